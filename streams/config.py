@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")

@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from srp4ctr.streams.state.sequences import SequenceElement
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement
 
 Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)
@@ -66,7 +66,7 @@ class ExpectedState:
     """What must be stored and published at the end."""
 
     sequences: dict[str, tuple[SequenceElement, ...]] = field(default_factory=dict)
-    exposures: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    exposures: dict[str, tuple[SequenceElement, ...]] = field(default_factory=dict)
     """By user, the time and the item's key of what was shown last."""
     users: dict[str, Times] = field(default_factory=dict)
     items: dict[int, Times] = field(default_factory=dict)
@@ -220,11 +220,14 @@ def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ..
     )
 
 
-def _shown(life: Sequence[_Erasable], length: int) -> tuple[tuple[int, int], ...]:
+def _shown(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ...]:
     """Return the last ``length`` exposures; an item shown twice at an instant is one."""
     shown = (each for each in life if isinstance(each, Impression))
     exposures = {(each.occurred_at, item_key(each.item_id)) for each in shown}
-    return tuple(sorted(exposures)[-length:])
+    return tuple(
+        SequenceElement(occurred_at=at_ms, item_key=key, action=SHOWN)
+        for at_ms, key in sorted(exposures)[-length:]
+    )
 
 
 def _grouped(

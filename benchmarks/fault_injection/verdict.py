@@ -26,9 +26,8 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.state.counters import Activity, total
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.label_join import decode_label
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 
 Place = tuple[int, int]  # partition and offset
 _Owner = TypeVar("_Owner")
@@ -124,7 +123,7 @@ def _wrong_rows(
     numbers = range(cluster.kafka.partitions)
     keys = [(key, number) for key in expected.items for number in numbers]
     rows = store.read(list(expected.users), keys)
-    unknown, nothing = BehaviorSequence(), Activity()
+    unknown, nothing = UserState(), Activity()
     items = {
         key: total([rows.shares.get((key, number), nothing) for number in numbers])
         for key in expected.items
@@ -133,14 +132,14 @@ def _wrong_rows(
         "sequences": [
             user
             for user, elements in expected.sequences.items()
-            if rows.sequences.get(user, unknown).elements != elements
+            if rows.users.get(user, unknown).sequence.elements != elements
         ],
         "exposures": [
             user
             for user, shown in expected.exposures.items()
-            if rows.exposures.get(user, Exposures()).elements != shown
+            if rows.users.get(user, unknown).exposures.elements != shown
         ],
-        "user_counters": _wrong_counters(expected.users, rows.activities),
+        "user_counters": _wrong_counters(expected.users, rows.users),
         "item_counters": _wrong_counters(expected.items, items),
         "profiles": _wrong_profiles(cluster, published),
     }

@@ -42,8 +42,8 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.log_files import reading
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Windows

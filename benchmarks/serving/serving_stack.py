@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.serving.promotion_faults import NO_LOG
 from benchmarks.serving.serving_forms import FORMS, add_forms
-from benchmarks.streaming.ingest_events import history, past_activity, past_exposures
+from benchmarks.streaming.ingest_events import past_activity, past_user
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
@@ -27,8 +27,8 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import bundle_writer, onnx_export
@@ -172,9 +172,7 @@ def _fill(sink: FeatureSink, length: int) -> None:
     rows = Rows()
     for own, users in ((length, user_ids()), (SHORT, user_ids(SHORT))):
         for number, user in enumerate(users):
-            rows.sequences[user] = history(number, own, now_ms, ITEMS)
-            rows.activities[user] = past_activity(now_ms)
-            rows.exposures[user] = past_exposures(number, now_ms)
+            rows.users[user] = past_user(number, own, now_ms, ITEMS)
     rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
     sink.write(rows)
     sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])

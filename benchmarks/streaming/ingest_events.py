@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from benchmarks.harness.raw_logs import click_on
@@ -20,8 +21,13 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures, show
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, sequence_of
+from srp4ctr.streams.state.sequences import (
+    EXPOSURE_LENGTH,
+    SHOWN,
+    SequenceElement,
+    sequence_of,
+)
+from srp4ctr.streams.state.user_state import UserState
 
 USERS, ITEMS, SLATE = 10_000, 5_000, 8
 ZIPF = 1.1  # the exponent
@@ -38,19 +44,16 @@ def begin_ms() -> int:
 
 def history(
     number: int, length: int, start_ms: int, items: int = ITEMS
-) -> BehaviorSequence:
+) -> list[SequenceElement]:
     """Return what user ``number`` did in the ``length`` minutes before ``start_ms``."""
-    return sequence_of(
-        (
-            SequenceElement(
-                occurred_at=start_ms - (length - place) * _MINUTE_MS,
-                item_key=item_key(_item((number * 31 + place) % items)),
-                action=action_code("view"),
-            )
-            for place in range(length)
-        ),
-        version_us=(start_ms - _MINUTE_MS) * 1000,
-    )
+    return [
+        SequenceElement(
+            occurred_at=start_ms - (length - place) * _MINUTE_MS,
+            item_key=item_key(_item((number * 31 + place) % items)),
+            action=action_code("view"),
+        )
+        for place in range(length)
+    ]
 
 
 def past_activity(start_ms: int) -> Activity:
@@ -65,14 +68,22 @@ def past_activity(start_ms: int) -> Activity:
     )
 
 
-def past_exposures(number: int, start_ms: int) -> Exposures:
-    """Return as many exposures of user ``number`` as are kept, in slates of ``SLATE``."""
-    exposures = Exposures()
-    for place in range(EXPOSURE_LENGTH):
-        at_ms = start_ms - (EXPOSURE_LENGTH - place // SLATE) * _MINUTE_MS
-        key = item_key(_item(number * 37 + place))
-        exposures = show(exposures, at_ms, key, EXPOSURE_LENGTH, offset=-1)
-    return exposures
+def past_user(number: int, length: int, start_ms: int, items: int = ITEMS) -> UserState:
+    """Return the row of user ``number``: full, with exposures in slates of ``SLATE``."""
+    past = past_activity(start_ms)
+    shown = [
+        SequenceElement(
+            occurred_at=start_ms - (EXPOSURE_LENGTH - place // SLATE) * _MINUTE_MS,
+            item_key=item_key(_item(number * 37 + place)),
+            action=SHOWN,
+        )
+        for place in range(EXPOSURE_LENGTH)
+    ]
+    return UserState(
+        **structs.asdict(past),
+        sequence=sequence_of(history(number, length, start_ms, items)),
+        exposures=sequence_of(sorted(shown)),
+    )
 
 
 def draw_events(count: int, seed: int, start_ms: int) -> list[UserEvent]:

@@ -117,7 +117,7 @@ def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
 def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
     """Return the probes whose element is in the store now."""
     rows = views.read_users({each.user_id for each in waiting})
-    elements = {user: row.elements for user, row in rows.sequences.items()}
+    elements = {user: row.sequence.elements for user, row in rows.items()}
     return [each for each in waiting if _has(elements[each.user_id], each.element)]
 
 

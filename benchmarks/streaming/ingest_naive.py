@@ -92,7 +92,7 @@ class _Pipeline:
         self._store, self._length = store, length
         self._decoder = msgspec.json.Decoder(UserEvent)
         self._sequences = {
-            user: list(history(number, length, start_ms).elements)
+            user: history(number, length, start_ms)
             for number, user in enumerate(user_ids())
         }
 

@@ -25,9 +25,7 @@ from benchmarks.fault_injection.cluster import Cluster, cluster
 from benchmarks.fault_injection.progress import administration, lag_of, members_of
 from benchmarks.streaming.ingest_events import (
     USERS,
-    history,
-    past_activity,
-    past_exposures,
+    past_user,
     user_ids,
 )
 from srp4ctr import processes
@@ -76,13 +74,11 @@ def fill(stack: Cluster, length: int, start_ms: int) -> Memory:
 
     store: Any = Redis.from_url(f"redis://{stack.features.redis}")
     before = int(store.info("memory")["used_memory"])
-    sink, past = FeatureStoreSink(stack.features), past_activity(start_ms)
+    sink = FeatureStoreSink(stack.features)
     numbered = enumerate(user_ids())
     while some := list(islice(numbered, 1000)):
-        sequences = {user: history(n, length, start_ms) for n, user in some}
-        activities = dict.fromkeys(sequences, past)
-        exposures = {user: past_exposures(n, start_ms) for n, user in some}
-        sink.write(Rows(sequences=sequences, activities=activities, exposures=exposures))
+        users = {user: past_user(n, length, start_ms) for n, user in some}
+        sink.write(Rows(users=users))
     time.sleep(_FSYNC_S)
     keys = [key for key in store.scan_iter(count=1000) if b"user_id" in key]
     assert len(keys) == USERS

@@ -9,23 +9,19 @@ differences, and lag is reported separately.
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.replay import (
     Owner,
     Place,
     events_of,
-    exposures_at,
     item_share_at,
     places,
-    sequence_at,
-    user_activity_at,
+    user_at,
 )
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
@@ -33,10 +29,10 @@ from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
 from srp4ctr.streams.raw_log.log_files import covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.state.user_state import UserState
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
@@ -44,7 +40,7 @@ _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in anoth
 _MAX_DETAILS = 20
 
 _Logged = Mapping[Place, Sequence[LoggedEvent]]
-_Kept = BehaviorSequence | Exposures
+_KINDS = (True, True, False)  # of a user's rows: which is a sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +64,7 @@ class _Progress:
     logged: Mapping[int, int]
     """The last offset in the log."""
 
-    def as_of(self, partition: int, row: _Kept | Activity) -> int | None:
+    def as_of(self, partition: int, row: Activity) -> int | None:
         """Return the offset to compare ``row`` at; None if it is ahead of the log."""
         logged = self.logged[partition]
         if row.last_offset > logged:
@@ -129,11 +125,8 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
     """Return the greatest last_offset of the rows of each partition; else -1."""
     last: dict[int, int] = defaultdict(lambda: -1)
     for user_id, partition in users:
-        sequence = rows.sequences.get(user_id, BehaviorSequence())
-        activity = rows.activities.get(user_id, Activity())
-        exposures = rows.exposures.get(user_id, Exposures())
-        seen = max(each.last_offset for each in (sequence, activity, exposures))
-        last[partition] = max(last[partition], seen)
+        user = rows.users.get(user_id, UserState())
+        last[partition] = max(last[partition], user.last_offset)
     for (_, partition), activity in rows.shares.items():
         last[partition] = max(last[partition], activity.last_offset)
     return last
@@ -159,45 +152,37 @@ def _covered(log_dir: Path, partition: int) -> tuple[int, int]:
 def _compare_users(
     logged: _Logged, rows: Rows, progress: _Progress, streams: StreamConfig
 ) -> Iterator[_Finding]:
-    lengths = {"length": streams.sequence_length}, {"length": streams.exposure_length}
     for (user_id, partition), events in logged.items():
-        sequence = rows.sequences.get(user_id, BehaviorSequence())
-        exposures = rows.exposures.get(user_id, Exposures())
-        activity = rows.activities.get(user_id, Activity())
-        kinds: tuple[tuple[str, Any, Callable[[int], Any]], ...] = (
-            ("sequence", sequence, partial(sequence_at, events, **lengths[0])),
-            ("exposures", exposures, partial(exposures_at, events, **lengths[1])),
-            ("counters", activity, partial(user_activity_at, events)),
-        )
-        for kind, stored, recomputed in kinds:
-            of = f"{kind} of user {user_id} (partition {partition})"
-            yield _compare(of, stored, progress.as_of(partition, stored), recomputed)
+        stored = rows.users.get(user_id, UserState())
+        of = f"user {user_id} (partition {partition})"
+        if (offset := progress.as_of(partition, stored)) is None:
+            yield from (_Finding(is_sequence=each, is_waiting=True) for each in _KINDS)
+            continue
+        right = user_at(events, offset, streams)
+        if stored.forgotten_at_ms == right.forgotten_at_ms:
+            yield _compare_sequences(f"sequence of {of}", stored.sequence, right.sequence)
+        else:
+            wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
+            yield _Finding(is_sequence=True, wrong=wrong)
+        yield _compare_sequences(f"exposures of {of}", stored.exposures, right.exposures)
+        yield _compare_counters(f"counters of {of}", stored, right)
 
 
 def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator[_Finding]:
     for (item_id, partition), events in logged.items():
-        of = f"counters of item {item_id} (partition {partition})"
         stored = rows.shares.get((item_key(item_id), partition), Activity())
-        recomputed = partial(item_share_at, events, partition=partition)
-        yield _compare(of, stored, progress.as_of(partition, stored), recomputed)
+        if (offset := progress.as_of(partition, stored)) is None:
+            yield _Finding(is_waiting=True)
+            continue
+        of = f"counters of item {item_id} (partition {partition})"
+        yield _compare_counters(of, stored, item_share_at(events, offset, partition))
 
 
-def _compare(
-    of: str, stored: Any, offset: int | None, recomputed: Callable[[int], Any]
+def _compare_sequences(
+    of: str, stored: BehaviorSequence, right: BehaviorSequence
 ) -> _Finding:
-    is_sequence = not isinstance(stored, Activity)
-    if offset is None:
-        return _Finding(is_sequence=is_sequence, is_waiting=True)
-    compare = _compare_sequences if is_sequence else _compare_counters
-    return compare(of, stored, recomputed(offset))
-
-
-def _compare_sequences(of: str, stored: _Kept, right: _Kept) -> _Finding:
     edits = _edit_distance(stored.elements, right.elements)
-    if stored.forgotten_at_ms != right.forgotten_at_ms:
-        wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
-    else:
-        wrong = f"{of}: {edits} edits" if edits else ""
+    wrong = f"{of}: {edits} edits" if edits else ""
     return _Finding(is_sequence=True, edits=edits, wrong=wrong)
 
 

@@ -12,21 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.raw_log.log_files import reading
 from srp4ctr.streams.raw_log.log_tables import event_of, schema_of
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
     Deduplication,
-    Fate,
-    fold_activities,
-    fold_exposures,
-    fold_sequences,
     fold_shares,
+    fold_users,
 )
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 
 Owner = Literal["user_id", "item_id"]
 Place = tuple[str, int]
@@ -79,38 +76,26 @@ def events_of(
     }
 
 
-def sequence_at(
-    events: Iterable[LoggedEvent], offset: int, length: int
-) -> BehaviorSequence:
-    """Return a user's sequence after the event at ``offset``; versions do not compare."""
-    seen = [each for each in events if each.offset <= offset]
-    rows = fold_sequences({}, seen, length)
-    return next(iter(rows.values()), BehaviorSequence())
-
-
-def user_activity_at(events: Iterable[LoggedEvent], offset: int) -> Activity:
-    """Return a user's counters after the event at ``offset``."""
-    rows = fold_activities({}, counted(events, offset))
-    return next(iter(rows.values()), Activity())
-
-
-def exposures_at(events: Iterable[LoggedEvent], offset: int, length: int) -> Exposures:
-    """Return what a user was shown last, after the event at ``offset``."""
-    rows = fold_exposures({}, counted(events, offset), length)
-    return next(iter(rows.values()), Exposures())
+def user_at(events: Iterable[LoggedEvent], offset: int, config: StreamConfig) -> UserState:
+    """Return a user's row after the event at ``offset``; versions do not compare."""
+    rows = fold_users({}, _judged(events, offset), config)
+    return next(iter(rows.values()), UserState())
 
 
 def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) -> Activity:
     """Return an item's counters of ``partition`` after the event at ``offset``."""
-    rows = fold_shares({}, counted(events, offset), partition)
+    rows = fold_shares({}, _judged(events, offset), partition)
     return next(iter(rows.values()), Activity())
 
 
 def counted(events: Iterable[LoggedEvent], offset: int) -> list[LoggedEvent]:
     """Return the events that count up to ``offset``: no duplicates, nothing erased."""
-    rule = Deduplication()
-    seen = [each for each in events if each.offset <= offset]
-    return [each for each in seen if rule.take(each) is Fate.COUNTED]
+    return [each for each, is_counted in _judged(events, offset) if is_counted]
+
+
+def _judged(events: Iterable[LoggedEvent], offset: int) -> list[tuple[LoggedEvent, bool]]:
+    """Return the events up to ``offset`` that were not erased, and whether each counts."""
+    return Deduplication().judge(each for each in events if each.offset <= offset)
 
 
 def _rows(log_dir: Path, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:

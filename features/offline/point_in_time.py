@@ -39,7 +39,7 @@ from srp4ctr.features.tensors.transforms import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]

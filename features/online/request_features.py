@@ -28,7 +28,8 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
-from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.sequences import HAS_VALUE, BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 
 Int64s = NDArray[np.int64]
 Text = str | bytes
@@ -39,16 +40,12 @@ _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # More than a catalogue's ids; ids that clients invent must not fill the memory.
 MAX_CACHED_IDS = 200_000
-# What the stream packs, as numpy reads it: no padding between the fields.
-_KEY_AND_VALUE = [("item_keys", "<i8"), ("values", "<f8")]
-_ELEMENT = np.dtype([("occurred_at_ms", "<i8"), *_KEY_AND_VALUE, ("action_codes", "u1")])
-_EXPOSURE = np.dtype([("shown_at_ms", "<i8"), ("item_keys", "<i8")])
 
 
 class UserReader(Protocol):
     """Reads users' rows; raises ``OutageError`` when the store does not answer."""
 
-    def read_users(self, user_ids: Sequence[str]) -> Rows:
+    def read_users(self, user_ids: Sequence[str]) -> dict[str, UserState]:
         """Return the users' rows that are stored."""
         ...
 
@@ -79,8 +76,8 @@ class UserArrays:
     statuses: tuple[str, ...]
     """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
     versions: tuple[list[str], ...]
-    """``sequence=V@O``, ``activity=V@O``, ``exposures=V@O``: of each stored row its version
-    in us and the last offset folded into it, enough to recompute it from the log."""
+    """``user=V@O`` where there is a row: its version in us and the last offset folded into
+    it, enough to recompute it from the log."""
 
 
 class RequestFeatures:
@@ -96,7 +93,7 @@ class RequestFeatures:
         ttl_days: float = 90.0,
     ) -> None:
         self._reader = reader
-        self._breaker = CircuitBreaker[Rows]()
+        self._breaker = CircuitBreaker[dict[str, UserState]]()
         self._vocabulary = vocabulary
         self._items = item_table
         self._lengths = sizes["L"], sizes["W"]
@@ -219,7 +216,7 @@ class ItemKeyCache(dict[Text, int]):
 
 def user_arrays(
     user_ids: Sequence[str],
-    rows: Rows | None,  # None: the store does not answer
+    rows: Mapping[str, UserState] | None,  # None: the store does not answer
     after_ms: NDArray[np.int64],
     length: int,
     exposure_length: int,
@@ -228,27 +225,24 @@ def user_arrays(
     sequences = transforms.empty_sequences(len(user_ids), length)
     activity = transforms.empty_activity(len(user_ids))
     exposures = transforms.empty_exposures(len(user_ids), exposure_length)
-    stored, statuses, versions = Rows() if rows is None else rows, [], []
+    statuses: list[str] = []
+    versions: list[list[str]] = []
     for index, (user_id, oldest_ms) in enumerate(zip(user_ids, after_ms, strict=True)):
-        of_user: dict[str, Any] = {}
+        user = rows.get(user_id) if rows else None
+        if user is None:
+            statuses.append("store_unavailable" if rows is None else "cold_user")
+            versions.append([])
+            continue
         status = "empty_sequence"
-        if sequence := stored.sequences.get(user_id):
-            of_user["sequence"] = sequence
-            if sequence.packed:
-                elements = np.frombuffer(sequence.packed, dtype=_ELEMENT)[-length:]
-                elements = elements[elements["occurred_at_ms"] > oldest_ms]
-                sequences.put_right(index, elements)
-                status = "ok" if len(elements) else "stale_sequence"
-        if counted := stored.activities.get(user_id):
-            of_user["activity"] = counted
-            activity.put(index, counted)
-        if shown := stored.exposures.get(user_id):
-            of_user["exposures"] = shown
-            elements = np.frombuffer(shown.packed, dtype=_EXPOSURE)[-exposure_length:]
-            exposures.put_right(index, elements)
-        unknown = "store_unavailable" if rows is None else "cold_user"
-        statuses.append(status if of_user else unknown)
-        versions.append([f"{n}={r.version_us}@{r.last_offset}" for n, r in of_user.items()])
+        if len(user.sequence):
+            recent = _recent(user.sequence, oldest_ms, length)
+            sequences.put_right(index, recent)
+            status = "ok" if len(recent["item_keys"]) else "stale_sequence"
+        activity.put(index, user)
+        shown = _recent(user.exposures, 0, exposure_length)
+        exposures.put_right(index, {**shown, "shown_at_ms": shown["occurred_at_ms"]})
+        statuses.append(status)
+        versions.append([f"user={user.version_us}@{user.last_offset}"])
     return UserArrays(
         sequences=sequences,
         activity=activity,
@@ -256,6 +250,26 @@ def user_arrays(
         statuses=tuple(statuses),
         versions=tuple(versions),
     )
+
+
+def _recent(
+    sequence: BehaviorSequence, after_ms: int, length: int
+) -> dict[str, NDArray[Any]]:
+    """Return the fields of the last ``length`` elements later than ``after_ms``."""
+    times = np.frombuffer(sequence.times, "<u4" if sequence.is_narrow else "<i8")
+    times = times + np.int64(sequence.base_ms)
+    first = max(np.searchsorted(times, after_ms, "right"), len(times) - length)
+    codes = np.frombuffer(sequence.codes, "u1")
+    values = np.full(len(codes), np.nan)
+    if sequence.values:
+        values[codes >= HAS_VALUE] = np.frombuffer(sequence.values, "<f8")
+    fields = {
+        "occurred_at_ms": times,
+        "item_keys": np.frombuffer(sequence.keys, "<i8"),
+        "action_codes": codes & (HAS_VALUE - 1),
+        "values": values,
+    }
+    return {name: each[first:] for name, each in fields.items()}
 
 
 def _item_status(keys: Int64s, known: NDArray[Any], items: ItemRows) -> NDArray[np.uint8]:

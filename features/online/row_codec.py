@@ -11,20 +11,22 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from srp4ctr.errors import ArtifactError
+from srp4ctr.features.online import former_rows
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import ItemPartitionKey
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 K = TypeVar("K", bound=str | int | ItemPartitionKey)
 R = TypeVar("R")
@@ -32,14 +34,15 @@ R = TypeVar("R")
 PROJECT = "srp4ctr"
 _STRING, _INT64 = 2, 4  # Feast's ValueType
 _BYTES_TAG, _TEXT_TAG = b"\x0a", b"\x12"  # of the fields of Feast's Value, in protobuf
-# Little-endian, no padding. The format's number, last_offset, forgotten_at_ms and
-# forgotten_offset; then the elements, packed by streams/state/sequences.py.
-_FORMAT = 2
-_SEQUENCE_HEAD = struct.Struct("<B3q")
-# last_offset and forgotten_at_ms; then what streams/state/exposures.py packs.
-_EXPOSURES_HEAD = struct.Struct("<B2q")
-# Impressions and clicks at four half-lives, counted_at_ms, first_seen_ms, last_offset.
+# Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
+# counted_at_ms, first_seen_ms, last_offset.
 _ACTIVITY = struct.Struct("<B8d3q")
+_ITEM_FORMAT, _USER_FORMAT = 2, 3
+# As an activity, then forgotten_at_ms and forgotten_offset, and of behaviours and exposures
+# the number, the bytes of a time and base_ms; then the columns of both, as
+# streams/state/sequences.py has them, but for exposures' codes, which are zeros.
+_USER = struct.Struct("<B8d5qIBqIBq")
+_NARROW, _WIDE = 4, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +65,20 @@ class View(Generic[K, R]):
     unpack: Callable[..., R]
     """Takes ``version_us`` and the features; equal to the row that was packed."""
     features: tuple[str, ...] = ("packed",)
+    former: tuple[str, ...] = ()
+    """Views of the former release under the same key, which this one replaces."""
     version_us: Callable[[R], int] = attrgetter("version_us")
 
     @cached_property
     def fields(self) -> tuple[bytes, ...]:
         """The hash's fields: the time, then the features."""
-        import mmh3  # not at the top: a trainer without the store reads profiles, too
+        return _fields(self.name, self.features)
 
-        hashed = (mmh3.hash(f"{self.name}:{each}", signed=False) for each in self.features)
-        return f"_ts:{self.name}".encode(), *(h.to_bytes(4, "little") for h in hashed)
+    @cached_property
+    def former_fields(self) -> tuple[bytes, ...]:
+        """The time and the packed row of each of ``former``."""
+        each = (_fields(name, ("packed",)) for name in self.former)
+        return tuple(chain.from_iterable(each))
 
     def key(self, key: K) -> bytes:
         """Return the Redis key; all rows of a user have the same."""
@@ -83,9 +91,11 @@ class View(Generic[K, R]):
         return HashRow(key=self.key(key), version_us=self.version_us(row), values=values)
 
     def loaded(self, values: Sequence[bytes | None]) -> R | None:
-        """Return the row whose ``fields`` are ``values``; None if there is none."""
-        time, *features = values
-        if not (version := version_us(time or b"")):
+        """Return the row of ``fields`` and ``former_fields``; None if there is none."""
+        width = len(self.fields)
+        times = values[0], *values[width::2]
+        features = *values[1:width], *values[width + 1 :: 2]
+        if not (version := max(version_us(time) if time else 0 for time in times)):
             return None
         try:
             return self.unpack(version, *map(content_of, features))
@@ -97,6 +107,13 @@ class View(Generic[K, R]):
         """How the Redis keys of the view's rows begin."""
         names = (_sized(_STRING, name.encode()) for name in self.join_keys)
         return struct.pack("<I", len(self.join_keys)) + b"".join(names)
+
+
+def _fields(view: str, features: Sequence[str]) -> tuple[bytes, ...]:
+    import mmh3  # not at the top: a trainer without the store reads profiles, too
+
+    hashed = (mmh3.hash(f"{view}:{each}", signed=False) for each in features)
+    return f"_ts:{view}".encode(), *(each.to_bytes(4, "little") for each in hashed)
 
 
 def time_of(version_us: int) -> bytes:
@@ -145,21 +162,21 @@ def content_of(value: bytes | None) -> bytes | str:
     return content.decode() if value[:1] == _TEXT_TAG else content
 
 
-def _check_format(packed: bytes) -> None:
-    if packed[:1] != bytes([_FORMAT]):
+def _check_format(packed: bytes, expected: int) -> None:
+    if packed[:1] != bytes([expected]):
         raise ArtifactError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{_FORMAT}: empty the store and run `srp4ctr stream rebuild`"
+            f"{expected}: empty the store and run `srp4ctr stream rebuild`"
         )
 
 
 def _pack_activity(activity: Activity) -> list[bytes]:
     times = activity.counted_at_ms, activity.first_seen_ms, activity.last_offset
-    return [_ACTIVITY.pack(_FORMAT, *activity.impressions, *activity.clicks, *times)]
+    return [_ACTIVITY.pack(_ITEM_FORMAT, *activity.impressions, *activity.clicks, *times)]
 
 
 def _unpack_activity(version: int, packed: bytes) -> Activity:
-    _check_format(packed)
+    _check_format(packed, _ITEM_FORMAT)
     _, *counts, counted_at_ms, first_seen_ms, last_offset = _ACTIVITY.unpack(packed)
     return Activity(
         impressions=tuple(counts[:4]),
@@ -168,6 +185,58 @@ def _unpack_activity(version: int, packed: bytes) -> Activity:
         first_seen_ms=first_seen_ms,
         last_offset=last_offset,
         version_us=version,
+    )
+
+
+def _pack_user(user: UserState) -> list[bytes]:
+    done, shown = user.sequence, user.exposures
+    head = _USER.pack(
+        _USER_FORMAT,
+        *user.impressions,
+        *user.clicks,
+        user.counted_at_ms,
+        user.first_seen_ms,
+        user.last_offset,
+        user.forgotten_at_ms,
+        user.forgotten_offset,
+        *(len(done.codes), _width(done), done.base_ms),
+        *(len(shown.codes), _width(shown), shown.base_ms),
+    )
+    # Values last: their number is in the codes.
+    columns = done.times, done.keys, done.codes, shown.times, shown.keys, done.values
+    return [b"".join((head, *columns))]
+
+
+def _width(sequence: BehaviorSequence) -> int:
+    return _NARROW if sequence.is_narrow else _WIDE
+
+
+def _unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> UserState:
+    if packed[:1] in (b"", bytes([former_rows.FORMAT])):
+        activity = _unpack_activity(version, counted) if counted else Activity()
+        return former_rows.unpack(version, packed, activity, shown)
+    _check_format(packed, _USER_FORMAT)
+    _, *fields = _USER.unpack_from(packed)
+    counted_at_ms, first_seen_ms, last_offset, forgotten_at_ms, forgotten_offset = fields[
+        8:13
+    ]
+    done, width, done_base_ms, shown, shown_width, shown_base_ms = fields[13:]
+    sizes = (done * width, done * 8, done, shown * shown_width, shown * 8)
+    ends = list(accumulate(sizes, initial=_USER.size))
+    columns = [packed[start:end] for start, end in pairwise(ends)]
+    times, keys, codes, shown_times, shown_keys = columns
+    values = packed[ends[-1] :]
+    return UserState(
+        impressions=tuple(fields[:4]),
+        clicks=tuple(fields[4:8]),
+        counted_at_ms=counted_at_ms,
+        first_seen_ms=first_seen_ms,
+        last_offset=last_offset,
+        version_us=version,
+        sequence=BehaviorSequence(done_base_ms, times, keys, codes, values),
+        exposures=BehaviorSequence(shown_base_ms, shown_times, shown_keys, bytes(shown)),
+        forgotten_at_ms=forgotten_at_ms,
+        forgotten_offset=forgotten_offset,
     )
 
 
@@ -184,38 +253,15 @@ def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
     )
 
 
-def _elements_view(
-    name: str, kind: type[R], head: struct.Struct, *names: str
-) -> View[str, R]:
-    """Return the view of users' rows that are a head of ``names``, then elements."""
-    make: Callable[..., R] = kind
-
-    def pack(row: Any) -> list[bytes]:
-        return [head.pack(_FORMAT, *(getattr(row, each) for each in names)) + row.packed]
-
-    def unpack(version: int, packed: bytes) -> R:
-        _check_format(packed)
-        fields = dict(zip(names, head.unpack_from(packed)[1:], strict=True))
-        return make(packed=packed[head.size :], version_us=version, **fields)
-
-    return View(name=name, join_keys=("user_id",), pack=pack, unpack=unpack)
-
-
-SEQUENCES = _elements_view(
-    "user_behavior_sequence",
-    BehaviorSequence,
-    _SEQUENCE_HEAD,
-    *("last_offset", "forgotten_at_ms", "forgotten_offset"),
-)
-EXPOSURES = _elements_view(
-    "user_exposures", Exposures, _EXPOSURES_HEAD, "last_offset", "forgotten_at_ms"
-)
-USER_ACTIVITY = View[str, Activity](
-    name="user_activity",
+USERS = View[str, UserState](
+    name="user_behavior_sequence",
     join_keys=("user_id",),
-    pack=_pack_activity,
-    unpack=_unpack_activity,
+    pack=_pack_user,
+    unpack=_unpack_user,
+    former=former_rows.VIEWS,
 )
+"""All of a user. Its name and field are the former sequences', so that a worker of the
+former release, which would read and write rows of its own, ends at the first of these."""
 ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
     name="item_activity",
     join_keys=("item_key", "partition"),
@@ -238,8 +284,7 @@ ATTRIBUTES = View[int, str](
     features=("attributes",),
 )
 """Profiles' attributes as JSON, to read."""
-USER_VIEWS = (SEQUENCES, USER_ACTIVITY, EXPOSURES)
-VIEWS = (*USER_VIEWS, ITEM_ACTIVITY, PROFILES)
+VIEWS = (USERS, ITEM_ACTIVITY, PROFILES)
 
 # An entry of the stream of items' changed rows, as they are stored; the number is that of
 # its format: fields of another one are not read.
@@ -247,7 +292,7 @@ STREAM = b"srp4ctr:item-changes"
 COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
 # Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
 SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))
-_SHARE_HEAD = _BYTES_TAG + bytes([_ACTIVITY.size, _FORMAT])
+_SHARE_HEAD = _BYTES_TAG + bytes([_ACTIVITY.size, _ITEM_FORMAT])
 
 
 class StoredProfile(msgspec.Struct, frozen=True, array_like=True):

@@ -22,11 +22,12 @@ from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.connection import connector
-from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of, version_us
+from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of
 from srp4ctr.retries import retry_at_once
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 # How long a call may take before it is tried once more, and then fails. A request cannot
 # wait; the stream worker, which retries itself, can.
@@ -39,23 +40,42 @@ WRITERS = 8
 # that falls behind by more reads all rows instead.
 KEPT_CHANGES = 2000
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
-# Compare-and-set of each key: write it if its time still is the one that was read.
-# ARGV: how many fields, their names (the time's first), then a key's old time and values.
-_WRITE_IF_UNCHANGED = """
-local width, written = tonumber(ARGV[1]), {}
+# Writes each key's row if it is newer than the stored one, and removes the fields of the
+# former release. Feast reads the stored times, compares, and then writes: a worker that is
+# paused in between overwrites newer rows of other workers.
+# ARGV: how many fields and former fields, their names (the time's first), then of each key
+# its seconds, nanoseconds and values. A time is a protobuf Timestamp: two tagged varints.
+_WRITE_NEWER = """
+local width, formers = tonumber(ARGV[1]), tonumber(ARGV[2])
+local function stored_time(time)
+  local parts, at = {0, 0}, 1
+  while at <= #time do
+    local part, unit, byte = math.floor(time:byte(at) / 8), 1, 128
+    parts[part] = 0
+    while byte > 127 do
+      at = at + 1
+      byte = time:byte(at)
+      parts[part], unit = parts[part] + byte % 128 * unit, unit * 128
+    end
+    at = at + 1
+  end
+  return parts[1], parts[2]
+end
 for i, key in ipairs(KEYS) do
-  local at = 2 + width + (i - 1) * (width + 1)
-  written[i] = 0
-  if (redis.call('HGET', key, ARGV[2]) or '') == ARGV[at] then
+  local at = 3 + width + formers + (i - 1) * (width + 2)
+  local seconds, nanos = stored_time(redis.call('HGET', key, ARGV[3]) or '')
+  local new_seconds, new_nanos = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  if seconds < new_seconds or seconds == new_seconds and nanos < new_nanos then
     local row = {}
     for j = 1, width do
-      row[2 * j - 1], row[2 * j] = ARGV[1 + j], ARGV[at + j]
+      row[2 * j - 1], row[2 * j] = ARGV[2 + j], ARGV[at + 1 + j]
     end
     redis.call('HSET', key, unpack(row))
-    written[i] = 1
+    if formers > 0 and redis.call('HLEN', key) > width then
+      redis.call('HDEL', key, unpack(ARGV, 3 + width, 2 + width + formers))
+    end
   end
 end
-return written
 """
 
 T = TypeVar("T")
@@ -74,20 +94,19 @@ class OnlineViews:
         self._connect = connector(config, timeout_s)
         self._client: Any = None
 
-    def read_users(self, user_ids: Iterable[str]) -> Rows:
-        """Return the users' rows that are stored: a user's are one hash."""
-        sequences, activities, exposures = self._read(user_ids, *row_codec.USER_VIEWS)
-        return Rows(sequences=sequences, activities=activities, exposures=exposures)
+    def read_users(self, user_ids: Iterable[str]) -> dict[str, UserState]:
+        """Return the users' rows that are stored."""
+        return self._read(user_ids, row_codec.USERS)
 
     def read_shares(
         self, keys: Iterable[ItemPartitionKey]
     ) -> dict[ItemPartitionKey, Activity]:
         """Return the stored counters, by item and partition."""
-        return self._read(keys, row_codec.ITEM_ACTIVITY)[0]
+        return self._read(keys, row_codec.ITEM_ACTIVITY)
 
     def read_profiles(self, item_keys: Iterable[int]) -> dict[int, ItemProfile]:
         """Return the stored profiles, by item."""
-        return self._read(item_keys, row_codec.PROFILES)[0]
+        return self._read(item_keys, row_codec.PROFILES)
 
     def call(self, work: Callable[[Any], T]) -> T:
         """Return what ``work`` makes of Redis' client, at the second try if need be."""
@@ -101,10 +120,10 @@ class OnlineViews:
         """Store the rows that are newer than the stored ones."""
         for chunk in _chunks(changed):
             hashes = [view.stored(key, row) for key, row in chunk]
-            _reliably(partial(self._write, view.fields, hashes))
+            _reliably(partial(self._write, view, hashes))
 
-    def _write(self, fields: Sequence[bytes], rows: list[HashRow]) -> None:
-        write_newer(self._connected(), fields, rows)
+    def _write(self, view: View[K, R], rows: Sequence[HashRow]) -> None:
+        write_newer(self._connected(), view, rows)
 
     def _connected(self) -> Any:
         """Return the client; that of a cluster fails at once if the cluster is down."""
@@ -112,20 +131,15 @@ class OnlineViews:
             self._client = self._connect()
         return self._client
 
-    def _read(self, keys: Iterable[K], *views: View[K, Any]) -> list[dict[K, Any]]:
-        """Return the stored rows of each of ``views``, which have one hash for a key."""
-        fields = [field for view in views for field in view.fields]
-        found: list[dict[K, Any]] = [{} for _ in views]
+    def _read(self, keys: Iterable[K], view: View[K, R]) -> dict[K, R]:
+        """Return the stored rows of ``view``."""
+        fields = (*view.fields, *view.former_fields)
+        found: dict[K, R] = {}
         for chunk in _chunks(keys):
-            hashes = _reliably(
-                partial(self._hashes, list(map(views[0].key, chunk)), fields)
-            )
+            hashes = _reliably(partial(self._hashes, list(map(view.key, chunk)), fields))
             for key, values in zip(chunk, hashes, strict=True):
-                rest = iter(values)
-                for rows, view in zip(found, views, strict=True):
-                    row = view.loaded(list(islice(rest, len(view.fields))))
-                    if row is not None:
-                        rows[key] = row
+                if (row := view.loaded(values)) is not None:
+                    found[key] = row
         return found
 
     def _hashes(self, keys: Sequence[bytes], fields: Sequence[bytes]) -> list[list[Any]]:
@@ -148,9 +162,9 @@ class FeatureStoreSink:
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         """Return the stored rows of these users and shares."""
-        rows = self._views.read_users(user_ids)
-        rows.shares = self._views.read_shares(shares)
-        return rows
+        return Rows(
+            users=self._views.read_users(user_ids), shares=self._views.read_shares(shares)
+        )
 
     def write(self, changed: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
@@ -160,14 +174,10 @@ class FeatureStoreSink:
                     f"events come from partition {partition}, but features.partitions "
                     f"is {self._config.partitions}: readers would miss them"
                 )
-        # Sequences last: they record erasure requests, whose effect on the other rows must
-        # be stored before. A crash between the two writes repeats the rest.
-        self._write_all(
-            (row_codec.USER_ACTIVITY, changed.activities),
-            (row_codec.EXPOSURES, changed.exposures),
-            (row_codec.ITEM_ACTIVITY, changed.shares),
-        )
-        self._write_all((row_codec.SEQUENCES, changed.sequences))
+        # Users last: they record erasure requests, whose effect on items must be stored
+        # before. A crash between the two writes repeats the rest.
+        self._write_all(row_codec.ITEM_ACTIVITY, changed.shares)
+        self._write_all(row_codec.USERS, changed.users)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles that are newer, by ``updated_at_ms``, than the stored ones."""
@@ -182,64 +192,43 @@ class FeatureStoreSink:
 
         return restore_profiles(self._config, self)
 
-    def _write_all(self, *changed: tuple[View[Any, Any], Mapping[Any, Any]]) -> None:
+    def _write_all(self, view: View[K, R], rows: Mapping[K, R]) -> None:
         # A store that syncs before it answers does so for all connections at once: eight
         # wrote 15,000 rows/s where one wrote 8,600.
-        calls = ((view, chunk) for view, rows in changed for chunk in _chunks(rows.items()))
-        for _ in self._writers.map(lambda call: self._views.write(*call), calls):
+        write = partial(self._views.write, view)
+        for _ in self._writers.map(write, _chunks(rows.items())):
             pass
 
 
-def write_newer(client: Any, fields: Sequence[bytes], rows: list[HashRow]) -> None:
-    """Write those ``rows`` that are newer than the stored; of ``fields`` the first is time.
-
-    Feast reads the stored times, compares, and then writes. A worker that is paused in
-    between overwrites newer rows of other workers: one that was frozen until its session
-    expired reset seven users' counters.
-    """
-    while rows:
-        stored = _stored_times(client, fields[0], rows)
-        newer = [
-            (row, time)
-            for row, time in zip(rows, stored, strict=True)
-            if version_us(time) < row.version_us
-        ]
-        written = _written(client, fields, newer)
-        # Another worker wrote the others first: compare again.
-        rows = [row for (row, _), done in zip(newer, written, strict=True) if not done]
-
-
-def _written(
-    client: Any, fields: Sequence[bytes], newer: list[tuple[HashRow, bytes]]
-) -> list[int]:
-    """Write each row of ``newer`` whose stored time is still the given one.
+def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> None:
+    """Write those ``rows`` of ``view`` that are newer than the stored.
 
     Rows of items are added to the stream of changes first: if the rows are stored, so is
-    the entry. Returns 1 for each row that was written, 0 for the others.
+    the entry.
     """
-    if not newer:
-        return []
-    entry = row_codec.entry_of(fields, [row for row, _ in newer])
+    entry = row_codec.entry_of(view.fields, rows)
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
-    calls = [[each] for each in newer] if is_cluster else [newer]
     if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
         _add_changes(client, entry)
+    names = (*view.fields, *view.former_fields)
+    sizes = (len(view.fields), len(view.former_fields))
     with client.pipeline(transaction=False) as pipe:
         if entry and not is_cluster:
             _add_changes(pipe, entry)
-        for call in calls:
-            arguments: list[Any] = [len(fields), *fields]
-            for row, time in call:
-                arguments += (time, time_of(row.version_us), *row.values)
-            keys = [row.key for row, _ in call]
-            script = ("EVAL", _WRITE_IF_UNCHANGED, len(keys), *keys)
+        for call in [[each] for each in rows] if is_cluster else [rows]:
+            keys, arguments = [row.key for row in call], [*sizes, *names]
+            for row in call:
+                seconds, micros = divmod(row.version_us, 1_000_000)
+                time = time_of(row.version_us)
+                arguments += (seconds, micros * 1000, time, *row.values)
             # Without its node, the client requests from a server which of a script's
             # arguments are keys, each time.
             node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}
-            pipe.execute_command(*script, *arguments, **node)
-        return [done for answer in pipe.execute()[-len(calls) :] for done in answer]
+            script = ("EVAL", _WRITE_NEWER, len(keys), *keys, *arguments)
+            pipe.execute_command(*script, **node)
+        pipe.execute()
 
 
 def _nodes(client: Any) -> list[Any]:
@@ -251,13 +240,6 @@ def _nodes(client: Any) -> list[Any]:
 
 def _add_changes(client: Any, entry: dict[bytes, bytes]) -> None:
     client.xadd(row_codec.STREAM, entry, maxlen=KEPT_CHANGES, approximate=True)
-
-
-def _stored_times(client: Any, time_field: bytes, rows: Sequence[HashRow]) -> list[bytes]:
-    with client.pipeline(transaction=False) as pipe:
-        for row in rows:
-            pipe.hget(row.key, time_field)
-        return [time or b"" for time in pipe.execute()]
 
 
 def _reliably(call: Callable[[], T]) -> T:

@@ -42,10 +42,9 @@ def _view(
 
 
 # Rows of the stream are packed by features/online/row_codec.py; `features show` unpacks.
-_of_user: dict[str, Any] = {"user_id": String, "packed": Bytes}
-user_behavior_sequence = _view("user_behavior_sequence", [user], user_log, **_of_user)
-user_activity = _view("user_activity", [user], user_log, **_of_user)
-user_exposures = _view("user_exposures", [user], user_log, **_of_user)
+user_behavior_sequence = _view(
+    "user_behavior_sequence", [user], user_log, user_id=String, packed=Bytes
+)
 item_activity = _view(
     "item_activity",
     [item, partition],
@@ -59,9 +58,6 @@ item_profile = _view(
     **{"item_key": Int64, "item_id": String, "attributes": String},  # the last is JSON
 )
 
-user_features = FeatureService(
-    name="user_features",
-    features=[user_behavior_sequence, user_activity, user_exposures],
-)
+user_features = FeatureService(name="user_features", features=[user_behavior_sequence])
 item_features = FeatureService(name="item_features", features=[item_activity])
 item_profiles = FeatureService(name="item_profiles", features=[item_profile])

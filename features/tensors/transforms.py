@@ -5,7 +5,7 @@ inputs. Both call these functions, so that training sees what serving saw.
 Every function works over leading axes (one request, a batch, a whole log).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -50,11 +50,11 @@ class Arrays:
         for each in fields(self):
             getattr(self, each.name)[index] = getattr(source, each.name)
 
-    def put_right(self, index: int, source: NDArray[Any]) -> None:
-        """Write ``source``, whose fields are the arrays', at the end of row ``index``."""
+    def put_right(self, index: int, source: Mapping[str, NDArray[Any]]) -> None:
+        """Write the arrays of ``source``, by name, at the end of row ``index``."""
         for each in fields(self):
-            row = getattr(self, each.name)[index]
-            row[len(row) - len(source) :] = source[each.name]
+            row, last = getattr(self, each.name)[index], source[each.name]
+            row[len(row) - len(last) :] = last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

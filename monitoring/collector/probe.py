@@ -148,6 +148,6 @@ def has_changed(before: RankedScores, after: RankedScores) -> bool:
 
 
 def _history(ranking: RankedScores) -> str:
-    """Return the version of the sequence in ``sequence=…,…,items=…``; "" if unknown."""
+    """Return the version of the user's row in ``user=…,items=…``; "" if unknown."""
     first, _, _ = ranking.feature_version.partition(",")
-    return first if first.startswith("sequence=") else ""
+    return first if first.startswith("user=") else ""

@@ -24,7 +24,7 @@ from srp4ctr.demo.tables import (
 )
 from srp4ctr.embedded import stack
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.online.store import FeatureStoreSink
+from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.ops.feature_store import titles
 from srp4ctr.settings import Settings
@@ -119,15 +119,15 @@ def show_a_user(
 ) -> None:
     """Print one user's latest behaviours by title, and the ranking that they get now."""
     user = max(slates, key=lambda slate: len(slate.clicked)).user_id
-    sequence = FeatureStoreSink(settings.features).read([user], []).sequences[user]
-    seen = {element.item_key for element in sequence.elements}
+    row = OnlineViews(settings.features).read_users([user])[user]
+    seen = {element.item_key for element in row.sequence.elements}
     ids = [item.item_id for item in given.items if item_key(item.item_id) not in seen]
     if not ids:  # a file without items: take those shown to others
         ids = sorted({item for slate in slates for item in slate.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]
     names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
-    console.print(sequence_table(f"user {user}", sequence, names, last=_SHOWN))
+    console.print(sequence_table(f"user {user}", row, names, last=_SHOWN))
     with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)
     console.print(

@@ -17,10 +17,9 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
-from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, element_of
+from srp4ctr.streams.state.sequences import SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
     from srp4ctr.client.messages import Ranking
@@ -35,15 +34,13 @@ class UserRows:
     """The store's rows of one user, and the events that made them."""
 
     user_id: str
-    sequence: BehaviorSequence
-    exposures: Exposures
-    activity: Activity
+    user: UserState
     titles: Mapping[int, str]
     """By item key, of all items in the rows."""
     origins: Mapping[SequenceElement, str]
     """Each behaviour's event, and its place in the log."""
     counted: Sequence[UserEvent]
-    """The events of the log that are in ``activity``."""
+    """The events of the log that are in the user's counters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,27 +158,23 @@ def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
 def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     """Return the store's rows of a user; ``MistakeError`` for an unknown user."""
     from srp4ctr.features.consistency import replay
-    from srp4ctr.features.online.store import FeatureStoreSink
+    from srp4ctr.features.online.store import OnlineViews
 
-    rows = FeatureStoreSink(features).read([user_id], [])
-    if not rows:
+    user = OnlineViews(features).read_users([user_id]).get(user_id)
+    if user is None:
         raise MistakeError(f"the store has no rows of user {user_id!r}")
     log_dir = Path(features.log_dir)
     places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
     found = replay.events_of(log_dir, "user_id", places)
     logged = [(at[1], each) for at, events in found.items() for each in events]
-    sequence = rows.sequences.get(user_id, BehaviorSequence())
-    exposures = rows.exposures.get(user_id, Exposures())
-    activity = rows.activities.get(user_id, Activity())
-    keys = {e.item_key for e in sequence.elements} | {k for _, k in exposures.elements}
+    elements = user.sequence.elements + user.exposures.elements
+    keys = {each.item_key for each in elements}
     return UserRows(
         user_id=user_id,
-        sequence=sequence,
-        exposures=exposures,
-        activity=activity,
+        user=user,
         titles=titles(features, sorted(keys)),
         origins=_origins(logged),
-        counted=_counted([each for _, each in logged], activity.last_offset),
+        counted=_counted([each for _, each in logged], user.last_offset),
     )
 
 

@@ -21,9 +21,9 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.log_files import files_of
-from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 _NAMES = ("title", "name")  # shown as the title
@@ -49,8 +49,8 @@ class PlaygroundReads:
 
     def sequence(self, user_id: str) -> BehaviorSequence:
         """Return the user's sequence; it is empty for an unknown user."""
-        rows: Rows = self._store().read_users([user_id])
-        return rows.sequences.get(user_id, BehaviorSequence())
+        rows: dict[str, UserState] = self._store().read_users([user_id])
+        return rows.get(user_id, UserState()).sequence
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
         """Return each item by its key; without a profile its title is its key."""

@@ -7,7 +7,8 @@ What is published is awaited before a commit.
 
 import asyncio
 import logging
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
@@ -254,17 +255,39 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
         if self._producer is not None:
             await self._producer.stop()
 
-    async def publish_labels(self, labels: Sequence[ImpressionLabel]) -> None:
-        """Return when the broker has acknowledged every one of ``labels``."""
-        sent = [
-            await self._producer.send(
-                LABELS_TOPIC, value=encode_label(label), key=label.user_id.encode()
-            )
-            for label in labels
-        ]
+    async def publish_labels(self, labels: Mapping[int, Sequence[ImpressionLabel]]) -> None:
+        """Return when the broker has acknowledged ``labels``, by the events' partition.
+
+        They go to the partition of the same number. Sent one by one, a label took eight
+        times the CPU: a future, and murmur2 in Python.
+        """
+        sent = []
+        for partition, some in labels.items():
+            remaining = deque(some)
+            while remaining:
+                sent.append(await self._send_labels(partition, remaining))
         await asyncio.gather(*sent)
-        for clicked, number in Counter(label.clicked for label in labels).items():
-            LABELS.labels(str(clicked).lower()).inc(number)
+        clicked = Counter(each.clicked for some in labels.values() for each in some)
+        for value, number in clicked.items():
+            LABELS.labels(str(value).lower()).inc(number)
+
+    async def _send_labels(
+        self, partition: int, remaining: deque[ImpressionLabel]
+    ) -> Awaitable[Any]:
+        """Send as many of ``remaining``, which it removes, as a batch takes."""
+        batch, now_ms = self._producer.create_batch(), round(time.time() * 1000)
+        while remaining:
+            label = remaining[0]
+            key, value = label.user_id.encode(), encode_label(label)
+            if batch.append(timestamp=now_ms, key=key, value=value) is None:
+                break
+            remaining.popleft()
+        partitions = await self._producer.partitions_for(LABELS_TOPIC)
+        at = partition % len(partitions)
+        future: Awaitable[Any] = await self._producer.send_batch(
+            batch, LABELS_TOPIC, partition=at
+        )
+        return future
 
     async def publish_rejected(self, records: Sequence[RejectedRecord]) -> None:
         """Return when the broker has acknowledged the raw bytes and the reasons."""

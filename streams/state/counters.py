@@ -5,6 +5,7 @@ are not idempotent: a row carries the last Kafka offset that it has counted.
 """
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,8 +31,16 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Strictly increasing with each stored change: the store's event timestamp, in us."""
 
 
-def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Activity:
-    """Return ``activity`` with one more event; an offset counted before changes nothing."""
+_Activity = TypeVar("_Activity", bound=Activity)
+
+
+def count(
+    activity: _Activity, *, at_ms: int, is_click: bool, offset: int, **others: Any
+) -> _Activity:
+    """Return ``activity`` with one more event, and its ``others`` fields replaced.
+
+    An offset counted before changes nothing.
+    """
     if offset <= activity.last_offset:
         return activity
     now = max(at_ms, activity.counted_at_ms)
@@ -40,22 +49,16 @@ def count(activity: Activity, *, at_ms: int, is_click: bool, offset: int) -> Act
     clicks = decayed(activity.clicks, elapsed_ms)
     one = decayed(_ONES, now - at_ms)  # a late event comes decayed
     seen = activity.first_seen_ms
-    return Activity(
+    return msgspec.structs.replace(
+        activity,
         impressions=impressions if is_click else _sum(impressions, one),
         clicks=_sum(clicks, one) if is_click else clicks,
         counted_at_ms=now,
         first_seen_ms=min(seen, at_ms) if seen else at_ms,
         last_offset=offset,
         version_us=max(now * 1000, activity.version_us + 1),
+        **others,
     )
-
-
-def forget(activity: Activity, at_ms: int, offset: int) -> Activity:
-    """Return ``activity`` without counts; an offset counted before changes nothing."""
-    if offset <= activity.last_offset:
-        return activity
-    version_us = max(at_ms * 1000, activity.version_us + 1)
-    return Activity(last_offset=offset, version_us=version_us)
 
 
 def decayed(counts: Sequence[float], elapsed_ms: int) -> Counts:

@@ -20,27 +20,23 @@ from srp4ctr.streams.events.codec import (
 )
 from srp4ctr.streams.events.schema import Click, Impression, Rebuild, item_key
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import EXPOSURE_BYTES, Exposures
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
     Deduplication,
     Fate,
     ItemPartitionKey,
     Rows,
-    fold_activities,
-    fold_exposures,
-    fold_sequences,
     fold_shares,
+    fold_users,
 )
-from srp4ctr.streams.state.sequences import ELEMENT_BYTES, BehaviorSequence
+from srp4ctr.streams.state.sequences import ELEMENT_BYTES
+from srp4ctr.streams.state.user_state import UserState
 
-# Of a row in memory besides what is packed, measured with 50,000 users and as many items by
+# Of a row in memory besides what is packed, measured with 20,000 users and 50,000 items by
 # the growth of the process: structs, counts, the key and its places in the dictionaries.
-USER_BYTES, SHARE_BYTES = 1650, 750
+USER_BYTES, SHARE_BYTES = 1200, 750
 
-_NO_SEQUENCE = BehaviorSequence()
-_NO_ACTIVITY = Activity()
-_NO_EXPOSURES = Exposures()
+_NEW_USER, _NEW_ITEM = UserState(), Activity()
 _Key = TypeVar("_Key")
 
 
@@ -77,10 +73,9 @@ class PartitionState:
         self.dirty = Rows()
         """The rows that changed since the last ``take_pending``."""
         self._rows = Rows()
-        self._length = config.sequence_length
-        self._exposure_length = config.exposure_length
-        packed = self._length * ELEMENT_BYTES + self._exposure_length * EXPOSURE_BYTES
-        self._user_bytes = USER_BYTES + packed
+        self._config = config
+        elements = config.sequence_length + config.exposure_length
+        self._user_bytes = USER_BYTES + elements * ELEMENT_BYTES
         self._deduplication = Deduplication()
 
     @property
@@ -123,9 +118,9 @@ class PartitionState:
         }
         shares = {(item_key(item_id), self.partition) for item_id in items}
         rows = self._rows
-        _use(rows.sequences, users)
+        _use(rows.users, users)
         _use(rows.shares, shares)
-        return users - rows.sequences.keys(), shares - rows.shares.keys()
+        return users - rows.users.keys(), shares - rows.shares.keys()
 
     def cache_rows(
         self, users: Iterable[str], shares: Iterable[ItemPartitionKey], rows: Rows
@@ -133,33 +128,28 @@ class PartitionState:
         """Keep the rows of ``users`` and ``shares`` as the store has them, or new ones."""
         cached = self._rows
         for user_id in users:
-            cached.sequences[user_id] = rows.sequences.get(user_id, _NO_SEQUENCE)
-            cached.activities[user_id] = rows.activities.get(user_id, _NO_ACTIVITY)
-            cached.exposures[user_id] = rows.exposures.get(user_id, _NO_EXPOSURES)
+            cached.users[user_id] = rows.users.get(user_id, _NEW_USER)
         for key in shares:
-            cached.shares[key] = rows.shares.get(key, _NO_ACTIVITY)
-        for user_id, sequence in rows.sequences.items():
-            if sequence.forgotten_at_ms:
-                erasure = (sequence.forgotten_at_ms, sequence.forgotten_offset)
+            cached.shares[key] = rows.shares.get(key, _NEW_ITEM)
+        for user_id, user in rows.users.items():
+            if user.forgotten_at_ms:
+                erasure = (user.forgotten_at_ms, user.forgotten_offset)
                 self._deduplication.add_erasure(user_id, *erasure)
 
     def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
         """Fold ``events``, whose rows are in memory, into rows and labels."""
-        counted = []
+        batch = []
         for logged in events:
             fate = self._deduplication.take(logged)
             if fate is Fate.ERASED:
                 continue
-            if fate is Fate.COUNTED:
-                counted.append(logged)
+            batch.append((logged, fate is Fate.COUNTED))
             self.decided += self.labels.add(logged.event, min(logged.known_at_ms, now_ms))
         self.decided += self.labels.advance()
         rows = self._rows
         changed = Rows(
-            sequences=fold_sequences(rows.sequences, events, self._length),
-            activities=fold_activities(rows.activities, counted),
-            exposures=fold_exposures(rows.exposures, counted, self._exposure_length),
-            shares=fold_shares(rows.shares, counted, self.partition),
+            users=fold_users(rows.users, batch, self._config),
+            shares=fold_shares(rows.shares, batch, self.partition),
         )
         self._rows.update(changed)
         self.dirty.update(changed)
@@ -184,8 +174,8 @@ class PartitionState:
 
         The store has them if no write is in progress.
         """
-        changed = self.dirty.users
-        newest = islice(reversed(self._rows.sequences), count)
+        changed = self.dirty.users.keys()
+        newest = islice(reversed(self._rows.users), count)
         return [user_id for user_id in newest if user_id not in changed]
 
     def rebuilt(self, command: Rebuild, end: int) -> None:
@@ -217,7 +207,7 @@ class PartitionState:
     @property
     def cached_bytes(self) -> int:
         """The memory of the rows, as if each user's were full."""
-        users, shares = len(self._rows.sequences), len(self._rows.shares)
+        users, shares = len(self._rows.users), len(self._rows.shares)
         return users * self._user_bytes + shares * SHARE_BYTES
 
     def evict(self, most_bytes: int) -> None:
@@ -226,8 +216,8 @@ class PartitionState:
         Only once the store has all that ``take_pending`` gave; what is dirty stays.
         """
         rows, dropped = self._rows, 1 - most_bytes / max(self.cached_bytes, most_bytes, 1)
-        for user_id in _oldest(rows.sequences, dropped, self.dirty.users):
-            del rows.sequences[user_id], rows.activities[user_id], rows.exposures[user_id]
+        for user_id in _oldest(rows.users, dropped, self.dirty.users.keys()):
+            del rows.users[user_id]
             self._deduplication.drop_erasures(user_id)
         for key in _oldest(rows.shares, dropped, self.dirty.shares.keys()):
             del rows.shares[key]

@@ -9,19 +9,18 @@ after the user's last erasure request. Offsets decide, and no clock and no setti
 who read the same records count the same events, however late they read.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TypeVar
 
 import xxhash
 
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, item_key
-from srp4ctr.streams.state import counters, exposures, sequences
-from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.events.schema import Click, Forget, Impression, item_key
+from srp4ctr.streams.state import user_state
+from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.user_state import UserState
 
 DUPLICATE_RECORDS = 500_000
 """A backfill may be as long and be published twice. A worker holds up to twice as many
@@ -31,37 +30,23 @@ ItemPartitionKey = tuple[int, int]
 """An item's key and a partition: an item has events in every partition, so that one row
 could not carry one "last offset". Each partition keeps its own share; readers add them."""
 
-_Key = TypeVar("_Key", str, ItemPartitionKey)
-_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
+_NEW_USER, _NEW_ITEM = UserState(), Activity()
 
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
     """Rows of users and items, by their keys; a row that is not there is not touched."""
 
-    sequences: dict[str, BehaviorSequence] = field(default_factory=dict)
-    """By user."""
-    activities: dict[str, Activity] = field(default_factory=dict)
-    """By user."""
-    exposures: dict[str, Exposures] = field(default_factory=dict)
-    """By user."""
+    users: dict[str, UserState] = field(default_factory=dict)
     shares: dict[ItemPartitionKey, Activity] = field(default_factory=dict)
     """What one partition has seen of one item."""
 
-    @property
-    def users(self) -> set[str]:
-        """Everybody who has a row."""
-        return self.sequences.keys() | self.activities.keys() | self.exposures.keys()
-
     def __len__(self) -> int:
-        users = len(self.sequences) + len(self.activities) + len(self.exposures)
-        return users + len(self.shares)
+        return len(self.users) + len(self.shares)
 
     def update(self, other: "Rows") -> None:
         """Add the rows of ``other``, which replace those of the same keys."""
-        self.sequences.update(other.sequences)
-        self.activities.update(other.activities)
-        self.exposures.update(other.exposures)
+        self.users.update(other.users)
         self.shares.update(other.shares)
 
 
@@ -105,6 +90,11 @@ class Deduplication:
                 return Fate.DUPLICATE
         return Fate.COUNTED
 
+    def judge(self, events: Iterable[LoggedEvent]) -> list[tuple[LoggedEvent, bool]]:
+        """Return the ``events`` that were not erased, and whether each counts."""
+        fates = [(each, self.take(each)) for each in events]
+        return [(e, fate is Fate.COUNTED) for e, fate in fates if fate is not Fate.ERASED]
+
     def add_erasure(self, user_id: str, until_ms: int, offset: int) -> None:
         """Apply a request that was stored, or is taken, to what comes after it."""
         self._erasures.setdefault(user_id, set()).add((until_ms, offset))
@@ -128,82 +118,45 @@ def _identity(event: Impression | Click) -> int:
     return xxhash.xxh3_64_intdigest(text)
 
 
-def fold_sequences(
-    rows: Mapping[str, BehaviorSequence], batch: Iterable[LoggedEvent], length: int
-) -> dict[str, BehaviorSequence]:
-    """Return the users' sequences that ``batch`` changes; ``length`` bounds them."""
+def fold_users(
+    rows: Mapping[str, UserState],
+    batch: Iterable[tuple[LoggedEvent, bool]],
+    config: StreamConfig,
+) -> dict[str, UserState]:
+    """Return the users' rows that ``batch`` changes; the second says whether it counts.
 
-    # One by one, so that the version says how many events made the row, however they
-    # were batched: of two workers' rows the store keeps the one that has seen more.
-    def after(before: BehaviorSequence, logged: LoggedEvent) -> BehaviorSequence:
-        event = logged.event
-        if isinstance(event, Forget):
-            return sequences.forget(before, event.occurred_at, logged.offset)
-        assert isinstance(event, Click | Behavior)
-        element = sequences.element_of(event)
-        return sequences.merge(before, (element,), length, logged.offset)
-
-    acts = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Impression))
-    return _folded(rows, acts, BehaviorSequence(), after)
-
-
-def fold_activities(
-    rows: Mapping[str, Activity], batch: Iterable[LoggedEvent]
-) -> dict[str, Activity]:
-    """Return the users' counters that ``batch``, without duplicates, changes."""
-    seen = ((e.event.user_id, e) for e in batch if not isinstance(e.event, Behavior))
-    return _folded(rows, seen, Activity(), _counted)
-
-
-def fold_exposures(
-    rows: Mapping[str, Exposures], batch: Iterable[LoggedEvent], length: int
-) -> dict[str, Exposures]:
-    """Return what users were shown that ``batch``, without duplicates, changes."""
-
-    def after(before: Exposures, logged: LoggedEvent) -> Exposures:
-        event, offset = logged.event, logged.offset
-        if isinstance(event, Forget):
-            return exposures.forget(before, event.occurred_at, offset)
-        assert isinstance(event, Impression)
-        key = item_key(event.item_id)
-        return exposures.show(before, event.occurred_at, key, length, offset)
-
-    kinds = (Impression, Forget)
-    seen = ((e.event.user_id, e) for e in batch if isinstance(e.event, kinds))
-    return _folded(rows, seen, Exposures(), after)
-
-
-def fold_shares(
-    rows: Mapping[ItemPartitionKey, Activity], batch: Iterable[LoggedEvent], partition: int
-) -> dict[ItemPartitionKey, Activity]:
-    """Return the ``partition``'s shares that ``batch``, without duplicates, changes."""
-    seen = (
-        ((item_key(logged.event.item_id), partition), logged)
-        for logged in batch
-        if isinstance(logged.event, Impression | Click)
-    )
-    return _folded(rows, seen, Activity(), _counted)
-
-
-def _folded(
-    rows: Mapping[_Key, _Row],
-    events: Iterable[tuple[_Key, LoggedEvent]],
-    blank: _Row,
-    after: Callable[[_Row, LoggedEvent], _Row],
-) -> dict[_Key, _Row]:
-    """Return the latest of each row that ``after`` changes, event by event."""
-    latest: dict[_Key, _Row] = {}
-    for key, logged in events:
-        before = latest.get(key) or rows.get(key, blank)
-        row = after(before, logged)
-        if row is not before:
-            latest[key] = row
+    One by one, so that the version says how many events made the row, however they were
+    batched: of two workers' rows the store keeps the one that has seen more.
+    """
+    latest: dict[str, UserState] = {}
+    for logged, is_counted in batch:
+        key = logged.event.user_id
+        before = latest.get(key) or rows.get(key, _NEW_USER)
+        user = user_state.fold(before, logged, config, is_counted=is_counted)
+        if user is not before:
+            latest[key] = user
     return latest
 
 
-def _counted(activity: Activity, logged: LoggedEvent) -> Activity:
-    at_ms, offset = logged.event.occurred_at, logged.offset
-    if isinstance(logged.event, Forget):
-        return counters.forget(activity, at_ms, offset)
-    is_click = isinstance(logged.event, Click)
-    return counters.count(activity, at_ms=at_ms, is_click=is_click, offset=offset)
+def fold_shares(
+    rows: Mapping[ItemPartitionKey, Activity],
+    batch: Iterable[tuple[LoggedEvent, bool]],
+    partition: int,
+) -> dict[ItemPartitionKey, Activity]:
+    """Return the ``partition``'s shares that ``batch`` changes; as ``fold_users``."""
+    latest: dict[ItemPartitionKey, Activity] = {}
+    for logged, is_counted in batch:
+        event = logged.event
+        if not (is_counted and isinstance(event, Impression | Click)):
+            continue
+        key = (item_key(event.item_id), partition)
+        before = latest.get(key) or rows.get(key, _NEW_ITEM)
+        share = count(
+            before,
+            at_ms=event.occurred_at,
+            is_click=isinstance(event, Click),
+            offset=logged.offset,
+        )
+        if share is not before:
+            latest[key] = share
+    return latest

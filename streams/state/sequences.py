@@ -1,22 +1,29 @@
-"""Event → sequence: a user's last L behaviours, folded so that redelivery is harmless.
+"""What a user did, or was shown → the last of it, folded so that redelivery is harmless.
 
 A sequence is a set of (occurred_at, item_key, action): merging is idempotent, commutative
-and associative, so duplicates, reordering and replays change nothing. It is kept packed,
-oldest first, as the store has it: a new behaviour is 25 bytes appended.
+and associative, so duplicates, reordering and replays change nothing. It is kept in
+columns, oldest first, as the store has it: a new behaviour is 13 bytes appended, 21 with a
+value.
 """
 
-import math
 import struct
-from collections.abc import Iterable
-from typing import Any
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 import msgspec
 
 from srp4ctr.streams.events.schema import Behavior, Click, action_code, item_key
 
-# occurred_at (ms), item_key, value (NaN: none), action: little-endian, no padding.
-_ELEMENT = struct.Struct("<qqdB")
-ELEMENT_BYTES = _ELEMENT.size
+SHOWN = 0
+"""The action of an exposure: an impression is no behaviour, and kept apart from them."""
+# On EB-NeRD knowing the last 50 is worth .0068 gAUC to LightGBM, the last 100, 200 or 400
+# .0062, .0071 and .0076, all of them .0075; each is sure to .0008.
+EXPOSURE_LENGTH = 50
+ELEMENT_BYTES = 4 + 8 + 1 + 8  # the most that an element of a sequence takes
+HAS_VALUE = 0x80
+"""The bit of an action's code that says that ``values`` has one of the element."""
+_SPAN = 1 << 32  # milliseconds that four bytes hold: 49 days
+_VALUE = struct.Struct("<d")
 _Identity = tuple[int, int, int]
 
 
@@ -25,33 +32,76 @@ class SequenceElement(msgspec.Struct, frozen=True, kw_only=True, order=True, gc=
 
     occurred_at: int  # UTC milliseconds
     item_key: int
-    action: int  # ``streams.events.schema.action_code``
+    action: int  # ``streams.events.schema.action_code``, or SHOWN
     value: float | None = None
 
 
-class BehaviorSequence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A user's last L behaviours, oldest first."""
+class BehaviorSequence(msgspec.Struct, frozen=True, gc=False):
+    """The last behaviours or exposures of a user, oldest first, in columns."""
 
-    packed: bytes = b""
-    """25 bytes an element; ``elements`` unpacks them."""
-    version_us: int = 0
-    """Strictly increasing with each stored change: the store's event timestamp, in us."""
-    last_offset: int = -1
-    """The user's last event that was folded in when the row was last changed."""
-    forgotten_at_ms: int = 0
-    """Until when an erasure request of the user reaches, whenever the events come."""
-    forgotten_offset: int = -1
-    """The offset of that request."""
+    base_ms: int = 0
+    """What ``times`` count from."""
+    times: bytes = b""
+    """Milliseconds: four bytes each, or eight where the span is too long for four."""
+    keys: bytes = b""
+    """Items' keys, eight bytes each."""
+    codes: bytes = b""
+    """Actions, one byte each; with HAS_VALUE where there is a value."""
+    values: bytes = b""
+    """The values, eight bytes each."""
+
+    def __len__(self) -> int:
+        """Return how many elements there are."""
+        return len(self.codes)
 
     @property
     def elements(self) -> tuple[SequenceElement, ...]:
         """The behaviours, oldest first."""
-        return tuple(map(_unpacked, _ELEMENT.iter_unpack(self.packed)))
+        count = len(self.codes)
+        times = struct.unpack(f"<{count}{'I' if self.is_narrow else 'q'}", self.times)
+        keys = struct.unpack(f"<{count}q", self.keys)
+        values = iter(struct.unpack(f"<{len(self.values) // 8}d", self.values))
+        return tuple(
+            SequenceElement(
+                occurred_at=self.base_ms + at,
+                item_key=key,
+                action=code & ~HAS_VALUE,
+                value=next(values) if code & HAS_VALUE else None,
+            )
+            for at, key, code in zip(times, keys, self.codes, strict=True)
+        )
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a time takes four bytes."""
+        return len(self.times) == 4 * len(self.codes)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both have the same elements, whatever their times count from."""
+        return isinstance(other, BehaviorSequence) and self.elements == other.elements
 
 
-def sequence_of(elements: Iterable[SequenceElement], **fields: Any) -> BehaviorSequence:
-    """Return the sequence of ``elements``, which come in order; ``fields`` is the rest."""
-    return BehaviorSequence(packed=b"".join(map(_packed, elements)), **fields)
+EMPTY = BehaviorSequence()
+
+
+def sequence_of(elements: Sequence[SequenceElement]) -> BehaviorSequence:
+    """Return the sequence of ``elements``, which come in order."""
+    count = len(elements)
+    base_ms = elements[0].occurred_at if count else 0
+    is_narrow = not count or elements[-1].occurred_at - base_ms < _SPAN
+    base_ms = base_ms if is_narrow else 0
+    times = (each.occurred_at - base_ms for each in elements)
+    values = [each.value for each in elements if each.value is not None]
+    return BehaviorSequence(
+        base_ms=base_ms,
+        times=struct.pack(f"<{count}{'I' if is_narrow else 'q'}", *times),
+        keys=struct.pack(f"<{count}q", *(each.item_key for each in elements)),
+        codes=bytes(
+            each.action if each.value is None else each.action | HAS_VALUE
+            for each in elements
+        ),
+        values=struct.pack(f"<{len(values)}d", *values),
+    )
 
 
 def element_of(event: Click | Behavior) -> SequenceElement:
@@ -65,71 +115,70 @@ def element_of(event: Click | Behavior) -> SequenceElement:
 
 
 def merge(
-    sequence: BehaviorSequence, added: Iterable[SequenceElement], length: int, offset: int
+    sequence: BehaviorSequence, new: SequenceElement, length: int
 ) -> BehaviorSequence:
-    """Return the latest ``length`` distinct elements; the same object if none is new.
+    """Return the latest ``length`` elements with ``new``; the same object if it is old.
 
     Two elements that differ only in ``value`` are one: the greater value stays, so that
-    the order of arrival does not decide. ``offset`` is of the last event in ``added``.
+    the order of arrival does not decide.
     """
-    forgotten_ms = sequence.forgotten_at_ms
-    new = sorted((e for e in added if e.occurred_at > forgotten_ms), key=_identity)
-    packed = sequence.packed
-    if len(new) == 1 and (not packed or new[0].occurred_at > _newest_ms(packed)):
-        packed = (packed + _packed(new[0]))[-length * ELEMENT_BYTES :]
-    elif new:
-        packed = _union(sequence, new, length)
-    if packed == sequence.packed:
-        return sequence
-    # A late event leaves the newest time as it is, yet the store drops an equal version.
-    version = max(_newest_ms(packed) * 1000, sequence.version_us + 1)
-    return msgspec.structs.replace(
-        sequence, packed=packed, version_us=version, last_offset=offset
+    after_ms, codes = new.occurred_at - sequence.base_ms, sequence.codes
+    is_near = 0 <= after_ms < _SPAN and sequence.is_narrow and len(codes) <= length
+    place = _place(sequence, new, after_ms) if is_near else None
+    if place is None:
+        return _union(sequence, new, length)
+    dropped = int(len(codes) == length)  # of the oldest
+    if place < dropped:
+        return sequence  # older than all that is kept
+    code, values = new.action, sequence.values
+    if new.value is not None:
+        code |= HAS_VALUE
+        at = 8 * sum(each >= HAS_VALUE for each in codes[:place])
+        values = values[:at] + _VALUE.pack(new.value) + values[at:]
+    if dropped and codes[0] & HAS_VALUE:
+        values = values[8:]
+    times, at_ms = sequence.times, after_ms.to_bytes(4, "little")
+    keys, key = sequence.keys, new.item_key.to_bytes(8, "little", signed=True)
+    return BehaviorSequence(
+        sequence.base_ms,
+        times[4 * dropped : 4 * place] + at_ms + times[4 * place :],
+        keys[8 * dropped : 8 * place] + key + keys[8 * place :],
+        codes[dropped:place] + bytes((code,)) + codes[place:],
+        values,
     )
 
 
-def forget(sequence: BehaviorSequence, at_ms: int, offset: int) -> BehaviorSequence:
-    """Return ``sequence`` without what was until ``at_ms``, whenever it may come."""
-    if at_ms <= sequence.forgotten_at_ms:
-        return sequence  # requested once more
-    return sequence_of(
-        (element for element in sequence.elements if element.occurred_at > at_ms),
-        version_us=max(at_ms * 1000, sequence.version_us + 1),
-        last_offset=offset,
-        forgotten_at_ms=at_ms,
-        forgotten_offset=offset,
-    )
+def later(sequence: BehaviorSequence, at_ms: int) -> BehaviorSequence:
+    """Return what of ``sequence`` was after ``at_ms``."""
+    return sequence_of([each for each in sequence.elements if each.occurred_at > at_ms])
+
+
+def _place(sequence: BehaviorSequence, new: SequenceElement, after_ms: int) -> int | None:
+    """Return where ``new`` belongs; None if one of its identity is there."""
+    times = memoryview(sequence.times).cast("I")  # little-endian, as every machine we know
+    end = bisect_right(times, after_ms)
+    place = bisect_left(times, after_ms, 0, end)
+    if place == end:
+        return place
+    keys, codes = memoryview(sequence.keys).cast("q"), sequence.codes
+    while place < end:  # the items of a slate have one time
+        at = (keys[place], codes[place] & ~HAS_VALUE)
+        if at >= (new.item_key, new.action):
+            return None if at == (new.item_key, new.action) else place
+        place += 1
+    return place
 
 
 def _union(
-    sequence: BehaviorSequence, added: Iterable[SequenceElement], length: int
-) -> bytes:
+    sequence: BehaviorSequence, new: SequenceElement, length: int
+) -> BehaviorSequence:
     by_identity = {_identity(element): element for element in sequence.elements}
-    for element in added:
-        seen = by_identity.get(_identity(element))
-        if seen is None or _rank(seen) < _rank(element):
-            by_identity[_identity(element)] = element
-    latest = sorted(by_identity)[-length:]
-    return b"".join(_packed(by_identity[identity]) for identity in latest)
-
-
-def _packed(element: SequenceElement) -> bytes:
-    value = math.nan if element.value is None else element.value
-    return _ELEMENT.pack(element.occurred_at, element.item_key, value, element.action)
-
-
-def _unpacked(fields: tuple[int, int, float, int]) -> SequenceElement:
-    at_ms, key, value, action = fields
-    return SequenceElement(
-        occurred_at=at_ms,
-        item_key=key,
-        action=action,
-        value=None if math.isnan(value) else value,
-    )
-
-
-def _newest_ms(packed: bytes) -> int:
-    return int.from_bytes(packed[-ELEMENT_BYTES : 8 - ELEMENT_BYTES], "little", signed=True)
+    seen = by_identity.get(_identity(new))
+    if seen is None or _rank(seen) < _rank(new):
+        by_identity[_identity(new)] = new
+    latest = [by_identity[identity] for identity in sorted(by_identity)[-length:]]
+    union = sequence_of(latest)
+    return sequence if union == sequence else union
 
 
 def _identity(element: SequenceElement) -> _Identity:

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 def is_lost(users: Collection[str], rows: Rows) -> bool:
     """Return whether ``rows``, all that the store has of ``users``, lack too many."""
     known = set(users) - {FORGOTTEN_USER}
-    return len(known - rows.users) > _LOST_SHARE * len(known)
+    return len(known - rows.users.keys()) > _LOST_SHARE * len(known)
 
 
 class LossWatch:

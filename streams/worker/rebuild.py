@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile  # goes with the process
-from typing import IO, TypeVar
+from typing import IO
 
 import msgspec
 import xxhash
@@ -20,26 +20,20 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import FORGOTTEN_USER, Click, Impression, item_key
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import (
     Deduplication,
-    Fate,
     ItemPartitionKey,
     Rows,
-    fold_activities,
-    fold_exposures,
-    fold_sequences,
     fold_shares,
+    fold_users,
 )
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker.replay import ReplaySource
 
 EVENTS_IN_MEMORY = 50_000
 """Of a group, and of those that wait to be written: a group has as few events on average,
 unless a partition has more than 50 million."""
 _MAX_GROUPS = 1024
-_ERASURE = ("forgotten_at_ms", "forgotten_offset")
-_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[LoggedEvent])
 
@@ -129,7 +123,8 @@ async def rebuild_rows(
             }
             shares = _blank(await read((), keys)).shares
             events.sort(key=lambda each: each.offset)
-            shares |= fold_shares(shares, events, span.partition)
+            counted_events = ((each, True) for each in events)
+            shares |= fold_shares(shares, counted_events, span.partition)
             await write(Rows(shares=shares))
     return users
 
@@ -139,28 +134,26 @@ def _fold_users(
 ) -> tuple[Rows, list[LoggedEvent]]:
     """Return the rows of all users of ``events``, and the events that count."""
     rule, rows = Deduplication(), _blank(stored)
-    for user_id, each in rows.sequences.items():
-        if each.forgotten_at_ms:
-            rule.add_erasure(user_id, each.forgotten_at_ms, each.forgotten_offset)
-    counted = [each for each in events if rule.take(each) is Fate.COUNTED]
-    rows.sequences |= fold_sequences(rows.sequences, events, config.sequence_length)
-    rows.activities |= fold_activities(rows.activities, counted)
-    rows.exposures |= fold_exposures(rows.exposures, counted, config.exposure_length)
-    for kept in (rows.sequences, rows.activities, rows.exposures):
-        kept.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
-    return rows, counted
+    for user_id, row in rows.users.items():
+        if row.forgotten_at_ms:
+            rule.add_erasure(user_id, row.forgotten_at_ms, row.forgotten_offset)
+    batch = rule.judge(events)
+    rows.users |= fold_users(rows.users, batch, config)
+    rows.users.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
+    return rows, [each for each, is_counted in batch if is_counted]
 
 
 def _blank(stored: Rows) -> Rows:
     """Return empty rows of newer versions that keep the erasures of ``stored`` ones."""
-
-    def blank(row: _Row) -> _Row:
-        erasure = {name: getattr(row, name) for name in _ERASURE if hasattr(row, name)}
-        return type(row)(version_us=row.version_us + 1, **erasure)
-
-    return Rows(
-        sequences={key: blank(row) for key, row in stored.sequences.items()},
-        activities={key: blank(row) for key, row in stored.activities.items()},
-        exposures={key: blank(row) for key, row in stored.exposures.items()},
-        shares={key: blank(row) for key, row in stored.shares.items()},
-    )
+    users = {
+        user_id: UserState(
+            version_us=row.version_us + 1,
+            forgotten_at_ms=row.forgotten_at_ms,
+            forgotten_offset=row.forgotten_offset,
+        )
+        for user_id, row in stored.users.items()
+    }
+    shares = {
+        key: Activity(version_us=row.version_us + 1) for key, row in stored.shares.items()
+    }
+    return Rows(users=users, shares=shares)

@@ -203,7 +203,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 for each in pending.values():
                     measurements.trace("write to the store", each.folded, began_ns)
                 measurements.STORE_WRITES.observe(self._last_write_s)
-            labels = [label for each in pending.values() for label in each.decided]
+            labels = {at.partition: each.decided for at, each in pending.items()}
             await self.group.retry("labels", partial(self._outputs.publish_labels, labels))
             bad = [record for each in pending.values() for record in each.rejected]
             publish = self._outputs.publish_rejected

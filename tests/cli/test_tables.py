@@ -23,9 +23,8 @@ from srp4ctr.settings import load
 from srp4ctr.streams.broker.dead_letters import ReplayReport
 from srp4ctr.streams.events.file_import import BadLine, FileReport
 from srp4ctr.streams.events.schema import Click, Impression, item_key
-from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures, show
-from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.skew.check import Difference, ServedCheck
 from tests.cli.terminal import assert_whole, at_80
@@ -213,8 +212,11 @@ def test_a_user() -> None:
         occurred_at=now_ms - 7_200_000, item_key=key, action=6, value=4.5
     )
     newest = 1_793_534_400_000_123
-    exposures = show(Exposures(), now_ms - 180_000, key, 50, 123_456_789)
-    activity = Activity(
+    shown_at = SequenceElement(occurred_at=now_ms - 180_000, item_key=key, action=SHOWN)
+    user = UserState(
+        sequence=sequence_of([element]),
+        exposures=sequence_of([shown_at]),
+        version_us=newest,
         impressions=(1.25, 12.5, 125.0, 12_345.67),
         clicks=(0.25, 1.5, 12.0, 123.45),
         counted_at_ms=now_ms,
@@ -224,15 +226,13 @@ def test_a_user() -> None:
     event |= {"request_id": "r1", "occurred_at": now_ms}
     rows = UserRows(
         user_id=UUID,
-        sequence=sequence_of([element], version_us=newest, last_offset=123_456_788),
-        exposures=exposures,
-        activity=activity,
+        user=user,
         titles={key: TITLE},
         origins={element: f"{UUID}, 11@123456789"},
         counted=(Click(**event), Impression(position=0, **event)),
     )
     shown = at_80(*users.user_tables(rows))
-    places = (UUID, "11@123456789", "123456788", str(newest))
+    places = (UUID, "11@123456789", "123456789", str(newest))
     at = (results.clock(element.occurred_at), results.clock(now_ms - 180_000))
     figures = ("rate 4.5", "2 h ago", "3 min ago", "12.50", "125.00", "123.45")
     assert_whole(shown, (*places, *at, *figures))

@@ -44,7 +44,7 @@ class World:
         moves = len(self.events)
         version = f"activity={moves}@{moves},items={moves}"
         if self.has_sequences:
-            version = f"sequence={clicks}@{clicks},{version}"
+            version = f"user={clicks}@{clicks},{version}"
         return FixedRanking(scores, feature_version=version)
 
 

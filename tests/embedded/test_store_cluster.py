@@ -10,6 +10,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.user_state import UserState
 
 pytestmark = pytest.mark.redis
 USERS = [f"u{number}" for number in range(30)]
@@ -34,7 +35,7 @@ def read_one_by_one(config: FeatureConfig) -> int:
     views, found = OnlineViews(config, timeout_s=1.0), 0
     for user_id in USERS:
         try:
-            found += len(views.read_users([user_id]).sequences)
+            found += len(views.read_users([user_id]))
         except ConnectionError:
             continue
     return found
@@ -49,8 +50,8 @@ def test_a_lost_node_takes_its_rows_alone_and_a_restart_on_other_ports_has_all(
     try:
         feast_store.apply(config)
         element = SequenceElement(occurred_at=1, item_key=1, action=action_code("view"))
-        row = sequence_of([element], version_us=7)
-        store.FeatureStoreSink(config).write(Rows(sequences=dict.fromkeys(USERS, row)))
+        row = UserState(sequence=sequence_of([element]), version_us=7)
+        store.FeatureStoreSink(config).write(Rows(users=dict.fromkeys(USERS, row)))
         assert read_one_by_one(config) == len(USERS)
         processes.stop(nodes[1], tmp_path)
         assert 10 <= read_one_by_one(config) < len(USERS)

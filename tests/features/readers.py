@@ -11,8 +11,8 @@ from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
 from srp4ctr.features.online.item_writer import ItemWriter
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.user_state import UserState
 
 
 @dataclass
@@ -26,10 +26,10 @@ class MemoryReader:
     down: bool = False
     user_reads: int = 0
 
-    def read_users(self, user_ids: Sequence[str]) -> Rows:
+    def read_users(self, user_ids: Sequence[str]) -> dict[str, UserState]:
         self._check()
         self.user_reads += 1
-        rows = Rows()
+        rows: dict[str, UserState] = {}
         for user_id in user_ids:
             if user_id not in self.histories:
                 continue
@@ -38,8 +38,8 @@ class MemoryReader:
                 for at_ms, key in self.histories[user_id]
             ]
             newest_ms = elements[-1].occurred_at if elements else 0
-            rows.sequences[user_id] = sequence_of(
-                elements, version_us=newest_ms * 1000, last_offset=0
+            rows[user_id] = UserState(
+                sequence=sequence_of(elements), version_us=newest_ms * 1000, last_offset=0
             )
         return rows
 

@@ -31,6 +31,7 @@ from srp4ctr.streams.state import reducers
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker import rebuild as rebuilding
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.stored import rebuild, store_events
@@ -126,19 +127,6 @@ class Worker:
         state.evict(0)
 
 
-def placeless(rows: Rows) -> Rows:
-    """Return ``rows`` without the offset at which a sequence or exposures last changed.
-
-    A rebuild begins with a user's last erasure request: what came before changes nothing.
-    """
-    return Rows(
-        sequences={k: replace(v, last_offset=-1) for k, v in rows.sequences.items()},
-        activities=rows.activities,
-        exposures={k: replace(v, last_offset=-1) for k, v in rows.exposures.items()},
-        shares=rows.shares,
-    )
-
-
 def assert_checked(
     folder: Path, sink: MemorySink, end: int, streams: StreamConfig = CONFIG
 ) -> None:
@@ -154,7 +142,7 @@ def assert_counted_offline(folder: Path, rows: Rows) -> None:
         found = snapshot(log, CONFIG.sequence_length, 9999.0, CONFIG.exposure_length)
     assert found.user_ids.tolist() == sorted(USERS)
     for number, user in enumerate(found.user_ids):
-        assert_same(found.user_activity, number, rows.activities.get(user, Activity()))
+        assert_same(found.user_activity, number, rows.users.get(user, UserState()))
     for number, key in enumerate(found.candidate_item_keys.tolist()):
         share = rows.shares.get((key, 0), Activity())
         assert_same(found.candidate_activity, number, share)
@@ -199,7 +187,7 @@ def test_all_count_the_same_events(
     worker.run(draw)
     fresh = MemorySink()
     rebuild(log, fresh, CONFIG)
-    assert_equal(placeless(fresh.rows), placeless(worker.sink.rows))
+    assert_equal(fresh.rows, worker.sink.rows)
     checked, trained = (write_log(tmp_path_factory.mktemp("log"), known) for _ in range(2))
     shown = requests_at_the_end()
     write_log(trained, [(each, END_MS) for each in shown], partition=1)
@@ -224,8 +212,8 @@ def test_a_backfill_of_four_days_that_is_published_twice_counts_once(
     store_events(once, days, length=4)
     store_events(sink, twice, length=4)
     key = (item_key("a"), 0)
-    counts = once.rows.activities["u1"].impressions
-    assert sink.rows.activities["u1"].impressions == pytest.approx(counts)
+    counts = once.rows.users["u1"].impressions
+    assert sink.rows.users["u1"].impressions == pytest.approx(counts)
     assert sink.rows.shares[key].impressions == pytest.approx(counts)
     folder = write_log(tmp_path, [(each, each.occurred_at) for each in twice])
     assert_checked(folder, sink, len(twice), StreamConfig(sequence_length=4))

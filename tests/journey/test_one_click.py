@@ -18,10 +18,11 @@ from srp4ctr.features.online.request_features import RequestBatch, RequestFeatur
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode, encode
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
-from srp4ctr.streams.state.reducers import fold_sequences
+from srp4ctr.streams.state.reducers import fold_users
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.dataset import examples
@@ -54,7 +55,8 @@ def sequence() -> BehaviorSequence:
         LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
         for offset, event in enumerate(events())
     ]
-    return fold_sequences({}, logged, LENGTH)["u1"]
+    counted = [(each, True) for each in logged]
+    return fold_users({}, counted, StreamConfig(sequence_length=LENGTH))["u1"].sequence
 
 
 def labels() -> list[ImpressionLabel]:

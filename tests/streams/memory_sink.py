@@ -4,13 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 _Key = TypeVar("_Key")
-_Row = TypeVar("_Row", BehaviorSequence, Activity, Exposures)
+_Row = TypeVar("_Row", UserState, Activity)
 
 
 class MemorySink:
@@ -28,18 +27,14 @@ class MemorySink:
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         return Rows(
-            sequences=_some(self.rows.sequences, user_ids),
-            activities=_some(self.rows.activities, user_ids),
-            exposures=_some(self.rows.exposures, user_ids),
+            users=_some(self.rows.users, user_ids),
             shares=_some(self.rows.shares, shares),
         )
 
     def write(self, rows: Rows) -> None:
         self._maybe_fail()
         self.writes += 1
-        _keep_newer(self.rows.sequences, rows.sequences)
-        _keep_newer(self.rows.activities, rows.activities)
-        _keep_newer(self.rows.exposures, rows.exposures)
+        _keep_newer(self.rows.users, rows.users)
         _keep_newer(self.rows.shares, rows.shares)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:

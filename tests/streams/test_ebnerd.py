@@ -14,16 +14,18 @@ import pytest
 from benchmarks.fault_injection.reference_stream import Identity, identity
 from benchmarks.harness.raw_logs import END_MS, Known, labels_of, punctual
 from benchmarks.quality.clicks.ebnerd import STREAM, impressions_and_clicks
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS, LoggedEvent
 from srp4ctr.streams.events.schema import Click, Impression, item_key
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH, Exposures
 from srp4ctr.streams.state.label_join import (
     CLICKED,
     CLICKED_LATE,
     UNCLICKED,
     ImpressionLabel,
 )
-from srp4ctr.streams.state.reducers import fold_exposures
+from srp4ctr.streams.state.reducers import fold_users
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
+from srp4ctr.streams.state.user_state import UserState
 
 pytestmark = pytest.mark.skipif(
     not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"
@@ -107,14 +109,18 @@ def test_each_reader_keeps_what_was_shown_last() -> None:
         LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
         for offset, event in enumerate(clicked_stream())
     ]
-    kept: dict[str, Exposures] = {}
+    kept: dict[str, UserState] = {}
     for start in range(0, len(logged), 2000):
         batch = logged[start : start + 2000]
-        kept |= fold_exposures(kept, batch, EXPOSURE_LENGTH)
+        kept |= fold_users(kept, [(each, True) for each in batch], StreamConfig())
     shown: dict[str, set[tuple[int, int]]] = {}
     for event in clicked_stream():
         if isinstance(event, Impression):
             exposure = (event.occurred_at, item_key(event.item_id))
             shown.setdefault(event.user_id, set()).add(exposure)
     latest = {user: sorted(each)[-EXPOSURE_LENGTH:] for user, each in shown.items()}
-    assert {user: list(row.elements) for user, row in kept.items()} == latest
+    found = {
+        user: [(each.occurred_at, each.item_key) for each in row.exposures.elements]
+        for user, row in kept.items()
+    }
+    assert {user: each for user, each in found.items() if each} == latest

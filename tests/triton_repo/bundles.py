@@ -19,7 +19,7 @@ from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.exposures import EXPOSURE_LENGTH
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.promotion import Promotion

@@ -15,11 +15,9 @@ import pyarrow.dataset as ds
 
 from srp4ctr.features.consistency.replay import (
     events_of,
-    exposures_at,
     item_share_at,
     places,
-    sequence_at,
-    user_activity_at,
+    user_at,
 )
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -29,10 +27,12 @@ from srp4ctr.features.tensors.transforms import (
     attribute_affinity,
 )
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.sequences import SequenceElement
+from srp4ctr.streams.state.user_state import UserState
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 MS_PER_DAY = 86_400_000
@@ -50,24 +50,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """An answer's ``feature_version``: last offsets (-1: no row), the item table's time."""
+    """An answer's ``feature_version``: last offset (-1: no row), the item table's time."""
 
-    sequence: int
-    activity: int
-    exposures: int
+    user: int
     items: int
 
 
 def versions_in(text: str) -> Versions:
-    """Return what ``sequence=V@O,activity=V@O,exposures=V@O,items=N`` names."""
+    """Return what ``user=V@O,items=N`` names."""
     found = dict(re.findall(r"(\w+)=(?:\d+@)?(\d+)", text))
-    assert re.fullmatch(r"(\w+=\d+@\d+,)*items=\d+", text), text
-    return Versions(
-        sequence=int(found.get("sequence", -1)),
-        activity=int(found.get("activity", -1)),
-        exposures=int(found.get("exposures", -1)),
-        items=int(found["items"]),
-    )
+    assert re.fullmatch(r"(user=\d+@\d+,)?items=\d+", text), text
+    return Versions(user=int(found.get("user", -1)), items=int(found["items"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +98,7 @@ class OfflineLog:
     def user_tensors(self, request: Request, versions: Versions) -> Tensors:
         """Return the model's tensors of the user and the request."""
         sequence = self._sequences(request, versions)
-        events = self.users.get(request.user_id, [])
-        activity = _activities([user_activity_at(events, versions.activity)])
+        activity = _activities([self._user(request, versions)])
         return {
             "history_item_rows": self.words.item_rows(sequence.item_keys),
             "history_behavior_codes": transforms.behavior_codes(sequence),
@@ -159,10 +151,9 @@ class OfflineLog:
 
     def status(self, request: Request, versions: Versions) -> str:
         """Return the status that the answer must have."""
-        if max(versions.sequence, versions.activity, versions.exposures) < 0:
+        if versions.user < 0:
             return "cold_user"
-        events = self.users[request.user_id]
-        if not sequence_at(events, versions.sequence, self.length).elements:
+        if not len(self._user(request, versions).sequence):
             return "empty_sequence"
         is_fresh = self._sequences(request, versions).item_keys.any()
         return "ok" if is_fresh else "stale_sequence"
@@ -172,22 +163,28 @@ class OfflineLog:
         missing = [
             each.known_at_ms
             for each in self.users.get(request.user_id, [])
-            if each.offset > max(versions.sequence, versions.activity, versions.exposures)
-            and each.known_at_ms < request.at_ms
+            if each.offset > versions.user and each.known_at_ms < request.at_ms
         ]
         return request.at_ms - min(missing, default=request.at_ms)
 
+    def _user(self, request: Request, versions: Versions) -> UserState:
+        config = StreamConfig(
+            sequence_length=self.length, exposure_length=self.exposure_length
+        )
+        return user_at(self.users.get(request.user_id, []), versions.user, config)
+
     def _sequences(self, request: Request, versions: Versions) -> SequenceArrays:
-        events = self.users.get(request.user_id, [])
-        sequence = sequence_at(events, versions.sequence, self.length)
+        sequence = self._user(request, versions).sequence
         oldest_ms = request.at_ms - round(self.ttl_days * MS_PER_DAY)
         unexpired = [each for each in sequence.elements if each.occurred_at > oldest_ms]
         return _arrays(unexpired, self.length)
 
     def _exposure_features(self, request: Request, versions: Versions) -> Any:
         """Return the two columns (1, N, 2), item by item."""
-        events = self.users.get(request.user_id, [])
-        kept = exposures_at(events, versions.exposures, self.exposure_length).elements
+        kept = [
+            (each.occurred_at, each.item_key)
+            for each in self._user(request, versions).exposures.elements
+        ]
         shown = [
             [at for at, key in kept if key == item_key(item) and at < request.at_ms]
             for item in request.item_ids

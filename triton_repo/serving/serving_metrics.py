@@ -55,7 +55,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     ANSWERS_US: ("", "Time of answered calls, in microseconds."),
     REQUEST_STATUS: ("status", "Requests by what was known of their user."),
     ITEM_STATUS: ("status", "Candidates by what was known of them."),
-    FEATURE_AGE: ("under", "Requests by the age of the user's sequence, in seconds."),
+    FEATURE_AGE: ("under", "Requests by the age of the user's row, in seconds."),
     FEATURE_AGE_MS: ("", "Age of users' sequences, in milliseconds."),
     TABLE_AGE_MS: ("", "Time since the table of items was up to date, in milliseconds."),
     TABLE_READS: ("", "Requests that read the table of items."),
@@ -77,7 +77,7 @@ REFUSALS = ("shape", "content", "tensors", OTHER)
 PARTS = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
 FLUSH_EVERY_S = 1.0  # one increment takes Triton 0.1–0.2 ms: too long for every request
 SAMPLED = 4  # requests a second whose features are compared, which takes a millisecond each
-_VERSION = re.compile(r"sequence=(?P<user_us>\d+)@|items=(?P<table_ms>\d+)")
+_VERSION = re.compile(r"user=(?P<user_us>\d+)@|items=(?P<table_ms>\d+)")
 Tensors = Mapping[str, NDArray[Any]]
 
 

@@ -96,13 +96,13 @@ function facts({ model_version, status, latency_ms, feature_version, items }) {
     fact("Status", status.replace("_", " "), { class: status === "ok" ? "good" : "attention" }),
     fact("Latency", format(latency_ms, "ms", 1)),
     fact("Candidates", String(items.length)),
-    fact("Sequence", sequenceOf(feature_version), { title: feature_version, class: "code" }),
+    fact("User row", userOf(feature_version), { title: feature_version, class: "code" }),
   ];
 }
 
-/** Return the sequence's part of the version, which a click moves. */
-function sequenceOf(version) {
-  return version.split(",").find((part) => part.startsWith("sequence="))?.slice(9) ?? "no sequence";
+/** Return the user's part of the version, which a click moves. */
+function userOf(version) {
+  return version.split(",").find((part) => part.startsWith("user="))?.slice(5) ?? "no row";
 }
 
 function bar(name, value, share) {

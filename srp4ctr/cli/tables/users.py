@@ -14,9 +14,9 @@ from srp4ctr.streams.events.schema import (
     Click,
     Impression,
 )
-from srp4ctr.streams.state.counters import HALF_LIVES_H, Activity, decayed
-from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.counters import HALF_LIVES_H, decayed
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement
+from srp4ctr.streams.state.user_state import UserState
 
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 
@@ -24,25 +24,26 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 def user_tables(rows: UserRows) -> Iterator[Table]:
     """Yield a user's behaviours, exposures and counters."""
     title = f"user {escape(rows.user_id)}"
-    yield sequence_table(title, rows.sequence, rows.titles, origins=rows.origins)
-    yield _exposures_table(rows.exposures, rows.titles)
+    yield sequence_table(title, rows.user, rows.titles, origins=rows.origins)
+    yield _exposures_table(rows.user.exposures, rows.titles)
     yield _activity_table(rows)
 
 
 def sequence_table(
     title: str,
-    sequence: BehaviorSequence,
+    user: UserState,
     names: Mapping[int, str],
     last: int = 50,
     origins: Mapping[SequenceElement, str] | None = None,
 ) -> Table:
     """Return the ``last`` behaviours, newest first; their events below, if given."""
-    elements = sequence.elements
-    title += f": {_row(sequence)}, {len(elements)} behaviours"
+    elements = user.sequence.elements
+    title += f": version {user.version_us}, last offset {user.last_offset}"
+    title += f", {len(elements)} behaviours"
     if elements:
         title += f", newest {_ago(elements[-1].occurred_at)}"
-    if sequence.forgotten_at_ms:
-        title += f", forgotten until {clock(sequence.forgotten_at_ms)}"
+    if user.forgotten_at_ms:
+        title += f", forgotten until {clock(user.forgotten_at_ms)}"
     event = "" if origins is None else "\nevent, partition@offset"
     table = a_table(title, whole("when (UTC)\nage"), whole("action"), f"item{event}")
     for element in elements[: -last - 1 : -1]:
@@ -55,12 +56,12 @@ def sequence_table(
     return table
 
 
-def _exposures_table(exposures: Exposures, names: Mapping[int, str]) -> Table:
+def _exposures_table(exposures: BehaviorSequence, names: Mapping[int, str]) -> Table:
     """Return how often each item was shown recently, the last shown first."""
     shown: dict[int, list[int]] = {}
-    for at_ms, key in reversed(exposures.elements):
-        shown.setdefault(key, []).append(at_ms)
-    title = f"recently shown: {_row(exposures)}, {len(exposures.elements)} exposures"
+    for each in reversed(exposures.elements):
+        shown.setdefault(each.item_key, []).append(each.occurred_at)
+    title = f"recently shown: {len(exposures)} exposures"
     rows = (
         (clock(at[0]), _ago(at[0]), str(len(at)), escape(names[key]))
         for key, at in shown.items()
@@ -71,9 +72,9 @@ def _exposures_table(exposures: Exposures, names: Mapping[int, str]) -> Table:
 
 def _activity_table(rows: UserRows) -> Table:
     """Return the counters as of now, and how many events of the log are in them."""
-    activity = rows.activity
+    activity = rows.user
     since_ms = max(0, time.time_ns() // 1_000_000 - activity.counted_at_ms)
-    title = f"decayed counts as of now: {_row(activity)}"
+    title = "decayed counts as of now"
     if activity.counted_at_ms:
         title += f", newest {_ago(activity.counted_at_ms)}"
     halves = [figures(f"{hours:g} h") for hours in HALF_LIVES_H]
@@ -83,10 +84,6 @@ def _activity_table(rows: UserRows) -> Table:
         number = sum(isinstance(event, kind) for event in rows.counted)
         table.add_row(name, *(f"{count:.2f}" for count in counts), f"{number:,}")
     return table
-
-
-def _row(row: BehaviorSequence | Activity | Exposures) -> str:
-    return f"version {row.version_us}, last offset {row.last_offset}"
 
 
 def action_name(code: int) -> str:

@@ -28,7 +28,7 @@ def a_request(number: int = 1, size: int = 3) -> ServedRequest:
         item_ids=("a", "b", ""),
         time_ms=1_700_000_000_000 + number,
         status="ok",
-        feature_version="sequence=1@2",
+        feature_version="user=1@2",
         model_version="v7",
         tensors={"candidate_features": np.ones((1, size, 2), dtype=np.float32)},
         probabilities=np.array([0.5, 0.25, np.nan], dtype=np.float32),

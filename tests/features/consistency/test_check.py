@@ -103,14 +103,11 @@ def test_an_edited_sequence_is_wrong_by_its_edits(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
-    row = sink.read(["bob"], []).sequences["bob"]
-    first, _, third = row.elements
-    edited = sequence_of(
-        (first, third, msgspec.structs.replace(third, action=9)),
-        version_us=row.version_us + 1,
-        last_offset=row.last_offset,
-    )
-    sink.write(Rows(sequences={"bob": edited}))
+    row = sink.read(["bob"], []).users["bob"]
+    first, _, third = row.sequence.elements
+    edited = sequence_of((first, third, msgspec.structs.replace(third, action=9)))
+    newer = msgspec.structs.replace(row, sequence=edited, version_us=row.version_us + 1)
+    sink.write(Rows(users={"bob": newer}))
     found = checked(config, sink, 24)
     assert (found.wrong_sequences, found.edits, found.wrong_counters) == (1, 2, 0)
     assert found.details == ("sequence of user bob (partition 1): 2 edits",)
@@ -202,7 +199,7 @@ def test_a_user_who_was_forgotten_is_right_without_the_past(
         a_behavior("i9", at_ms=NOON_MS, user_id="ann", event_id="late"),
     ]
     log_and_store(config, sink, events)
-    assert sink.read(["ann"], []).sequences["ann"].elements == ()
+    assert sink.read(["ann"], []).users["ann"].sequence.elements == ()
     assert checked(config, sink, len(events)).wrong_rows == 0
 
 

@@ -9,23 +9,20 @@ from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.consistency.replay import (
     counted,
     events_of,
-    exposures_at,
     item_share_at,
     places,
-    sequence_at,
-    user_activity_at,
+    user_at,
 )
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
-from srp4ctr.streams.state.exposures import Exposures
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH, WIDTH = 4, 3
-Kept = BehaviorSequence | Exposures
+CONFIG = StreamConfig(sequence_length=LENGTH, exposure_length=WIDTH)
 
 
 def a_life(rng: random.Random, length: int = 80) -> list[UserEvent]:
@@ -51,8 +48,7 @@ def a_life(rng: random.Random, length: int = 80) -> list[UserEvent]:
 
 def stored_after(events: list[UserEvent], partition: int) -> Rows:
     """Return the rows that a worker's partition has made of ``events``."""
-    config = StreamConfig(sequence_length=LENGTH, exposure_length=WIDTH)
-    state = PartitionState(partition, 0, config)
+    state = PartitionState(partition, 0, CONFIG)
     logged = [
         LoggedEvent(event=event, offset=offset, known_at_ms=NOON_MS)
         for offset, event in enumerate(events)
@@ -65,14 +61,6 @@ def stored_after(events: list[UserEvent], partition: int) -> Rows:
     return state.dirty
 
 
-def is_alike(kept: Kept | None, made_anew: Kept) -> bool:
-    """Return whether two rows say the same, if there is one; versions do not compare."""
-    if kept is None:
-        return not made_anew.packed
-    packed_alike = kept.packed == made_anew.packed
-    return packed_alike and kept.forgotten_at_ms == made_anew.forgotten_at_ms
-
-
 def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
     for seed in range(10):
         life, log = a_life(random.Random(seed)), tmp_path / str(seed)
@@ -83,12 +71,8 @@ def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
             rows = stored_after(life[: end + 1], partition=3)
             for (user_id, partition), events in done.items():
                 assert partition == 3
-                sequence = sequence_at(events, end, LENGTH)
-                assert is_alike(rows.sequences.get(user_id), sequence)
-                shown_last = exposures_at(events, end, WIDTH)
-                assert is_alike(rows.exposures.get(user_id), shown_last)
-                if activity := rows.activities.get(user_id):
-                    assert user_activity_at(events, end) == activity
+                stored = rows.users.get(user_id, UserState())
+                assert user_at(events, end, CONFIG) == stored
             for (item_id, _), events in shown.items():
                 if share := rows.shares.get((item_key(item_id), 3)):
                     assert item_share_at(events, end, 3) == share
@@ -127,7 +111,7 @@ def test_duplicates_and_what_was_forgotten_do_not_count(tmp_path: Path) -> None:
     write_log(tmp_path, [(event, NOON_MS) for event in life])
     (events,) = events_of(tmp_path, "user_id", [("u1", 0)]).values()
     assert [each.offset for each in counted(events, offset=99)] == [0, 2, 5]
-    assert user_activity_at(events, 99).clicks == (1.0,) * 4
+    assert user_at(events, 99, CONFIG).clicks == (1.0,) * 4
     (events,) = events_of(tmp_path, "item_id", [("i1", 0)]).values()
     share = item_share_at(events, 99, partition=0)
     assert share.impressions[-1] == pytest.approx(1, abs=1e-5)  # an item forgets nobody

@@ -9,8 +9,9 @@ import pytest
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.user_state import UserState
 from tests.features.postgres import missing, running_postgres
 
 pytestmark = [
@@ -58,7 +59,7 @@ def test_rows_are_written_and_read_by_the_views_of_an_sql_registry(
 
     feast_store.apply(sql_config)  # a second time, as an upgrade does
     sink = store.FeatureStoreSink(sql_config)
-    written = Rows(activities={"sql": count(Activity(), at_ms=1, is_click=True, offset=0)})
+    written = Rows(users={"sql": count(UserState(), at_ms=1, is_click=True, offset=0)})
     sink.write(written)
     assert sink.read(["sql"], []) == written
 

@@ -18,8 +18,9 @@ from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 from tests.features.readers import MemoryReader, table_of
 
 NOW_MS = 1_700_000_000_000
@@ -149,10 +150,10 @@ def test_after_one_failed_read_the_next_request_reads_again() -> None:
     assert features.assemble(["u1"], [["1"]], [NOW_MS]).statuses == ("ok",)
 
 
-def test_the_version_names_the_sequence_and_the_table() -> None:
+def test_the_version_names_the_user_and_the_table() -> None:
     batch = the_features(a_reader()).assemble(["u1"], [["1"]], [NOW_MS])
     (version,) = batch.feature_versions
-    assert re.fullmatch(rf"sequence={(NOW_MS - 1000) * 1000}@0,items=\d+", version)
+    assert re.fullmatch(rf"user={(NOW_MS - 1000) * 1000}@0,items=\d+", version)
 
 
 def test_the_version_of_an_unknown_user_names_only_the_table() -> None:
@@ -239,8 +240,8 @@ def test_a_bundle_serves_what_the_stream_stored(
         SequenceElement(occurred_at=NOW_MS + i, item_key=100 + i, action=2)
         for i in range(3)
     ]
-    sequence = merge(BehaviorSequence(), elements, length=50, offset=7)
-    sink.write(Rows(sequences={"r-served": sequence}))
+    user = UserState(sequence=sequence_of(elements), version_us=7, last_offset=7)
+    sink.write(Rows(users={"r-served": user}))
     activity = count(Activity(), at_ms=NOW_MS, is_click=False, offset=0)
     sink.write(Rows(shares={(key, 1): activity}))
     profile = ItemProfile(

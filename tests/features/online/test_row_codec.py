@@ -1,22 +1,19 @@
-import math
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.row_codec import View
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES, item_key
 from srp4ctr.streams.state.counters import Activity, Counts
-from srp4ctr.streams.state.exposures import Exposures
-from srp4ctr.streams.state.sequences import (
-    ELEMENT_BYTES,
-    BehaviorSequence,
-    SequenceElement,
-    sequence_of,
-)
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 counts = st.tuples(*[st.floats(0, 1e12)] * 4)
@@ -32,30 +29,43 @@ elements = st.builds(
 R = TypeVar("R")
 
 
-def again(view: View[Any, R], key: str | int, row: R) -> R | None:
+def again(view: View[Any, R], key: Any, row: R) -> R | None:
     """Return ``row`` as it is read after it was stored."""
     hashed = view.stored(key, row)
-    return view.loaded([row_codec.time_of(hashed.version_us), *hashed.values])
+    former = [None] * len(view.former_fields)
+    return view.loaded([row_codec.time_of(hashed.version_us), *hashed.values, *former])
 
 
-@given(st.lists(elements, max_size=5), st.integers(1, 2**53), int64s, int64s, int64s)
-def test_a_sequence_is_the_same_when_unpacked(
-    kept: list[SequenceElement],
+@given(
+    st.lists(elements, max_size=5),
+    st.lists(elements, max_size=5),
+    counts,
+    counts,
+    st.tuples(*[int64s] * 5),
+    st.integers(1, 2**53),
+)
+def test_a_user_is_the_same_when_unpacked(
+    done: list[SequenceElement],
+    shown: list[SequenceElement],
+    impressions: Counts,
+    clicks: Counts,
+    numbers: tuple[int, ...],
     version_us: int,
-    last_offset: int,
-    forgotten_at_ms: int,
-    forgotten_offset: int,
 ) -> None:
-    sequence = sequence_of(
-        kept,
+    exposures = [replace(each, action=SHOWN, value=None) for each in shown]
+    user = UserState(
+        sequence=sequence_of(sorted(done, key=attrgetter("occurred_at"))),
+        exposures=sequence_of(sorted(exposures, key=attrgetter("occurred_at"))),
+        impressions=impressions,
+        clicks=clicks,
+        counted_at_ms=numbers[0],
+        first_seen_ms=numbers[1],
+        last_offset=numbers[2],
+        forgotten_at_ms=numbers[3],
+        forgotten_offset=numbers[4],
         version_us=version_us,
-        last_offset=last_offset,
-        forgotten_at_ms=forgotten_at_ms,
-        forgotten_offset=forgotten_offset,
     )
-    read = again(row_codec.SEQUENCES, "u1", sequence)
-    assert read == sequence
-    assert read.elements == tuple(kept)
+    assert again(row_codec.USERS, "u1", user) == user
 
 
 @given(counts, counts, int64s, int64s, int64s, st.integers(1, 2**53))
@@ -75,20 +85,7 @@ def test_an_activity_is_the_same_when_unpacked(
         last_offset=last_offset,
         version_us=version_us,
     )
-    assert again(row_codec.USER_ACTIVITY, "u1", activity) == activity
-
-
-@given(st.binary(max_size=64), int64s, int64s, st.integers(1, 2**53))
-def test_exposures_are_the_same_when_unpacked(
-    packed: bytes, last_offset: int, forgotten_at_ms: int, version_us: int
-) -> None:
-    exposures = Exposures(
-        packed=packed,
-        version_us=version_us,
-        last_offset=last_offset,
-        forgotten_at_ms=forgotten_at_ms,
-    )
-    assert again(row_codec.EXPOSURES, "u1", exposures) == exposures
+    assert again(row_codec.ITEM_ACTIVITY, (1, 2), activity) == activity
 
 
 def test_a_profile_is_the_same_when_unpacked() -> None:
@@ -107,43 +104,47 @@ def test_a_version_is_a_timestamp_to_its_last_microsecond(version_us: int) -> No
 
 
 def test_a_row_is_as_small_as_what_it_says() -> None:
-    element = SequenceElement(occurred_at=1, item_key=2, action=3)
-    (packed,) = row_codec.SEQUENCES.pack(sequence_of([element] * 50))
-    assert len(packed) == 1 + 3 * 8 + 50 * ELEMENT_BYTES
-    (packed,) = row_codec.USER_ACTIVITY.pack(Activity())
+    done = [SequenceElement(occurred_at=1, item_key=2, action=3)] * 50
+    shown = [SequenceElement(occurred_at=1, item_key=2, action=SHOWN)] * 50
+    user = UserState(sequence=sequence_of(done), exposures=sequence_of(shown))
+    (packed,) = row_codec.USERS.pack(user)
+    assert len(packed) == 131 + 50 * 13 + 50 * 12
+    (packed,) = row_codec.ITEM_ACTIVITY.pack(Activity())
     assert len(packed) == 1 + 11 * 8
 
 
-@pytest.mark.parametrize("packed", [b"", b"\0" * 17, b"\x01" + b"\0" * 16])
+@pytest.mark.parametrize("packed", [b"\0" * 17, b"\x01" + b"\0" * 16])
 def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
-    with pytest.raises(ValueError, match="srp4ctr stream rebuild"):
-        row_codec.SEQUENCES.unpack(1, packed)
+    with pytest.raises(ValueError, match=r"this release reads 3: .*srp4ctr stream rebuild"):
+        row_codec.USERS.unpack(1, packed, b"", b"")
     with pytest.raises(ValueError, match=r"this release reads 2"):
-        row_codec.USER_ACTIVITY.unpack(1, packed)
+        row_codec.ITEM_ACTIVITY.unpack(1, packed)
+
+
+def test_a_damaged_row_says_of_which_view() -> None:
+    times = [row_codec.time_of(1), row_codec._value(b"\x03 too short")]
+    with pytest.raises(ArtifactError, match="user_behavior_sequence is damaged"):
+        row_codec.USERS.loaded([*times, None, None, None, None])
 
 
 def test_no_value_and_zero_differ() -> None:
-    kept = sequence_of(
-        (
-            SequenceElement(occurred_at=1, item_key=2, action=3, value=value)
-            for value in (None, 0.0, -1.5)
-        ),
-        version_us=1,
-    )
-    read = again(row_codec.SEQUENCES, "u1", kept)
+    kept = [
+        SequenceElement(occurred_at=n, item_key=2, action=3, value=value)
+        for n, value in enumerate((None, 0.0, -1.5))
+    ]
+    user = UserState(sequence=sequence_of(kept), version_us=1)
+    read = again(row_codec.USERS, "u1", user)
     assert read is not None
-    values = [each.value for each in read.elements]
-    assert values == [None, 0.0, -1.5]
-    assert not any(value is not None and math.isnan(value) for value in values)
+    assert [each.value for each in read.sequence.elements] == [None, 0.0, -1.5]
 
 
-def test_an_empty_sequence_is_a_row_too() -> None:
-    empty = BehaviorSequence(version_us=1)
-    assert again(row_codec.SEQUENCES, "u1", empty) == empty
+def test_an_empty_user_is_a_row_too() -> None:
+    empty = UserState(version_us=1)
+    assert again(row_codec.USERS, "u1", empty) == empty
 
 
 def test_a_hash_without_a_time_has_no_row() -> None:
-    assert row_codec.SEQUENCES.loaded([None, None]) is None
+    assert row_codec.USERS.loaded([None] * 6) is None
 
 
 @settings(deadline=None)  # the first call imports mmh3
@@ -158,7 +159,7 @@ def test_keys_are_feast_s(user_id: str, key: int, partition: int) -> None:
         return _redis_key(row_codec.PROJECT, entity)
 
     user = theirs(["user_id"], [Value(string_val=user_id)])
-    assert {view.key(user_id) for view in row_codec.USER_VIEWS} == {user}
+    assert row_codec.USERS.key(user_id) == user
     item = theirs(["item_key"], [Value(int64_val=key)])
     assert row_codec.PROFILES.key(key) == item
     share = [Value(int64_val=key), Value(int64_val=partition)]

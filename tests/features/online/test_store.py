@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict
 
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
@@ -14,10 +13,10 @@ from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, forget, merge
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
@@ -49,12 +48,17 @@ def sink(config: FeatureConfig) -> FeatureSink:
     return FeatureStoreSink(config)
 
 
-def a_sequence(*values: float | None) -> BehaviorSequence:
+def a_user(*values: float | None, version_us: int = AT_MS * 1000) -> UserState:
     elements = [
         SequenceElement(occurred_at=AT_MS + i, item_key=-(2**62) + i, action=2, value=value)
         for i, value in enumerate(values)
     ]
-    return merge(BehaviorSequence(), elements, length=50, offset=9)
+    shown = SequenceElement(occurred_at=AT_MS, item_key=-(2**62), action=SHOWN)
+    return UserState(
+        **asdict(an_activity()) | {"version_us": version_us},
+        sequence=sequence_of(elements),
+        exposures=sequence_of([shown]),
+    )
 
 
 def an_activity(offset: int = 7) -> Activity:
@@ -63,11 +67,7 @@ def an_activity(offset: int = 7) -> Activity:
 
 
 def users(*user_ids: str) -> Rows:
-    return Rows(
-        sequences={each: a_sequence(None, 4.5, 0.0) for each in user_ids},
-        activities={each: an_activity() for each in user_ids},
-        exposures={each: show(Exposures(), AT_MS, -(2**62), 9, 3) for each in user_ids},
-    )
+    return Rows(users={each: a_user(None, 4.5, 0.0) for each in user_ids})
 
 
 def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:
@@ -85,15 +85,11 @@ def test_feast_reads_what_is_written(sink: FeatureSink, config: FeatureConfig) -
     )
     sink.write_profiles([profile])
     store = feast_store.open_store(config)
-    packed = [f"{view.name}:packed" for view in row_codec.USER_VIEWS]
     wanted = [{"user_id": "for Feast"}, {"user_id": "never seen"}]
-    found = store.get_online_features(packed, wanted, full_feature_names=True).to_dict()
-    ours = users("for Feast")
-    rows: Any = (ours.sequences, ours.activities, ours.exposures)
-    views: Any = row_codec.USER_VIEWS
-    for view, row in zip(views, rows, strict=True):
-        (stored,) = view.pack(row["for Feast"])
-        assert found[f"{view.name}__packed"] == [stored, None]
+    view = row_codec.USERS
+    found = store.get_online_features([f"{view.name}:packed"], wanted).to_dict()
+    (stored,) = view.pack(users("for Feast").users["for Feast"])
+    assert found["packed"] == [stored, None]
     texts = ["item_profile:item_id", "item_profile:attributes"]
     found = store.get_online_features(texts, [{"item_key": profile.item_key}]).to_dict()
     assert (found["item_id"], found["attributes"]) == (["8"], ['{"a": "b"}'])
@@ -102,8 +98,8 @@ def test_feast_reads_what_is_written(sink: FeatureSink, config: FeatureConfig) -
 def test_what_feast_writes_is_read(sink: FeatureSink, config: FeatureConfig) -> None:
     from srp4ctr.features.online import feast_store, row_codec
 
-    row = replace(a_sequence(1.0), version_us=AT_MS * 1000)
-    (packed,) = row_codec.SEQUENCES.pack(row)
+    row = a_user(1.0)
+    (packed,) = row_codec.USERS.pack(row)
     frame = pd.DataFrame(
         {
             "user_id": ["from Feast"],
@@ -113,45 +109,41 @@ def test_what_feast_writes_is_read(sink: FeatureSink, config: FeatureConfig) -> 
     )
     store = feast_store.open_store(config)
     store.write_to_online_store("user_behavior_sequence", frame)
-    assert sink.read(["from Feast"], []).sequences == {"from Feast": row}
+    assert sink.read(["from Feast"], []).users == {"from Feast": row}
 
 
 def test_an_unknown_user_is_absent_although_redis_answers_nulls(sink: FeatureSink) -> None:
     sink.write(users("known"))
     read = sink.read(["known", "never seen"], [(42, 0)])
-    assert list(read.sequences) == list(read.activities) == ["known"]
-    assert list(read.exposures) == ["known"]
+    assert list(read.users) == ["known"]
     assert read.shares == {}
 
 
-def test_a_user_who_only_saw_impressions_has_no_sequence(sink: FeatureSink) -> None:
-    written = Rows(activities={"looker": an_activity()})
-    sink.write(written)
-    assert sink.read(["looker"], []) == written
-
-
 def test_a_forgotten_user_is_read_back_as_such(sink: FeatureSink) -> None:
-    forgotten = forget(a_sequence(1.0), AT_MS + 1000, 12)
-    sink.write(Rows(sequences={"forgotten": forgotten}))
-    read = sink.read(["forgotten"], []).sequences["forgotten"]
-    assert read == forgotten
-    assert (read.forgotten_at_ms, read.last_offset) == (AT_MS + 1000, 12)
+    forgotten = UserState(forgotten_at_ms=AT_MS, forgotten_offset=12, version_us=1)
+    sink.write(Rows(users={"forgotten": forgotten}))
+    assert sink.read(["forgotten"], []).users["forgotten"] == forgotten
 
 
 def test_versions_keep_their_last_microsecond(sink: FeatureSink) -> None:
     versions = [1_700_000_000_123_000 + i for i in (1, 7, 333, 999)]
-    sequences = {f"v{v}": replace(a_sequence(1.0), version_us=v) for v in versions}
-    sink.write(Rows(sequences=sequences))
-    read = sink.read(list(sequences), []).sequences
+    found = {f"v{version}": a_user(1.0, version_us=version) for version in versions}
+    sink.write(Rows(users=found))
+    read = sink.read(list(found), []).users
     assert [row.version_us for row in read.values()] == versions
 
 
-def test_a_newer_version_replaces_and_an_older_one_does_not(sink: FeatureSink) -> None:
-    old = a_sequence(None, 4.5, 0.0)
-    new = merge(old, a_sequence(1, 2, 3, 4).elements, 50, offset=10)
-    sink.write(Rows(sequences={"mover": new}))
-    sink.write(Rows(sequences={"mover": old}))
-    assert sink.read(["mover"], []).sequences["mover"] == new
+@pytest.mark.parametrize("version_us", [1, 999_999, 1_000_000, 1_700_000_000_000_000])
+def test_only_a_newer_version_is_written(sink: FeatureSink, version_us: int) -> None:
+    """By whom it is compared, no other client can write in between: it is the store."""
+    user_id = f"mover {version_us}"
+    for later_us, value in ((0, 1.0), (-1, 2.0), (0, 3.0), (1, 4.0), (1_000_000, 5.0)):
+        if version_us + later_us:
+            row = a_user(value, version_us=version_us + later_us)
+            sink.write(Rows(users={user_id: row}))
+        is_newer = later_us > 0 or value == 1.0
+        (kept,) = sink.read([user_id], []).users[user_id].sequence.elements
+        assert (kept.value == value) is is_newer
 
 
 def test_an_item_has_a_share_per_partition(sink: FeatureSink) -> None:
@@ -167,10 +159,10 @@ def test_a_partition_that_readers_would_miss_is_refused(sink: FeatureSink) -> No
 
 
 def test_more_rows_than_a_chunk_all_arrive_in_order(sink: FeatureSink) -> None:
-    sequences = {f"many{i}": a_sequence(float(i)) for i in range(450)}
-    sink.write(Rows(sequences=sequences))
-    read = sink.read(list(sequences), []).sequences
-    assert list(read.items()) == list(sequences.items())
+    many = {f"many{i}": a_user(float(i)) for i in range(450)}
+    sink.write(Rows(users=many))
+    read = sink.read(list(many), []).users
+    assert list(read.items()) == list(many.items())
 
 
 def test_an_older_profile_never_replaces_a_newer_one(
@@ -204,9 +196,7 @@ def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
     assert feast_store.apply(config) == [
         "item_activity",
         "item_profile",
-        "user_activity",
         "user_behavior_sequence",
-        "user_exposures",
     ]
 
 
@@ -218,28 +208,3 @@ def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(OutageError, match="did not answer"):
         views.read_users(["u1"])
-
-
-def test_a_paused_writer_overwrites_nothing_newer(
-    sink: FeatureSink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from srp4ctr.features.online import store
-
-    older, newer = (
-        an_activity(7),
-        count(an_activity(7), at_ms=AT_MS + 2000, is_click=True, offset=8),
-    )
-    read_times = store._stored_times
-
-    def pause(*arguments: Any) -> list[bytes]:
-        times = read_times(*arguments)
-        monkeypatch.undo()
-        sink.write(Rows(activities={"frozen": newer}))
-        return times
-
-    monkeypatch.setattr(store, "_stored_times", pause)
-    sink.write(Rows(activities={"frozen": older, "other": older}))
-    assert sink.read(["frozen", "other"], []).activities == {
-        "frozen": newer,
-        "other": older,
-    }

@@ -4,14 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import UserArrays, user_arrays
-from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.exposures import Exposures, show
+from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.state.user_state import UserState
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
@@ -27,22 +28,21 @@ def sink(store_config: FeatureConfig) -> FeatureSink:
 def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArrays:
     """Return the last 4 behaviours and 3 exposures of each user."""
     oldest_ms = np.full(len(user_ids), after_ms)
-    return user_arrays(user_ids, sink.read(user_ids, []), oldest_ms, 4, 3)
+    return user_arrays(user_ids, sink.read(user_ids, []).users, oldest_ms, 4, 3)
 
 
 def a_user(user_id: str, behaviors: int) -> Rows:
-    elements = [
+    done = [
         SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
         for i in range(behaviors)
     ]
-    exposures = Exposures()
-    for i in range(behaviors):
-        exposures = show(exposures, AT_MS + i, 200 + i, length=50, offset=5)
-    return Rows(
-        exposures={user_id: exposures} if behaviors else {},
-        sequences={user_id: merge(BehaviorSequence(), elements, length=50, offset=7)},
-        activities={user_id: count(Activity(), at_ms=AT_MS, is_click=False, offset=1)},
-    )
+    shown = [
+        SequenceElement(occurred_at=AT_MS + i, item_key=200 + i, action=SHOWN)
+        for i in range(behaviors)
+    ]
+    user = count(UserState(), at_ms=AT_MS, is_click=False, offset=7)
+    of_user = {"sequence": sequence_of(done), "exposures": sequence_of(shown)}
+    return Rows(users={user_id: replace(user, **of_user)})
 
 
 def test_the_last_behaviours_stand_on_the_right(sink: FeatureSink) -> None:
@@ -75,16 +75,25 @@ def test_expired_behaviours_are_padding(sink: FeatureSink) -> None:
 
 
 def test_a_user_with_impressions_and_no_behaviours_is_known(sink: FeatureSink) -> None:
-    sink.write(Rows(activities=a_user("r-looker", 0).activities))
+    sink.write(a_user("r-looker", 0))
     users = arrays_of(sink, "r-looker")
-    assert users.versions == ([f"activity={AT_MS * 1000}@1"],)
+    assert users.versions == ([f"user={AT_MS * 1000}@7"],)
     assert users.statuses == ("empty_sequence",)
     assert not users.sequences.item_keys.any()
 
 
-def test_a_user_s_version_has_the_last_event_of_each_row(sink: FeatureSink) -> None:
+def test_times_of_years_are_served_as_those_of_days_are(sink: FeatureSink) -> None:
+    years = [
+        SequenceElement(occurred_at=AT_MS - age, item_key=1 + n, action=2)
+        for n, age in enumerate((800_000_000_000, 100_000_000_000, 0))
+    ]
+    user = UserState(sequence=sequence_of(years), version_us=1)
+    sink.write(Rows(users={"r-years": user}))
+    times = arrays_of(sink, "r-years").sequences.occurred_at_ms[0]
+    assert times.tolist() == [0, *(each.occurred_at for each in years)]
+
+
+def test_a_user_s_version_has_the_last_event(sink: FeatureSink) -> None:
     sink.write(a_user("r-version", 2))
     users = arrays_of(sink, "r-nobody", "r-version")
-    sequence, activity = (AT_MS + 1) * 1000, AT_MS * 1000
-    rows = [f"sequence={sequence}@7", f"activity={activity}@1", f"exposures={sequence}@5"]
-    assert users.versions == ([], rows)
+    assert users.versions == ([], [f"user={AT_MS * 1000}@7"])

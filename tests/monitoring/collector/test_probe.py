@@ -38,7 +38,7 @@ class Service:
         moved = len(self.published) if is_new and self.moves_scores else 0
         # Items' counters change all the time, which is no effect of the behaviour.
         scores = tuple(0.1 + moved / 100 + self.requests / 1e6 for _ in items)
-        version = f"sequence={is_new * len(self.published)}@1,items={self.requests}"
+        version = f"user={is_new * len(self.published)}@1,items={self.requests}"
         return Ranked(scores, version)
 
 

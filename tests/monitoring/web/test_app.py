@@ -33,7 +33,7 @@ RANKING = ShownRanking(
     model_version="v1",
     status="ok",
     advice="",
-    feature_version="sequence=1@1",
+    feature_version="user=1@1",
     latency_ms=3.0,
     cost=None,
 )

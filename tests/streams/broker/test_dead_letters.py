@@ -56,9 +56,9 @@ def publish_wrongly(kafka: KafkaConfig, visit: list[UserEvent], at_ms: int) -> N
 def assert_equals(sink: MemorySink, kafka: KafkaConfig, user: str, other: str) -> None:
     """Both users did the same, so that all but their ids must be equal."""
     rows = sink.rows
-    assert rows.sequences[user].elements == rows.sequences[other].elements
+    assert rows.users[user].sequence == rows.users[other].sequence
     for name in ("impressions", "clicks"):
-        counts = [getattr(rows.activities[each], name) for each in (user, other)]
+        counts = [getattr(rows.users[each], name) for each in (user, other)]
         assert counts[0] == pytest.approx(counts[1])
     by_user = {
         each: {
@@ -87,7 +87,7 @@ def test_after_a_replay_all_is_as_if_it_had_been_published_right(
             publisher.publish(event, backfill=True)
     run_until_committed(kafka, config, sink, 10)
     assert len(read_topic(kafka, REJECTED_TOPIC)) == 6
-    assert "u1" not in sink.rows.sequences
+    assert "u1" not in sink.rows.users
 
     went_back = {"wrong_key": 4, "wrong_topic": 1}
     expected = ReplayReport(Counter(went_back), Counter({"broken_json": 1}))

@@ -1,7 +1,7 @@
 """What a worker publishes waits for a broker that is away."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ class AwayAtFirst(OutputProducer):
 
     failures = 0
 
-    async def publish_labels(self, labels: Sequence[ImpressionLabel]) -> None:
+    async def publish_labels(self, labels: Mapping[int, Sequence[ImpressionLabel]]) -> None:
         if self.failures < 2:
             self.failures += 1
             raise NodeNotReadyError("no broker")

@@ -11,10 +11,11 @@ from aiokafka import TopicPartition
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.retries import RETRIES
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state import partition_state
-from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows, fold_sequences
+from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows, fold_users
 from tests.builders import a_behavior
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import ARecord, records
@@ -79,10 +80,12 @@ def test_what_no_repetition_changes_ends_the_worker_without_a_commit(
 def test_the_error_of_a_batch_names_the_record_that_it_comes_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fold(rows: object, events: list[LoggedEvent], length: int) -> object:
-        if any(each.event.user_id == "strange" for each in events):
+    def fold(
+        rows: object, batch: list[tuple[LoggedEvent, bool]], config: StreamConfig
+    ) -> object:
+        if any(each.event.user_id == "strange" for each, _ in batch):
             raise TypeError("a bug")
-        return fold_sequences({}, events, length)
+        return fold_users({}, batch, config)
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         await worker.assign_sources(STAYS)
@@ -95,7 +98,7 @@ def test_the_error_of_a_batch_names_the_record_that_it_comes_from(
         found = worker.crash_reason.__notes__
         assert found == ["at behavior-events, partition 0, offset 7"]
 
-    monkeypatch.setattr(partition_state, "fold_sequences", fold)
+    monkeypatch.setattr(partition_state, "fold_users", fold)
     run(story)
 
 

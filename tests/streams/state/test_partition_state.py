@@ -25,10 +25,11 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     state = a_state()
     fold_batch(state, records(an_impression(), a_click(), a_behavior()))
     dirty, share = state.dirty, (item_key("i1"), 3)
-    assert len(dirty.sequences["u1"].elements) == 2
-    assert (dirty.sequences["u1"].last_offset, len(dirty)) == (2, 4)
-    assert dirty.exposures["u1"].elements == ((NOON_MS, item_key("i1")),)
-    assert dirty.activities["u1"].last_offset == dirty.shares[share].last_offset == 1
+    assert len(dirty.users["u1"].sequence) == 2
+    assert (dirty.users["u1"].last_offset, len(dirty)) == (2, 2)
+    (shown,) = dirty.users["u1"].exposures.elements
+    assert (shown.occurred_at, shown.item_key) == (NOON_MS, item_key("i1"))
+    assert dirty.shares[share].last_offset == 1
     assert [label.clicked for label in state.decided] == [True]
     assert state.is_dirty
     state.take_pending()
@@ -153,7 +154,7 @@ def test_rows_that_changed_meanwhile_stay_in_memory() -> None:
     state.evict(0)
     users, _ = state.missing_rows(logged_events(*first))
     assert users == {"u2", "u3"}
-    assert len(state.dirty.sequences["u1"].elements) == 2
+    assert len(state.dirty.users["u1"].sequence) == 2
 
 
 def test_the_rows_that_were_used_least_recently_are_dropped_first() -> None:

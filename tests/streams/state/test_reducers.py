@@ -2,18 +2,17 @@ from collections.abc import Sequence
 
 import pytest
 
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.reducers import (
     Rows,
-    fold_activities,
-    fold_exposures,
-    fold_sequences,
     fold_shares,
+    fold_users,
 )
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
-LENGTH = 5
+CONFIG = StreamConfig(sequence_length=5, exposure_length=5)
 
 
 def logged(*events: UserEvent, start: int = 0) -> list[LoggedEvent]:
@@ -27,10 +26,9 @@ def fold(rows: Rows, batch: Sequence[LoggedEvent]) -> Rows:
     """Return ``rows`` after ``batch``, a batch without duplicates."""
     after = Rows()
     after.update(rows)
-    after.sequences |= fold_sequences(rows.sequences, batch, LENGTH)
-    after.activities |= fold_activities(rows.activities, batch)
-    after.exposures |= fold_exposures(rows.exposures, batch, LENGTH)
-    after.shares |= fold_shares(rows.shares, batch, 3)
+    all_count = [(each, True) for each in batch]
+    after.users |= fold_users(rows.users, all_count, CONFIG)
+    after.shares |= fold_shares(rows.shares, all_count, 3)
     return after
 
 
@@ -50,11 +48,7 @@ A_LIFE: list[UserEvent] = [
 def test_any_split_into_batches_gives_the_same_values(at: int) -> None:
     batch = logged(*A_LIFE)
     whole, parts = fold(Rows(), batch), fold(fold(Rows(), batch[:at]), batch[at:])
-    assert (parts.activities, parts.shares) == (whole.activities, whole.shares)
-    assert parts.exposures == whole.exposures
-    for user_id, sequence in whole.sequences.items():
-        assert parts.sequences[user_id].elements == sequence.elements
-        assert parts.sequences[user_id].last_offset == sequence.last_offset
+    assert parts == whole
 
 
 @pytest.mark.parametrize("stored", range(len(A_LIFE) + 1))
@@ -68,39 +62,47 @@ def test_a_redelivered_batch_changes_nothing_whatever_of_it_was_stored(
 
 def test_a_forgotten_users_counters_start_again_and_the_items_go_on() -> None:
     rows = fold(Rows(), logged(an_impression(), a_click(), a_forget(at_ms=NOON_MS + 9000)))
-    assert rows.activities["u1"].impressions == (0.0,) * 4
-    assert rows.activities["u1"].clicks == (0.0,) * 4
-    assert rows.activities["u1"].first_seen_ms == 0
-    assert rows.activities["u1"].last_offset == 2
+    assert rows.users["u1"].impressions == (0.0,) * 4
+    assert rows.users["u1"].clicks == (0.0,) * 4
+    assert rows.users["u1"].first_seen_ms == 0
+    assert rows.users["u1"].last_offset == 2
     assert rows.shares[item_key("i1"), 3].impressions[-1] == pytest.approx(1, abs=0.01)
     later = an_impression("i2", at_ms=NOON_MS + 10_000)
-    (again,) = fold_activities(rows.activities, logged(later, start=3)).values()
+    again = fold(rows, logged(later, start=3)).users["u1"]
     assert again.impressions == (1.0,) * 4
-    assert again.version_us > rows.activities["u1"].version_us
+    assert again.version_us > rows.users["u1"].version_us
 
 
 def test_a_forget_touches_no_other_user() -> None:
     rows = fold(Rows(), logged(a_behavior(user_id="u2"), an_impression(user_id="u2")))
     assert (
-        fold(rows, logged(a_forget(at_ms=NOON_MS * 2), start=2)).sequences["u2"]
-        == rows.sequences["u2"]
+        fold(rows, logged(a_forget(at_ms=NOON_MS * 2), start=2)).users["u2"]
+        == rows.users["u2"]
     )
 
 
 def test_an_earlier_forget_that_comes_later_forgets_no_less() -> None:
     forgets = (a_forget(at_ms=NOON_MS + 9), a_forget(at_ms=NOON_MS))
     rows = fold(Rows(), logged(*forgets, a_behavior(at_ms=NOON_MS + 5)))
-    assert rows.sequences["u1"].elements == ()
-    assert rows.sequences["u1"].forgotten_at_ms == NOON_MS + 9
+    assert rows.users["u1"].sequence.elements == ()
+    assert rows.users["u1"].forgotten_at_ms == NOON_MS + 9
 
 
 def test_what_a_user_did_after_the_request_stays_although_it_came_before() -> None:
     done = a_behavior("i2", at_ms=NOON_MS + 1)
     rows = fold(Rows(), logged(a_behavior("i1"), done, a_forget()))
-    (kept,) = rows.sequences["u1"].elements
+    (kept,) = rows.users["u1"].sequence.elements
     assert kept.item_key == item_key("i2")
 
 
 def test_a_behaviour_has_no_counters() -> None:
-    assert fold_activities({}, logged(a_behavior())) == {}
-    assert fold_shares({}, logged(a_behavior()), 3) == {}
+    rows = fold(Rows(), logged(a_behavior()))
+    assert rows.users["u1"].first_seen_ms == 0
+    assert rows.shares == {}
+
+
+def test_a_duplicate_is_a_behaviour_at_its_own_time_and_not_counted_again() -> None:
+    first, second = logged(a_click(), a_click(at_ms=NOON_MS + 9_000))
+    rows = fold_users({}, [(first, True), (second, False)], CONFIG)
+    assert len(rows["u1"].sequence) == 2
+    assert rows["u1"].clicks == (1.0,) * 4

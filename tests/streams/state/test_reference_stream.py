@@ -14,12 +14,11 @@ from benchmarks.fault_injection import reference_stream
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, Record, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
-from srp4ctr.streams.state.counters import Activity, total
-from srp4ctr.streams.state.exposures import Exposures
+from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 WINDOW_MS = 60_000
@@ -40,29 +39,15 @@ class VersionedSink:
     def read(self, users: set[str], shares: set[tuple[int, int]]) -> Rows:
         kept = self.rows
         return Rows(
-            sequences={k: v for k, v in kept.sequences.items() if k in users},
-            activities={k: v for k, v in kept.activities.items() if k in users},
-            exposures={k: v for k, v in kept.exposures.items() if k in users},
+            users={k: v for k, v in kept.users.items() if k in users},
             shares={k: v for k, v in kept.shares.items() if k in shares},
         )
 
-    def write_sequences(self, rows: Rows) -> None:
-        for key, row in rows.sequences.items():
-            before = self.rows.sequences.get(key)
+    def write_users(self, rows: Rows) -> None:
+        for key, row in rows.users.items():
+            before = self.rows.users.get(key)
             if before is None or before.version_us < row.version_us:
-                self.rows.sequences[key] = row
-
-    def write_activities(self, rows: Rows) -> None:
-        for key, row in rows.activities.items():
-            before = self.rows.activities.get(key)
-            if before is None or before.version_us < row.version_us:
-                self.rows.activities[key] = row
-
-    def write_exposures(self, rows: Rows) -> None:
-        for key, row in rows.exposures.items():
-            before = self.rows.exposures.get(key)
-            if before is None or before.version_us < row.version_us:
-                self.rows.exposures[key] = row
+                self.rows.users[key] = row
 
     def write_shares(self, rows: Rows) -> None:
         for key, row in rows.shares.items():
@@ -72,7 +57,7 @@ class VersionedSink:
 
 
 UNHURRIED = settings(deadline=None)  # other work may share the machine
-STEPS = 6  # of storing: four views, the labels, the commit
+STEPS = 4  # of storing: two views, the labels, the commit
 
 
 @dataclass(slots=True)
@@ -107,9 +92,7 @@ class Partition:
         """Do the steps of storing from ``begin`` to ``end``; after the last all is well."""
         steps: tuple[Callable[[], None], ...] = (
             lambda: self.sink.write_shares(state.dirty),
-            lambda: self.sink.write_activities(state.dirty),
-            lambda: self.sink.write_exposures(state.dirty),
-            lambda: self.sink.write_sequences(state.dirty),
+            lambda: self.sink.write_users(state.dirty),
             lambda: self.labels.extend(state.decided),
             lambda: self._commit(state),
         )
@@ -203,13 +186,13 @@ def expected_of(topic: Sequence[Partition]) -> reference_stream.ExpectedState:
 def check(topic: Sequence[Partition]) -> None:
     """Compare what is stored and published with the reference implementation."""
     expected, rows = expected_of(topic), topic[0].sink.rows
-    nobody = BehaviorSequence()
+    nobody = UserState()
     for user, elements in expected.sequences.items():
-        assert rows.sequences.get(user, nobody).elements == elements
+        assert rows.users.get(user, nobody).sequence.elements == elements
     for user, shown in expected.exposures.items():
-        assert rows.exposures.get(user, Exposures()).elements == shown
+        assert rows.users.get(user, nobody).exposures.elements == shown
     for user, times in expected.users.items():
-        assert reference_stream.is_activity(rows.activities.get(user, Activity()), times)
+        assert reference_stream.is_activity(rows.users.get(user, nobody), times)
     for key, times in expected.items.items():
         shares = [share for (item, _), share in rows.shares.items() if item == key]
         assert reference_stream.is_activity(total(shares), times)

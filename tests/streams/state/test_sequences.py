@@ -3,22 +3,27 @@ from hypothesis import strategies as st
 
 from srp4ctr.streams.events.schema import action_code, item_key
 from srp4ctr.streams.state.sequences import (
-    ELEMENT_BYTES,
+    EMPTY,
+    SHOWN,
     BehaviorSequence,
     SequenceElement,
     element_of,
-    forget,
+    later,
     merge,
     sequence_of,
 )
 from tests.builders import NOON_MS, a_behavior, a_click
 
+MONTHS_MS = 3_000_000_000  # two of these do not fit four bytes
+times = st.integers(NOON_MS, NOON_MS + 5) | st.sampled_from(
+    [NOON_MS - MONTHS_MS, NOON_MS + MONTHS_MS]
+)
 elements = st.lists(
     st.builds(
         SequenceElement,
-        occurred_at=st.integers(NOON_MS, NOON_MS + 5),
-        item_key=st.integers(1, 4),
-        action=st.integers(1, 2),
+        occurred_at=times,
+        item_key=st.integers(-2, 2),
+        action=st.integers(SHOWN, 2),
         value=st.none() | st.integers(0, 2).map(float),
     ),
     max_size=12,
@@ -26,11 +31,27 @@ elements = st.lists(
 LENGTH = 4
 
 
-def folded(*batches: list[SequenceElement]) -> BehaviorSequence:
-    sequence = BehaviorSequence()
-    for offset, batch in enumerate(batches):
-        sequence = merge(sequence, batch, LENGTH, offset)
+def folded(
+    events: list[SequenceElement], sequence: BehaviorSequence = EMPTY
+) -> BehaviorSequence:
+    for element in events:
+        sequence = merge(sequence, element, LENGTH)
     return sequence
+
+
+def latest(events: list[SequenceElement]) -> tuple[SequenceElement, ...]:
+    """Return the last ``LENGTH``, each once with its greatest value, the slow way."""
+    greatest: dict[tuple[int, int, int], SequenceElement] = {}
+    for each in events:
+        identity = (each.occurred_at, each.item_key, each.action)
+        seen = greatest.get(identity, each)
+        values = [value for value in (seen.value, each.value) if value is not None]
+        value = max(values, default=None)
+        at_ms, key, action = identity
+        greatest[identity] = SequenceElement(
+            occurred_at=at_ms, item_key=key, action=action, value=value
+        )
+    return tuple(greatest[identity] for identity in sorted(greatest)[-LENGTH:])
 
 
 def test_a_click_enters_as_an_action_without_a_value() -> None:
@@ -44,81 +65,65 @@ def test_a_behaviour_keeps_its_value() -> None:
 
 
 @given(elements)
-def test_a_redelivered_batch_changes_nothing(batch: list[SequenceElement]) -> None:
-    once = folded(batch)
-    assert merge(once, batch, LENGTH, 7) is once
+def test_the_latest_are_kept_in_order_and_once(events: list[SequenceElement]) -> None:
+    kept = folded(events)
+    # A value that comes after newer elements have pushed its element out is gone.
+    identities = [(e.occurred_at, e.item_key, e.action) for e in kept.elements]
+    assert identities == [(e.occurred_at, e.item_key, e.action) for e in latest(events)]
+    assert len(kept) == len(kept.elements) == len(kept.keys) // 8
+    if len(set(identities)) <= LENGTH and len(latest(events)) == len(set(events)):
+        assert kept.elements == latest(events)
+
+
+@given(elements)
+def test_a_redelivery_changes_nothing(events: list[SequenceElement]) -> None:
+    once = folded(events)
+    assert folded(events, once) is once
 
 
 @given(elements, elements)
 def test_the_order_of_arrival_does_not_matter(
     left: list[SequenceElement], right: list[SequenceElement]
 ) -> None:
-    assert folded(left, right).elements == folded(right, left).elements
-
-
-@given(elements, elements)
-def test_batches_do_not_matter(
-    left: list[SequenceElement], right: list[SequenceElement]
-) -> None:
-    assert folded(left, right).elements == folded(left + right).elements
-
-
-@given(st.lists(elements, max_size=6))
-def test_a_sequence_is_short_sorted_and_distinct(
-    batches: list[list[SequenceElement]],
-) -> None:
-    kept = folded(*batches).elements
-    identities = [(each.occurred_at, each.item_key, each.action) for each in kept]
-    assert len(kept) <= LENGTH
-    assert identities == sorted(set(identities))
-
-
-@given(elements, elements)
-def test_each_change_has_a_greater_version(
-    first: list[SequenceElement], second: list[SequenceElement]
-) -> None:
-    before = folded(first)
-    after = merge(before, second, LENGTH, 7)
-    assert (after is before) or after.version_us > before.version_us
-
-
-def test_a_sequence_names_the_last_event_that_changed_it() -> None:
-    element = element_of(a_behavior())
-    once = merge(BehaviorSequence(), [element], LENGTH, 3)
-    assert merge(once, [element], LENGTH, 4).last_offset == 3
-    assert merge(once, [element_of(a_click())], LENGTH, 5).last_offset == 5
+    assert folded(left + right) == folded(right + left)
+    assert folded(left + right).elements == latest(left + right)
 
 
 @given(elements)
-def test_packed_elements_are_the_same_when_unpacked(kept: list[SequenceElement]) -> None:
-    sequence = sequence_of(kept)
-    assert sequence.elements == tuple(kept)
-    assert len(sequence.packed) == ELEMENT_BYTES * len(kept)
+def test_elements_are_the_same_when_unpacked(events: list[SequenceElement]) -> None:
+    kept = sorted(events, key=lambda each: each.occurred_at)
+    assert sequence_of(kept).elements == tuple(kept)
 
 
-@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 31), st.floats(allow_nan=False))
-def test_no_key_action_or_value_is_changed_by_packing(
-    key: int, action: int, value: float
+@given(
+    *[st.integers(-(2**63), 2**63 - 1)] * 2,
+    st.integers(0, 31),
+    st.floats(allow_nan=False),
+)
+def test_no_time_key_action_or_value_is_changed(
+    at_ms: int, key: int, action: int, value: float
 ) -> None:
-    element = SequenceElement(occurred_at=NOON_MS, item_key=key, action=action, value=value)
-    assert sequence_of([element]).elements == (element,)
+    element = SequenceElement(occurred_at=at_ms, item_key=key, action=action, value=value)
+    assert folded([element]).elements == (element,)
 
 
-@given(elements, elements, st.integers(NOON_MS - 1, NOON_MS + 6))
-def test_what_is_forgotten_never_shows_whenever_it_comes(
+def test_a_shorter_length_drops_the_oldest() -> None:
+    kept = folded([element_of(a_behavior(f"i{n}", at_ms=NOON_MS + n)) for n in range(4)])
+    new = element_of(a_behavior("new", at_ms=NOON_MS + 9))
+    assert merge(kept, new, 2).elements == (kept.elements[-1], new)
+
+
+def test_a_sequence_of_49_days_takes_13_bytes_a_behaviour() -> None:
+    days = [element_of(a_click(at_ms=NOON_MS + n * 86_400_000)) for n in range(49)]
+    kept = sequence_of(days)
+    columns = (kept.times, kept.keys, kept.codes, kept.values)
+    assert sum(map(len, columns)) == 49 * 13
+
+
+@given(elements, elements, times)
+def test_what_is_forgotten_is_gone(
     before: list[SequenceElement], after: list[SequenceElement], at_ms: int
 ) -> None:
-    forgotten = merge(forget(folded(before), at_ms, 1), after, LENGTH, 2)
-    later = [each for each in before + after if each.occurred_at > at_ms]
-    assert forgotten.elements == folded(later).elements
-    assert forgotten.forgotten_at_ms == at_ms
-    assert merge(forgotten, before + after, LENGTH, 3) is forgotten
-
-
-@given(elements, st.integers(NOON_MS - 1, NOON_MS + 6))
-def test_a_forgotten_sequence_replaces_what_is_stored(
-    kept: list[SequenceElement], at_ms: int
-) -> None:
-    before = folded(kept)
-    after = forget(before, at_ms, 9)
-    assert (after.version_us > before.version_us, after.last_offset) == (True, 9)
+    kept = later(folded(before), at_ms)
+    assert all(each.occurred_at > at_ms for each in kept.elements)
+    assert folded(after, kept).elements == latest([*kept.elements, *after])

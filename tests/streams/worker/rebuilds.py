@@ -14,9 +14,9 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.exposures import Exposures, show
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement, merge
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
@@ -104,21 +104,16 @@ def wrong(rows: Rows) -> MemorySink:
     """Return a sink whose rows are all wrong, and newer than ``rows``."""
     strange = SequenceElement(occurred_at=NOON_MS * 2, item_key=13, action=5)
     sink, newer = MemorySink(), NOON_MS * 2000
-    users = rows.sequences.keys() | rows.activities.keys()
+    user = UserState(
+        impressions=(9.0,) * 4,
+        last_offset=999,
+        version_us=newer,
+        sequence=sequence_of([strange]),
+        exposures=sequence_of([replace(strange, action=SHOWN)]),
+    )
     sink.write(
         Rows(
-            sequences={
-                user: merge(BehaviorSequence(version_us=newer), [strange], LENGTH, 999)
-                for user in users
-            },
-            activities={
-                user: Activity(impressions=(9.0,) * 4, last_offset=999, version_us=newer)
-                for user in users
-            },
-            exposures={
-                user: show(Exposures(version_us=newer), NOON_MS * 2, 13, LENGTH, 999)
-                for user in users
-            },
+            users=dict.fromkeys(rows.users, user),
             shares={
                 key: Activity(clicks=(9.0,) * 4, last_offset=999, version_us=newer)
                 for key in rows.shares
@@ -129,16 +124,9 @@ def wrong(rows: Rows) -> MemorySink:
 
 
 def unversioned(rows: Rows) -> Rows:
-    """Return ``rows`` without versions, and without sequences that say nothing."""
-    sequences = {u: replace(row, version_us=0) for u, row in rows.sequences.items()}
+    """Return ``rows`` without versions."""
     return Rows(
-        sequences={u: row for u, row in sequences.items() if row != BehaviorSequence()},
-        activities={u: replace(a, version_us=0) for u, a in rows.activities.items()},
-        exposures={
-            u: replace(row, version_us=0)
-            for u, row in rows.exposures.items()
-            if row.packed or row.forgotten_at_ms
-        },
+        users={user_id: replace(u, version_us=0) for user_id, u in rows.users.items()},
         shares={key: replace(a, version_us=0) for key, a in rows.shares.items()},
     )
 
@@ -146,9 +134,7 @@ def unversioned(rows: Rows) -> Rows:
 def assert_equal(found: Rows, expected: Rows) -> None:
     """Assert that all is equal but the versions; counters to a rounding error."""
     found, expected = unversioned(found), unversioned(expected)
-    assert found.sequences == expected.sequences
-    assert found.activities == expected.activities  # a user is folded in one pass
-    assert found.exposures == expected.exposures
+    assert found.users == expected.users  # a user is folded in one pass
     assert found.shares.keys() == expected.shares.keys()
     for key, share in expected.shares.items():
         other = found.shares[key]

@@ -21,7 +21,7 @@ from tests.streams.records import (
 def counts(state: PartitionState, item_id: str = "i1") -> list[float]:
     """Return impressions and clicks of user u1 and of an item, hardly decayed."""
     activities = (
-        state.dirty.activities["u1"],
+        state.dirty.users["u1"],
         state.dirty.shares[item_key(item_id), 3],
     )
     return [n for a in activities for n in (round(a.impressions[-1]), round(a.clicks[-1]))]
@@ -69,13 +69,13 @@ def test_what_is_published_twice_counts_once_after_a_restart_too(
 def test_two_clicks_at_two_times_are_two_behaviours() -> None:
     state = a_state()
     fold_batch(state, records(SHOWN, CLICKED, CLICKED_AGAIN))
-    assert len(state.dirty.sequences["u1"].elements) == 2
+    assert len(state.dirty.users["u1"].sequence) == 2
 
 
 def test_of_several_the_first_by_offset_counts() -> None:
     state = a_state()
     fold_batch(state, records(SHOWN_AGAIN, SHOWN))
-    assert state.dirty.activities["u1"].first_seen_ms == SHOWN_AGAIN.occurred_at
+    assert state.dirty.users["u1"].first_seen_ms == SHOWN_AGAIN.occurred_at
 
 
 @pytest.mark.parametrize("field", ["user_id", "request_id", "item_id"])
@@ -84,7 +84,7 @@ def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: st
     fields = {"item_id": "i1"} | {field: "another"}
     fold_batch(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
     rows = state.dirty
-    seen = [*rows.activities.values(), *rows.shares.values()]
+    seen = [*rows.users.values(), *rows.shares.values()]
     assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
 
 

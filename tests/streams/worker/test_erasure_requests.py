@@ -32,11 +32,11 @@ A_FORGOTTEN_LIFE = records(
 
 def is_forgotten(sink: MemorySink) -> bool:
     """Return whether only what came after the request is left of u1, and all of i1."""
-    (kept,) = sink.rows.sequences["u1"].elements
-    activity, shown = sink.rows.activities["u1"], sink.rows.shares[item_key("i1"), 3]
+    (kept,) = sink.rows.users["u1"].sequence.elements
+    activity, shown = sink.rows.users["u1"], sink.rows.shares[item_key("i1"), 3]
     return (
         kept.item_key == item_key("i4")
-        and sink.rows.exposures["u1"].elements == ((NOON_MS + 9_000, item_key("i4")),)
+        and [each.item_key for each in activity.exposures.elements] == [kept.item_key]
         and activity.impressions == (1.0,) * 4
         and activity.clicks == (0.0,) * 4
         and (round(shown.impressions[-1]), round(shown.clicks[-1])) == (1, 1)
@@ -66,10 +66,10 @@ def test_a_forgotten_user_stays_forgotten_when_all_is_delivered_again(
 
 
 def test_a_forgotten_user_stays_forgotten_when_a_crash_left_half_a_batch_stored() -> None:
-    """The request was stored with the sequences; the counters before it were not."""
+    """Items' counters were stored; the user's row and its request were not."""
     sink, state = MemorySink(), a_state()
     fold_batch(state, A_FORGOTTEN_LIFE, sink)
-    sink.write(Rows(sequences=state.dirty.sequences))
+    sink.write(Rows(shares=state.dirty.shares))
     again = a_state()
     fold_batch(again, A_FORGOTTEN_LIFE, sink)
     write_rows(again, sink)

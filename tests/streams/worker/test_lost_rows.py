@@ -15,7 +15,7 @@ from srp4ctr.features.offline.item_profiles import restore_profiles
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
@@ -34,7 +34,7 @@ from tests.streams.workers import running
 
 
 def rows_of(*users: str) -> Rows:
-    return Rows(sequences={user: BehaviorSequence() for user in users})
+    return Rows(users={user: UserState() for user in users})
 
 
 def test_a_store_that_lacks_one_of_many_has_lost_nothing() -> None:

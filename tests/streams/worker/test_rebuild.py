@@ -60,11 +60,11 @@ def test_rebuilt_rows_equal_rows_folded_live(
     assert rebuild(kafka, sink, tmp_path) == len(USERS)
     assert len(passes) == len(SOURCES)  # each partition once, whatever memory holds
     assert_equal(sink.rows, live)
-    forgotten = sink.rows.sequences[FORGOTTEN]
+    forgotten = sink.rows.users[FORGOTTEN]
     assert forgotten.forgotten_at_ms == FORGOTTEN_AT_MS
-    assert forgotten.elements[0].occurred_at > FORGOTTEN_AT_MS
-    assert sink.rows.sequences[VIEWER].elements == ()
-    assert len(sink.rows.exposures[VIEWER].elements) == 1
+    assert forgotten.sequence.elements[0].occurred_at > FORGOTTEN_AT_MS
+    assert sink.rows.users[VIEWER].sequence.elements == ()
+    assert len(sink.rows.users[VIEWER].exposures) == 1
 
 
 def test_a_rebuild_of_what_is_right_changes_nothing(
@@ -89,7 +89,7 @@ def test_an_erasure_request_older_than_the_span_still_holds(
         publisher.publish(late)
         publisher.publish(a_behavior("i3", at_ms=NOON_MS + 2))
     rebuild(kafka, sink, tmp_path, since_ms=NOON_MS + 1_000_000)
-    (kept,) = sink.rows.sequences["u1"].elements
+    (kept,) = sink.rows.users["u1"].sequence.elements
     assert kept.occurred_at == NOON_MS + 2
 
 
@@ -100,9 +100,9 @@ def test_a_span_leaves_others_as_they_are(kafka: KafkaConfig, tmp_path: Path) ->
     sink = MemorySink()
     folded_live(kafka, sink)
     assert rebuild(kafka, sink, tmp_path, since_ms=NOON_MS + day_ms) == 1
-    lengths = {user: len(row.elements) for user, row in sink.rows.sequences.items()}
+    lengths = {user: len(row.sequence) for user, row in sink.rows.users.items()}
     assert lengths == dict.fromkeys(USERS, 1)
-    assert sink.rows.sequences["u1"].elements[0].occurred_at == NOON_MS + day_ms
+    assert sink.rows.users["u1"].sequence.elements[0].occurred_at == NOON_MS + day_ms
 
 
 @pytest.mark.parametrize("logged", [50, 100, None])

@@ -33,11 +33,10 @@ def test_events_become_rows_and_labels(kafka: KafkaConfig, config: StreamConfig)
     at_ms = now_ms() - 1000
     publish(kafka, [event for user in users for event in a_visit(user, at_ms)])
     run_until_committed(kafka, config, sink, 20)
-    assert set(sink.rows.sequences) == set(sink.rows.activities) == set(users)
-    for sequence in sink.rows.sequences.values():
-        assert len(sequence.elements) == 2  # the click and the view
-    for activity in sink.rows.activities.values():
-        assert activity.clicks[-1] == pytest.approx(1, abs=0.01)
+    assert set(sink.rows.users) == set(users)
+    for user in sink.rows.users.values():
+        assert len(user.sequence) == 2  # the click and the view
+        assert user.clicks[-1] == pytest.approx(1, abs=0.01)
     assert impressions_of(sink, "i1") == pytest.approx(5, abs=0.01)
     labels = labels_on(kafka)
     assert {(label.user_id, label.clicked) for label in labels} == {
@@ -93,7 +92,7 @@ def test_nothing_is_committed_before_the_store_has_it(
         async with running(SequenceWorker(kafka, config, sink, NO_LOG)):
             await until(lambda: sink.failures == 1)
             assert committed() == 0
-            await until(lambda: "u1" in sink.rows.sequences)
+            await until(lambda: "u1" in sink.rows.users)
 
     with progress_of(kafka, config.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
@@ -115,7 +114,7 @@ def test_bad_messages_are_dead_lettered_and_stop_nothing(
             publisher.publish_raw(payload, key=b"u1")
     publish(kafka, a_visit("u1", now_ms() - 1000))
     run_until_committed(kafka, config, sink, 8)
-    assert "u1" in sink.rows.sequences
+    assert "u1" in sink.rows.users
     rejected = read_topic(kafka, REJECTED_TOPIC)
     headers = [dict(record.headers) for record in rejected]
     assert {r.value: h["reason"] for r, h in zip(rejected, headers, strict=True)} == bad

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -29,6 +30,7 @@ from srp4ctr.streams.events.schema import action_code, item_key
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.triton_repo.config import ExplorationConfig
 from srp4ctr.triton_repo.model_names import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 from tests.fuzzing import examples
@@ -61,8 +63,11 @@ def _add_odd_ones(stack: ServingStack) -> None:
         occurred_at=now_ms - YEAR_MS, item_key=item_key(ITEM), action=action_code("view")
     )
     rows = Rows()
-    rows.activities["only-shown"] = past_activity(now_ms)
-    rows.sequences["long-gone"] = sequence_of([long_ago], version_us=now_ms * 1000)
+    shown = past_activity(now_ms)
+    rows.users["only-shown"] = UserState(**asdict(shown))
+    rows.users["long-gone"] = UserState(
+        sequence=sequence_of([long_ago]), version_us=now_ms * 1000
+    )
     sink = FeatureStoreSink(stack.features)
     sink.write(rows)
     sink.write_profiles([_profile(PLAIN, {}), _profile(NEW, {"year": "1999"})])

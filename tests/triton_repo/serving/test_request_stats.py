@@ -90,7 +90,7 @@ def test_statuses_of_users_and_of_items_are_counted_and_padding_is_not() -> None
 
 def test_ages_are_those_of_the_versions_that_were_read() -> None:
     sequence_us = (AT_MS - 4000) * 1000
-    version = f"sequence={sequence_us}@12,activity={sequence_us}@12,items={AT_MS - 700}"
+    version = f"user={sequence_us}@12,items={AT_MS - 700}"
     counted = observed(Counted(), feature_version=np.array([[version]], dtype=object))
     assert counted.of(serving_metrics.FEATURE_AGE) == {"5": 1}
     assert counted.of(serving_metrics.FEATURE_AGE_MS) == {"": 4000}
