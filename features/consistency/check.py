@@ -10,7 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -159,11 +159,11 @@ def _compare_users(
             yield from (_Finding(is_sequence=each, is_waiting=True) for each in _KINDS)
             continue
         right = user_at(events, offset, streams)
-        if stored.forgotten_at_ms == right.forgotten_at_ms:
-            yield _compare_sequences(f"sequence of {of}", stored.sequence, right.sequence)
-        else:
+        found = _compare_sequences(f"sequence of {of}", stored.sequence, right.sequence)
+        if stored.forgotten_at_ms != right.forgotten_at_ms:
             wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
-            yield _Finding(is_sequence=True, wrong=wrong)
+            found = replace(found, wrong=wrong)
+        yield found
         yield _compare_sequences(f"exposures of {of}", stored.exposures, right.exposures)
         yield _compare_counters(f"counters of {of}", stored, right)
 

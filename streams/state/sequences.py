@@ -23,7 +23,8 @@ ELEMENT_BYTES = 4 + 8 + 1 + 8  # the most that an element of a sequence takes
 HAS_VALUE = 0x80
 """The bit of an action's code that says that ``values`` has one of the element."""
 _SPAN = 1 << 32  # milliseconds that four bytes hold: 49 days
-_VALUE = struct.Struct("<d")
+_TIME, _KEY, _VALUE = struct.Struct("<I"), struct.Struct("<q"), struct.Struct("<d")
+_CODES = [bytes((code,)) for code in range(256)]
 _Identity = tuple[int, int, int]
 
 
@@ -133,17 +134,17 @@ def merge(
     code, values = new.action, sequence.values
     if new.value is not None:
         code |= HAS_VALUE
-        at = 8 * sum(each >= HAS_VALUE for each in codes[:place])
+        at = len(values) - 8 * sum(each >= HAS_VALUE for each in codes[place:])
         values = values[:at] + _VALUE.pack(new.value) + values[at:]
     if dropped and codes[0] & HAS_VALUE:
         values = values[8:]
-    times, at_ms = sequence.times, after_ms.to_bytes(4, "little")
-    keys, key = sequence.keys, new.item_key.to_bytes(8, "little", signed=True)
+    times, keys = sequence.times, sequence.keys
+    time, key = _TIME.pack(after_ms), _KEY.pack(new.item_key)
     return BehaviorSequence(
         sequence.base_ms,
-        times[4 * dropped : 4 * place] + at_ms + times[4 * place :],
+        times[4 * dropped : 4 * place] + time + times[4 * place :],
         keys[8 * dropped : 8 * place] + key + keys[8 * place :],
-        codes[dropped:place] + bytes((code,)) + codes[place:],
+        codes[dropped:place] + _CODES[code] + codes[place:],
         values,
     )
 
@@ -155,6 +156,8 @@ def later(sequence: BehaviorSequence, at_ms: int) -> BehaviorSequence:
 
 def _place(sequence: BehaviorSequence, new: SequenceElement, after_ms: int) -> int | None:
     """Return where ``new`` belongs; None if one of its identity is there."""
+    if after_ms > int.from_bytes(sequence.times[-4:], "little"):
+        return len(sequence.codes)  # the newest, most often
     times = memoryview(sequence.times).cast("I")  # little-endian, as every machine we know
     end = bisect_right(times, after_ms)
     place = bisect_left(times, after_ms, 0, end)

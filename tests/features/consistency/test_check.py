@@ -168,14 +168,14 @@ def test_rows_further_than_what_is_committed_are_compared_where_they_are(
     assert checked(config, sink, committed=0).wrong_rows == 0
 
 
-@pytest.mark.parametrize("written", [(0.0, 60.0, 2 + 1), (60.0, 0.5, 0)])
+@pytest.mark.parametrize("written", [(0.0, 60.0, 3 + 1), (60.0, 0.5, 0)])
 def test_rows_further_than_the_log_wait_for_it(
     config: FeatureConfig,
     sink: FeatureSink,
     monkeypatch: pytest.MonkeyPatch,
     written: tuple[float, float, int],
 ) -> None:
-    every_s, after_s, waiting = written  # eve's rows, and the clicked i1's
+    every_s, after_s, waiting = written  # eve's, and the clicked i1's
     monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
     events, log_dir = a_morning(), Path(config.log_dir)
     known = [(event, event.occurred_at) for event in events]

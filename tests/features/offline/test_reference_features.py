@@ -17,7 +17,7 @@ from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors.transforms import ActivityArrays
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.counters import Activity, count, decayed
-from srp4ctr.streams.state.sequences import BehaviorSequence, element_of, merge
+from srp4ctr.streams.state.sequences import EMPTY, element_of, merge
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.reference_features import (
     ReferenceFeatures,
@@ -45,9 +45,11 @@ def check_snapshots(found: RequestSnapshots, rows: Sequence[Row]) -> None:
         user, at_ms = request.user_id, request.at_ms
         sequence = sequence_of(found, index)
         assert sequence == reference.sequence_at(user, at_ms, LENGTH, TTL_MS)
-        elements = map(element_of, reference.acted_at(user, at_ms))
-        folded = merge(BehaviorSequence(), elements, LENGTH, 0).elements
-        assert sequence == [e for e in folded if e.occurred_at > at_ms - TTL_MS]
+        folded = EMPTY
+        for element in map(element_of, reference.acted_at(user, at_ms)):
+            folded = merge(folded, element, LENGTH)
+        unexpired = (e for e in folded.elements if e.occurred_at > at_ms - TTL_MS)
+        assert sequence == list(unexpired)
         counted = reference.of_user_at(user, at_ms)
         is_activity(found.user_activity, index, counted, at_ms)
         candidates += [(index, item_key(each.item_id)) for each in request.shown]

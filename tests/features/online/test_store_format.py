@@ -4,6 +4,7 @@ import math
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -80,7 +81,8 @@ def store_as_before(client: redis.Redis, user_id: str, user: UserState) -> None:
         time, feature = row_codec._fields(view, ("packed",))
         fields[time] = row_codec.time_of(user.version_us - age)
         fields[feature] = row_codec._value(value)
-    client.hset(row_codec.USERS.key(user_id), mapping=fields)
+    stored: Any = client  # its types know keys of text only
+    stored.hset(row_codec.USERS.key(user_id), mapping=fields)
 
 
 def test_rows_of_the_former_release_are_read_and_become_one(
@@ -112,11 +114,11 @@ def test_an_event_that_a_crashed_worker_had_counted_only_joins_the_sequence(
     """0.2 stored a user's counters before the sequence; the event comes again."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
-    own = replace(store_config, redis=f"{store_config.redis},db=5")
+    own = replace(store_config, redis=f"{store_config.redis},db=6")
     sink = FeatureStoreSink(own)
     store_events(sink, EVENTS, length=50)
     user = sink.read(["u1"], []).users["u1"]
-    with redis.Redis.from_url(f"redis://{store_config.redis}/5") as client:
+    with redis.Redis.from_url(f"redis://{store_config.redis}/6") as client:
         client.flushdb()
         store_as_before(client, "u1", msgspec.structs.replace(user, sequence=EMPTY))
     store_events(sink, EVENTS, length=50)
