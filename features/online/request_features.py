@@ -21,6 +21,7 @@ from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
+from srp4ctr.features.online.packing import recent_of
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -28,7 +29,6 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
-from srp4ctr.streams.state.sequences import HAS_VALUE, BehaviorSequence
 from srp4ctr.streams.state.user_state import UserState
 
 Int64s = NDArray[np.int64]
@@ -235,11 +235,11 @@ def user_arrays(
             continue
         status = "empty_sequence"
         if len(user.sequence):
-            recent = _recent(user.sequence, oldest_ms, length)
+            recent = recent_of(user.sequence, oldest_ms, length)
             sequences.put_right(index, recent)
             status = "ok" if len(recent["item_keys"]) else "stale_sequence"
         activity.put(index, user)
-        shown = _recent(user.exposures, 0, exposure_length)
+        shown = recent_of(user.exposures, 0, exposure_length)
         exposures.put_right(index, {**shown, "shown_at_ms": shown["occurred_at_ms"]})
         statuses.append(status)
         versions.append([f"user={user.version_us}@{user.last_offset}"])
@@ -250,26 +250,6 @@ def user_arrays(
         statuses=tuple(statuses),
         versions=tuple(versions),
     )
-
-
-def _recent(
-    sequence: BehaviorSequence, after_ms: int, length: int
-) -> dict[str, NDArray[Any]]:
-    """Return the fields of the last ``length`` elements later than ``after_ms``."""
-    times = np.frombuffer(sequence.times, "<u4" if sequence.is_narrow else "<i8")
-    times = times + np.int64(sequence.base_ms)
-    first = max(np.searchsorted(times, after_ms, "right"), len(times) - length)
-    codes = np.frombuffer(sequence.codes, "u1")
-    values = np.full(len(codes), np.nan)
-    if sequence.values:
-        values[codes >= HAS_VALUE] = np.frombuffer(sequence.values, "<f8")
-    fields = {
-        "occurred_at_ms": times,
-        "item_keys": np.frombuffer(sequence.keys, "<i8"),
-        "action_codes": codes & (HAS_VALUE - 1),
-        "values": values,
-    }
-    return {name: each[first:] for name, each in fields.items()}
 
 
 def _item_status(keys: Int64s, known: NDArray[Any], items: ItemRows) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -19,12 +19,19 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from srp4ctr.errors import ArtifactError
-from srp4ctr.features.online import former_rows
+from srp4ctr.features.online.packing import (
+    ACTIVITY,
+    FORMER_VIEWS,
+    ITEM_FORMAT,
+    pack_activity,
+    pack_user,
+    unpack_activity,
+    unpack_user,
+)
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey
-from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 
@@ -34,15 +41,6 @@ R = TypeVar("R")
 PROJECT = "srp4ctr"
 _STRING, _INT64 = 2, 4  # Feast's ValueType
 _BYTES_TAG, _TEXT_TAG = b"\x0a", b"\x12"  # of the fields of Feast's Value, in protobuf
-# Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
-# counted_at_ms, first_seen_ms, last_offset.
-_ACTIVITY = struct.Struct("<B8d3q")
-_ITEM_FORMAT, _USER_FORMAT = 2, 3
-# As an activity, then forgotten_at_ms and forgotten_offset, and of behaviours and exposures
-# the number, the bytes of a time and base_ms; then the columns of both, as
-# streams/state/sequences.py has them, but for exposures' codes, which are zeros.
-_USER = struct.Struct("<B8d5qIBqIBq")
-_NARROW, _WIDE = 4, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,84 +160,6 @@ def content_of(value: bytes | None) -> bytes | str:
     return content.decode() if value[:1] == _TEXT_TAG else content
 
 
-def _check_format(packed: bytes, expected: int) -> None:
-    if packed[:1] != bytes([expected]):
-        raise ArtifactError(
-            f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{expected}: empty the store and run `srp4ctr stream rebuild`"
-        )
-
-
-def _pack_activity(activity: Activity) -> list[bytes]:
-    times = activity.counted_at_ms, activity.first_seen_ms, activity.last_offset
-    return [_ACTIVITY.pack(_ITEM_FORMAT, *activity.impressions, *activity.clicks, *times)]
-
-
-def _unpack_activity(version: int, packed: bytes) -> Activity:
-    _check_format(packed, _ITEM_FORMAT)
-    _, *counts, counted_at_ms, first_seen_ms, last_offset = _ACTIVITY.unpack(packed)
-    return Activity(
-        impressions=tuple(counts[:4]),
-        clicks=tuple(counts[4:]),
-        counted_at_ms=counted_at_ms,
-        first_seen_ms=first_seen_ms,
-        last_offset=last_offset,
-        version_us=version,
-    )
-
-
-def _pack_user(user: UserState) -> list[bytes]:
-    done, shown = user.sequence, user.exposures
-    head = _USER.pack(
-        _USER_FORMAT,
-        *user.impressions,
-        *user.clicks,
-        user.counted_at_ms,
-        user.first_seen_ms,
-        user.last_offset,
-        user.forgotten_at_ms,
-        user.forgotten_offset,
-        *(len(done.codes), _width(done), done.base_ms),
-        *(len(shown.codes), _width(shown), shown.base_ms),
-    )
-    # Values last: their number is in the codes.
-    columns = done.times, done.keys, done.codes, shown.times, shown.keys, done.values
-    return [b"".join((head, *columns))]
-
-
-def _width(sequence: BehaviorSequence) -> int:
-    return _NARROW if sequence.is_narrow else _WIDE
-
-
-def _unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> UserState:
-    if packed[:1] in (b"", bytes([former_rows.FORMAT])):
-        activity = _unpack_activity(version, counted) if counted else Activity()
-        return former_rows.unpack(version, packed, activity, shown)
-    _check_format(packed, _USER_FORMAT)
-    _, *fields = _USER.unpack_from(packed)
-    counted_at_ms, first_seen_ms, last_offset, forgotten_at_ms, forgotten_offset = fields[
-        8:13
-    ]
-    done, width, done_base_ms, shown, shown_width, shown_base_ms = fields[13:]
-    sizes = (done * width, done * 8, done, shown * shown_width, shown * 8)
-    ends = list(accumulate(sizes, initial=_USER.size))
-    columns = [packed[start:end] for start, end in pairwise(ends)]
-    times, keys, codes, shown_times, shown_keys = columns
-    values = packed[ends[-1] :]
-    return UserState(
-        impressions=tuple(fields[:4]),
-        clicks=tuple(fields[4:8]),
-        counted_at_ms=counted_at_ms,
-        first_seen_ms=first_seen_ms,
-        last_offset=last_offset,
-        version_us=version,
-        sequence=BehaviorSequence(done_base_ms, times, keys, codes, values),
-        exposures=BehaviorSequence(shown_base_ms, shown_times, shown_keys, bytes(shown)),
-        forgotten_at_ms=forgotten_at_ms,
-        forgotten_offset=forgotten_offset,
-    )
-
-
 def _pack_profile(profile: ItemProfile) -> list[str]:
     return [profile.item_id, json.dumps(dict(profile.attributes))]
 
@@ -256,17 +176,17 @@ def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
 USERS = View[str, UserState](
     name="user_behavior_sequence",
     join_keys=("user_id",),
-    pack=_pack_user,
-    unpack=_unpack_user,
-    former=former_rows.VIEWS,
+    pack=pack_user,
+    unpack=unpack_user,
+    former=FORMER_VIEWS,
 )
 """All of a user. Its name and field are the former sequences', so that a worker of the
 former release, which would read and write rows of its own, ends at the first of these."""
 ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
     name="item_activity",
     join_keys=("item_key", "partition"),
-    pack=_pack_activity,
-    unpack=_unpack_activity,
+    pack=pack_activity,
+    unpack=unpack_activity,
 )
 PROFILES = View[int, ItemProfile](
     name="item_profile",
@@ -292,7 +212,7 @@ STREAM = b"srp4ctr:item-changes"
 COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
 # Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
 SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))
-_SHARE_HEAD = _BYTES_TAG + bytes([_ACTIVITY.size, _ITEM_FORMAT])
+_SHARE_HEAD = _BYTES_TAG + bytes([ACTIVITY.size, ITEM_FORMAT])
 
 
 class StoredProfile(msgspec.Struct, frozen=True, array_like=True):
@@ -315,7 +235,7 @@ def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, by
 def share_bytes(row: HashRow) -> bytes:
     """Return a row of counters as ``item_feed.SHARE`` has it; b"" if it is damaged."""
     at, value = SHARE_KEY, row.values[0]
-    if not (value.startswith(_SHARE_HEAD) and len(value) == _ACTIVITY.size + 2):
+    if not (value.startswith(_SHARE_HEAD) and len(value) == ACTIVITY.size + 2):
         return b""
     version = row.version_us.to_bytes(8, "little", signed=True)
     return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, value[3:]))

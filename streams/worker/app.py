@@ -17,8 +17,9 @@ from mode import CrashingSupervisor
 from prometheus_client import Counter, start_http_server
 
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.broker.topics import ensure_topics
-from srp4ctr.streams.broker.worker_clients import OutputProducer, retry
+from srp4ctr.streams.broker.worker_clients import retry
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import (
     Record,

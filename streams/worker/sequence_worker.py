@@ -18,7 +18,8 @@ from mode import Service
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.broker.commands import request_rebuild
-from srp4ctr.streams.broker.worker_clients import BatchConsumer, OutputProducer
+from srp4ctr.streams.broker.output_topics import OutputProducer
+from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, now_ms

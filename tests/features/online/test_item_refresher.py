@@ -192,7 +192,7 @@ def test_the_rows_of_users_leave_no_entry(stored: Stored) -> None:
         return found
 
     before = length()
-    stored.sink.write(Rows(activities={"u": an_activity(1, AT_MS + before)}))
+    stored.sink.write(Rows(users={"u": an_activity(1, AT_MS + before)}))
     assert length() == before
     stored.sink.write(Rows(shares={(160, p): an_activity(1 + before) for p in range(4)}))
     assert length() == before + 1

@@ -12,7 +12,7 @@ import redis
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import row_codec
+from srp4ctr.features.online import packing, row_codec
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
@@ -44,7 +44,7 @@ def test_a_row_of_another_layout_is_refused_until_the_store_is_emptied_and_rebui
         for offset, event in enumerate(EVENTS)
     ]
     with monkeypatch.context() as older:
-        older.setattr(row_codec, "_USER_FORMAT", 1)
+        older.setattr(packing, "_USER_FORMAT", 1)
         store_events(sink, EVENTS, length=50)
     with pytest.raises(ArtifactError, match=r"format b'\\x01', this release reads 3"):
         sink.read(["u1"], SHARES)

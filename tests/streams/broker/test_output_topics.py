@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import NodeNotReadyError
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
-from srp4ctr.streams.broker.worker_clients import OutputProducer
+from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.label_join import ImpressionLabel

@@ -1,0 +1,181 @@
+"""Users' rows and counters ↔ bytes, and the bytes of a sequence as numpy reads them.
+
+A user's rows of the former release were three; they are read as one, and written as one
+when an event next changes the user. What is called former goes with the release after 0.3.
+"""
+
+import struct
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.errors import ArtifactError
+from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.sequences import (
+    HAS_VALUE,
+    SHOWN,
+    BehaviorSequence,
+    SequenceElement,
+    sequence_of,
+)
+from srp4ctr.streams.state.user_state import UserState
+
+# Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
+# counted_at_ms, first_seen_ms, last_offset.
+ACTIVITY = struct.Struct("<B8d3q")
+ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 3, 2
+# As an activity, then forgotten_at_ms and forgotten_offset, and of behaviours and exposures
+# the number, the bytes of a time and base_ms; then the columns of both, as
+# streams/state/sequences.py has them, but for exposures' codes, which are zeros.
+_USER = struct.Struct("<B8d5qIBqIBq")
+_NARROW, _WIDE = 4, 8
+FORMER_VIEWS = ("user_activity", "user_exposures")
+"""Of a user, in the former release, besides the one whose name is still in use."""
+# The format's number, last_offset, forgotten_at_ms and forgotten_offset; then elements:
+# occurred_at, item_key, value (NaN: none), action.
+_FORMER_SEQUENCE, _ELEMENT = struct.Struct("<B3q"), struct.Struct("<qqdB")
+# The format's number, last_offset and forgotten_at_ms; then shown_at and item_key.
+_FORMER_EXPOSURES, _EXPOSURE = struct.Struct("<B2q"), struct.Struct("<qq")
+
+
+def _check_format(packed: bytes, expected: int) -> None:
+    if packed[:1] != bytes([expected]):
+        raise ArtifactError(
+            f"a row of the store is in format {packed[:1]!r}, this release reads "
+            f"{expected}: empty the store and run `srp4ctr stream rebuild`"
+        )
+
+
+def pack_activity(activity: Activity) -> list[bytes]:
+    """Return counters as a view's one feature."""
+    times = activity.counted_at_ms, activity.first_seen_ms, activity.last_offset
+    return [ACTIVITY.pack(ITEM_FORMAT, *activity.impressions, *activity.clicks, *times)]
+
+
+def unpack_activity(version: int, packed: bytes) -> Activity:
+    """Return the counters that ``pack_activity`` has packed."""
+    _check_format(packed, ITEM_FORMAT)
+    _, *counts, counted_at_ms, first_seen_ms, last_offset = ACTIVITY.unpack(packed)
+    return Activity(
+        impressions=tuple(counts[:4]),
+        clicks=tuple(counts[4:]),
+        counted_at_ms=counted_at_ms,
+        first_seen_ms=first_seen_ms,
+        last_offset=last_offset,
+        version_us=version,
+    )
+
+
+def pack_user(user: UserState) -> list[bytes]:
+    """Return a user's row as a view's one feature."""
+    done, shown = user.sequence, user.exposures
+    head = _USER.pack(
+        _USER_FORMAT,
+        *user.impressions,
+        *user.clicks,
+        user.counted_at_ms,
+        user.first_seen_ms,
+        user.last_offset,
+        user.forgotten_at_ms,
+        user.forgotten_offset,
+        *(len(done.codes), _width(done), done.base_ms),
+        *(len(shown.codes), _width(shown), shown.base_ms),
+    )
+    # Values last: their number is in the codes.
+    columns = done.times, done.keys, done.codes, shown.times, shown.keys, done.values
+    return [b"".join((head, *columns))]
+
+
+def _width(sequence: BehaviorSequence) -> int:
+    return _NARROW if sequence.is_narrow else _WIDE
+
+
+def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> UserState:
+    """Return the row that ``pack_user`` has packed, or that of the former views."""
+    if packed[:1] in (b"", bytes([_FORMER_FORMAT])):
+        activity = unpack_activity(version, counted) if counted else Activity()
+        return _unpack_former(version, packed, activity, shown)
+    _check_format(packed, _USER_FORMAT)
+    _, *fields = _USER.unpack_from(packed)
+    counted_at_ms, first_seen_ms, last_offset, forgotten_at_ms, forgotten_offset = fields[
+        8:13
+    ]
+    done, width, done_base_ms, shown, shown_width, shown_base_ms = fields[13:]
+    sizes = (done * width, done * 8, done, shown * shown_width, shown * 8)
+    ends = list(accumulate(sizes, initial=_USER.size))
+    columns = [packed[start:end] for start, end in pairwise(ends)]
+    times, keys, codes, shown_times, shown_keys = columns
+    values = packed[ends[-1] :]
+    return UserState(
+        impressions=tuple(fields[:4]),
+        clicks=tuple(fields[4:8]),
+        counted_at_ms=counted_at_ms,
+        first_seen_ms=first_seen_ms,
+        last_offset=last_offset,
+        version_us=version,
+        sequence=BehaviorSequence(done_base_ms, times, keys, codes, values),
+        exposures=BehaviorSequence(shown_base_ms, shown_times, shown_keys, bytes(shown)),
+        forgotten_at_ms=forgotten_at_ms,
+        forgotten_offset=forgotten_offset,
+    )
+
+
+def _unpack_former(
+    version_us: int, packed: bytes, counted: Activity, shown: bytes
+) -> UserState:
+    """Return a user's row of the former views, each of which may be missing."""
+    last_offset, forgotten_at_ms, forgotten_offset = -1, 0, -1
+    if packed:
+        _, last_offset, forgotten_at_ms, forgotten_offset = _FORMER_SEQUENCE.unpack_from(
+            packed
+        )
+    elements = [
+        SequenceElement(
+            occurred_at=at_ms,
+            item_key=key,
+            action=action,
+            value=value if value == value else None,
+        )
+        for at_ms, key, value, action in _ELEMENT.iter_unpack(
+            packed[_FORMER_SEQUENCE.size :]
+        )
+    ]
+    exposures = [
+        SequenceElement(occurred_at=at_ms, item_key=key, action=SHOWN)
+        for at_ms, key in _EXPOSURE.iter_unpack(shown[_FORMER_EXPOSURES.size :])
+    ]
+    shown_offset = _FORMER_EXPOSURES.unpack_from(shown)[1] if shown else -1
+    return UserState(
+        impressions=counted.impressions,
+        clicks=counted.clicks,
+        counted_at_ms=counted.counted_at_ms,
+        first_seen_ms=counted.first_seen_ms,
+        last_offset=max(last_offset, counted.last_offset, shown_offset),
+        version_us=version_us,
+        sequence=sequence_of(elements),
+        exposures=sequence_of(exposures),
+        forgotten_at_ms=forgotten_at_ms,
+        forgotten_offset=forgotten_offset,
+    )
+
+
+def recent_of(
+    sequence: BehaviorSequence, after_ms: int, length: int
+) -> dict[str, NDArray[Any]]:
+    """Return the fields of the last ``length`` elements later than ``after_ms``."""
+    times = np.frombuffer(sequence.times, "<u4" if sequence.is_narrow else "<i8")
+    times = times + np.int64(sequence.base_ms)
+    first = max(np.searchsorted(times, after_ms, "right"), len(times) - length)
+    codes = np.frombuffer(sequence.codes, "u1")
+    values = np.full(len(codes), np.nan)
+    if sequence.values:
+        values[codes >= HAS_VALUE] = np.frombuffer(sequence.values, "<f8")
+    fields = {
+        "occurred_at_ms": times,
+        "item_keys": np.frombuffer(sequence.keys, "<i8"),
+        "action_codes": codes & (HAS_VALUE - 1),
+        "values": values,
+    }
+    return {name: each[first:] for name, each in fields.items()}
