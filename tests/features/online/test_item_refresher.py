@@ -20,6 +20,7 @@ from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 from tests.features.readers import an_activity
 
 AT_MS = 1_700_000_000_123
@@ -192,7 +193,7 @@ def test_the_rows_of_users_leave_no_entry(stored: Stored) -> None:
         return found
 
     before = length()
-    stored.sink.write(Rows(users={"u": an_activity(1, AT_MS + before)}))
+    stored.sink.write(Rows(users={"u": UserState(version_us=1 + before)}))
     assert length() == before
     stored.sink.write(Rows(shares={(160, p): an_activity(1 + before) for p in range(4)}))
     assert length() == before + 1
