@@ -208,3 +208,16 @@ def test_a_store_that_is_down_raises(config: FeatureConfig) -> None:
     views = OnlineViews(down, timeout_s=0.25)
     with pytest.raises(OutageError, match="did not answer"):
         views.read_users(["u1"])
+
+
+def test_a_read_survives_the_end_of_its_connection(store_config: FeatureConfig) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink, OnlineViews
+
+    user = UserState(version_us=7, last_offset=3)
+    FeatureStoreSink(store_config).write(Rows(users={"of a kept connection": user}))
+    views = OnlineViews(store_config, timeout_s=2.0)
+    for _ in range(2):
+        assert views.read_users(["of a kept connection"])
+        views.call(
+            lambda client: client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        )
