@@ -12,6 +12,7 @@ from tests.structure.source_tree import ROOT, SourceFile, parse, product_files
 FAUST_SERVICES = (
     "streams/worker/app.py",
     "streams/raw_log/log_writer.py",
+    "streams/broker/output_topics.py",
     "streams/broker/worker_clients.py",
     "streams/worker/lost_rows.py",
     "streams/worker/replay.py",
