@@ -63,11 +63,9 @@ def _add_odd_ones(stack: ServingStack) -> None:
         occurred_at=now_ms - YEAR_MS, item_key=item_key(ITEM), action=action_code("view")
     )
     rows = Rows()
-    shown = past_activity(now_ms)
-    rows.users["only-shown"] = UserState(**asdict(shown))
-    rows.users["long-gone"] = UserState(
-        sequence=sequence_of([long_ago]), version_us=now_ms * 1000
-    )
+    rows.users["only-shown"] = UserState(**asdict(past_activity(now_ms)))
+    gone = sequence_of([long_ago])
+    rows.users["long-gone"] = UserState(sequence=gone, version_us=now_ms * 1000)
     sink = FeatureStoreSink(stack.features)
     sink.write(rows)
     sink.write_profiles([_profile(PLAIN, {}), _profile(NEW, {"year": "1999"})])
