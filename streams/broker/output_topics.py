@@ -51,8 +51,8 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
     async def publish_labels(self, labels: Mapping[int, Sequence[ImpressionLabel]]) -> None:
         """Return when the broker has acknowledged ``labels``, by the events' partition.
 
-        They go to the partition of the same number. Sent one by one, a label took eight
-        times the CPU: a future, and murmur2 in Python.
+        They go to the partition of the same number. One by one, each takes a future and
+        murmur2 in Python.
         """
         sent = []
         for partition, some in labels.items():
