@@ -12,7 +12,7 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Return when ``condition`` holds; raises ``TimeoutError``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

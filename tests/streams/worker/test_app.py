@@ -58,7 +58,7 @@ def test_a_record_that_meets_a_bug_ends_the_process_and_is_named(
         pass
     worker = start(kafka, port, tmp_path, BrokenSink)
     try:
-        assert worker.wait(timeout=60) == 1
+        assert worker.wait(timeout=120) == 1
     finally:
         worker.kill()
         worker.wait()
