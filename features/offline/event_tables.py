@@ -106,15 +106,20 @@ def opened(
 
     Every expression lists the files again, so none is removed before the block ends.
     ``spark`` takes the session that there is, or starts one as Spark's own settings say.
-    Raises ``MistakeError`` where pyspark is not installed, and ``ArtifactError`` where
-    DuckDB finds a file damaged; it does not say which.
+    Raises ``MistakeError`` where pyspark is not installed or DuckDB's memory does not do,
+    and ``ArtifactError`` where DuckDB finds a file damaged; it does not say which.
     """
     with reading(log_dir), _connected(engine, limits or Limits()) as database:
         try:
             yield _tables(database, log_dir)
-        except duckdb.Error as error:
-            if not isinstance(error, duckdb.OutOfMemoryException):
-                check_files(log_dir)
+        except duckdb.OutOfMemoryException as error:
+            raise MistakeError(
+                f"the log in {log_dir} needs more memory than the limit, "
+                f"features.offline_memory_gb = {(limits or Limits()).memory_gb:g}: raise it, "
+                "or features.offline_engine = 'spark'"
+            ) from error
+        except duckdb.Error:
+            check_files(log_dir)
             raise
 
 

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
-from srp4ctr.errors import ArtifactError
+from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.offline.event_tables import EventLog, opened, opened_by
+from srp4ctr.features.offline.event_tables import EventLog, Limits, opened, opened_by
 from srp4ctr.streams.events.schema import UserEvent, action_code, item_key
 from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED
 from tests.builders import (
@@ -66,6 +66,18 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, part: slice) -
         opened(folder) as log,
     ):
         log.rows(log.items)
+
+
+def test_a_log_too_large_for_the_memory_is_an_error_that_names_the_setting(
+    tmp_path: Path,
+) -> None:
+    shown = [(an_impression(f"i{n}", request_id=f"r{n}"), KNOWN_MS) for n in range(20_000)]
+    folder = write_log(tmp_path, shown)
+    with (
+        pytest.raises(MistakeError, match=r"features\.offline_memory_gb = 0\.01"),
+        opened(folder, limits=Limits(memory_gb=0.01)) as log,
+    ):
+        log.rows(log.events.order_by("item_id"))
 
 
 def test_the_engine_keeps_to_the_memory_and_the_folder_that_are_set(
