@@ -109,14 +109,15 @@ def opened(
     Raises ``MistakeError`` where pyspark is not installed or DuckDB's memory does not do,
     and ``ArtifactError`` where DuckDB finds a file damaged; it does not say which.
     """
-    with reading(log_dir), _connected(engine, limits or Limits()) as database:
+    limits = limits or Limits()
+    with reading(log_dir), _connected(engine, limits) as database:
         try:
             yield _tables(database, log_dir)
         except duckdb.OutOfMemoryException as error:
             raise MistakeError(
                 f"the log in {log_dir} needs more memory than the limit, "
-                f"features.offline_memory_gb = {(limits or Limits()).memory_gb:g}: raise it, "
-                "or features.offline_engine = 'spark'"
+                f"features.offline_memory_gb = {limits.memory_gb:g}: raise it, or set "
+                "features.offline_engine = 'spark'"
             ) from error
         except duckdb.Error:
             check_files(log_dir)
