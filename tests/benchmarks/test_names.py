@@ -9,8 +9,16 @@ from benchmarks.__main__ import main, modules
 # What ``make bench NAME=`` takes: names stay from release to release.
 NAMES = (
     *("click_quality", "counters", "delayed_feedback", "evidence", "faults"),
-    *("folded_training", "folding", "footprints", "ingest", "monitoring", "overload"),
-    *("own_model", "peer_din", "point_in_time", "pretraining", "promotion", "replicas"),
+    *("folded_training", "folding", "footprints", "ingest", "item_table", "monitoring"),
+    *(
+        "overload",
+        "own_model",
+        "peer_din",
+        "point_in_time",
+        "pretraining",
+        "promotion",
+        "replicas",
+    ),
     *("results_page", "serving", "soak", "tracing", "training_memory"),
 )
 
