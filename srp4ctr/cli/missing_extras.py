@@ -36,6 +36,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "demo": ("all",),
     "events": ("streams",),
+    "events import": ("streams", "features"),
     "features": ("features",),
     "model": ("features", "training", "serving"),
     "monitor": ("monitoring", "serving"),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
+from srp4ctr.cli.event_import import import_events
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import file_tables, instant, replay_table
 from srp4ctr.errors import MistakeError, Srp4ctrError
@@ -17,7 +18,8 @@ from srp4ctr.streams.events import file_import, json_schema
 from srp4ctr.streams.events.file_import import FileReport
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 
-events = typer.Typer(help="Publish, check and replay events.", no_args_is_help=True)
+events = typer.Typer(help="Import, publish, check and replay events.", no_args_is_help=True)
+importing = events.command("import")(import_events)
 stream = typer.Typer(
     help="Turn events into sequences, counters and labels.", no_args_is_help=True
 )

@@ -1,0 +1,191 @@
+"""``srp4ctr events import``: files in anyone's columns become events."""
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
+from rich.table import Table
+
+from srp4ctr.cli.tables.console import err, out
+from srp4ctr.cli.tables.results import a_table, figures
+from srp4ctr.errors import MistakeError
+from srp4ctr.settings import load
+from srp4ctr.streams.events import file_import
+from srp4ctr.streams.events.pseudonymization import read_pseudonyms
+from srp4ctr.streams.imports import mapping as mappings
+from srp4ctr.streams.imports.mapping import Mapping
+
+if TYPE_CHECKING:  # not every role has DuckDB
+    from srp4ctr.streams.imports.importing import ImportJob, ImportReport
+
+
+def import_events(  # noqa: PLR0913  # a command's options, by name
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="CSV (.gz too), JSON lines, Parquet; folders or quoted patterns. "
+            "Default: none, with --formats."
+        ),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="Which column is what. Default: import.toml, if it is there."),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="A ready mapping. Default: none."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of the mapping: user=uid. Default: as it is.",
+        ),
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write .jsonl or .parquet. Default: publish to Kafka."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and count; publish nothing.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out, import the others.")
+    ] = False,
+    guess: Annotated[
+        bool,
+        typer.Option("--guess", help="Write a mapping for FILES to read and change."),
+    ] = False,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="List the ready mappings.")
+    ] = False,
+) -> None:
+    """Import files in your own columns as events.
+
+    A mapping says which column is the user, the item and the time, and which rows are
+    impressions, clicks or behaviours: docs/producers.md describes it. Nothing is published
+    if a row is bad. A second import publishes the same events, which changes nothing.
+
+    Example:  srp4ctr events import clicks.csv --format clicks --set time_unit=s
+    """
+    if formats:
+        out.print(_format_table())
+        return
+    if not files:
+        raise MistakeError("name the FILES to import (--help has an example)")
+    target = mapping or Path(mappings.DEFAULT_MAPPING)
+    if guess:
+        _write_guess(files, target)
+        return
+    from srp4ctr.streams.imports.importing import ImportJob
+
+    chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
+    job = ImportJob(files=files, mapping=chosen, out=out_file, skip_bad=skip_bad)
+    if dry_run:
+        job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad)
+        report = _imported(job)
+        out.print(f"{report.counts.total():,} events to import (--dry-run)")
+    elif out_file:
+        report = _imported(job)
+        out.print(f"wrote {report.counts.total():,} events to {out_file}", soft_wrap=True)
+    else:
+        _publish(files, chosen, skip_bad)
+
+
+def _chosen(path: Path | None, name: str | None, is_set: bool) -> Mapping:
+    """Return the mapping that the options name, or ``import.toml``."""
+    if name:
+        if path:
+            raise MistakeError("--format and --mapping: one of them")
+        return mappings.ready_format(name)
+    default = Path(mappings.DEFAULT_MAPPING)
+    if path or default.is_file():
+        err.print(f"mapping: {path or default}", highlight=False)
+        return mappings.read_mapping(path or default)
+    if is_set:
+        return Mapping()
+    raise MistakeError(
+        "which column is what? `srp4ctr events import --guess FILE` writes a mapping to "
+        "read and change; --formats lists those that are ready"
+    )
+
+
+def _imported(job: "ImportJob") -> "ImportReport":
+    """Import ``job`` under a line of progress, print what came of it, refuse bad rows."""
+    from srp4ctr.streams.imports.importing import import_files, refuse_bad
+
+    columns = (SpinnerColumn(), TextColumn("import {task.completed:,} rows"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
+        task = bar.add_task("import", total=None)
+        report = import_files(job, lambda rows: bar.update(task, completed=rows))
+    for table in _report_tables(report):
+        out.print(table)
+    for note in report.notes:
+        out.print(f"note: {escape(note)}", highlight=False)
+    for payload in report.preview:
+        out.print(payload.decode(), markup=False, highlight=False, soft_wrap=True)
+    refuse_bad(report, job.skip_bad)
+    return report
+
+
+def _publish(files: Sequence[str], mapping: Mapping, skip_bad: bool) -> None:
+    """Publish once all rows have been read: a bad one is found before the first is sent."""
+    from srp4ctr.streams.imports.importing import ImportJob
+
+    settings = load()
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    with TemporaryDirectory(prefix="srp4ctr-import-") as folder:
+        path = Path(folder) / "events.jsonl"
+        report = _imported(
+            ImportJob(files=files, mapping=mapping, out=path, skip_bad=skip_bad)
+        )
+        lines = file_import.read_lines(path)
+        total = report.counts.total()
+        shown = track(lines, "publish", total, console=err, transient=True)
+        done = file_import.publish_lines(shown, settings.kafka, pseudonyms, backfill=True)
+    hidden = " under pseudonyms" if pseudonyms else ""
+    out.print(f"published {done.published:,} messages{hidden}")
+
+
+def _write_guess(files: Sequence[str], target: Path) -> None:
+    from srp4ctr.streams.imports.guess import guess_mapping
+
+    if target.exists():
+        raise MistakeError(f"{target} exists already: --mapping names another file")
+    text = guess_mapping(files)
+    target.write_text(text, encoding="utf-8")
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(f"wrote {target}: read it, change it, then import", highlight=False)
+
+
+def _report_tables(report: "ImportReport") -> Iterator[Table]:
+    """Yield the events by kind, then what was dropped and why."""
+    rows = [(escape(name), f"{n:,}") for name, n in report.counts.most_common()]
+    yield a_table(f"{report.rows:,} rows", "kind", figures("events"), rows=rows)
+    if report.first_ms is not None and report.last_ms is not None:
+        first, last = (_day(ms) for ms in (report.first_ms, report.last_ms))
+        out.print(f"from {first} to {last} (UTC)", highlight=False)
+    dropped = [
+        (reason, f"{each.rows:,}", escape(each.detail), escape(", ".join(each.places)))
+        for reason, each in report.dropped.items()
+    ]
+    if dropped:
+        columns = ("reason", figures("rows"), "what is wrong", "the first")
+        yield a_table("not imported", *columns, rows=dropped)
+
+
+def _format_table() -> Table:
+    found = mappings.ready_formats().items()
+    rows = [(name, escape(each.description)) for name, each in found]
+    return a_table("ready mappings (--format)", "name", "files", rows=rows)
+
+
+def _day(ms: int) -> str:
+    at = dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=ms)
+    return f"{at:%Y-%m-%d %H:%M}"

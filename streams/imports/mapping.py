@@ -1,0 +1,223 @@
+"""What a person says of a file: which column is the user, item, time; which rows are what.
+
+In: ``import.toml``, a ready mapping of ``formats/`` and settings of the command line. Out:
+one ``Mapping``; what is unknown in it is an error with the nearest name.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from srp4ctr.errors import MistakeError
+
+DEFAULT_MAPPING = "import.toml"
+Expression = str | list[str]
+"""A column's name or SQL; of a list, the first that the file's columns allow."""
+Kind = Literal["impression", "click", "behavior"]
+_COLUMNS = ("user", "item", "time", "request", "position", "action", "value")
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    user: Expression | None = None
+    item: Expression | None = None
+    time: Expression | None = None
+    request: Expression | None = None
+    position: Expression | None = None
+    action: Expression | None = None
+    """A word for all rows, or ``$column``: its value in each."""
+    value: Expression | None = None
+    files: list[str] = []
+    """Patterns of file names; none: every file."""
+
+
+class Rule(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which rows become one kind of event, and from which columns."""
+
+    type: Kind
+    where: Expression | None = None
+    each: Expression | None = None
+    """A list: each of its elements is a row of its own, ``each`` and ``each_index``."""
+
+
+class Items(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where items' attributes are."""
+
+    item: Expression
+    attributes: dict[str, Expression] = {}
+    named_values: Expression | None = None
+    """A list of structs ``name``, ``value``: attributes that name themselves."""
+    files: list[str] = []
+    """Patterns of the catalogue's file names; none: the events' own files."""
+    where: Expression | None = None
+    time: Expression | None = None
+    """Since when the attributes hold. None: since the first event."""
+
+
+class CsvForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a CSV file does not say of itself."""
+
+    delimiter: str = ""
+    columns: list[str] = []
+    """The names where no header has them."""
+    encoding: str = "utf-8"
+
+
+class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which column is what, and which rows are impressions, clicks, behaviours."""
+
+    description: str = ""
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    time_zone: str = "UTC"
+    time_format: str | None = None
+    """As ``datetime.strptime`` takes it. None: ISO 8601."""
+    impression: Expression | None = None
+    click: Expression | None = None
+    behavior: Expression | None = None
+    events: list[Rule] = []
+    actions: dict[str, str] = {}
+    """An action as the file has it → as it is published."""
+    context: dict[str, Expression] = {}
+    sort: bool = False
+    items: Items | None = None
+    csv: CsvForm = CsvForm()
+
+    def rules(self) -> Sequence[Rule]:
+        """Return all rules, each with the mapping's columns where it has none.
+
+        Raises ``MistakeError`` where a rule lacks a column, or where there is no rule.
+        """
+        kinds: tuple[Kind, ...] = ("impression", "click", "behavior")
+        found = [
+            Rule(type=kind, where=where)
+            for kind in kinds
+            if (where := getattr(self, kind)) is not None
+        ]
+        rules = [self._with_columns(rule) for rule in [*found, *self.events]]
+        if not rules and not self.items:
+            raise MistakeError(
+                'the mapping does not say which rows are events: click = "true" makes a '
+                'click of each, behavior = "true" with action = "view" a view'
+            )
+        for rule in rules:
+            _check_columns(rule)
+        return rules
+
+    def _with_columns(self, rule: Rule) -> Rule:
+        missing = {
+            name: getattr(self, name)
+            for name in (*_COLUMNS, "files")
+            if not getattr(rule, name)
+        }
+        return msgspec.structs.replace(rule, **missing)
+
+
+_NEEDED = {
+    "impression": ("user", "item", "time", "request", "position"),
+    "click": ("user", "item", "time", "request"),
+    "behavior": ("user", "item", "time", "action"),
+}
+_WHY = {
+    "request": (
+        "what was shown together? A click is on an impression of the same request. Without "
+        'one, make it a behaviour: behavior = "true" with action = "click"'
+    ),
+    "position": 'its place from the top, 0 first; position = "0" where nobody knows',
+    "action": 'a word (action = "view"), or a column with a $ (action = "$event_type")',
+}
+
+
+def _check_columns(rule: Rule) -> None:
+    for name in _NEEDED[rule.type]:
+        if getattr(rule, name) is None:
+            why = _WHY.get(name, f'which column has it? {name} = "COLUMN"')
+            raise MistakeError(f"the mapping has no `{name}` for {rule.type}: {why}")
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Return the mapping in ``path``; raises ``MistakeError`` that names what is wrong."""
+    try:
+        return as_mapping(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MistakeError(f"{path} is not TOML: {error}") from error
+
+
+def as_mapping(content: dict[str, Any], source: str) -> Mapping:
+    """Return ``content`` as a mapping; ``source`` is its name in errors."""
+    try:
+        mapping = msgspec.convert(content, Mapping)
+    except msgspec.ValidationError as error:
+        raise MistakeError(f"{source}: {_explained(str(error))}") from error
+    try:
+        ZoneInfo(mapping.time_zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        zone = mapping.time_zone
+        raise MistakeError(
+            f"{source}: time_zone {zone!r} is not known; write Europe/Berlin or UTC"
+        ) from error
+    return mapping
+
+
+def ready_formats() -> dict[str, Mapping]:
+    """Return the mappings that come with the package, by name."""
+    return {name: ready_format(name) for name in _format_names()}
+
+
+def ready_format(name: str) -> Mapping:
+    """Return the ready mapping ``name``; raises ``MistakeError`` with the nearest name."""
+    if name not in (names := _format_names()):
+        raise MistakeError(f"there is no format {name!r}{nearest(name, names)}")
+    text = _formats().joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return as_mapping(tomllib.loads(text), f"format {name}")
+
+
+def changed(mapping: Mapping, settings: Iterable[str]) -> Mapping:
+    """Return ``mapping`` with ``settings``, each ``key=value`` or ``table.key=value``."""
+    content = msgspec.to_builtins(mapping)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise MistakeError(f"--set {setting}: write KEY=VALUE, such as user=visitor_id")
+        table, names = content, key.strip().split(".")
+        for name in names[:-1]:
+            table = table.setdefault(name, {}) or table.get(name)
+            if not isinstance(table, dict):
+                raise MistakeError(f"--set {setting}: {name} is not a table")
+        whole = {"true": True, "false": False} if names == ["sort"] else {}
+        plain = value.strip()
+        is_list = names[-1] in {"files", "columns"}
+        table[names[-1]] = plain.split(",") if is_list else whole.get(plain, plain)
+    return as_mapping(content, "--set")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …? Known: …`` for an unknown ``name``."""
+    names = list(known)
+    folded = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    hint = f"; did you mean {folded[close[0]]}?" if close else "."
+    return f"{hint} There are: {', '.join(names)}"
+
+
+def _format_names() -> list[str]:
+    found = (each.name for each in _formats().iterdir())
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
+
+
+def _formats() -> Any:
+    return resources.files("srp4ctr.streams.imports") / "formats"
+
+
+def _explained(message: str) -> str:
+    unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(\w*))?", message)
+    if not unknown:
+        return message
+    tables = {"events": Rule, "items": Items, "csv": CsvForm}
+    fields = tables.get(unknown[2] or "", Mapping).__struct_fields__
+    return f"there is no key {unknown[1]!r}{nearest(unknown[1], fields)}"

@@ -1,0 +1,202 @@
+"""Values of a row → an event's payload, or why it is none.
+
+In: what DuckDB computed of a row for one rule. Out: JSON as it is published, checked by the
+rules of the stream itself (``codec.decode``).
+"""
+
+import datetime as dt
+import math
+import re
+from collections.abc import Mapping as Values
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import xxhash
+
+from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
+from srp4ctr.streams.imports.mapping import Mapping
+
+MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
+_MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_PLAUSIBLE_MS = (631_152_000_000, 4_102_444_800_000)  # 1990 to 2100
+_EPOCH = dt.datetime(1970, 1, 1)
+_ZONE_AT_END = re.compile(r" ?(UTC|GMT|Z)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """Why a row is no event."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Turns what a file calls time into UTC milliseconds."""
+
+    mapping: Mapping
+    zone: ZoneInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "zone", ZoneInfo(self.mapping.time_zone))
+
+    def millis(self, value: Any, kind: str) -> int:
+        """Return ``value`` in milliseconds; ``kind`` is its column's, as tables know it.
+
+        Raises ``ValueError`` with a sentence.
+        """
+        if kind == "number":
+            return self._from_number(value)
+        if kind == "zoned":  # microseconds since 1970
+            return int(value // 1000)
+        if kind == "local":
+            return self._local(_EPOCH + dt.timedelta(microseconds=value))
+        return self._from_text(str(value))
+
+    def hint(self, value: Any, kind: str) -> str:
+        """Return in which unit a number would be a time of our days."""
+        if kind != "number":
+            return ""
+        for unit, factor in _MS_PER.items():
+            ms = float(value) * factor
+            if unit != self.mapping.time_unit and _is_plausible(ms):
+                day = (_EPOCH + dt.timedelta(milliseconds=ms)).date()
+                return f"; read as {unit} it is {day}: is time_unit right?"
+        return ""
+
+    def _from_number(self, value: float) -> int:
+        if not math.isfinite(value):
+            raise ValueError(f"the time {value} is not a number")
+        return int(value * _MS_PER[self.mapping.time_unit or "ms"])
+
+    def _from_text(self, text: str) -> int:
+        form = self.mapping.time_format
+        try:
+            if form:
+                at = dt.datetime.strptime(text, form)
+            else:
+                at = dt.datetime.fromisoformat(_ZONE_AT_END.sub("+00:00", text.strip()))
+        except ValueError:
+            wanted = f"as time_format {form!r}" if form else "an ISO time: set time_format"
+            raise ValueError(f"the time {text[:40]!r} is not {wanted}") from None
+        if at.tzinfo:
+            return round(at.timestamp() * 1000)
+        return self._local(at)
+
+    def _local(self, at: dt.datetime) -> int:
+        try:
+            return round(at.replace(tzinfo=self.zone).timestamp() * 1000)
+        except (OverflowError, ValueError):
+            raise ValueError(f"the time {at} cannot be true") from None
+
+
+@dataclass(slots=True)
+class EventBuilder:
+    """Builds events of rows; counts the actions that it has met."""
+
+    mapping: Mapping
+    now_ms: int
+    clock: Clock = field(init=False)
+    actions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.mapping)
+
+    def build(self, kind: str, values: dict[str, Any], time_kind: str) -> bytes | BadRow:
+        """Return the payload of an event of ``kind`` whose fields are ``values``.
+
+        ``values`` has ``event_id`` without its prefix, and ``occurred_at`` as in the file.
+        """
+        raw = values.get("occurred_at")
+        event = {name: each for name, each in values.items() if each is not None}
+        event["type"] = kind
+        try:
+            if raw is not None:
+                event["occurred_at"] = self.clock.millis(raw, time_kind)
+            if kind == "behavior" and "action" in event:
+                event["action"] = self._action(str(event["action"]))
+        except ValueError as error:
+            return BadRow(reason=str(Reason.INVALID_FIELD), detail=str(error))
+        event["event_id"] = f"{event.get('action', kind)}-{event['event_id']}"[:256]
+        payload = msgspec.json.encode(event)
+        found = decode(payload, self.now_ms)
+        if not isinstance(found, RejectedEvent):
+            return payload
+        detail = found.detail
+        if found.reason in (Reason.TIME_IN_SECONDS, Reason.TIME_IN_FUTURE):
+            detail = _the_time(event["occurred_at"]) + self.clock.hint(raw, time_kind)
+        return BadRow(reason=_reason(found.reason), detail=detail)
+
+    def build_item(
+        self, item: str, occurred_at: int, attributes: Values[str, Any]
+    ) -> bytes | BadRow | None:
+        """Return the update of an item; None where it has no attribute."""
+        plain = {name: attribute(value) for name, value in attributes.items()}
+        present = {name: value for name, value in plain.items() if value}
+        if not present:
+            return None
+        content = msgspec.json.encode([item, present])
+        payload = msgspec.json.encode(
+            {
+                "type": "item",
+                "event_id": f"item-{xxhash.xxh3_128_hexdigest(content)}",
+                "item_id": item,
+                "occurred_at": occurred_at,
+                "attributes": present,
+            }
+        )
+        found = decode(payload, self.now_ms)
+        if not isinstance(found, RejectedEvent):
+            return payload
+        return BadRow(reason=_reason(found.reason), detail=found.detail)
+
+    def _action(self, raw: str) -> str:
+        if raw in self.actions:
+            return self.actions[raw]
+        if len(self.actions) >= MAX_ACTIONS:
+            raise ValueError(
+                f"{raw[:40]!r} is one action too many: there are more than {MAX_ACTIONS}; is "
+                "`action` the right column?"
+            )
+        name = self.mapping.actions.get(raw)
+        if name is None:
+            name = re.sub(r"[^a-z0-9]+", "_", raw.lower()).strip("_")
+        self.actions[raw] = name
+        return name
+
+
+def attribute(value: Any) -> str | list[str]:
+    """Return ``value`` as an attribute: texts without what is empty."""
+    if isinstance(value, list | tuple):
+        texts = [_text(each) for each in value]
+        return list(dict.fromkeys(each for each in texts if each))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _reason(reason: Reason) -> str:
+    """Return a reason as a reader of a file knows it: seconds are only one cause."""
+    return "time_too_early" if reason is Reason.TIME_IN_SECONDS else str(reason)
+
+
+def _the_time(ms: int) -> str:
+    try:
+        return f"the time is {_EPOCH + dt.timedelta(milliseconds=ms):%Y-%m-%d %H:%M}"
+    except OverflowError:
+        return f"the time {ms} ms is beyond the year 9999"
+
+
+def _is_plausible(ms: float) -> bool:
+    return _PLAUSIBLE_MS[0] <= ms <= _PLAUSIBLE_MS[1]
