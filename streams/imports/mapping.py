@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -67,6 +67,8 @@ class CsvForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     columns: list[str] = []
     """The names where no header has them."""
     encoding: str = "utf-8"
+    skip: int = 0
+    """Lines before the header, or before the first row."""
 
 
 class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,14 +188,21 @@ def changed(mapping: Mapping, settings: Iterable[str]) -> Mapping:
             raise MistakeError(f"--set {setting}: write KEY=VALUE, such as user=visitor_id")
         table, names = content, key.strip().split(".")
         for name in names[:-1]:
-            table = table.setdefault(name, {}) or table.get(name)
+            inner = table.get(name)
+            table[name] = table = {} if inner is None else inner
             if not isinstance(table, dict):
                 raise MistakeError(f"--set {setting}: {name} is not a table")
-        whole = {"true": True, "false": False} if names == ["sort"] else {}
-        plain = value.strip()
-        is_list = names[-1] in {"files", "columns"}
-        table[names[-1]] = plain.split(",") if is_list else whole.get(plain, plain)
+        table[names[-1]] = _typed(names[-1], value.strip())
     return as_mapping(content, "--set")
+
+
+def _typed(key: str, value: str) -> Any:
+    """Return what is typed for ``key`` as TOML would have it."""
+    if key in {"files", "columns"}:
+        return value.split(",")
+    if key == "sort":
+        return {"true": True, "false": False}.get(value, value)
+    return int(value) if key == "skip" and value.isdigit() else value
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

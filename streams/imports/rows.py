@@ -17,6 +17,7 @@ import xxhash
 
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.imports.mapping import Mapping
+from srp4ctr.streams.imports.report import NO_ATTRIBUTE
 
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
 _MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
@@ -50,6 +51,8 @@ class Clock:
         """
         if kind == "number":
             return self._from_number(value)
+        if kind == "digits":  # text, of which most are numbers
+            return self._from_number(_number("time", value))
         if kind == "zoned":  # microseconds since 1970
             return int(value // 1000)
         if kind == "local":
@@ -58,7 +61,7 @@ class Clock:
 
     def hint(self, value: Any, kind: str) -> str:
         """Return in which unit a number would be a time of our days."""
-        if kind != "number":
+        if kind not in ("number", "digits"):
             return ""
         for unit, factor in _MS_PER.items():
             ms = float(value) * factor
@@ -116,6 +119,8 @@ class EventBuilder:
         try:
             if raw is not None:
                 event["occurred_at"] = self.clock.millis(raw, time_kind)
+            if isinstance(event.get("value"), str):
+                event["value"] = _number("value", event["value"])
             if kind == "behavior" and "action" in event:
                 event["action"] = self._action(str(event["action"]))
         except ValueError as error:
@@ -132,12 +137,12 @@ class EventBuilder:
 
     def build_item(
         self, item: str, occurred_at: int, attributes: Values[str, Any]
-    ) -> bytes | BadRow | None:
-        """Return the update of an item; None where it has no attribute."""
+    ) -> bytes | BadRow:
+        """Return the update of an item."""
         plain = {name: attribute(value) for name, value in attributes.items()}
         present = {name: value for name, value in plain.items() if value}
         if not present:
-            return None
+            return BadRow(reason=NO_ATTRIBUTE, detail="all its attributes are empty")
         content = msgspec.json.encode([item, present])
         payload = msgspec.json.encode(
             {
@@ -158,8 +163,8 @@ class EventBuilder:
             return self.actions[raw]
         if len(self.actions) >= MAX_ACTIONS:
             raise ValueError(
-                f"{raw[:40]!r} is one action too many: there are more than {MAX_ACTIONS}; is "
-                "`action` the right column?"
+                f"{raw[:40]!r} is one action too many: there are more than {MAX_ACTIONS}; "
+                "is `action` the right column?"
             )
         name = self.mapping.actions.get(raw)
         if name is None:
@@ -184,6 +189,13 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise ValueError(f"the {name} {text[:40]!r} is not a number") from None
 
 
 def _reason(reason: Reason) -> str:

@@ -17,13 +17,14 @@ from typing import Any
 import duckdb
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import CsvForm, Expression, nearest
+from srp4ctr.streams.imports.mapping import Expression, nearest
+from srp4ctr.streams.imports.sql_text import explained, literal, quoted, sentence
 
 BATCH_ROWS = 10_000
 _MEMORY_LIMIT = "512MB"  # DuckDB spills what is more to a temporary folder
-_JSON = (".json", ".jsonl", ".ndjson")
-_KNOWN = (".csv", ".tsv", ".txt", ".inter", ".item", *_JSON, ".parquet", ".pq")
-_ATOMIC = re.compile(r"^(\w+):(token|float)(_seq)?$")  # RecBole's headers
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+_KNOWN = (".csv", ".tsv", ".txt", ".inter", ".item", *JSON_SUFFIXES, *PARQUET_SUFFIXES)
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _NUMBERS = (*_WHOLE, *(f"U{each}" for each in _WHOLE), "FLOAT", "DOUBLE", "DECIMAL")
 
@@ -72,7 +73,8 @@ class Table:
     ) -> "Column":
         """Return the SQL of ``given`` on this table; of a list the first that fits.
 
-        ``is_number``: a column of numbers is meant as such. Raises ``MistakeError`` that names ``setting`` and the columns that there are.
+        ``is_number``: a column of numbers is meant as such. Raises ``MistakeError`` that
+        names ``setting`` and the columns that there are.
         """
         failure = None
         for each in [given] if isinstance(given, str) else given:
@@ -110,7 +112,7 @@ class Table:
                     f"{len(self.columns)} columns in the mapping, [csv] columns = [...]"
                 )
             return f"{where} has no column {name!r}{nearest(name, names)}"
-        return f"{where}: {_sentence(message)}"
+        return f"{where}: {sentence(message)}"
 
     def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of ``query``, of which only some batches are held at once."""
@@ -193,151 +195,3 @@ def check_encoding(path: Path) -> None:
         raise MistakeError(
             f"{path} is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8 {path} > utf8.csv"
         )
-
-
-def open_table(
-    database: Any, path: Path, form: CsvForm, *, number: int, skip_bad: bool
-) -> Table:
-    """Return ``path`` as a table; with ``skip_bad`` rows that cannot be read are left out.
-
-    Those of CSV are in the database's table ``reject_errors`` afterwards.
-    """
-    name = path.name.lower()
-    with explained(path):
-        if name.endswith((".parquet", ".pq")) or _starts_with(path, b"PAR1"):
-            return _view(database, path, f"read_parquet({_path(path)})", number)
-        if name.removesuffix(".gz").endswith(_JSON):
-            options = "sample_size = -1, map_inference_threshold = -1"
-            options += ", maximum_object_size = 33554432"
-            if skip_bad:
-                options += ", format = 'newline_delimited', ignore_errors = true"
-            source = f"read_json({_path(path)}, {options}{_compression(path)})"
-            return _view(database, path, source, number)
-        return _csv_view(database, path, form, number, skip_bad)
-
-
-def _csv_view(
-    database: Any, path: Path, form: CsvForm, number: int, skip_bad: bool
-) -> Table:
-    """Return CSV as a table: its form is detected once, then every value read as text."""
-    given = f", encoding = {literal(form.encoding)}{_compression(path)}"
-    if form.delimiter:
-        given += f", delim = {literal(form.delimiter)}"
-    detect = ", ignore_errors = true" if skip_bad else ""
-    sniffed = database.execute(
-        "SELECT Delimiter, HasHeader, SkipRows, Columns FROM sniff_csv("
-        f"{_path(path)}, sample_size = -1{given}{detect})"
-    ).fetchone()
-    delimiter, has_header, skipped, columns = sniffed
-    types = {each["name"]: each["type"] for each in columns}
-    if form.columns:
-        has_header = [each.lower() for each in types] == [c.lower() for c in form.columns]
-        if len(types) != len(form.columns):
-            raise MistakeError(
-                f"{path}: csv.columns names {len(form.columns)}, the file has {len(types)}"
-            )
-        types = dict(zip(form.columns, types.values(), strict=True))
-    names = ", ".join(f"{literal(each)}: 'VARCHAR'" for each in types)
-    source = (
-        f"read_csv({_path(path)}, auto_detect = false, delim = {literal(delimiter)}, "
-        f"quote = '\"', escape = '\"', header = {bool(has_header)}, skip = {skipped}, "
-        f"columns = {{{names}}}, encoding = {literal(form.encoding)}{_compression(path)}"
-        f"{', store_rejects = true' if skip_bad else ''})"
-    )
-    return _view(database, path, source, number, types, skipped + 1 + bool(has_header))
-
-
-def _view(
-    database: Any,
-    path: Path,
-    source: str,
-    number: int,
-    types: dict[str, str] | None = None,
-    first_line: int = 1,
-) -> Table:
-    """Create the view of ``source``; ``types`` are those that CSV's texts can have."""
-    described = database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-    found = types or {name: kind for name, kind, *_ in described}
-    texts = [f"coalesce(CAST({quoted(each)} AS VARCHAR), chr(0))" for each in found]
-    shown = {each: _shown(each) for each in found}
-    columns = [
-        f"TRY_CAST({quoted(each)} AS {kind}) AS {quoted(shown[each])}"
-        for each, kind in found.items()
-    ]
-    if types:
-        columns += [f"{quoted(e)} AS {quoted(f'text {shown[e]}')}" for e in found]
-    view = f"file{number}"
-    database.execute(
-        f"CREATE VIEW {view} AS SELECT row_number() OVER () AS __row, "
-        f"md5(concat_ws(chr(31), {', '.join(texts)})) AS __hash, {', '.join(columns)} "
-        f"FROM {source}"
-    )
-    return Table(
-        database=database,
-        path=path,
-        view=view,
-        columns={shown[each]: kind for each, kind in found.items()},
-        first_line=first_line,
-        is_text=types is not None,
-    )
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Raise what DuckDB says of ``path`` as a sentence, with the line where it knows it."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise MistakeError(f"{path}: {_sentence(str(error))}") from error
-
-
-def _sentence(message: str) -> str:
-    lines = [line for line in message.splitlines() if line.strip()]
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    if line:
-        what = "it cannot be read"
-        if found := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-            what = f"it has {found[2]} columns instead of {found[1]}"
-        elif "unterminated quote" in message:
-            what = "a quotation mark is never closed"
-        elif "not utf-8" in message:
-            what = 'it is not UTF-8; in the mapping: [csv] encoding = "latin-1"'
-        elif "Maximum line size" in message:
-            what = "it is longer than 2 MB"
-        return f"line {line[1]}: {what} (--skip-bad leaves such rows out)"
-    if "Unexpected end of GZIP" in message:
-        return "the compressed file ends too early: copy it again"
-    if found := re.search(r"at byte (\d+) in line (\d+): (.+?)\.? *$", message, re.M):
-        return f"line {found[2]}: broken JSON: {found[3]} (--skip-bad leaves such rows out)"
-    return re.sub(r"^\w+(?: \w+)* Error: ", "", lines[0]) if lines else message
-
-
-def quoted(name: str) -> str:
-    """Return ``name`` as an identifier."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
-
-
-def literal(text: str) -> str:
-    """Return ``text`` as a string."""
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"
-
-
-def _path(path: Path) -> str:
-    return literal(str(path.resolve()))
-
-
-def _shown(name: str) -> str:
-    found = _ATOMIC.match(name)
-    return found[1] if found else name
-
-
-def _compression(path: Path) -> str:
-    is_gzip = _starts_with(path, b"\x1f\x8b")
-    return ", compression = 'gzip'" if is_gzip else ""
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic

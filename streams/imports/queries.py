@@ -1,0 +1,188 @@
+"""A mapping on a table → one query, and where each rule finds its fields in its rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from srp4ctr.errors import MistakeError
+from srp4ctr.streams.imports.mapping import Items, Mapping, Rule
+from srp4ctr.streams.imports.sql_text import quoted
+from srp4ctr.streams.imports.tables import Column, Table
+
+_FIELDS = {
+    "user": "user_id",
+    "item": "item_id",
+    "time": "occurred_at",
+    "request": "request_id",
+    "position": "position",
+    "action": "action",
+    "value": "value",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class CompiledRule:
+    """One rule on one table: for each field the number of its column in the query."""
+
+    rule: Rule
+    where: int | None
+    fields: dict[str, int]
+    context: dict[str, int]
+    action: str | None
+    time_kind: str
+
+    def values(self, row: tuple[Any, ...], event_id: str) -> dict[str, Any]:
+        """Return the fields of the event of ``row``."""
+        values = {name: row[index] for name, index in self.fields.items()}
+        values["event_id"] = event_id
+        if self.action is not None:
+            values["action"] = self.action
+        if self.context:
+            context = {name: row[index] for name, index in self.context.items()}
+            values["context"] = {n: str(v) for n, v in context.items() if v is not None}
+        return values
+
+
+@dataclass(slots=True)
+class Query:
+    """The columns of one pass over a table; equal expressions are computed once."""
+
+    table: Table
+    view: str
+    columns: dict[str, int] = field(default_factory=dict)
+
+    def add(self, sql: str) -> int:
+        """Return the number of the column that ``sql`` is computed in."""
+        return self.columns.setdefault(sql, len(self.columns))
+
+    @property
+    def text(self) -> str:
+        """The SQL of the pass."""
+        named = ", ".join(f"{sql} AS c{number}" for sql, number in self.columns.items())
+        return f"SELECT {named} FROM {self.view}"
+
+
+def unnested(rule: Rule) -> tuple[str, ...]:
+    """Return the list whose elements are the rule's rows; rules of one share a query."""
+    each = rule.each or ()
+    return (each,) if isinstance(each, str) else tuple(each)
+
+
+def compiled(
+    mapping: Mapping, table: Table, rules: Sequence[Rule]
+) -> tuple[Query, list[CompiledRule]]:
+    """Return one pass over ``table`` and where each rule finds its fields in it."""
+    view, index = table.view, "NULL"
+    if each := rules[0].each:
+        column = table.resolve("each", each)
+        view = (
+            f"(SELECT *, unnest({column.sql}) AS each, "
+            f"generate_subscripts({column.sql}, 1) - 1 AS each_index FROM {view})"
+        )
+        index = "each_index"
+    query = Query(table=table, view=view)
+    for sql in ("__row", "__hash", index):
+        query.add(sql)
+    return query, [_compiled_rule(mapping, query, rule) for rule in rules]
+
+
+def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
+    def column(name: str, given: Any) -> Column:
+        is_number = name in ("time", "value", "position")
+        return query.table.resolve(name, given, view=query.view, is_number=is_number)
+
+    where = None
+    if rule.where is not None and rule.where != "true":
+        where = query.add(f"CAST({column(rule.type, rule.where).sql} AS BOOLEAN)")
+    fields, action, time_kind = {}, None, "number"
+    for name, event_field in _FIELDS.items():
+        given = getattr(rule, name)
+        if given is None or not _has_field(rule.type, name):
+            continue
+        if name == "action":
+            words = [given] if isinstance(given, str) else given
+            if not words[0].startswith("$"):
+                action = words[0]
+                continue
+            given = [word.removeprefix("$") for word in words]
+        found = column(name, given)
+        if name == "time":
+            time_kind = _time_kind(mapping, query.table, found)
+        fields[event_field] = query.add(_field_sql(name, found))
+    context = mapping.context if rule.type == "impression" else {}
+    return CompiledRule(
+        rule=rule,
+        where=where,
+        fields=fields,
+        context={name: query.add(column(name, e).as_text) for name, e in context.items()},
+        action=action,
+        time_kind=time_kind,
+    )
+
+
+def _has_field(kind: str, name: str) -> bool:
+    kinds = {
+        "action": ("behavior",),
+        "value": ("behavior",),
+        "position": ("impression",),
+        "request": ("impression", "click"),
+    }
+    return kind in kinds.get(name, (kind,))
+
+
+def _field_sql(name: str, column: Column) -> str:
+    if name == "time":
+        return column.as_time
+    if name == "position":
+        return f"CAST({column.sql} AS BIGINT)"
+    if name == "value" and column.type != "VARCHAR":  # a text that is no number: a bad row
+        return f"CAST({column.sql} AS DOUBLE)"
+    return column.as_text
+
+
+def _time_kind(mapping: Mapping, table: Table, column: Column) -> str:
+    if column.time_kind == "number" and mapping.time_unit is None:
+        raise MistakeError(
+            f"the times of {table.path.name} are numbers: say their unit, time_unit = "
+            '"s", "ms", "us" or "ns"'
+        )
+    if column.time_kind == "text" and mapping.time_unit:
+        return "digits"
+    return column.time_kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemQuery:
+    """The query of a catalogue: row, item, time, named values, then the attributes."""
+
+    text: str
+    attributes: Sequence[str]
+    time_kind: str
+
+
+def item_query(items: Items, table: Table, mapping: Mapping) -> ItemQuery:
+    """Return the query of ``items``; of the events' own files each update once."""
+    time_kind, at = "", "NULL"
+    if items.time is not None:
+        column = table.resolve("items.time", items.time, is_number=True)
+        time_kind, at = _time_kind(mapping, table, column), column.as_time
+    columns = [table.resolve("items.item", items.item).as_text, at]
+    named = "NULL"
+    if items.named_values is not None:
+        column = table.resolve("items.named_values", items.named_values)
+        named = f"CAST(to_json({column.sql}) AS VARCHAR)"
+    columns.append(named)
+    for name, given in items.attributes.items():
+        columns.append(table.resolve(f"items.attributes.{name}", given).sql)
+    named_columns = ", ".join(f"{sql} AS c{n}" for n, sql in enumerate(columns))
+    where = "true"
+    if items.where is not None:
+        where = table.resolve("items.where", items.where).sql
+    inner = f"SELECT __row, {named_columns} FROM {table.view} WHERE {where}"
+    names = ", ".join(quoted(f"c{n}") for n in range(len(columns)))
+    once = f"SELECT min(__row), {names} FROM ({inner}) GROUP BY {names}"
+    return ItemQuery(
+        text=inner if items.files else once,
+        attributes=tuple(items.attributes),
+        time_kind=time_kind,
+    )

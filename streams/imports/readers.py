@@ -1,0 +1,127 @@
+"""A file → a view of DuckDB in which each row has its number and a hash of its content."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srp4ctr.errors import MistakeError
+from srp4ctr.streams.imports.mapping import CsvForm
+from srp4ctr.streams.imports.sql_text import explained, literal, quoted
+from srp4ctr.streams.imports.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, Table
+
+# All rows are looked at: a key that comes late would be ignored.
+_JSON_OPTIONS = (
+    ", sample_size = -1, map_inference_threshold = -1, maximum_object_size = 33554432"
+)
+_ATOMIC = re.compile(r"^(\w+):(token|float)(_seq)?$")  # RecBole's headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """How DuckDB reads a file; ``types`` are those that the texts of CSV can have."""
+
+    database: Any
+    path: Path
+    sql: str
+    types: dict[str, str] = field(default_factory=dict)
+    first_line: int = 1
+
+
+def open_table(
+    database: Any, path: Path, form: CsvForm, *, number: int, skip_bad: bool
+) -> Table:
+    """Return ``path`` as a table; with ``skip_bad`` rows that cannot be read are left out.
+
+    Those of CSV are in the database's table ``reject_errors`` afterwards.
+    """
+    name = path.name.lower()
+    with explained(path):
+        if name.endswith(PARQUET_SUFFIXES) or _starts_with(path, b"PAR1"):
+            sql = f"read_parquet({_path(path)})"
+        elif name.removesuffix(".gz").endswith(JSON_SUFFIXES):
+            sql = f"read_json({_path(path)}{_JSON_OPTIONS}{_compression(path)}"
+            skipping = ", format = 'newline_delimited', ignore_errors = true"
+            sql += f"{skipping if skip_bad else ''})"
+        else:
+            return _view(_csv_source(database, path, form, skip_bad), number)
+        return _view(_Source(database=database, path=path, sql=sql), number)
+
+
+def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _Source:
+    """Return how to read CSV: its form is detected once, then every value read as text."""
+    given = f"skip = {form.skip}, encoding = {literal(form.encoding)}{_compression(path)}"
+    detected = f"{given}, sample_size = -1, ignore_errors = true"
+    if form.delimiter:
+        detected += f", delim = {literal(form.delimiter)}"
+    delimiter, has_header, columns = database.execute(
+        f"SELECT Delimiter, HasHeader, Columns FROM sniff_csv({_path(path)}, {detected})"
+    ).fetchone()
+    types = {each["name"]: each["type"] for each in columns}
+    if form.columns:
+        if len(types) != len(form.columns):
+            raise MistakeError(
+                f"{path}: csv.columns names {len(form.columns)}, the file has {len(types)}"
+            )
+        has_header = [each.lower() for each in types] == [c.lower() for c in form.columns]
+        types = dict(zip(form.columns, types.values(), strict=True))
+    names = ", ".join(f"{literal(each)}: 'VARCHAR'" for each in types)
+    rejects = ", store_rejects = true, rejects_limit = 0" if skip_bad else ""
+    sql = (
+        f"read_csv({_path(path)}, auto_detect = false, delim = {literal(delimiter)}, "
+        f"quote = '\"', escape = '\"', header = {bool(has_header)}, "
+        f"columns = {{{names}}}, {given}{rejects})"
+    )
+    first_line = form.skip + 1 + bool(has_header)
+    return _Source(
+        database=database, path=path, sql=sql, types=types, first_line=first_line
+    )
+
+
+def _view(source: _Source, number: int) -> Table:
+    """Create the view of ``source`` that has this number."""
+    database, types = source.database, source.types
+    if not types:
+        described = database.execute(f"DESCRIBE SELECT * FROM {source.sql}").fetchall()
+        types = {name: kind for name, kind, *_ in described}
+    texts = [f"coalesce(CAST({quoted(each)} AS VARCHAR), chr(0))" for each in types]
+    shown = {each: _shown(each) for each in types}
+    columns = [
+        f"TRY_CAST({quoted(each)} AS {kind}) AS {quoted(shown[each])}"
+        for each, kind in types.items()
+    ]
+    if source.types:
+        columns += [f"{quoted(e)} AS {quoted(f'text {shown[e]}')}" for e in types]
+    view = f"file{number}"
+    database.execute(
+        f"CREATE VIEW {view} AS SELECT row_number() OVER () AS __row, "
+        f"md5(concat_ws(chr(31), {', '.join(texts)})) AS __hash, {', '.join(columns)} "
+        f"FROM {source.sql}"
+    )
+    return Table(
+        database=database,
+        path=source.path,
+        view=view,
+        columns={shown[each]: kind for each, kind in types.items()},
+        first_line=source.first_line,
+        is_text=bool(source.types),
+    )
+
+
+def _path(path: Path) -> str:
+    return literal(str(path.resolve()))
+
+
+def _shown(name: str) -> str:
+    found = _ATOMIC.match(name)
+    return found[1] if found else name
+
+
+def _compression(path: Path) -> str:
+    is_gzip = _starts_with(path, b"\x1f\x8b")
+    return ", compression = 'gzip'" if is_gzip else ""
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
