@@ -57,8 +57,7 @@ def import_files(job: ImportJob, progress: Progress = lambda _: None) -> ImportR
     """
     report = ImportReport()
     mapping = job.mapping
-    catalogue = mapping.items.files if mapping.items else []
-    paths = files_in(job.files, [*mapping.files, *catalogue] if mapping.files else ())
+    paths = files_in(job.files, _patterns(mapping))
     with opened(paths) as database:
         tables = [
             open_table(database, path, mapping.csv, number=n, skip_bad=job.skip_bad)
@@ -206,6 +205,15 @@ def _rejected_lines(database: Any, tables: Sequence[Table], report: ImportReport
 def _place(table: Table, row: int) -> str:
     number = row - 1 + table.first_line
     return f"{table.path.name} line {number}"
+
+
+def _patterns(mapping: Mapping) -> Sequence[str]:
+    """Return the patterns of all files that are read of a folder; none: every file."""
+    rules = mapping.rules()
+    if not rules or not all(rule.files for rule in rules):
+        return ()
+    catalogue = mapping.items.files if mapping.items else []
+    return [*(each for rule in rules for each in rule.files), *catalogue]
 
 
 def _matches(path: Path, patterns: Sequence[str]) -> bool:

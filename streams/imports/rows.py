@@ -24,6 +24,7 @@ _MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _PLAUSIBLE_MS = (631_152_000_000, 4_102_444_800_000)  # 1990 to 2100
 _EPOCH = dt.datetime(1970, 1, 1)
 _ZONE_AT_END = re.compile(r" ?(UTC|GMT|Z)$")
+_OFFSET_AT_END = re.compile(r" ([+-]\d\d:?\d\d)( UTC)?$")  # as Go writes times, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,8 @@ class Clock:
             if form:
                 at = dt.datetime.strptime(text, form)
             else:
-                at = dt.datetime.fromisoformat(_ZONE_AT_END.sub("+00:00", text.strip()))
+                offset = _OFFSET_AT_END.sub(r"\1", text.strip())
+                at = dt.datetime.fromisoformat(_ZONE_AT_END.sub("+00:00", offset))
         except ValueError:
             wanted = f"as time_format {form!r}" if form else "an ISO time: set time_format"
             raise ValueError(f"the time {text[:40]!r} is not {wanted}") from None
