@@ -11,14 +11,9 @@ from typing import Any
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.imports.mapping import CsvForm
-from srp4ctr.streams.imports.tables import (
-    Column,
-    Table,
-    files_in,
-    open_table,
-    opened,
-    quoted,
-)
+from srp4ctr.streams.imports.readers import open_table
+from srp4ctr.streams.imports.sql_text import quoted
+from srp4ctr.streams.imports.tables import Column, Table, files_in, opened
 
 _SAMPLE = 1_000
 _NAMES = {

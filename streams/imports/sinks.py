@@ -109,7 +109,11 @@ def _by_time(path: Path, folder: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the events in ``path`` in the order of time; those of an instant by content."""
     import duckdb
 
-    config = {"memory_limit": "512MB", "temp_directory": str(folder / "spilled")}
+    config = {
+        "memory_limit": "256MB",
+        "temp_directory": str(folder / "spilled"),
+        "enable_external_file_cache": False,
+    }
     with duckdb.connect(config=config) as database:
         query = f"SELECT at_ms, payload FROM '{path}' ORDER BY ALL"
         for batch in database.sql(query).to_arrow_reader(_BATCH_ROWS):

@@ -21,7 +21,7 @@ from srp4ctr.streams.imports.mapping import Expression, nearest
 from srp4ctr.streams.imports.sql_text import explained, literal, quoted, sentence
 
 BATCH_ROWS = 10_000
-_MEMORY_LIMIT = "512MB"  # DuckDB spills what is more to a temporary folder
+_MEMORY_LIMIT = "256MB"  # DuckDB spills what is more to a temporary folder
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 _KNOWN = (".csv", ".tsv", ".txt", ".inter", ".item", *JSON_SUFFIXES, *PARQUET_SUFFIXES)
@@ -169,6 +169,7 @@ def opened(paths: Sequence[Path]) -> Iterator[Any]:
                 "autoload_known_extensions": False,
                 "memory_limit": _MEMORY_LIMIT,
                 "temp_directory": folder,
+                "enable_external_file_cache": False,
             }
         )
         try:

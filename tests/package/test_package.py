@@ -115,6 +115,7 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
     read = {
         "srp4ctr/py.typed",
         "srp4ctr/streams/events/schemas/events.schema.json",
+        "srp4ctr/streams/imports/formats/clicks.toml",
         "srp4ctr/triton_repo/click_ranker/1/model.py",
         "srp4ctr/monitoring/web/static/main.js",
         "srp4ctr/monitoring/grafana/dashboards/overview.json",

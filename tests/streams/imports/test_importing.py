@@ -89,7 +89,7 @@ def test_events_are_ordered_by_time_if_the_mapping_says_so(tmp_path: Path) -> No
     out = tmp_path / "events.jsonl"
     lines = HEADER + "".join(reversed(ROWS.splitlines(keepends=True)))
     imported(written(tmp_path, lines), ratings(), out)
-    assert [e.occurred_at for e in events_in(out)][0] == 1_600_000_019_000
+    assert events_in(out)[0].occurred_at == 1_600_000_019_000
     imported(written(tmp_path, lines), ratings(sort=True), out)
     times = [each.occurred_at for each in events_in(out)]
     assert times == sorted(times)
