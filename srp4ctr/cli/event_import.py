@@ -21,7 +21,8 @@ from srp4ctr.streams.imports import mapping as mappings
 from srp4ctr.streams.imports.mapping import Mapping
 
 if TYPE_CHECKING:  # not every role has DuckDB
-    from srp4ctr.streams.imports.importing import ImportJob, ImportReport
+    from srp4ctr.streams.imports.importing import ImportJob
+    from srp4ctr.streams.imports.report import ImportReport
 
 
 def import_events(  # noqa: PLR0913  # a command's options, by name
@@ -118,7 +119,8 @@ def _chosen(path: Path | None, name: str | None, is_set: bool) -> Mapping:
 
 def _imported(job: "ImportJob") -> "ImportReport":
     """Import ``job`` under a line of progress, print what came of it, refuse bad rows."""
-    from srp4ctr.streams.imports.importing import import_files, refuse_bad
+    from srp4ctr.streams.imports.importing import import_files
+    from srp4ctr.streams.imports.report import refuse_bad
 
     columns = (SpinnerColumn(), TextColumn("import {task.completed:,} rows"))
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
