@@ -21,7 +21,7 @@ _NAMES = {
     "item": r"(item|product|article|video|movie|content|news|ad|asset|sku|track|song|book)"
     r"_?(id)?|iid|i",
     "time": r"(event_?|click_?|impression_?)?(time|ts|timestamp)(_?stamp)?(_?(ms|s|us))?"
-    r"|date(time)?|created_?at|occurred_?at|clicked_?at|t",
+    r"|date(time)?|created_?at|occurred_?at|clicked_?at|at|t",
     "request": r"(request|impression|ranking|slate|list|page_?view|query|search)_?id",
     "position": r"position|pos|rank|slot|place",
     "action": r"action|behaviou?r|event(_?type|_?name)?|type|feedback_?type",
@@ -52,10 +52,15 @@ class _Draft:
         if not matching:
             return None
         alternatives = sorted(matching, key=lambda name: _preference(key, name))
-        self.chosen[key] = name = alternatives[0]
         others = ", ".join(alternatives[1:])
-        why = f"by its name; values such as {_samples(self.values[name])}"
-        self.add(f"{key} = {_toml(name)}", why + (f"; or {others}?" if others else ""))
+        reason = "by its name" + (f" (or {others}?)" if others else "")
+        return self.take(key, alternatives[0], reason)
+
+    def take(self, key: str, name: str, reason: str) -> str:
+        """Add the line that makes column ``name`` the ``key``."""
+        self.chosen[key] = name
+        why = f"{reason}; values such as {_samples(self.values[name])}"
+        self.add(f"{key} = {_toml(name)}", why)
         return name
 
     def add(self, line: str, why: str = "") -> None:
@@ -87,7 +92,7 @@ def guess_mapping(files: Sequence[str]) -> str:
 
 
 def _guess_time(draft: _Draft) -> None:
-    name = draft.choose("time")
+    name = draft.choose("time") or _time_by_value(draft)
     if name is None:
         draft.add('# time = "?"  # no column has a name of a time: fill it in')
         return
@@ -103,24 +108,34 @@ def _guess_time(draft: _Draft) -> None:
         draft.add('time_zone = "UTC"', "texts without a zone: is it UTC? Europe/Berlin …")
 
 
+def _time_by_value(draft: _Draft) -> str | None:
+    for name, type_ in draft.table.columns.items():
+        kind = Column(sql="", type=type_).time_kind
+        if name in draft.chosen.values() or kind == "text":
+            continue
+        values = draft.values[name]
+        if kind != "number" or sum(_are_times(values, unit) for unit in _UNITS) == 1:
+            return draft.take("time", name, "by its values, which are times of our days")
+    return None
+
+
 def _guess_events(draft: _Draft) -> None:
     request, position = draft.choose("request"), draft.choose("position")
     action, value = draft.choose("action"), draft.choose("value")
-    clicked = next(
-        (
-            name
-            for name, values in draft.values.items()
-            if re.fullmatch(_CLICKED, _snake(name)) and {int(v) for v in values} <= {0, 1}
-        ),
-        None,
+    flags = (
+        name
+        for name, values in draft.values.items()
+        if re.fullmatch(_CLICKED, _snake(name)) and {str(v) for v in values} <= {"0", "1"}
     )
+    clicked = next(flags, None)
     if request and clicked:
         if not position:
             draft.add('position = "0"', "no column has the place in the list")
         draft.add(
             'impression = "true"', f"each row was shown: {clicked} says what followed"
         )
-        draft.add(f'click = "{quoted(clicked)} = 1"'.replace('""', '"'), "0 and 1 only")
+        name = clicked if re.fullmatch(r"\w+", clicked) else quoted(clicked)
+        draft.add(f"click = {_toml(f'{name} = 1')}", "0 and 1 only")
     elif action:
         _guess_actions(draft, action)
     elif value and re.fullmatch("rating|stars", _snake(value)):

@@ -36,7 +36,14 @@ def test_a_request_and_a_flag_are_impressions_and_clicks(tmp_path: Path) -> None
     rows = "user_id,video_id,time_ms,request_id,is_click\n1,2,1600000000123,r,0\n"
     _, mapping = guessed(written(tmp_path, rows + "1,3,1600000000123,r,1\n"))
     assert (mapping.request, mapping.position) == ("request_id", "0")
-    assert (mapping.impression, mapping.click) == ("true", '"is_click" = 1')
+    assert (mapping.impression, mapping.click) == ("true", "is_click = 1")
+
+
+def test_a_time_without_a_time_s_name_is_known_by_its_values(tmp_path: Path) -> None:
+    rows = "user,item,n,stamp_x\n1,2,3,1600000000\n1,3,4,1600000001\n"
+    text, mapping = guessed(written(tmp_path, rows))
+    assert (mapping.time, mapping.time_unit) == ("stamp_x", "s")
+    assert "by its values" in text
 
 
 def test_what_is_not_clear_is_left_open(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,7 +258,7 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
     assert imported(source, ratings(), skip_bad=True).counts.total() == 1
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a column": ({"user": "usr_id"}, "no column 'usr_id'; did you mean user_id?"),
     "a column in SQL": (
         {"behavior": "ratng > 1"},

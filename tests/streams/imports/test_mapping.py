@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,7 +7,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.streams.imports.mapping import Mapping, as_mapping, changed, read_mapping
 from tests.streams.imports.written import RATINGS, ratings
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a key": ({"behaviour": "true"}, "'behaviour'; did you mean behavior?"),
     "a key of a table": ({"items": {"itm": "x"}}, "'itm'; did you mean item?"),
     "a unit": ({"time_unit": "sec"}, "Invalid enum value 'sec'"),
