@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -25,47 +26,52 @@ if TYPE_CHECKING:  # not every role has DuckDB
     from srp4ctr.streams.imports.report import ImportReport
 
 
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="CSV (.gz too), JSON lines, Parquet; folders or quoted patterns. "
+        "Default: none, with --formats."
+    ),
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(help="Which column is what. Default: import.toml, if it is there."),
+]
+FormatName = Annotated[
+    str | None, typer.Option("--format", help="A ready mapping. Default: none.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of the mapping: user=uid. Default: as it is.",
+    ),
+]
+OutFile = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write .jsonl or .parquet. Default: publish to Kafka."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and count; publish nothing.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad rows out, import the others.")
+]
+Guess = Annotated[
+    bool, typer.Option("--guess", help="Write a mapping for FILES to read and change.")
+]
+Formats = Annotated[bool, typer.Option("--formats", help="List the ready mappings.")]
+
+
 def import_events(  # noqa: PLR0913  # a command's options, by name
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="CSV (.gz too), JSON lines, Parquet; folders or quoted patterns. "
-            "Default: none, with --formats."
-        ),
-    ] = None,
-    mapping: Annotated[
-        Path | None,
-        typer.Option(help="Which column is what. Default: import.toml, if it is there."),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", help="A ready mapping. Default: none."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A key of the mapping: user=uid. Default: as it is.",
-        ),
-    ] = None,
-    out_file: Annotated[
-        Path | None,
-        typer.Option("--out", help="Write .jsonl or .parquet. Default: publish to Kafka."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read and count; publish nothing.")
-    ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad rows out, import the others.")
-    ] = False,
-    guess: Annotated[
-        bool,
-        typer.Option("--guess", help="Write a mapping for FILES to read and change."),
-    ] = False,
-    formats: Annotated[
-        bool, typer.Option("--formats", help="List the ready mappings.")
-    ] = False,
+    files: Files = None,
+    mapping: MappingFile = None,
+    format_: FormatName = None,
+    set_: Settings = None,
+    out_file: OutFile = None,
+    dry_run: DryRun = False,
+    skip_bad: SkipBad = False,
+    guess: Guess = False,
+    formats: Formats = False,
 ) -> None:
     """Import files in your own columns as events.
 
@@ -80,23 +86,20 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
         return
     if not files:
         raise MistakeError("name the FILES to import (--help has an example)")
-    target = mapping or Path(mappings.DEFAULT_MAPPING)
     if guess:
-        _write_guess(files, target)
+        _write_guess(files, mapping or Path(mappings.DEFAULT_MAPPING))
         return
     from srp4ctr.streams.imports.importing import ImportJob
 
     chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
-    job = ImportJob(files=files, mapping=chosen, out=out_file, skip_bad=skip_bad)
+    job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad)
     if dry_run:
-        job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad)
-        report = _imported(job)
-        out.print(f"{report.counts.total():,} events to import (--dry-run)")
+        out.print(f"{_imported(job).counts.total():,} events to import (--dry-run)")
     elif out_file:
-        report = _imported(job)
-        out.print(f"wrote {report.counts.total():,} events to {out_file}", soft_wrap=True)
+        done = _imported(replace(job, out=out_file)).counts.total()
+        out.print(f"wrote {done:,} events to {out_file}", soft_wrap=True)
     else:
-        _publish(files, chosen, skip_bad)
+        _publish(job)
 
 
 def _chosen(path: Path | None, name: str | None, is_set: bool) -> Mapping:
@@ -136,17 +139,13 @@ def _imported(job: "ImportJob") -> "ImportReport":
     return report
 
 
-def _publish(files: Sequence[str], mapping: Mapping, skip_bad: bool) -> None:
+def _publish(job: "ImportJob") -> None:
     """Publish once all rows have been read: a bad one is found before the first is sent."""
-    from srp4ctr.streams.imports.importing import ImportJob
-
     settings = load()
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     with TemporaryDirectory(prefix="srp4ctr-import-") as folder:
         path = Path(folder) / "events.jsonl"
-        report = _imported(
-            ImportJob(files=files, mapping=mapping, out=path, skip_bad=skip_bad)
-        )
+        report = _imported(replace(job, out=path))
         lines = file_import.read_lines(path)
         total = report.counts.total()
         shown = track(lines, "publish", total, console=err, transient=True)
