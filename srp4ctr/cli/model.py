@@ -185,11 +185,10 @@ def rank(
     """
     from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.ops.feature_store import rank, titles
-    from srp4ctr.streams.events.schema import item_key
 
     settings = load()
     ranking = rank(settings, user, items)
-    names = titles(settings.features, [item_key(item) for item in items])
+    names = titles(settings.features, (), items)
     out.print(ranking_table(ranking, names))
 
 

@@ -14,7 +14,7 @@ from srp4ctr.cli.tables.users import sequence_table
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo.popularity_baseline import POPULARITY, PairedCtr, paired_ctr
 from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
-from srp4ctr.demo.steps import DemoInput, monitor_url, page_url, scrape
+from srp4ctr.demo.steps import DemoInput, monitor_url, page_url, scrape, worker_url
 from srp4ctr.demo.tables import (
     DemoFigures,
     LiveDetails,
@@ -34,11 +34,6 @@ from srp4ctr.triton_repo.deployment.live_repository import read_serving
 NUM_CANDIDATES = 100
 _SHOWN = 8
 _AT_TOP = "srp4ctr_online_click_rate_at_top"
-
-
-def worker_url(settings: Settings) -> str:
-    """Return where the stream worker shows its metrics."""
-    return f"http://{settings.streams.metrics_host}:{settings.streams.metrics_port}/metrics"
 
 
 def figures(
@@ -92,6 +87,7 @@ def _details(live: "_Live", replayed: ReplayResult, paired: PairedCtr) -> LiveDe
         matured_impressions=int(live.value("srp4ctr_matured_impressions") or 0),
         probes=len(replayed.freshness_s),
         unchanged_probes=replayed.unchanged_probes,
+        late_probes=replayed.late_probes,
         control_click_rate=live.value(_AT_TOP, POPULARITY),
         control_interval=live.interval(_AT_TOP, POPULARITY),
         paired=paired,
@@ -126,7 +122,8 @@ def show_a_user(
         ids = sorted({item for slate in slates for item in slate.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]
-    names = titles(settings.features, [*seen, *(item_key(i) for i in ids)])
+    used = {each for each in given.item_ids() if item_key(each) in seen}
+    names = titles(settings.features, seen, used | {*ids})
     console.print(sequence_table(f"user {user}", row, names, last=_SHOWN))
     with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)

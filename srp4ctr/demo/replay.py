@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +34,9 @@ _PROBE_LEAD_S = 0.05  # its first request comes just before the click
 _PROBE_TIMEOUT_S = 20.0
 _PROBE_CALLERS = 4
 _RANK_CALLERS = 2  # as many as the machine has cores: the latency is the service's
+_MAX_BEHIND = 500  # records that the stream may lag by, about ten slates
+_LOOK_S = 0.25
+_T = TypeVar("_T")
 
 
 class SlateRanking(Protocol):
@@ -77,21 +80,34 @@ class ReplayResult:
     freshness_s: list[float] = field(default_factory=list)
     """Click published → a changed score for the same request, one per probe."""
     unchanged_probes: int = 0
+    late_probes: int = 0
+    """Clicks that were to be timed, but had no free caller when they were due."""
+    held_visits: int = 0
+    """Visits that waited for the stream to catch up."""
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class Replay:
-    """Replays every live visit once, users concurrently, within about ``seconds``."""
+    """Replays every live visit once, users concurrently.
+
+    It takes about ``seconds``, or as long as the machine needs: none starts while the
+    stream is ``behind`` by many records.
+    """
 
     rank: Rank
     publish: Callable[[UserEvent], None]
     seconds: float
+    behind: Callable[[], float] = lambda: 0.0
     probe_every: int = 15
     on_progress: Callable[[int, int], None] = lambda done, total: None
     result: ReplayResult = field(default_factory=ReplayResult)
     _shown: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _probes: list["asyncio.Task[None]"] = field(default_factory=list)
+    _num_probing: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
+    _free_callers: asyncio.Semaphore = field(init=False)
+    _keeps_up: asyncio.Event = field(init=False)
     _callers: ThreadPoolExecutor = field(init=False)
     _probers: ThreadPoolExecutor = field(init=False)
 
@@ -110,6 +126,9 @@ class Replay:
     async def _replay(self, timelines: Sequence[Timeline]) -> None:
         rng, begin, done = random.Random(0), time.monotonic(), itertools.count(1)
         total = sum(len(each.live) for each in timelines)
+        self._free_callers = asyncio.Semaphore(_RANK_CALLERS)
+        self._keeps_up = asyncio.Event()
+        await self._look_at_stream()
 
         async def replay_user(visits: Sequence[Visit]) -> None:
             free_s = max(0.0, self.seconds - len(visits) * VISIT_MS / 1000)
@@ -119,21 +138,43 @@ class Replay:
                 start = await self._replay_visit(visit) + VISIT_MS / 1000
                 self.on_progress(next(done), total)
 
-        await asyncio.gather(*(replay_user(each.live) for each in timelines if each.live))
+        users = (replay_user(each.live) for each in timelines if each.live)
+        watch, visits = asyncio.create_task(self._watch_stream()), asyncio.gather(*users)
+        ended, _ = await asyncio.wait({watch, visits}, return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            each.result()  # raises the error that ended it
+        self.result.seconds = time.monotonic() - begin
+        watch.cancel()
         await asyncio.gather(*self._probes)
+
+    async def _watch_stream(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self._look_at_stream()
+
+    async def _look_at_stream(self) -> None:
+        """Let visits start if the stream is at most ``_MAX_BEHIND`` records behind."""
+        if await asyncio.to_thread(self.behind) <= _MAX_BEHIND:
+            self._keeps_up.set()
+        else:
+            self._keeps_up.clear()
 
     async def _replay_visit(self, visit: Visit) -> float:
         """Show a slate, then publish its events; return when its request began."""
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._callers, self._rank_and_show, visit)
-        started, ranking = await call
+        async with self._free_callers:
+            self.result.held_visits += not self._keeps_up.is_set()
+            await self._keeps_up.wait()
+            call = loop.run_in_executor(self._callers, self._rank_and_show, visit)
+            started, ranking = await call
         if ranking is None:
             return started
+        events = _events_after(visit, started)
         # A ranking without features does not change with a click.
         is_probed = next(self._shown) % self.probe_every == 0
         if visit.clicks and is_probed and ranking.feature_version:
-            self._probes.append(asyncio.create_task(self._probe(visit, started)))
-        for due, event in _events_after(visit, started):
+            await self._publish_timed(visit, *next(events))
+        for due, event in events:
             await _sleep_until(due)
             self.publish(event)
         return started
@@ -161,30 +202,69 @@ class Replay:
             self.publish(impression)
         return started, ranking
 
-    async def _probe(self, visit: Visit, started: float) -> None:
-        """Repeat the request until the click has changed sequence and scores; time it.
+    async def _publish_timed(self, visit: Visit, due: float, click: UserEvent) -> None:
+        """Read the user's scores, publish the click, and time until they have changed.
 
-        A probe that sees no change, or gets no ranking, counts as the whole timeout.
+        The scores are read first, however long that takes: else they might be those after
+        the click. Without a free caller the click is published untimed.
         """
-        loop, click_due = asyncio.get_running_loop(), started + FIRST_CLICK_MS / 1000
-        await _sleep_until(click_due - _PROBE_LEAD_S)
-        waited_s = None
-        try:
-            waited_s = await loop.run_in_executor(
-                self._probers, self._wait_for_change, visit, click_due
-            )
-        except Exception as error:
-            self.result.failures.append(f"probe: {error}")
-        self.result.unchanged_probes += waited_s is None
-        self.result.freshness_s.append(_PROBE_TIMEOUT_S if waited_s is None else waited_s)
+        await _sleep_until(due - _PROBE_LEAD_S)
+        probe = None
+        if self._num_probing < _PROBE_CALLERS:
+            probe = await self._begin_probe(visit)
+        else:
+            self.result.late_probes += 1
+        await _sleep_until(due)
+        published_at = time.monotonic()
+        self.publish(click)
+        if probe is not None:
+            task = asyncio.create_task(self._end_probe(probe, published_at))
+            self._probes.append(task)
 
-    def _wait_for_change(self, visit: Visit, click_due: float) -> float | None:
+    async def _begin_probe(self, visit: Visit) -> "_Probe | None":
+        """Return the ranking before the click, and how to repeat it; None if it failed."""
         user, items = visit.impressions[0].user_id, [i.item_id for i in visit.impressions]
 
         def rank() -> SlateRanking:
             return self.rank(user, items, time.time_ns() // 1_000_000, "")
 
-        return wait_for_change(rank, rank(), click_due, self._ended, _PROBE_TIMEOUT_S)
+        self._num_probing += 1
+        before = await self._call_probe(rank)
+        if before is None:
+            self._count_probe(None)
+            return None
+        return _Probe(before=before, rank=rank)
+
+    async def _end_probe(self, probe: "_Probe", published_at: float) -> None:
+        """Repeat the request until the click has changed sequence and scores; time it."""
+
+        def wait() -> float | None:
+            return wait_for_change(
+                probe.rank, probe.before, published_at, self._ended, _PROBE_TIMEOUT_S
+            )
+
+        self._count_probe(await self._call_probe(wait))
+
+    async def _call_probe(self, call: Callable[[], _T | None]) -> _T | None:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._probers, call)
+        except Exception as error:
+            self.result.failures.append(f"probe: {error}")
+            return None
+
+    def _count_probe(self, waited_s: float | None) -> None:
+        """One that saw no change, or got no ranking, counts as the whole timeout."""
+        self._num_probing -= 1
+        self.result.unchanged_probes += waited_s is None
+        self.result.freshness_s.append(_PROBE_TIMEOUT_S if waited_s is None else waited_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    """The ranking before a click, and the request that is repeated after it."""
+
+    before: SlateRanking
+    rank: Callable[[], SlateRanking]
 
 
 async def _sleep_until(due: float) -> None:

@@ -129,7 +129,9 @@ def _loop(
         broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
         control = ControlGroup(history)
-        replayed, published = _replay(settings, given, control, bar)
+        replayed, published = _replay(settings, given, control, worker, bar)
+    if replayed.held_visits:
+        steps.console.print(f"  {demo_steps.pace(replayed)}", highlight=False)
     published += len(history) + len(given.broken)
     with steps.step("Wait until the last labels have matured", _see_worker(folder)) as bar:
         shown = sum(len(slate.item_ids) for slate in replayed.slates)
@@ -166,7 +168,11 @@ def _refresh(settings: Settings, bar: Bar) -> None:
 
 
 def _replay(
-    settings: Settings, given: DemoInput, control: ControlGroup, bar: Bar
+    settings: Settings,
+    given: DemoInput,
+    control: ControlGroup,
+    worker: processes.Running,
+    bar: Bar,
 ) -> tuple[ReplayResult, int]:
     with (
         EventPublisher(settings.kafka) as publisher,
@@ -190,6 +196,7 @@ def _replay(
             rank=rank,
             publish=publisher.publish,
             seconds=REPLAY_SECONDS,
+            behind=lambda: demo_steps.stream_lag(settings, worker),
             on_progress=bar.set,
         )
         result = replay.run(given.timelines)

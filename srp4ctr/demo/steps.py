@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, product
+from math import inf
 from pathlib import Path
 
 from srp4ctr import processes
 from srp4ctr.cli.tables.console import Bar
 from srp4ctr.demo import movielens
+from srp4ctr.demo.replay import ReplayResult
 from srp4ctr.demo.sessions import Timeline, history_events, timelines
 from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.prometheus import read_metrics
@@ -39,6 +41,14 @@ class DemoInput:
     timelines: tuple[Timeline, ...]
     broken: tuple[bytes, ...]
     """Payloads that are no valid events: published unchanged; the stream rejects them."""
+
+    def item_ids(self) -> set[str]:
+        """Return the ids of all items that users were shown or used."""
+        found = {event.item_id for line in self.timelines for event in line.before}
+        for visit in chain.from_iterable(line.visits for line in self.timelines):
+            events = (*visit.impressions, *visit.clicks, *visit.behaviors)
+            found.update(event.item_id for event in events)
+        return found
 
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
@@ -130,6 +140,32 @@ def wait_until_matured(settings: Settings, shown: int) -> None:
 def monitor_url(settings: Settings) -> str:
     """Return where the monitor shows its metrics."""
     return f"http://{settings.monitoring.host}:{settings.monitoring.port}/metrics"
+
+
+def worker_url(settings: Settings) -> str:
+    """Return where the stream worker shows its metrics."""
+    return f"http://{settings.streams.metrics_host}:{settings.streams.metrics_port}/metrics"
+
+
+def stream_lag(settings: Settings, worker: processes.Running) -> float:
+    """Return how many records ``worker`` is behind; infinity where it does not say.
+
+    Raises ``ProcessError`` if it has ended.
+    """
+    processes.check_alive(worker)
+    try:
+        return scrape(worker_url(settings)).get("srp4ctr_stream_lag_records", 0.0)
+    except OutageError:
+        return inf
+
+
+def pace(replayed: ReplayResult) -> str:
+    """Return a sentence on visits that waited for the stream."""
+    rate = len(replayed.slates) / replayed.seconds
+    return (
+        f"{replayed.held_visits:,} visits waited for the stream to catch up:"
+        f" this machine's pace is {rate:.0f} a second"
+    )
 
 
 def page_url(settings: Settings) -> str:

@@ -74,6 +74,8 @@ class LiveDetails:
     """Clicks for which the time to a changed score was measured."""
     unchanged_probes: int
     """Probes that saw no change in 20 s; the 99th percentile has them as 20 s."""
+    late_probes: int
+    """Clicks that were to be timed, but had no free probe when they were due."""
     control_click_rate: float | None
     """At position 1, of the control group, which popularity ranks for."""
     control_interval: Interval
@@ -160,6 +162,7 @@ def _cost_table(figures: DemoFigures, live: LiveDetails) -> Table:
         ("failed", f"{figures.failed_requests} of {figures.requests:,}", ""),
         ("click → changed score, p99", f"{_or_dash(figures.freshness_p99_s)} s", ""),
         ("no change within 20 s", f"{live.unchanged_probes} of {live.probes:,}", ""),
+        ("not timed: no probe was free", f"{live.late_probes:,}", ""),
     )
 
 

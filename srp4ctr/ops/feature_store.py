@@ -16,7 +16,7 @@ from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
-from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent
+from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
@@ -172,7 +172,7 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     return UserRows(
         user_id=user_id,
         user=user,
-        titles=titles(features, sorted(keys)),
+        titles=titles(features, sorted(keys), _shown_or_used(logged, keys)),
         origins=_origins(logged),
         counted=_counted([each for _, each in logged], user.last_offset),
     )
@@ -192,14 +192,20 @@ def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
         return client.rank(user, items, deadline_s=5.0)
 
 
-def titles(features: FeatureConfig, item_keys: Sequence[int]) -> dict[int, str]:
-    """Return each item's title from its profile; its id where it has none, else its key."""
+def titles(
+    features: FeatureConfig, item_keys: Iterable[int], ids: Iterable[str] = ()
+) -> dict[int, str]:
+    """Return each item's title from its profile, or its id; its key if it has neither.
+
+    ``ids`` are of items that may have no profile.
+    """
     from srp4ctr.features.online.store import OnlineViews
 
-    found = OnlineViews(features).read_profiles(item_keys)
-    return {
-        key: title_of(found[key]) if key in found else f"key {key}" for key in item_keys
+    names = {key: f"key {key}" for key in item_keys} | {
+        item_key(each): each for each in ids
     }
+    found = OnlineViews(features).read_profiles(list(names))
+    return names | {key: title_of(profile) for key, profile in found.items()}
 
 
 def title_of(profile: ItemProfile) -> str:
@@ -208,6 +214,12 @@ def title_of(profile: ItemProfile) -> str:
         if isinstance(title := profile.attributes.get(name), str):
             return title
     return str(profile.item_id)
+
+
+def _shown_or_used(logged: Iterable[tuple[int, LoggedEvent]], keys: set[int]) -> set[str]:
+    """Return the ids of the items with ``keys`` in a user's events."""
+    ids = {e.event.item_id for _, e in logged if not isinstance(e.event, Forget)}
+    return {each for each in ids if item_key(each) in keys}
 
 
 def _origins(logged: Iterable[tuple[int, LoggedEvent]]) -> dict[SequenceElement, str]:

@@ -53,6 +53,7 @@ LIVE = LiveDetails(
     matured_impressions=123_456,
     probes=1_234,
     unchanged_probes=7,
+    late_probes=1_023,
     control_click_rate=0.502,
     control_interval=Interval(low=0.481, high=0.523),
     paired=PairedCtr(difference=0.0712, low=0.0456, high=0.0978, users=543, visits=12_333),
@@ -95,4 +96,6 @@ def test_at_80_columns_every_figure_is_whole() -> None:
     wholes = ("1,234,567", "98,765", "4,321", "0.748 (0.741 to 0.755)", "123,456")
     more = ("0.987 (0.961 to 1.013)", "(0.571 to 0.595)", "0.502", "(0.481 to 0.523)")
     costs = ("62 M", "1371 M  (22×)", "12.3, 123.4 ms", "12 of 12,345", "1.234 s")
-    assert_whole(shown, (*wholes, *more, *costs, "7 of 1,234", "0.751", "1.023", "+0.071"))
+    assert_whole(
+        shown, (*wholes, *more, *costs, "7 of 1,234", "1,023", "0.751", "1.023", "+0.071")
+    )
