@@ -56,7 +56,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "at least 0",
     ),
     (
-        ("batch_users", "batch_requests", "num_oov_rows", "accumulate"),
+        ("batch_users", "batch_requests", "num_oov_rows", "accumulate", "enough_labels"),
         lambda x: x >= 1,
         "at least 1",
     ),
@@ -114,6 +114,12 @@ class RefreshConfig:
     """This share of windows is cut to a random prefix in each epoch. Worse on
     MovieLens-100K's long histories (judged AUC .7486 at 0.5, .7581 without). Amazon
     Beauty's recipe has 0.7; its effect there was not measured separately."""
+    negatives: Literal["impressions", "sampled"] = "impressions"
+    """What a click model takes as not clicked: impressions, or, while a log has fewer than
+    ``enough_labels``, items ``sampled`` from what was popular before each click. Scores are
+    then a preference, not a calibrated probability."""
+    enough_labels: int = 10_000
+    """From this number of impressions with matured labels on, none is sampled."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     num_oov_rows: int = 16
@@ -174,3 +180,7 @@ class RefreshConfig:
             for name in names:
                 if not holds(value := getattr(self, name)):
                     raise MistakeError(f"training.{name} is {value}; it must be {range_}")
+        if self.negatives not in (choices := ("impressions", "sampled")):
+            raise MistakeError(
+                f"training.negatives is {self.negatives!r}; one of {choices}"
+            )

@@ -36,6 +36,11 @@ CONTENT_FILES = (
     CARD_FILE,
 )
 
+SAMPLED_NOTE = (
+    "negatives are sampled: a score is a preference, not a calibrated probability, until"
+    " real impressions arrive"
+)
+
 _VERSION = re.compile(r"v([1-9][0-9]*)")
 # A file that would fill a server's memory or disk is refused. Card, manifest and notes are
 # kilobytes; a vocabulary has 20 bytes an item, weights some hundred.
@@ -75,6 +80,8 @@ class BundleManifest:
     """The bundle whose weights training started from; "": none."""
     recipe: str = ""
     """A digest of settings and examples: the same digest makes the same bundle."""
+    negatives: str = "impressions"
+    """What was not clicked: ``impressions``, or ``sampled``: see ``SAMPLED_NOTE``."""
     gates: tuple[Gate, ...] = ()
     """Training's; promotion's are in the refresh report."""
 

@@ -45,6 +45,8 @@ class EventLog:
     events: Table
     """Impressions, clicks and behaviours: the log's columns, and item_key, action_code (0:
     none) and visible_at, the time after which a request can see the event."""
+    shown: Table
+    """The impressions of which examples are made: those of ``events``, or sampled ones."""
     labels: Table
     """user_id, request_id, item_key, clicked: the strongest label of each impression, its
     greatest revision. A click after the window corrects what the window said."""
@@ -175,9 +177,11 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
     )
     events = events.inner_join(keys, "item_id").left_join(codes, "action")
     labels = labels.inner_join(keys, "item_id").group_by(*IDENTITY)
+    events = events.mutate(action_code=events.action_code.fill_null(0))
     return EventLog(
         database=database,
-        events=events.mutate(action_code=events.action_code.fill_null(0)),
+        events=events,
+        shown=events,
         labels=labels.aggregate(clicked=lambda each: each.clicked.argmax(each.revision)),
         items=items.inner_join(keys, "item_id"),
         erasures=erasures,

@@ -27,7 +27,7 @@ def _first(events: Table, **columns: Any) -> Table:
 
 def shown_impressions(log: EventLog) -> Table:
     """Return the impressions of the requests that have a matured label."""
-    shown = log.events.filter(_.type == "impression", IS_PERSON)
+    shown = log.shown.filter(_.type == "impression", IS_PERSON)
     shown = shown.semi_join(log.labels, ("user_id", "request_id"))
     columns = ("occurred_at", "position", "context")
     return log.remembered(_first(shown, **{name: _[name] for name in columns}))

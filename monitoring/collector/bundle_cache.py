@@ -31,6 +31,8 @@ class BundleFacts:
     window_end_ms: int
     metrics: Mapping[str, float]
     cost: CostCard
+    is_sampled: bool
+    """Trained with sampled negatives: its scores are a preference."""
     reference: Reference | None
     """Of the drift metrics; None in bundles that are older than references."""
 
@@ -42,6 +44,7 @@ UNKNOWN = BundleFacts(
     window_end_ms=0,
     metrics={},
     cost=CostCard(),
+    is_sampled=False,
     reference=None,
 )
 
@@ -93,5 +96,6 @@ def _read(version: str, folder: Path) -> BundleFacts:
         window_end_ms=card.window_end_ms,
         metrics={n: card.metrics[n] for n in METRICS if n in card.metrics},
         cost=CostCard.of(card.cost),
+        is_sampled=card.negatives == "sampled",
         reference=read_reference(folder),
     )

@@ -163,12 +163,13 @@ def _serving_figures(view: View) -> Iterator[Figure]:
         if each.version == serving and each.window_end_ms:
             age_s = (view.now_ms - each.window_end_ms) / 1000
             yield Figure("srp4ctr_serving_model_age_seconds", age_s)
-        times = {
+        facts = {
             "srp4ctr_bundle_created_seconds": each.created_at_ms / 1000,
             "srp4ctr_bundle_window_start_seconds": each.window_start_ms / 1000,
             "srp4ctr_bundle_window_end_seconds": each.window_end_ms / 1000,
+            "srp4ctr_bundle_sampled_negatives": float(each.is_sampled),
         }
-        yield from _all(times, version)
+        yield from _all(facts, version)
         for name, value in each.metrics.items():
             yield Figure("srp4ctr_bundle_metric", value, (*version, name))
 

@@ -99,6 +99,7 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_bundle_created_seconds", "Unix time of its creation.", _V),
     ("srp4ctr_bundle_window_start_seconds", "Unix time of its oldest data.", _V),
     ("srp4ctr_bundle_window_end_seconds", "Unix time of its newest data.", _V),
+    ("srp4ctr_bundle_sampled_negatives", "1: its scores are preferences.", _V),
     ("srp4ctr_source_up", "1 while the source answers the monitor.", ("source",)),
 )
 

@@ -84,6 +84,11 @@ _VERSIONS = line(
         "Quality, cost and latency of each version, in a row.",
         {"model_version": "Version"},
         column("Serves", _of("srp4ctr_serving_model"), mappings=_SERVES),
+        column(
+            "Scores",
+            _of("srp4ctr_bundle_sampled_negatives"),
+            mappings=thresholds.SCORES,
+        ),
         column("Verdict", _of("srp4ctr_verdict"), mappings=thresholds.words(_VERDICTS)),
         column("Impressions", _of("srp4ctr_matured_impressions"), "short"),
         column("Coverage", _of("srp4ctr_label_coverage"), **_SHARE),
@@ -144,7 +149,8 @@ _CALIBRATION = line(
     ),
     lines(
         "Calibration",
-        "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high.",
+        "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high; "
+        "trained with sampled negatives, scores are preferences, not probabilities.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio"),
         limits=thresholds.CALIBRATION,

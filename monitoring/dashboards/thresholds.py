@@ -26,6 +26,14 @@ def words(of: Mapping[int, tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"type": "value", "options": results}]
 
 
+SCORES = words(
+    {
+        0: ("probabilities", "green"),
+        1: ("preferences: sampled negatives, until impressions arrive", "orange"),
+    }
+)
+
+
 def _steps(lowest: str, *steps: tuple[float, str]) -> Thresholds:
     found = [{"value": value, "color": colour} for value, colour in steps]
     return {"mode": "absolute", "steps": [{"value": None, "color": lowest}, *found]}

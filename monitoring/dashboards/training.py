@@ -74,6 +74,11 @@ _BUNDLES = line(
             _OF.format("srp4ctr_serving_model"),
             mappings=thresholds.words({1: ("serves", "green")}),
         ),
+        column(
+            "Scores",
+            _OF.format("srp4ctr_bundle_sampled_negatives"),
+            mappings=thresholds.SCORES,
+        ),
         column("Created", f"{_CREATED} * 1000", "dateTimeAsIso"),
         column("Data from", f"{_START} * 1000", "dateTimeAsIso"),
         column("Data until", f"{_END} * 1000", "dateTimeAsIso"),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -139,8 +139,9 @@ class Replay:
                 self.on_progress(next(done), total)
 
         users = (replay_user(each.live) for each in timelines if each.live)
-        watch, visits = asyncio.create_task(self._watch_stream()), asyncio.gather(*users)
-        ended, _ = await asyncio.wait({watch, visits}, return_when=asyncio.FIRST_COMPLETED)
+        watch = asyncio.create_task(self._watch_stream())
+        both: set[asyncio.Future[Any]] = {watch, asyncio.gather(*users)}
+        ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for each in ended:
             each.result()  # raises the error that ended it
         self.result.seconds = time.monotonic() - begin

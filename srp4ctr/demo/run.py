@@ -117,13 +117,15 @@ def _loop(
     if options.events is None:
         steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
         steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
+    if given.is_sampled:
+        steps.console.print(f"  {demo_steps.SAMPLED}", highlight=False)
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions = demo_steps.impressions(history)
     with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
-        _refresh(settings, bar)
+        _refresh(settings, given.is_sampled, bar)
     if options.broker == "noida":  # all consumers have read the records, the log has them
         bootstrap = f"127.0.0.1:{addresses.kafka_port}"
         broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
@@ -150,7 +152,7 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
     return demo_steps.start_command("stream", folder, "stream", "run")
 
 
-def _refresh(settings: Settings, bar: Bar) -> None:
+def _refresh(settings: Settings, is_sampled: bool, bar: Bar) -> None:
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh  # torch: 3 s
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
@@ -158,7 +160,10 @@ def _refresh(settings: Settings, bar: Bar) -> None:
         bar.note(f"{step}  {note}")
 
     options = RefreshOptions(promote=promoter(settings), progress=show_progress)
-    parts = (settings.training, settings.features, settings.streams)
+    training = settings.training
+    if is_sampled:
+        training = replace(training, negatives="sampled")
+    parts = (training, settings.features, settings.streams)
     report = refresh_and_record(
         lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
     )

@@ -8,8 +8,8 @@ labels mature while the demo runs.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -21,6 +21,7 @@ from srp4ctr.streams.events.schema import (
     Impression,
     ItemUpdate,
     UserEvent,
+    item_key,
 )
 
 FIRST_CLICK_MS = 1_000  # after the slate was shown
@@ -28,6 +29,7 @@ CLICKS_SPAN_MS = 900
 FIRST_BEHAVIOR_MS = 2_000
 BEHAVIORS_SPAN_MS = 400
 VISIT_MS = 3_000  # the next slate comes no sooner
+MAX_LIVE_VISITS = 3_000  # a slow machine ranks 20 a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +57,36 @@ class Timeline:
         return self.visits[self.num_history :]
 
 
-def timelines(events: Iterable[Event], live_share: float) -> list[Timeline]:
+def timelines(
+    events: Iterable[Event], live_share: float, max_live: int = MAX_LIVE_VISITS
+) -> list[Timeline]:
     """Return each user's timeline; the last ``live_share`` of the slates are live.
 
-    Raises ``MistakeError`` if there is no impression to train on or to replay.
+    With more than ``max_live`` visits only some users have live ones. Raises
+    ``MistakeError`` if there is no impression to train on or to replay.
     """
     by_user: dict[str, list[UserEvent]] = defaultdict(list)
     for event in events:
         if not isinstance(event, ItemUpdate):
             by_user[event.user_id].append(event)
     result = [_timeline(user, own, live_share) for user, own in by_user.items()]
+    num_slates = sum(len(each.visits) for each in result)
     if not any(each.live for each in result) or not any(t.num_history for t in result):
         raise MistakeError(
-            "too few impressions: at least one user needs two slates (request_id) of them,"
-            " one to train on and one to replay"
+            f"the log has {num_slates} slates (impressions with request_id) of"
+            f" {len(by_user)} users: at least one user needs two, one to train on and one"
+            " to replay; a log of clicks needs two clicks of a user, and other items"
         )
-    return result
+    return list(_limited(result, max_live))
+
+
+def _limited(lines: Iterable[Timeline], max_live: int) -> Iterator[Timeline]:
+    """Yield ``lines``, without live visits from where there are ``max_live`` of them."""
+    live = 0
+    for line in sorted(lines, key=lambda each: item_key(each.user_id)):  # in no order
+        live += len(line.live)
+        enough = live - len(line.live) >= max_live
+        yield replace(line, num_history=len(line.visits)) if enough else line
 
 
 def history_events(timeline: Timeline, now_ms: int) -> list[UserEvent]:

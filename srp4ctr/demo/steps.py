@@ -13,7 +13,7 @@ from srp4ctr.cli.tables.console import Bar
 from srp4ctr.demo import movielens
 from srp4ctr.demo.replay import ReplayResult
 from srp4ctr.demo.sessions import Timeline, history_events, timelines
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import client_arguments
@@ -30,6 +30,11 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
 )
 
+SAMPLED = (
+    "The log has no slates to replay (impressions with request_id): training takes\n"
+    '  sampled negatives (training.negatives = "sampled"), and live slates are sampled,\n'
+    "  too. A score is a preference, not a calibrated probability."
+)
 _POLL_S = 0.25
 
 
@@ -41,6 +46,9 @@ class DemoInput:
     timelines: tuple[Timeline, ...]
     broken: tuple[bytes, ...]
     """Payloads that are no valid events: published unchanged; the stream rejects them."""
+
+    is_sampled: bool = False
+    """The slates are sampled: the history has none."""
 
     def item_ids(self) -> set[str]:
         """Return the ids of all items that users were shown or used."""
@@ -66,8 +74,20 @@ def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
             else:
                 events.append(event)
     items = tuple(event for event in events if isinstance(event, ItemUpdate))
-    lines = tuple(timelines(events, live_share))
-    return DemoInput(items=items, timelines=lines, broken=tuple(broken))
+    is_sampled = False
+    try:
+        lines = timelines(events, live_share)
+    except MistakeError as error:
+        from srp4ctr.demo.clicks_only import with_slates  # Ibis: a second
+
+        try:
+            lines = timelines(with_slates(events), live_share)
+        except MistakeError:
+            raise error from None
+        is_sampled = True
+    return DemoInput(
+        items=items, timelines=tuple(lines), broken=tuple(broken), is_sampled=is_sampled
+    )
 
 
 def start_command(name: str, folder: Path, *words: str) -> processes.Running:
@@ -81,7 +101,11 @@ def start_command(name: str, folder: Path, *words: str) -> processes.Running:
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
     """Publish the items and the events before the live visits; return those events."""
     now_ms = time.time_ns() // 1_000_000
-    past = chain.from_iterable(history_events(each, now_ms) for each in given.timelines)
+    past: Iterable[Event] = chain.from_iterable(
+        history_events(each, now_ms) for each in given.timelines
+    )
+    if given.is_sampled:
+        past = (event for event in past if not isinstance(event, Impression))
     history = [*given.items, *sorted(past, key=lambda event: event.occurred_at)]
     ensure_topics(settings.kafka)  # the worker may still be starting
     bar.set(0, len(history) + len(given.broken))

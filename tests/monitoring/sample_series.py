@@ -27,6 +27,7 @@ METRICS: dict[str, tuple[str, ...]] = {
             "bundle_created_seconds",
         ),
         *("bundle_window_start_seconds", "bundle_window_end_seconds"),
+        "bundle_sampled_negatives",
     ),
     BOUNDS.replace("{v}", 'model_version="v1"'): (
         *("online_click_rate_at_top_bound", "calibration_ratio_bound"),

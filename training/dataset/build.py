@@ -21,6 +21,7 @@ from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.item_profiles import item_profiles
 from srp4ctr.features.offline.point_in_time import RequestTables, UserHistories
+from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -29,7 +30,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache, examples
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
-from srp4ctr.training.evaluation.evaluate import boundary_ms
+from srp4ctr.training.evaluation.evaluate import MIN_REQUESTS, boundary_ms
 
 REQUESTS_AT_ONCE = 10_000  # a hundred megabytes or two, with histories of 50
 BEHAVIORS_AT_ONCE = 500_000
@@ -45,6 +46,9 @@ class _Cut:
     boundary_ms: int
     profiles: Mapping[int, Attributes]
     folder: Path
+    labels: int
+    """Of the log's own impressions."""
+    is_sampled: bool
 
     @classmethod
     def of(
@@ -55,7 +59,11 @@ class _Cut:
         streams: StreamConfig,
         folder: Path,
     ) -> "_Cut":
-        """Return the cut of ``log``; ``OutageError`` if there is nothing to cut yet."""
+        """Return the cut of ``log``; ``OutageError`` if there is too little to cut yet."""
+        labels = log.rows(log.labels.count()).as_py()
+        is_sampled = config.negatives == "sampled" and labels < config.enough_labels
+        if is_sampled:
+            log = with_sampled_slates(log)
         tables = point_in_time.request_tables(
             log,
             streams.sequence_length,
@@ -63,11 +71,8 @@ class _Cut:
             streams.exposure_length,
         )
         times_ms = tables.times_ms()
-        if len(times_ms) == 0:
-            raise OutageError(
-                f"no matured labels in {features.log_dir}: publish impressions and clicks "
-                "first, while `srp4ctr stream run` follows them"
-            )
+        if len(times_ms) < MIN_REQUESTS:
+            raise OutageError(_lack(log, config, features.log_dir, len(times_ms)))
         boundary = boundary_ms(times_ms, config.held_out_share)
         return cls(
             log=log,
@@ -77,6 +82,8 @@ class _Cut:
             # Item counters of held-out clicks are not known yet.
             profiles=item_profiles(log, features, boundary - 1),
             folder=folder,
+            labels=labels,
+            is_sampled=is_sampled,
         )
 
     def vocabulary(self, config: RefreshConfig, features: FeatureConfig) -> Vocabulary:
@@ -162,15 +169,33 @@ def write_training_set(
         vocabulary.save(words, folder / cache.VOCABULARY)
         counts = {"events": log.rows(log.events.count()).as_py()}
         counts |= {"windows": cut.write_windows(words), "items": len(words.item_keys)}
-        counts |= cut.write_slates(words)
+        counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
     return {
         "boundary_ms": cut.boundary_ms,
         "exposure_length": streams.exposure_length,
         "counts": counts,
+        "negatives": "sampled" if cut.is_sampled else "impressions",
         "train_window_days": config.train_window_days,
     }
+
+
+def _lack(log: EventLog, config: RefreshConfig, log_dir: str, requests: int) -> str:
+    """Return a sentence on what the log lacks, and what to do."""
+    clicks = log.rows(log.events.filter(_.type == "click").count()).as_py()
+    if config.negatives == "sampled":
+        return (
+            f"a click model with sampled negatives needs {MIN_REQUESTS} first clicks of"
+            f" users on items, and {log_dir} has {requests} of {clicks:,} clicks:"
+            " publish more clicks"
+        )
+    return (
+        f"a click model needs {MIN_REQUESTS} requests with matured labels, and {log_dir}"
+        f" has {requests} (and {clicks:,} clicks): publish impressions and clicks while"
+        " `srp4ctr stream run` follows them; clicks are enough with training.negatives ="
+        ' "sampled"'
+    )
 
 
 def _user_ranges(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -61,7 +61,10 @@ class TrainingSet:
     exposure_length: int
     """How many of a user's last exposures the examples count."""
     counts: dict[str, int]
-    """Numbers of events, requests, impressions, clicks, users, items, windows."""
+    """Numbers of events, requests, impressions, clicks, users, items, windows, and of the
+    labels in the log."""
+    negatives: str = "impressions"
+    """``impressions`` or ``sampled``."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
 
@@ -84,7 +87,8 @@ def name_of(
     """
     lengths = streams.sequence_length, streams.exposure_length
     cut = (config.held_out_share, config.num_oov_rows, config.min_item_count)
-    described = (cut, config.train_window_days, features, lengths, champion)
+    negatives = (config.negatives, config.enough_labels)
+    described = (cut, negatives, config.train_window_days, features, lengths, champion)
     digest = hashlib.sha256(repr((described, schema.fingerprint())).encode())
     log_dir = Path(features.log_dir)
     with reading(log_dir):

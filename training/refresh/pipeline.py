@@ -165,7 +165,7 @@ def _make_bundle(
             config,
             replace(card, gates=card.gates + against),
         )
-        notes = tuple(each for each in (start.note, note) if each)
+        notes = tuple(each for each in (start.note, _sampled(training), note) if each)
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report
@@ -192,8 +192,17 @@ def _card(
         counts=dataset.counts,
         gates=evaluation.gates,
         parent=parent.card.version if parent else "",
+        negatives=dataset.negatives,
         recipe=training.recipe,
     )
+
+
+def _sampled(training: Training) -> str:
+    """Return a note on sampled negatives; "" where there are none."""
+    if training.dataset.negatives == "impressions":
+        return ""
+    labels, enough = training.dataset.counts["labels"], training.config.enough_labels
+    return f"{bundle.SAMPLED_NOTE} ({labels:,} of {enough:,} labels)"
 
 
 def _params(config: RefreshConfig, parent: EarlierBundle | None) -> dict[str, Any]:

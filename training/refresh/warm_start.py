@@ -29,6 +29,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import RefreshOutcome
 
+_SOURCES = {"impressions": "real impressions", "sampled": "sampled negatives"}
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
 
 
@@ -66,6 +67,10 @@ def _misfit(parent: EarlierBundle, dataset: TrainingSet) -> str:
         return f"{card.version} has another number of rows for unknown items"
     if _fields(theirs) != _fields(own):
         return f"{card.version} has other fields"
+    if card.negatives != dataset.negatives:
+        return f"{card.version} was trained with {_SOURCES[card.negatives]}, not with " + (
+            f"{_SOURCES[dataset.negatives]} as now"
+        )
     if card.boundary_ms > dataset.boundary_ms:
         return f"{card.version} was trained on requests that are held out now"
     if not np.any(dataset.parts.train.request_at_ms >= card.boundary_ms):

@@ -7,10 +7,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.training.refresh import reports  # no torch
 from srp4ctr.training.refresh.reports import RefreshReport
 
+_NEGATIVES = {"impressions": "real impressions", "sampled": bundle.SAMPLED_NOTE}
 _MARKS = {True: "passed", False: "[red]failed[/red]", None: "[dim]skipped[/dim]"}
 
 
@@ -34,7 +36,8 @@ def bundles_table(found: Sequence[Mapping[str, Any]]) -> Table:
             f"{_metric(metrics.get('auc'))}\n{_metric(metrics.get('gauc'))}",
             f"{_metric(metrics.get('log_loss'))}\n{_metric(metrics.get('calibration'))}",
             "–" if flops is None else f"{flops / 1e6:.0f}",
-            f"{_summary(each['gates'])}\nfrom {each['parent'] or 'scratch'}",
+            f"{_summary(each['gates'])}\nfrom {each['parent'] or 'scratch'}"
+            + (", sampled negatives" if each["negatives"] == "sampled" else ""),
         )
     return table
 
@@ -48,6 +51,7 @@ def bundle_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         ("data, end (UTC)", clock(found["window_end_ms"])),
         ("held out from (UTC)", clock(found["boundary_ms"])),
         ("starts from", found["parent"] or "scratch"),
+        ("negatives", _NEGATIVES.get(found["negatives"], found["negatives"])),
         ("schema", found["schema_fingerprint"]),
         *(("note", escape(note)) for note in found["notes"]),
     )

@@ -64,6 +64,7 @@ BUNDLE = BundleFacts(
     window_end_ms=30_000,
     metrics={"auc": 0.75},
     cost=CostCard(),
+    is_sampled=True,
     reference=None,
 )
 

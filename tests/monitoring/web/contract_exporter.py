@@ -40,6 +40,7 @@ BY_VERSION = {  # of v1; v2's are a little better, or more expensive
     "bundle_created_seconds": 1.79e9,
     "bundle_window_start_seconds": 1.77e9,
     "bundle_window_end_seconds": 1.79e9,
+    "bundle_sampled_negatives": 0.0,
 }
 BOUNDED = ("online_click_rate", "online_click_rate_at_top", "calibration_ratio", "live_auc")
 PLAIN = {
