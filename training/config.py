@@ -7,6 +7,7 @@ from typing import Literal
 from srp4ctr.errors import MistakeError
 
 __pydantic_config__ = {"extra": "forbid"}
+MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

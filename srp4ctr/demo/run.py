@@ -112,7 +112,7 @@ def _loop(
         worker = _start_services(settings, folder)
     steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
     read = f"Read {options.events or 'MovieLens-100K'}"
-    with steps.step(read, "srp4ctr events check FILE says what is wrong"):
+    with steps.step(read, "srp4ctr events check FILE counts its events by type"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
         steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     Behavior,
     Click,
@@ -62,21 +61,13 @@ def timelines(
 ) -> list[Timeline]:
     """Return each user's timeline; the last ``live_share`` of the slates are live.
 
-    With more than ``max_live`` visits only some users have live ones. Raises
-    ``MistakeError`` if there is no impression to train on or to replay.
+    With more than ``max_live`` visits only some users have live ones.
     """
     by_user: dict[str, list[UserEvent]] = defaultdict(list)
     for event in events:
         if not isinstance(event, ItemUpdate):
             by_user[event.user_id].append(event)
     result = [_timeline(user, own, live_share) for user, own in by_user.items()]
-    num_slates = sum(len(each.visits) for each in result)
-    if not any(each.live for each in result) or not any(t.num_history for t in result):
-        raise MistakeError(
-            f"the log has {num_slates} slates (impressions with request_id) of"
-            f" {len(by_user)} users: at least one user needs two, one to train on and one"
-            " to replay; a log of clicks needs two clicks of a user, and other items"
-        )
     return list(_limited(result, max_live))
 
 

@@ -25,10 +25,12 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    Click,
     Event,
     Impression,
     ItemUpdate,
 )
+from srp4ctr.training.config import MIN_REQUESTS
 
 SAMPLED = (
     "The log has no slates to replay (impressions with request_id): training takes\n"
@@ -74,20 +76,36 @@ def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
             else:
                 events.append(event)
     items = tuple(event for event in events if isinstance(event, ItemUpdate))
-    is_sampled = False
-    try:
-        lines = timelines(events, live_share)
-    except MistakeError as error:
-        from srp4ctr.demo.clicks_only import with_slates  # Ibis: a second
-
-        try:
-            lines = timelines(with_slates(events), live_share)
-        except MistakeError:
-            raise error from None
-        is_sampled = True
+    lines = timelines(events, live_share)
+    if is_sampled := not _are_enough(lines):
+        lines = _sampled(events, lines, live_share)
     return DemoInput(
         items=items, timelines=tuple(lines), broken=tuple(broken), is_sampled=is_sampled
     )
+
+
+def _sampled(
+    events: Sequence[Event], shown: Sequence[Timeline], live_share: float
+) -> list[Timeline]:
+    """Return the timelines of sampled slates; ``MistakeError`` where they are too few."""
+    from srp4ctr.demo.clicks_only import with_slates  # Ibis: a second
+
+    clicks = sum(isinstance(event, Click) for event in events)
+    lines = timelines(with_slates(events), live_share) if clicks else []
+    if not _are_enough(lines):
+        given = sum(len(each.visits) for each in shown)
+        more = sum(len(each.visits) for each in lines)
+        raise MistakeError(
+            f"the demo trains on {MIN_REQUESTS} slates or more (impressions with"
+            " request_id) and replays the last ones of users with two or more, and the log"
+            f" has {given}; {more} could be sampled from its {clicks:,} clicks"
+        )
+    return lines
+
+
+def _are_enough(lines: Sequence[Timeline]) -> bool:
+    history = sum(each.num_history for each in lines)
+    return history >= MIN_REQUESTS and any(each.live for each in lines)
 
 
 def start_command(name: str, folder: Path, *words: str) -> processes.Running:

@@ -54,6 +54,7 @@ def a_bundle(version: str, **changed: Any) -> dict[str, Any]:
         "boundary_ms": MADE_MS - 86_400_000,
         "schema_fingerprint": "9f86d081884c7d65",
         "parent": "v117",
+        "negatives": "impressions",
         "metrics": {"auc": 0.7512, "gauc": 0.7041, "log_loss": 0.5123, "calibration": 1.02},
         "counts": {"events": 123_456_789, "impressions": 98_765_432},
         "sizes": {"L": 200, "items": 1_234_567},
@@ -79,18 +80,23 @@ def a_bundle(version: str, **changed: Any) -> dict[str, Any]:
 def test_a_list_of_bundles() -> None:
     shown = at_80(
         models.bundles_table(
-            [a_bundle("v117", role="serving", parent=""), a_bundle("v118")]
+            [
+                a_bundle("v117", role="serving", parent=""),
+                a_bundle("v118", negatives="sampled"),
+            ]
         )
     )
     figures = ("0.7512", "0.7041", "0.5123", "1.0200", "62", "2026-11-01 12:00")
     assert_whole(shown, (*figures, "2026-10-22", "v117", "v118", "serving", "refused"))
     assert_whole(shown, ("from v117", "from scratch"))
+    assert shown.count("sampled") == 1
 
 
 def test_one_bundle_and_the_difference_of_two() -> None:
-    one, other = a_bundle("v117"), a_bundle("v118")
+    one, other = a_bundle("v117", negatives="sampled"), a_bundle("v118")
     other["counts"] = {"events": 223_456_789}
     shown = at_80(*models.bundle_tables(one), models.difference_table(one, other))
+    assert_whole(shown, ("negatives are sampled", "a preference"))
     assert_whole(shown, ("123,456,789", "1,371,604,916", "12345.6789", "9f86d081884c7d65"))
     assert_whole(
         shown, ("223,456,789", "+100,000,000", "0.9877", "0.9753", "2026-11-01 12:00:00")

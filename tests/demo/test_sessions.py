@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-import pytest
+import msgspec
 
 from srp4ctr.demo.sessions import VISIT_MS, history_events, timelines
 from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression
@@ -70,6 +70,13 @@ def test_a_user_of_one_slate_has_only_history() -> None:
     assert result["u2"].live == ()
 
 
-def test_events_without_impressions_are_refused_with_a_reason() -> None:
-    with pytest.raises(ValueError, match="too few impressions"):
-        timelines([a_behavior()], 0.2)
+def test_a_long_log_replays_the_visits_of_some_users() -> None:
+    events = [
+        msgspec.structs.replace(event, user_id=f"u{user}")
+        for user in range(9)
+        for event in five_slates()
+    ]
+    some = timelines(events, 0.4, max_live=5)
+    assert sorted(len(each.live) for each in some) == [0] * 6 + [2] * 3
+    assert all(len(each.visits) == 5 for each in some)
+    assert {each.user_id for each in some} == {f"u{user}" for user in range(9)}

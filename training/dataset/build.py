@@ -26,11 +26,11 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset import cache, examples
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
-from srp4ctr.training.evaluation.evaluate import MIN_REQUESTS, boundary_ms
+from srp4ctr.training.evaluation.evaluate import boundary_ms
 
 REQUESTS_AT_ONCE = 10_000  # a hundred megabytes or two, with histories of 50
 BEHAVIORS_AT_ONCE = 500_000

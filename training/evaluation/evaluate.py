@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate, finite, skipped
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
-from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -82,7 +82,6 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 Floats = NDArray[np.float64]
 _POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
-MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

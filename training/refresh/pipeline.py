@@ -165,7 +165,7 @@ def _make_bundle(
             config,
             replace(card, gates=card.gates + against),
         )
-        notes = tuple(each for each in (start.note, _sampled(training), note) if each)
+        notes = tuple(each for each in (start.note, _negatives(training), note) if each)
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report
@@ -197,12 +197,14 @@ def _card(
     )
 
 
-def _sampled(training: Training) -> str:
-    """Return a note on sampled negatives; "" where there are none."""
-    if training.dataset.negatives == "impressions":
+def _negatives(training: Training) -> str:
+    """Return whether negatives are sampled, and why; "" where they never are."""
+    if training.config.negatives == "impressions":
         return ""
     labels, enough = training.dataset.counts["labels"], training.config.enough_labels
-    return f"{bundle.SAMPLED_NOTE} ({labels:,} of {enough:,} labels)"
+    if training.dataset.negatives == "sampled":
+        return f"{bundle.SAMPLED_NOTE} ({labels:,} of {enough:,} labels)"
+    return f"no negatives are sampled: there are {labels:,} labels, {enough:,} are enough"
 
 
 def _params(config: RefreshConfig, parent: EarlierBundle | None) -> dict[str, Any]:

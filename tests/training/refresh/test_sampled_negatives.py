@@ -95,15 +95,17 @@ def test_with_enough_labels_a_refresh_passes_over_to_impressions(
     config: RefreshConfig, tmp_path: Path
 ) -> None:
     world = write_world(tmp_path)  # 288 labels
-    first = refresh(replace(config, enough_labels=289, min_auc=0.0), world, STREAMS)
+    config = replace(config, min_auc=0.0, min_gauc=0.0, max_calibration_error=99.0)
+    first = refresh(replace(config, enough_labels=289), world, STREAMS)
     assert bundle.read(first.folder).negatives == "sampled"
-    second = refresh(replace(config, enough_labels=288, min_auc=0.0), world, STREAMS)
+    second = refresh(replace(config, enough_labels=288), world, STREAMS)
     assert bundle.read(second.folder).negatives == "impressions"
     assert second.counts["impressions"] == 288
     assert second.parent == ""
     assert second.notes == (
         "from scratch: v1 was trained with sampled negatives, not with real impressions as"
         " now",
+        "no negatives are sampled: there are 288 labels, 288 are enough",
     )
 
 
