@@ -56,8 +56,8 @@ class DemoInput:
         """Return the ids of all items that users were shown or used."""
         found = {event.item_id for line in self.timelines for event in line.before}
         for visit in chain.from_iterable(line.visits for line in self.timelines):
-            events = (*visit.impressions, *visit.clicks, *visit.behaviors)
-            found.update(event.item_id for event in events)
+            for events in (visit.impressions, visit.clicks, visit.behaviors):
+                found.update(event.item_id for event in events)
         return found
 
 

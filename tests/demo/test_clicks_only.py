@@ -50,8 +50,9 @@ def test_live_slates_have_the_click_and_items_that_were_popular(tmp_path: Path) 
 def test_no_click_is_lost_and_a_repeated_one_stays_in_the_history(tmp_path: Path) -> None:
     found = given(tmp_path, clicks(120))
     visits = [visit for line in found.timelines for visit in line.visits]
-    before = [event for line in found.timelines for event in line.before]
-    kept = [*before, *(e for visit in visits for e in (*visit.clicks, *visit.behaviors))]
+    kept: list[Click | Behavior] = [e for line in found.timelines for e in line.before]
+    for visit in visits:
+        kept += [*visit.clicks, *visit.behaviors]
     assert sorted(event.event_id for event in kept) == sorted(f"e{n}" for n in range(120))
     repeated = {event.action for event in kept if isinstance(event, Behavior)}
     assert repeated == {"click"}

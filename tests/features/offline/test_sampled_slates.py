@@ -11,7 +11,7 @@ from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.sampled_slates import NEGATIVES, with_sampled_slates
-from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.events.schema import Click, item_key
 from tests.builders import NOON_MS, a_behavior, a_click
 
 Slates = dict[str, dict[str, tuple[int, bool]]]
@@ -31,10 +31,10 @@ def sampled(folder: Path, *published: Published) -> Slates:
     return found
 
 
-def clicks(count: int = 600, users: int = 30) -> list[Published]:
+def clicks(count: int = 600, users: int = 30) -> list[tuple[Click, int]]:
     """Clicks, each known as soon as it happens; the first of ITEMS are popular."""
     chance = np.random.default_rng(0)
-    made: list[UserEvent] = []
+    made: list[Click] = []
     for n in range(count):
         item = ITEMS[int(40 * chance.random() ** 2)]
         user = f"u{chance.integers(users)}"
@@ -43,20 +43,20 @@ def clicks(count: int = 600, users: int = 30) -> list[Published]:
 
 
 @pytest.fixture(scope="module")
-def log() -> list[Published]:
+def log() -> list[tuple[Click, int]]:
     return clicks()
 
 
 def test_a_slate_is_a_click_and_items_that_others_had_clicked_before(
-    tmp_path: Path, log: list[Published]
+    tmp_path: Path, log: list[tuple[Click, int]]
 ) -> None:
     slates = sampled(tmp_path, *log)
     known: set[str] = set()
     used: dict[str, set[str]] = {}
     for event, _ in log:
         slate = slates.get(event.event_id)
-        mine = used.setdefault(event.user_id, set())  # type: ignore[union-attr]
-        item: str = event.item_id  # type: ignore[union-attr]
+        mine = used.setdefault(event.user_id, set())
+        item = event.item_id
         if slate is None:
             assert item in mine or not known - mine - {item}
         else:
@@ -71,7 +71,9 @@ def test_a_slate_is_a_click_and_items_that_others_had_clicked_before(
     assert len(slates) > 200
 
 
-def test_what_happens_later_changes_no_slate(tmp_path: Path, log: list[Published]) -> None:
+def test_what_happens_later_changes_no_slate(
+    tmp_path: Path, log: list[tuple[Click, int]]
+) -> None:
     """The future is cut off, or is another one."""
     whole, past = sampled(tmp_path / "whole", *log), sampled(tmp_path / "past", *log[:300])
     assert past == {name: whole[name] for name in past}
@@ -101,7 +103,7 @@ def test_a_click_that_arrives_late_is_neither_popular_nor_used_before_it_is_know
 
 
 def test_slates_follow_from_the_events_not_from_their_order(
-    tmp_path: Path, log: list[Published]
+    tmp_path: Path, log: list[tuple[Click, int]]
 ) -> None:
     """Nor from repetitions: a redelivered click is the same click."""
     again = sampled(tmp_path / "again", *log[::-1], *log[:50])
@@ -115,7 +117,9 @@ def test_popular_items_are_drawn_more_often(tmp_path: Path) -> None:
     assert popular > 1.5 * sum(drawn[item] for item in ITEMS[30:])
 
 
-def test_no_place_says_what_was_clicked(tmp_path: Path, log: list[Published]) -> None:
+def test_no_place_says_what_was_clicked(
+    tmp_path: Path, log: list[tuple[Click, int]]
+) -> None:
     slates = [s for s in sampled(tmp_path, *log).values() if len(s) == NEGATIVES + 1]
     places = Counter(p for s in slates for p, clicked in s.values() if clicked)
     assert set(places) == {*range(NEGATIVES + 1)}
@@ -137,9 +141,9 @@ def test_an_item_that_was_used_before_makes_no_slate(tmp_path: Path) -> None:
 
 
 def test_features_are_as_of_the_click_and_no_sampled_item_was_shown(
-    tmp_path: Path, log: list[Published]
+    tmp_path: Path, log: list[tuple[Click, int]]
 ) -> None:
-    with opened(write_log(tmp_path, log)) as opened_log:
+    with opened(write_log(tmp_path, [*log])) as opened_log:
         found = point_in_time.snapshot(with_sampled_slates(opened_log), 5, 90.0)
     requests = found.candidate_requests
     assert not found.candidate_activity.impressions.any()
