@@ -149,7 +149,7 @@ class Loaded:
             self.ranked_before_click.append(user_id not in self.clicked)
         seen = self.changes and user_id in self.clicked
         scores = tuple((place + 1 + seen) / 10.0 for place in range(len(item_ids)))
-        return FixedRanking(scores, feature_version=f"sequence={int(seen)},items=0")
+        return FixedRanking(scores, feature_version=f"user={int(seen)}@0,items=0")
 
 
 def test_the_scores_before_a_click_are_read_before_it_is_published(
