@@ -111,7 +111,7 @@ def _loop(
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
     steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
-    read = f"Read {options.events or 'MovieLens-100K'}"
+    read = f"Read {options.events.name if options.events else 'MovieLens-100K'}"
     with steps.step(read, "srp4ctr events check FILE counts its events by type"):
         given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
     if options.events is None:
@@ -122,14 +122,14 @@ def _loop(
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions = demo_steps.impressions(history)
-    with steps.step("Fold it into sequences, counters, labels", _see_worker(folder)) as bar:
+    with steps.step("Fold it into features and labels", _see_worker(folder)) as bar:
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
         _refresh(settings, given.is_sampled, bar)
     if options.broker == "noida":  # all consumers have read the records, the log has them
         bootstrap = f"127.0.0.1:{addresses.kafka_port}"
         broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
-    with steps.step("Replay live visits: rank slates, publish their clicks") as bar:
+    with steps.step("Replay live visits: rank, publish clicks") as bar:
         control = ControlGroup(history)
         replayed, published = _replay(settings, given, control, worker, bar)
     if replayed.held_visits:

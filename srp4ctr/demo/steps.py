@@ -33,9 +33,9 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.training.config import MIN_REQUESTS
 
 SAMPLED = (
-    "The log has no slates to replay (impressions with request_id): training takes\n"
-    '  sampled negatives (training.negatives = "sampled"), and live slates are sampled,\n'
-    "  too. A score is a preference, not a calibrated probability."
+    "The log has too few slates (impressions with request_id): they are sampled, from\n"
+    '  clicks (training.negatives = "sampled"). A score is a preference, not a\n'
+    "  calibrated probability, until real impressions arrive."
 )
 _POLL_S = 0.25
 
