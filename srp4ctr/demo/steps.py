@@ -33,8 +33,8 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.training.config import MIN_REQUESTS
 
 SAMPLED = (
-    "The log has too few slates (impressions with request_id): they are sampled, from\n"
-    '  clicks (training.negatives = "sampled"). A score is a preference, not a\n'
+    "The log has too few slates (impressions with request_id): they are sampled\n"
+    '  from clicks (training.negatives = "sampled"). A score is a preference, not a\n'
     "  calibrated probability, until real impressions arrive."
 )
 _POLL_S = 0.25
