@@ -51,9 +51,9 @@ def sampled_slates(clicks: Table, acted: Table) -> Table:
         occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
     )
     used = acted.group_by("user_id", "item_key").aggregate(used_at=_.visible_at.min())
-    asked = _counted(_first_clicks(once, used), once)
-    drawn = _drawn(asked, once, used)
-    clicked = asked.select(*_SLATE, "item_key", "occurred_at", "draw", clicked=True)
+    requests = _counted(_first_clicks(once, used), once)
+    drawn = _drawn(requests, once, used)
+    clicked = requests.select(*_SLATE, "item_key", "occurred_at", "draw", clicked=True)
     both = ibis.union(clicked.semi_join(drawn, _SLATE), drawn)
     # The order turns with the click: an item has no place of its own.
     turned = (_.item_key.abs() % _PRIME + _.draw) % _PRIME
@@ -101,14 +101,14 @@ def _counted(first: Table, once: Table) -> Table:
     return running.filter(_.step == _REQUESTED, _.known > 0).drop("step", "at_ms")
 
 
-def _drawn(asked: Table, once: Table, used: Table) -> Table:
+def _drawn(requests: Table, once: Table, used: Table) -> Table:
     """Return up to ``NEGATIVES`` items of each slate, no two alike, with its columns."""
     by_time = ("visible_at", "user_id", "item_key", "event_id")
     pool = once.select(
         place=ibis.row_number().over(ibis.window(order_by=by_time)), drawn_key=_.item_key
     )
     turn = ibis.range(0, _DRAWS).unnest()
-    draws = asked.mutate(turn=turn).mutate(turn=_.turn.cast("int64"))
+    draws = requests.mutate(turn=turn).mutate(turn=_.turn.cast("int64"))
     # Twice, as multiples of one number would lie at equal distances.
     mixed = (draws.draw + (draws.turn + 1) * _STEP) % _PRIME
     mixed = (mixed * (_STEP + draws.turn * _START)) % _PRIME

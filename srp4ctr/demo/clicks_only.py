@@ -33,9 +33,9 @@ def with_slates(events: Sequence[Event]) -> list[Event]:
     ids = {item_key(event.item_id): event.item_id for event in clicks}
     slates = sampled_slates(_table(clicks), _table(acted))
     impressions = [_impression(row, ids) for row in _rows(slates)]
-    asked = {(each.user_id, each.request_id, each.item_id) for each in impressions}
+    requests = {(each.user_id, each.request_id, each.item_id) for each in impressions}
     others = [event for event in events if not isinstance(event, Impression | Click)]
-    return [*impressions, *others, *(_used(click, asked) for click in clicks)]
+    return [*impressions, *others, *(_used(click, requests) for click in clicks)]
 
 
 def _impression(row: dict[str, Any], ids: dict[int, str]) -> Impression:
@@ -50,8 +50,8 @@ def _impression(row: dict[str, Any], ids: dict[int, str]) -> Impression:
     )
 
 
-def _used(click: Click, asked: set[tuple[str, str, str]]) -> Event:
-    if (click.user_id, click.event_id, click.item_id) in asked:
+def _used(click: Click, requests: set[tuple[str, str, str]]) -> Event:
+    if (click.user_id, click.event_id, click.item_id) in requests:
         return msgspec.structs.replace(click, request_id=click.event_id)
     return Behavior(
         event_id=click.event_id,

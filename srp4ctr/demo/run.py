@@ -111,14 +111,7 @@ def _loop(
     with steps.step("Register features, start stream worker and monitor", try_stack):
         worker = _start_services(settings, folder)
     steps.console.print(f"  [dim]the page: {page_url(settings)}[/dim]", highlight=False)
-    read = f"Read {options.events.name if options.events else 'MovieLens-100K'}"
-    with steps.step(read, "srp4ctr events check FILE counts its events by type"):
-        given = demo_steps.read_input(options.events, cache, LIVE_SHARE)
-    if options.events is None:
-        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
-        steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
-    if given.is_sampled:
-        steps.console.print(f"  {demo_steps.SAMPLED}", highlight=False)
+    given = _read(options.events, steps, cache)
     with steps.step("Publish the history to Kafka") as bar:
         history = demo_steps.publish_history(given, settings, bar)
     impressions = demo_steps.impressions(history)
@@ -140,6 +133,18 @@ def _loop(
         demo_steps.wait_until_processed(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
     return DemoResult(given=given, history=history, replayed=replayed, published=published)
+
+
+def _read(file: Path | None, steps: Steps, cache: Path) -> DemoInput:
+    name = file.name if file else "MovieLens-100K"
+    with steps.step(f"Read {name}", "srp4ctr events check FILE counts its events by type"):
+        given = demo_steps.read_input(file, cache, LIVE_SHARE)
+    if file is None:
+        steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
+        steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
+    if given.is_sampled:
+        steps.console.print(f"  {demo_steps.SAMPLED}", highlight=False)
+    return given
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:
