@@ -145,11 +145,8 @@ def _guess_events(draft: _Draft) -> None:
         )
         draft.add('behavior = "true"', "every row")
     else:
-        why = "nothing says what a row is: a click? view, buy, read …"
-        draft.add('action = "click"', why)
-        draft.add(
-            'behavior = "true"', "every row; a click on an impression needs `request`"
-        )
+        why = "nothing says what a row is: a click? Or behavior = with action = view, buy …"
+        draft.add('click = "true"', why)
 
 
 def _guess_actions(draft: _Draft, action: str) -> None:

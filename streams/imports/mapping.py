@@ -122,13 +122,13 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 _NEEDED = {
     "impression": ("user", "item", "time", "request", "position"),
-    "click": ("user", "item", "time", "request"),
+    "click": ("user", "item", "time"),  # without a request each is one of its own
     "behavior": ("user", "item", "time", "action"),
 }
 _WHY = {
     "request": (
-        "what was shown together? A click is on an impression of the same request. Without "
-        'one, make it a behaviour: behavior = "true" with action = "click"'
+        "what was shown together? Without it nobody knows what was shown: leave "
+        "`impression` out, and training samples what each click was preferred to"
     ),
     "position": 'its place from the top, 0 first; position = "0" where nobody knows',
     "action": 'a word (action = "view"), or a column with a $ (action = "$event_type")',

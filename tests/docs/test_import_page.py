@@ -34,7 +34,7 @@ def test_a_log_of_clicks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     play("a log of clicks", tmp_path)
     found = (tmp_path / "events.jsonl").read_text()
-    assert found.count('"action":"click"') == 3
+    assert found.count('"type":"click"') == 3
     assert '"occurred_at":1772348400000' in found  # 08:00 in Berlin is 07:00 in UTC
 
 

@@ -50,7 +50,7 @@ TIME = 1_600_000_000
 CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
     "clicks": (
         {"log.csv": f"userId,itemId,timestamp\n1,2,{TIME}\n"},
-        ["behavior click 1 2"],
+        ["click - 1 2"],
     ),
     "movielens": (
         {

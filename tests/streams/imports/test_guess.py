@@ -50,5 +50,5 @@ def test_what_is_not_clear_is_left_open(tmp_path: Path) -> None:
     text, mapping = guessed(written(tmp_path, "who,what,number\n1,2,3\n4,5,6\n"))
     assert (mapping.user, mapping.item, mapping.time) == (None, None, None)
     assert "no column has a name of a user: fill it in" in text
-    with pytest.raises(MistakeError, match="no `user` for behavior"):
+    with pytest.raises(MistakeError, match="no `user` for click"):
         mapping.rules()

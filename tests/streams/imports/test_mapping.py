@@ -26,7 +26,7 @@ def test_what_is_unknown_is_a_sentence_with_the_nearest_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"click": "true"}, "no `request` for click"),
+        ({"impression": "true"}, "no `request` for impression"),
         ({"impression": "true", "request": "r"}, "no `position` for impression"),
         ({"action": None}, "no `action` for behavior"),
         ({"user": None}, "no `user` for behavior"),
