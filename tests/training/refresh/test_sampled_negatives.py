@@ -31,7 +31,7 @@ def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
         recipe,
         bundles_dir=str(tmp_path / "bundles"),
         negatives="sampled",
-        finetune_epochs=6,
+        finetune_epochs=4,
         finetune_learning_rate=1e-2,
         batch_requests=32,
         held_out_share=0.2,
@@ -50,7 +50,7 @@ def clicks_only(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
         (an_item(f"i{n}", at_ms=NOON_MS - 1, colour=COLOURS[n % 2]), NOON_MS - 1)
         for n in range(60)
     ]
-    for n in range(900):
+    for n in range(600):
         user, item = int(chance.integers(60)), 2 * int(30 * chance.random() ** 1.5)
         item += (user + (chance.random() < 0.1)) % 2
         at_ms = NOON_MS + 1000 * n
@@ -112,7 +112,7 @@ def test_with_enough_labels_a_refresh_passes_over_to_impressions(
 def test_a_log_of_clicks_says_what_it_lacks(
     clicks_only: FeatureConfig, config: RefreshConfig
 ) -> None:
-    with pytest.raises(OutageError, match=r"needs 20 requests .* has 0 \(and 900 clicks\)"):
+    with pytest.raises(OutageError, match=r"needs 20 requests .* has 0 \(and 600 clicks\)"):
         refresh(replace(config, negatives="impressions"), clicks_only, STREAMS)
 
 
