@@ -1,10 +1,11 @@
 """Clicks → slates of a click and sampled negatives, where a log lacks impressions.
 
-Each first click of a user on an item becomes a slate: the item, and items that others had
-clicked shortly before, the more often the likelier, that the user had not used yet. Only
-what was known before the click decides: an item that the user will click later can be a
-negative, else its absence would predict that click. The draws follow from the click's
-event_id. A repeated click makes no slate: its item would be the only one used before.
+Each first click of a user on an item that others had clicked becomes a slate: the item,
+and items clicked shortly before, the more often the likelier, that the user had not used.
+Only what was known before the click decides: an item that the user will click later can be
+a negative, else its absence would predict that click. The draws follow from the click's
+event_id. Clicked and drawn items come from the same pool: a repeated click, or the first
+on an item at all, makes no slate, for its item would be the only one used, or new.
 
 Sampled slates are no events: no counter and no exposure has them, as in serving.
 """
@@ -63,13 +64,15 @@ def sampled_slates(clicks: Table, acted: Table) -> Table:
 
 
 def _first_clicks(once: Table, used: Table) -> Table:
-    """Return each user's first click on each item that they had not used before."""
+    """Return users' first clicks on items that others had clicked, and they not used."""
     by_time = ibis.window(
         group_by=("user_id", "item_key"), order_by=("occurred_at", "event_id")
     )
     first = once.mutate(rank=ibis.row_number().over(by_time)).filter(_.rank == 0)
     first = first.left_join(used, ("user_id", "item_key"))
     first = first.filter(_.used_at >= _.occurred_at)
+    pooled = once.group_by("item_key").aggregate(pooled_at=_.visible_at.min())
+    first = first.inner_join(pooled, "item_key").filter(_.pooled_at < _.occurred_at)
     return first.select(
         "user_id",
         "item_key",

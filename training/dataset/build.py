@@ -187,8 +187,8 @@ def _lack(log: EventLog, config: RefreshConfig, log_dir: str, requests: int) -> 
     if config.negatives == "sampled":
         return (
             f"a click model with sampled negatives needs {MIN_REQUESTS} first clicks of"
-            f" users on items, and {log_dir} has {requests} of {clicks:,} clicks:"
-            " publish more clicks"
+            " users on items that others clicked before, and"
+            f" {log_dir} has {requests} of {clicks:,} clicks: publish more clicks"
         )
     return (
         f"a click model needs {MIN_REQUESTS} requests with matured labels, and {log_dir}"

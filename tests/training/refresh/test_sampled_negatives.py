@@ -96,19 +96,19 @@ def _popularity_auc(features: FeatureConfig, boundary_ms: int) -> float:
 def test_with_enough_labels_a_refresh_passes_over_to_impressions(
     config: RefreshConfig, tmp_path: Path
 ) -> None:
-    world = write_world(tmp_path)  # 288 labels
-    first = refresh(replace(config, enough_labels=289), world, STREAMS)
+    world = write_world(tmp_path, users=10)  # 480 labels
+    first = refresh(replace(config, enough_labels=481), world, STREAMS)
     assert bundle.read(first.folder).negatives == "sampled"
     # So few clicks may fail a gate; a refused bundle is no parent for another reason.
     reports.write(replace(first, outcome=RefreshOutcome.KEPT))
-    second = refresh(replace(config, enough_labels=288), world, STREAMS)
+    second = refresh(replace(config, enough_labels=480), world, STREAMS)
     assert bundle.read(second.folder).negatives == "impressions"
-    assert second.counts["impressions"] == 288
+    assert second.counts["impressions"] == 480
     assert second.parent == ""
     assert second.notes == (
         "from scratch: v1 was trained with sampled negatives, not with real impressions as"
         " now",
-        "no negatives are sampled: there are 288 labels, 288 are enough",
+        "no negatives are sampled: there are 480 labels, 480 are enough",
     )
 
 
