@@ -35,9 +35,9 @@ from srp4ctr.training.config import MIN_REQUESTS
 SAMPLED = (
     "The log has too few slates (impressions with request_id): they are sampled\n"
     '  from clicks (training.negatives = "sampled"). A score is a preference, not a\n'
-    "  calibrated probability, until real impressions arrive. The negatives are\n"
-    "  popular items, so that here popularity does worse than chance: the figures\n"
-    "  below say whether the loop runs, not how good the model is."
+    "  calibrated probability, until real impressions arrive. Negatives are\n"
+    "  drawn by popularity, which therefore ranks by chance here: the figures below\n"
+    "  say whether the loop runs, not how good the model is."
 )
 _POLL_S = 0.25
 
