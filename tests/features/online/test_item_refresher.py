@@ -1,16 +1,13 @@
 """Items from a real store into the table, on one store and on a Redis Cluster."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
 import numpy as np
 import pytest
 
-from srp4ctr import processes
-from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable
@@ -51,19 +48,6 @@ class Stored:
 
     def client(self, work: Callable[[Any], Any]) -> Any:
         return self.views.call(work)
-
-
-@pytest.fixture(scope="module")
-def cluster_config(
-    store_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FeatureConfig]:
-    folder = tmp_path_factory.mktemp("cluster")
-    with ports.reserved_ports(2 * broker.NODES) as free:
-        nodes = broker.start_cluster(folder, free, tied=True)
-    some = f"{ports.HOST}:{free[1]},{ports.HOST}:{free[2]}"
-    yield dataclasses.replace(store_config, redis=some, redis_cluster=True)
-    for node in nodes:
-        processes.stop(node, folder)
 
 
 @pytest.fixture(params=["store_config", "cluster_config"])

@@ -1,14 +1,12 @@
 """Rows through Feast, on one store and on a Redis Cluster of three nodes."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import pandas as pd
 import pytest
 from msgspec.structs import asdict
 
-from srp4ctr import processes
-from srp4ctr.embedded import broker, ports
+from srp4ctr.embedded import ports
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
@@ -20,19 +18,6 @@ from srp4ctr.streams.state.user_state import UserState
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
-
-
-@pytest.fixture(scope="module")
-def cluster_config(
-    store_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FeatureConfig]:
-    folder = tmp_path_factory.mktemp("cluster")
-    with ports.reserved_ports(2 * broker.NODES) as free:
-        nodes = broker.start_cluster(folder, free, tied=True)
-    some = f"{ports.HOST}:{free[1]},{ports.HOST}:{free[2]}"
-    yield dataclasses.replace(store_config, redis=some, redis_cluster=True)
-    for node in nodes:
-        processes.stop(node, folder)
 
 
 @pytest.fixture(scope="module", params=["store_config", "cluster_config"])
