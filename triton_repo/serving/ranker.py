@@ -243,9 +243,9 @@ def _alike(items: NDArray[Any], scores: Tensors) -> Tensors:
     A product of matrices rounds its last rows by another kernel: one step of float32.
     """
     for row, ids in enumerate(items.tolist()):
-        first: dict[bytes | str, int] = {}
-        places = [first.setdefault(each, place) for place, each in enumerate(ids)]
-        if len(first) < len(ids):
+        if len(set(ids)) < len(ids):  # seldom, and looked for in every request
+            first: dict[bytes | str, int] = {}
+            places = [first.setdefault(each, place) for place, each in enumerate(ids)]
             for name in _OF_ITEMS & scores.keys():
                 scores[name][row] = scores[name][row, places]
     return scores
