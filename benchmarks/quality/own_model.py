@@ -39,6 +39,7 @@ from benchmarks.models.downstream_models import (
     STATES,
     Scorer,
     network,
+    score_knowing,
     trees,
 )
 from benchmarks.quality.click_quality import QUICK_EVENTS, ROOT, changed
@@ -56,7 +57,6 @@ from benchmarks.quality.clicks.variants import pretrained
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import in_order, slate_batch, slate_lengths
-from srp4ctr.training.export.onnx_export import score_knowing
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import SCORING_ROWS, finetune

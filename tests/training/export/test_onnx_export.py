@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from torch import Tensor
 
+from benchmarks.models.downstream_models import score_knowing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors.schema import ENCODER_INPUTS
@@ -15,7 +16,6 @@ from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
     check,
     export,
-    score_knowing,
     scorer,
     write_golden,
 )
