@@ -87,7 +87,7 @@ class StreamConfig:
     cache_mb: int = 400
     """Memory of a worker for the rows of users and items that events came of last, over all
     its partitions: beyond it they are read from the store again."""
-    flush_interval_ms: int = 200
+    flush_interval_ms: int = 100
     """How long dirty rows are coalesced before they are written to the store."""
     max_poll_records: int = 2000
     log_flush_records: int = 20_000
