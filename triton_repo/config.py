@@ -114,8 +114,8 @@ class TritonConfig:
     max_batch_size: int = 32
     """Requests (users) that one call may carry."""
     max_wait_ms: float = 1000.0
-    """A call that is queued for longer is refused as UNAVAILABLE: it would be late. A call
-    may set less by its ``timeout``; ``RankClient`` sets half its deadline."""
+    """Calls are refused as UNAVAILABLE when they wait for longer: they would be late. A
+    call may set less by its ``timeout``; ``RankClient`` sets half its deadline."""
     canary_share: float = 0.0
     """Share of the users, 0 to 1, that the project's own callers send to the canary."""
     backend: str = "python"

@@ -20,6 +20,7 @@ STEPS = (CLICK_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
 
 # How the messages of a step begin that failed, for no fault of its caller.
 NO_MEMORY, STEP_FAILED = "out of memory", "the step failed"
+QUEUED_TOO_LONG = "queued for too long"
 
 # The features of a request, and the inputs of SCORE_CLICKS.
 MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS

@@ -39,9 +39,7 @@ def add_forms(
     triton: TritonConfig, sizes: Mapping[str, int], words: Vocabulary, forms: Sequence[str]
 ) -> None:
     """Load ``forms``, each an ensemble, next to the bundle of ``words`` that is served."""
-    limits = model_config.Limits(
-        max_batch_size=triton.max_batch_size, max_wait_ms=triton.max_wait_ms, sizes=sizes
-    )
+    limits = model_config.Limits(max_batch_size=triton.max_batch_size, sizes=sizes)
     repository = Path(triton.repository)
     served = next(repository.glob(f"{model_names.CLICK_RANKER}_v*"))
     parameters = _parameters(served)

@@ -12,10 +12,11 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
-from srp4ctr.triton_repo.model_names import NO_MEMORY
+from srp4ctr.triton_repo.model_names import NO_MEMORY, QUEUED_TOO_LONG
 
 # Messages of a server that is overloaded.
-_FULL = ("Request timeout expired", "maximum queue size", NO_MEMORY)
+# The second and third are of servers whose bundle was promoted by release 0.2.
+_FULL = (QUEUED_TOO_LONG, "Request timeout expired", "maximum queue size", NO_MEMORY)
 
 
 def is_full(error: InferenceServerException) -> bool:

@@ -14,6 +14,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.triton_install import ServingEnv
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
+from srp4ctr.triton_repo.serving.backlog import METRICS_PORT
 
 # A step loads in seconds on an idle core, longer on a busy machine.
 _START_TIMEOUT_S = 120.0
@@ -114,6 +115,7 @@ def environment(serving: ServingEnv, plan: ServerPlan) -> dict[str, str]:
         "VIRTUAL_ENV": str(serving.python.parent.parent),
         "OMP_NUM_THREADS": "1",  # measured: two threads per step are slower
         "FEAST_USAGE": "False",
+        METRICS_PORT: str(plan.metrics_port),
         "SRP4CTR_FEATURES__REDIS": plan.redis,
         "SRP4CTR_FEATURES__REDIS_CLUSTER": str(plan.redis_cluster),
         "SRP4CTR_FEATURES__REGISTRY": plan.registry,

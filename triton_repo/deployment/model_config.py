@@ -40,8 +40,6 @@ _GPU_DELAY_US = 200
 # Batch sizes of a Python step. Without them a batch takes the whole queue, and all of it is
 # late: at twice the load that the step can serve, 64 of 447 requests a second were in time.
 _PREFERRED_BATCHES = (4, 8)
-# Limits the queue when all processes hang: Triton checks timeouts only when one is free.
-_MAX_QUEUE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +69,9 @@ class EnsembleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What all configurations share: batch size, queue timeout, and sizes of the axes."""
+    """What all configurations share: batch size, and sizes of the axes."""
 
     max_batch_size: int
-    max_wait_ms: float
-    """A call that is queued for longer is refused."""
     sizes: Mapping[str, int]
 
 
@@ -173,10 +169,7 @@ def step_text(step: StepConfig, limits: Limits) -> str:
     config.backend = step.backend
     for name, value in step.parameters.items():
         config.parameters[name].string_value = value
-    policy = config.dynamic_batching.default_queue_policy
-    policy.max_queue_size = _MAX_QUEUE
-    policy.allow_timeout_override = True
-    policy.default_timeout_microseconds = round(limits.max_wait_ms * 1000)
+    # No queue policy: serving/backlog.py has the reason, and refuses what waits too long.
     if step.backend != "python":  # Triton's own takes a GPU if there is one
         config.dynamic_batching.max_queue_delay_microseconds = _GPU_DELAY_US
         return str(text_format.MessageToString(config))

@@ -55,7 +55,6 @@ def render(
         shutil.rmtree(folder)
     limits = model_config.Limits(
         max_batch_size=config.max_batch_size,
-        max_wait_ms=config.max_wait_ms,
         sizes=card.sizes,
     )
     parameters = _parameters(version, config, features)
@@ -101,6 +100,8 @@ def _parameters(
         "exploration": json.dumps(asdict(config.exploration)),
         "served_log": json.dumps(asdict(_absolute(config.served_log))),
         "model_version": version,
+        "max_wait_ms": str(config.max_wait_ms),
+        "processes": str(config.instances if config.backend == "python" else 1),
         "features": json.dumps(asdict(features.portable())),
     }
 

@@ -24,9 +24,11 @@ from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import (
     FETCH_FEATURES,
     NO_MEMORY,
+    QUEUED_TOO_LONG,
     SCORING_CPU,
     STEP_FAILED,
 )
+from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import (
     OWN_TENSORS,
@@ -60,10 +62,16 @@ class RefusedError(ValueError):
         self.reason = reason
 
 
+class QueuedTooLongError(Exception):
+    """A call that would be answered too late."""
+
+
 def triton_error(error: Exception) -> tuple[str, str]:
     """Return the name of Triton's code, and what the caller is to read."""
     if isinstance(error, RefusedError):
         return "INVALID_ARG", str(error)
+    if isinstance(error, QueuedTooLongError):
+        return "UNAVAILABLE", f"{QUEUED_TOO_LONG}: the server has more to do than it can"
     if isinstance(error, MemoryError):
         return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
     return "INTERNAL", f"{STEP_FAILED}: {error!r}"
@@ -89,6 +97,8 @@ class Call:
     wanted: frozenset[str]
     parameters: str = ""
     """JSON; with ``traceparent`` where the caller's trace is recorded."""
+    max_wait_s: float = 0.0
+    """For how long it may have waited; 0: as long as any."""
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -111,6 +121,8 @@ class Ranker:
     """None: best first."""
     log: ServedLog | None = None
     stats: RequestStats | None = None
+    backlog: Backlog | None = None
+    """None: no call is refused for waiting."""
 
     def close(self) -> None:
         """Stop the background threads."""
@@ -121,16 +133,20 @@ class Ranker:
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         """Return the answer to each call, or its error, which affects no other call."""
         began = time.perf_counter()
+        answers = self._late(calls)
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, call in enumerate(calls):
-            alike.setdefault(call.shape, []).append(place)
-        answers: dict[int, Tensors | Exception] = {}
+            if place not in answers:
+                alike.setdefault(call.shape, []).append(place)
+        refused = len(answers)
         for places in alike.values():
             batch = [calls[place] for place in places]
             traces = [tracing.from_parameters(call.parameters) for call in batch]
             with tracing.answering(traces, "rank_clicks"):
                 made = self._answer_alike(batch)
             answers |= zip(places, made, strict=True)
+        if self.backlog is not None:
+            self.backlog.end(len(calls) - refused)
         if self.stats is not None:
             self.stats.observe_calls(list(answers.values()), time.perf_counter() - began)
         return [answers[place] for place in range(len(calls))]
@@ -166,6 +182,15 @@ class Ranker:
         if is_ids and self.stats is not None:
             self.stats.observe_requests(made, made[TIMES])
         return {name: made[name] for name in call.wanted if name in made}
+
+    def _late(self, calls: Sequence[Call]) -> dict[int, Tensors | Exception]:
+        """Return the refusals of those calls that have waited too long, by their places."""
+        if self.backlog is None:
+            return {}
+        late = self.backlog.begin([call.max_wait_s for call in calls])
+        return {
+            place: QueuedTooLongError() for place, is_late in enumerate(late) if is_late
+        }
 
     def _answer_alike(self, calls: Sequence[Call]) -> Sequence[Tensors | Exception]:
         """Return the answers to calls of one shape, together if none of them fails."""

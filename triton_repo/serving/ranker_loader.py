@@ -13,6 +13,7 @@ from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
 from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
@@ -55,4 +56,7 @@ def load_ranker(
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     stats = RequestStats(metrics=metrics, reference=read_reference(folder))
-    return replace(ranker, stats=stats)
+    waiting = WaitingCalls(folder.name, environment)
+    limit_s = float(settings["max_wait_ms"]) / 1000.0
+    backlog = Backlog(waiting, int(settings["processes"]), limit_s)
+    return replace(ranker, stats=stats, backlog=backlog)

@@ -12,7 +12,7 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import model_config
 
 LIMITS = model_config.Limits(
-    max_batch_size=32, max_wait_ms=80.0, sizes={"L": 5, "E": 2, "S": 6, "D": 8, "M": 3}
+    max_batch_size=32, sizes={"L": 5, "E": 2, "S": 6, "D": 8, "M": 3}
 )
 PARAMETERS = {"redis": '127.0.0.1:1 "quoted" \\ back'}
 STEPS = model_config.three_steps("v7", PARAMETERS)
@@ -100,14 +100,10 @@ def test_a_python_step_has_as_many_processes_as_configured() -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS, *ONE_STEP], ids=lambda step: step.name)
-def test_every_step_limits_how_long_calls_are_queued(
-    step: model_config.StepConfig,
-) -> None:
-    policy = parse(
-        model_config.step_text(step, LIMITS)
-    ).dynamic_batching.default_queue_policy
-    assert policy.default_timeout_microseconds == 80_000
-    assert policy.allow_timeout_override
+def test_no_step_has_a_queue_policy(step: model_config.StepConfig) -> None:
+    # With one a call that finds all processes busy may wait for half a second.
+    batching = parse(model_config.step_text(step, LIMITS)).dynamic_batching
+    assert not batching.HasField("default_queue_policy")
 
 
 @pytest.mark.parametrize(("maximum", "preferred"), [(1, []), (4, [4]), (32, [4, 8])])

@@ -59,6 +59,7 @@ def _call(request: Any) -> ranker.Call:
         given={each.name(): each.as_numpy() for each in request.inputs()},
         wanted=frozenset(request.requested_output_names()),
         parameters=request.parameters(),
+        max_wait_s=request.timeout() / 1e6,
     )
 
 
