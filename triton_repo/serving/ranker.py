@@ -23,10 +23,7 @@ from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import (
     FETCH_FEATURES,
-    NO_MEMORY,
-    QUEUED_TOO_LONG,
     SCORING_CPU,
-    STEP_FAILED,
 )
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
@@ -36,6 +33,7 @@ from srp4ctr.triton_repo.serving.onnx_scorer import (
     Tensors,
     check_tensors,
 )
+from srp4ctr.triton_repo.serving.refusals import QueuedTooLongError, RefusedError
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
 LOG = logging.getLogger(__name__)
@@ -51,30 +49,6 @@ _OF_ITEMS = {
     if "N" in spec.shape
 }
 _PADDING = b""
-
-
-class RefusedError(ValueError):
-    """A call that its caller can fix."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        """``reason`` is one of ``REFUSALS``: a metric's label."""
-        super().__init__(message)
-        self.reason = reason
-
-
-class QueuedTooLongError(Exception):
-    """A call that would be answered too late."""
-
-
-def triton_error(error: Exception) -> tuple[str, str]:
-    """Return the name of Triton's code, and what the caller is to read."""
-    if isinstance(error, RefusedError):
-        return "INVALID_ARG", str(error)
-    if isinstance(error, QueuedTooLongError):
-        return "UNAVAILABLE", f"{QUEUED_TOO_LONG}: the server has more to do than it can"
-    if isinstance(error, MemoryError):
-        return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
-    return "INTERNAL", f"{STEP_FAILED}: {error!r}"
 
 
 class Features(Protocol):

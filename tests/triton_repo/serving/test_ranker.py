@@ -15,7 +15,8 @@ from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
 from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
-from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker, RefusedError
+from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.refusals import RefusedError
 from tests.triton_repo.bundles import inputs_of
 
 ALL = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)

@@ -19,7 +19,7 @@ from srp4ctr.features.bundles.drift_reference import (
 )
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
 from srp4ctr.triton_repo.serving import serving_metrics
-from srp4ctr.triton_repo.serving.ranker import RefusedError
+from srp4ctr.triton_repo.serving.refusals import RefusedError
 from srp4ctr.triton_repo.serving.serving_metrics import (
     SAMPLED,
     Key,

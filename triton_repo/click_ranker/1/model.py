@@ -12,7 +12,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo.serving import ranker, ranker_loader, serving_metrics
+from srp4ctr.triton_repo.serving import ranker, ranker_loader, refusals, serving_metrics
 
 
 class TritonPythonModel:
@@ -65,7 +65,7 @@ def _call(request: Any) -> ranker.Call:
 
 def _response(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        code, text = ranker.triton_error(answer)
+        code, text = refusals.triton_error(answer)
         error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
         return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])

@@ -1,0 +1,27 @@
+"""Errors of calls → what their callers read: Triton's code, and a sentence."""
+
+from srp4ctr.triton_repo.model_names import NO_MEMORY, QUEUED_TOO_LONG, STEP_FAILED
+
+
+class RefusedError(ValueError):
+    """A call that its caller can fix."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """``reason`` is one of ``REFUSALS``: a metric's label."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class QueuedTooLongError(Exception):
+    """A call that would be answered too late."""
+
+
+def triton_error(error: Exception) -> tuple[str, str]:
+    """Return the name of Triton's code, and what the caller is to read."""
+    if isinstance(error, RefusedError):
+        return "INVALID_ARG", str(error)
+    if isinstance(error, QueuedTooLongError):
+        return "UNAVAILABLE", f"{QUEUED_TOO_LONG}: the server has more to do than it can"
+    if isinstance(error, MemoryError):
+        return "UNAVAILABLE", f"{NO_MEMORY}: {error}"
+    return "INTERNAL", f"{STEP_FAILED}: {error!r}"
