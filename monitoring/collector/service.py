@@ -6,13 +6,13 @@ one probes, if ``monitoring.probe_interval_s`` is set.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
-from srp4ctr.errors import MistakeError
+from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
@@ -52,7 +52,8 @@ def run_monitor(
         if not stop.is_set():
             _read_streams(monitor, poller, sources, stop)
 
-    with _serving(monitor, config), ThreadPoolExecutor(1, "probe") as executor:
+    page = metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
+    with page, ThreadPoolExecutor(1, "probe") as executor:
         probing = None
         if probe_factory and config.probe_interval_s:
             probe = probe_factory(lambda: monitor.recent_items, monitor.registry)
@@ -64,21 +65,6 @@ def run_monitor(
             stop.set()
         if probing:
             probing.result()
-
-
-@contextmanager
-def _serving(monitor: Monitor, config: MonitorConfig) -> Iterator[None]:
-    """Serve the monitor's page while the block runs."""
-    try:
-        server, _ = start_http_server(config.port, config.host, monitor.registry)
-    except OSError as error:
-        where = f"{config.host}:{config.port} (monitoring.port)"
-        raise MistakeError(f"cannot listen on {where}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _run_probe(probe: Probe, interval_s: float, stop: threading.Event) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from srp4ctr.errors import MistakeError
+from srp4ctr.listening import bound
 from srp4ctr.monitoring.web.app import PageSources, application
 from srp4ctr.monitoring.web.request_guard import Guard
 
@@ -40,7 +40,9 @@ class PageServer:
 
 def bind_page(sources: PageSources, port: int) -> PageServer:
     """Return the page on ``port`` (0: any free one); ``MistakeError`` if it is taken."""
-    listener = _bound(port)
+    open_already = f"Is the page already open at http://{HOST}:{port}?"
+    advice = f". {open_already} Otherwise: srp4ctr monitor open --port 0"
+    listener = bound(HOST, port, advice)
     port = listener.getsockname()[1]
     guard = Guard(port=port, token=secrets.token_urlsafe(24))
     config = uvicorn.Config(
@@ -58,19 +60,3 @@ def bind_page(sources: PageSources, port: int) -> PageServer:
         _server=uvicorn.Server(config),
         _listener=listener,
     )
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket()
-    # The port of a page that was just closed is in TIME_WAIT.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise MistakeError(
-            f"cannot listen on {HOST}:{port} ({error.strerror}). Is the page already open "
-            f"at http://{HOST}:{port}? Otherwise: srp4ctr monitor open --port 0"
-        ) from error
-    return listener

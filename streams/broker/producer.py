@@ -4,9 +4,9 @@ In: events, or raw payloads that may not be events. Out: records on the right to
 under the right key, all acknowledged when ``flush`` returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -36,6 +36,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event, now_ms
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
+_REQUEST_MS, _BLOCK_MS = 30_000, 60_000  # at most; kafka-python's own
 BACKFILL_HEADERS = ((BACKFILL_HEADER, b"1"),)
 _HINTS = (
     (
@@ -57,12 +58,19 @@ _HINTS = (
 class EventPublisher:
     """Publishes events; a context manager that waits for every acknowledgement on exit.
 
-    With ``pseudonyms`` no user's id leaves this process. Raises ``OutageError`` where no
-    broker answers.
+    With ``pseudonyms`` no user's id leaves this process. After ``ack_timeout_s`` an event
+    that was not acknowledged is given up. Raises ``OutageError`` where no broker answers.
     """
 
-    def __init__(self, kafka: KafkaConfig, pseudonyms: Pseudonyms | None = None) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        pseudonyms: Pseudonyms | None = None,
+        *,
+        ack_timeout_s: float = 120.0,
+    ) -> None:
         self._pseudonyms = pseudonyms
+        timeout_ms = round(ack_timeout_s * 1000)
         self._producer = connect(
             KafkaProducer,
             kafka,
@@ -71,6 +79,9 @@ class EventPublisher:
             max_request_size=MAX_REQUEST_BYTES,
             acks="all",
             enable_idempotence=True,
+            delivery_timeout_ms=timeout_ms,
+            request_timeout_ms=min(_REQUEST_MS, timeout_ms - _LINGER_MS),
+            max_block_ms=min(_BLOCK_MS, timeout_ms),
             metrics_enabled=False,
         )
         self._failure: BaseException | None = None
@@ -84,8 +95,16 @@ class EventPublisher:
 
         Raises the error of an earlier event that the broker refused.
         """
+        self._keep(lambda: self.submit(event, backfill=backfill))
+
+    def submit(self, event: Event, *, backfill: bool = False) -> Any:
+        """Send ``event`` as ``publish`` does; return the future of its acknowledgement.
+
+        What becomes of it is in the future, and in no other call. Raises ``KafkaError``
+        where it cannot be sent.
+        """
         hidden = self._pseudonyms.hide(event) if self._pseudonyms else event
-        self._send_event(hidden, encode(hidden), backfill)
+        return self._submit(hidden, encode(hidden), backfill)
 
     def publish_raw(
         self, payload: bytes, *, key: bytes | None = None, backfill: bool = False
@@ -101,7 +120,7 @@ class EventPublisher:
             if self._pseudonyms:
                 self.publish(event, backfill=backfill)
             else:
-                self._send_event(event, payload, backfill)
+                self._keep(lambda: self._submit(event, payload, backfill))
         elif self._pseudonyms:
             self.withheld += 1
         else:
@@ -123,7 +142,7 @@ class EventPublisher:
         try:
             self.flush()
         finally:
-            self._disconnect()
+            self.disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -132,9 +151,10 @@ class EventPublisher:
         if kind is None:
             self.close()
         else:  # the caller's error matters more than unsent events
-            self._disconnect()
+            self.disconnect()
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Disconnect at once; what is not acknowledged yet is given up."""
         try:
             self._producer.close(timeout=1.0)
         except KafkaError:  # it closes nothing while no broker takes what is left
@@ -151,26 +171,41 @@ class EventPublisher:
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Send a record as it is, known since ``at_ms``, or now where that is None."""
-        self._raise_failure()
-        if at_ms is not None:  # brokers refuse a record from the future
-            at_ms = min(at_ms, now_ms())
-        try:
-            self._producer.send(
-                topic, payload, key, headers=list(headers), timestamp_ms=at_ms
-            ).add_errback(self._keep_failure)
-        except KafkaError as error:  # too large, or no broker knows the topic
-            self._keep_failure(error)
-            self._raise_failure()
-        self.published += 1
+        self._keep(lambda: self._append(topic, payload, key, at_ms, headers))
 
-    def _send_event(self, event: Event, payload: bytes, backfill: bool) -> None:
+    def _submit(self, event: Event, payload: bytes, backfill: bool) -> Any:
         at_ms = event.occurred_at if backfill else None
         headers = BACKFILL_HEADERS if backfill else ()
         topic = event_topic(event)
         with tracing.span("EventPublisher.publish", topic=topic):
             if traceparent := tracing.traceparent():
                 headers = (*headers, (tracing.HEADER, traceparent.encode()))
-            self.send(topic, payload, event_key(event), at_ms, headers)
+            return self._append(topic, payload, event_key(event), at_ms, headers)
+
+    def _append(
+        self,
+        topic: str,
+        payload: bytes | None,
+        key: bytes | None,
+        at_ms: int | None,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> Any:
+        if at_ms is not None:  # brokers refuse a record from the future
+            at_ms = min(at_ms, now_ms())
+        sent = self._producer.send(
+            topic, payload, key, headers=list(headers), timestamp_ms=at_ms
+        )
+        self.published += 1
+        return sent
+
+    def _keep(self, send: Callable[[], Any]) -> None:
+        """Call ``send`` and keep its failure, which the next call or ``flush`` raises."""
+        self._raise_failure()
+        try:
+            send().add_errback(self._keep_failure)
+        except KafkaError as error:  # too large, or no broker knows the topic
+            self._keep_failure(error)
+            self._raise_failure()
 
     def _keep_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -178,6 +213,14 @@ class EventPublisher:
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
-            hint = next((h for kind, h in _HINTS if isinstance(failure, kind)), "")
-            message = f"the broker did not take an event: {failure!r}{hint}"
-            raise (MistakeError if hint else OutageError)(message) from failure
+            kind = MistakeError if _hint(failure) else OutageError
+            raise kind(explained(failure)) from failure
+
+
+def explained(failure: BaseException) -> str:
+    """Return why the broker did not take an event, and what to do about it."""
+    return f"the broker did not take an event: {failure!r}{_hint(failure)}"
+
+
+def _hint(failure: BaseException) -> str:
+    return next((hint for kind, hint in _HINTS if isinstance(failure, kind)), "")
