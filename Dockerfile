@@ -39,9 +39,10 @@ RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
+# The HTTP intake runs here, too.
 FROM build AS monitor-packages
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra monitoring --extra serving \
+      --extra monitoring --extra serving --extra intake \
  && slim.sh && sbom.sh
 
 FROM python AS monitor

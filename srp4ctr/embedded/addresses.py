@@ -52,6 +52,9 @@ class Addresses:
     """Reserved for ``srp4ctr monitor open``."""
     prometheus_port: int
     """0 where Prometheus is not installed."""
+    intake_port: int = 0
+    """Reserved for ``srp4ctr events serve``; 0 in a stack of an earlier version."""
+    intake_metrics_port: int = 0
     cluster_ports: tuple[int, ...] = ()
     """Of a store that is a cluster: the other nodes' ports, then all nodes' bus ports."""
 
@@ -62,6 +65,7 @@ class Addresses:
             "monitor": self.monitor_port,
             "triton": self.triton_metrics_port,
             "caller": self.caller_metrics_port,
+            "intake": self.intake_metrics_port,
         }
 
     def of(self, process: str) -> tuple[str, ...]:
@@ -77,6 +81,7 @@ class Addresses:
             "stream": {self.worker_metrics_port: "metrics"},
             "monitor": {self.monitor_port: "metrics"},
             "page": {self.page_port: "HTTP"},
+            "intake": {self.intake_port: "HTTP", self.intake_metrics_port: "metrics"},
         }
         found = named.get(process, {})
         return tuple(f"{ports.HOST}:{port} {found[port]}" for port in found)
@@ -110,6 +115,10 @@ class Addresses:
                 "repository": str(folder / "triton"),
             },
             "streams": {"metrics_port": self.worker_metrics_port},
+            "intake": {
+                "port": self.intake_port,
+                "metrics_port": self.intake_metrics_port,
+            },
             "monitoring": {
                 "port": self.monitor_port,
                 "page_port": self.page_port,
@@ -158,6 +167,7 @@ class Addresses:
             "page": (self.page_port, ""),
             "stream worker": (self.worker_metrics_port, "metrics"),
             "monitor": (self.monitor_port, "metrics"),
+            "HTTP intake": (self.intake_port, "health"),
             "Triton": (self.triton_metrics_port, "metrics"),
             "callers of Triton": (self.caller_metrics_port, "metrics"),
             "Prometheus": (self.prometheus_port, "graph"),

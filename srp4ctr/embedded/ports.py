@@ -51,6 +51,8 @@ PARTS = (
     StackPart(name="controller_port"),
     LaterPart(name="page_port", title="the page", well_known=9105),
     *(StackPart(name=f"cluster_port_{number}") for number in range(5)),
+    LaterPart(name="intake_port", title="the HTTP intake", well_known=8088),
+    LaterPart(name="intake_metrics_port", title="the intake's metrics", well_known=9104),
 )
 
 

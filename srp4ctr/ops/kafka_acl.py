@@ -50,6 +50,8 @@ class Rights:
 RIGHTS: Mapping[str, Rights] = {
     # It can write events and items, and read nothing, its own events included.
     PRODUCER: Rights(writes=(BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)),
+    # Of the HTTP intake, for producers without Kafka.
+    "intake": Rights(writes=(BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)),
     # Of events it writes only rebuild commands, where the store has lost its rows.
     "stream": Rights(
         reads=ALL_TOPICS,

@@ -24,12 +24,13 @@ SERVERS = {
     "postgres": ("postgres", "localhost"),
     "triton": ("triton", "localhost", "127.0.0.1"),
     "grafana": ("grafana", "localhost", "127.0.0.1"),
+    "intake": ("intake", "localhost", "127.0.0.1"),
 }
 # Servers that are published under the names in the arguments.
-PUBLISHED = ("kafka", "triton", "grafana")
+PUBLISHED = ("kafka", "triton", "grafana", "intake")
 # Clients with a certificate for Triton.
 CLIENTS = ("trainer", "ops", "monitor", "watch", "caller")
-KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer")
+KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer", "intake")
 # Permissions in the store: the commands of our own reads and writes and of Feast's.
 _READ, _SAFE = "+@connection +@read", "-@dangerous"
 _CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
@@ -48,7 +49,7 @@ _HEALTH = "user health on nopass resetkeys resetchannels -@all +ping"
 PASSWORDS = (
     *(f"kafka_{user}" for user in KAFKA_USERS),
     *(f"redis_{user}" for user in REDIS_USERS),
-    *("postgres", "grafana_admin", "triton_control"),
+    *("postgres", "grafana_admin", "triton_control", "intake_token"),
 )
 REDIS_ACL = "redis.acl"
 # In no container: the second one is for the services that rank.

@@ -53,7 +53,7 @@ def port_of(address: str) -> str:
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
-        *("triton", "triton-gpu", "ops"),
+        *("triton", "triton-gpu", "ops", "intake"),
         *("monitor", "prometheus", "alertmanager", "grafana"),
     }
 
@@ -85,10 +85,10 @@ def test_every_variable_is_a_setting_and_names_a_service(
 
 
 def test_what_is_published_is_where_the_settings_look(outside: settings.Settings) -> None:
-    published = published_ports({"triton": SERVICES["triton"]} | PRODUCERS["services"])
-    assert {port_of(outside.triton.grpc), port_of(outside.kafka.bootstrap)} == set(
-        published
-    )
+    inside = {name: SERVICES[name] for name in ("triton", "intake")}
+    published = published_ports(inside | PRODUCERS["services"])
+    looked_at = (outside.triton.grpc, outside.kafka.bootstrap)
+    assert {*map(port_of, looked_at), str(outside.intake.port)} == set(published)
 
 
 def test_kafka_advertises_addresses_inside_and_outside_of_the_network(
@@ -118,6 +118,7 @@ def test_prometheus_scrapes_each_of_our_endpoints(inside: settings.Settings) -> 
     assert targets == {
         f"monitor:{inside.monitoring.port}",
         f"triton:{port_of(inside.triton.metrics_url)}",
+        f"intake:{inside.intake.metrics_port}",
     }
 
 
@@ -126,7 +127,7 @@ def test_each_role_runs_a_command_that_exists() -> None:
     for name in OURS.keys() - {"ops"}:  # it is given one
         noun, verb, *_ = OURS[name]["command"]
         assert verb in _verbs(nouns[noun])
-    assert len(OURS) == 6
+    assert len(OURS) == 7
 
 
 def test_an_operator_s_command_starts_and_changes_no_service() -> None:

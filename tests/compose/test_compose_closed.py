@@ -23,7 +23,7 @@ from tests.compose.real_stack import (
 SECRET = re.compile(r"(?i)password|secret|_key$|token")  # what a variable of one is called
 
 
-def test_only_triton_and_grafana_are_published_by_default_on_this_machine() -> None:
+def test_only_three_ports_are_published_by_default_on_this_machine() -> None:
     for profile in ("cpu", "gpu"):
         started = {
             name: each
@@ -32,7 +32,7 @@ def test_only_triton_and_grafana_are_published_by_default_on_this_machine() -> N
         }
         ports = published_ports(started)
         triton = "triton" if profile == "cpu" else "triton-gpu"
-        assert ports == {"8001": triton, "3000": "grafana"}
+        assert ports == {"8001": triton, "3000": "grafana", "8088": "intake"}
     assert published_ports(PRODUCERS["services"]) == {"9092": "kafka"}
 
 
@@ -118,7 +118,11 @@ def test_services_share_a_network_only_where_they_need_it() -> None:
     assert "kafka" not in met["triton"]
     assert {"redis", "postgres"}.isdisjoint(met["monitor"])
     inner = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
-    assert set(COMPOSE["networks"]) - inner == {"edge"}
+    assert set(COMPOSE["networks"]) - inner == {"edge", "producers"}
+    assert met["intake"] - {"intake"} == {"kafka"} | {
+        name for name in networks if "metrics" in networks[name]
+    } - {"intake"}
+    assert [name for name in networks if "producers" in networks[name]] == ["intake"]
     outer = {name for name, each in networks.items() if "edge" in each}
     assert outer == {"triton", "triton-gpu", "grafana", "alertmanager"}
 

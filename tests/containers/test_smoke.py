@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(1800),  # images are built on their first use
     pytest.mark.skipif(bool(NO_ENGINE), reason=NO_ENGINE),
 ]
-PARTS = ("kafka", "redis", "postgres", "init", "stream", "monitor")
+PARTS = ("kafka", "redis", "postgres", "init", "stream", "monitor", "intake")
 BUILT = ("stream", "monitor")
 VISITS = 300
 # What the published image of Python weighs, on which ours are built; a stand-in may weigh
@@ -120,6 +120,20 @@ def test_what_takes_over_a_container_cannot_get_out_of_it(
 def test_what_a_producer_publishes_over_tls_is_folded(
     stack: ComposeStack, published: list[int]
 ) -> None:
+    assert_nothing_is_lost(stack, published)
+
+
+def test_what_is_posted_over_https_is_folded(
+    stack: ComposeStack, published: list[int], tmp_path: Path
+) -> None:
+    file = tmp_path / "posted.jsonl"
+    visits = 20
+    published.append(write_visits(file, 10 * VISITS, visits))
+    given = {"EVENTS": file.read_text()}
+    secrets = ("ca.pem", "intake_token")
+    script = Path(__file__).with_name("poster.py")
+    said = stack.outsider("producers", secrets, given, ("/poster.py",), script)
+    assert f'"accepted":{published[-1]},"rejected":0' in said
     assert_nothing_is_lost(stack, published)
 
 

@@ -16,13 +16,13 @@ from tests.containers.stack import ComposeStack, ContainerError, run, until
 from tests.containers.traffic import write_visits
 
 LASTING = (
-    *("kafka", "redis", "postgres", "stream", "trainer", "triton", "monitor"),
+    *("kafka", "redis", "postgres", "stream", "trainer", "triton", "monitor", "intake"),
     *("prometheus", "alertmanager", "grafana"),
 )
 USER, ITEMS = "42", ["50", "181", "258"]
 VISITS = 300
 _PROMETHEUS = "http://127.0.0.1:9090/api/v1"
-_TARGETS = 3  # stream (one a worker), triton, monitor
+_TARGETS = 4  # stream (one a worker), triton, monitor, intake
 _APART = 0.01  # the time of a request is among a model's inputs
 _HEALED_S, _ALERT_S = 180.0, 300.0
 BLIND = "Srp4ctrMonitorSourceDown"

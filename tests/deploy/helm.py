@@ -28,7 +28,7 @@ RELEASE, NAMESPACE = "ctr", "shop"
 FULL = f"{RELEASE}-srp4ctr"
 WITH_SERVERS = ("--set", "bundled.enabled=true")
 SERVERS = ("kafka", "redis", "postgres")
-ROLES = ("init", "stream", "trainer", "triton", "monitor", "ops")
+ROLES = ("init", "stream", "intake", "trainer", "triton", "monitor", "ops")
 _BUILD_S = 540.0
 
 

@@ -110,6 +110,7 @@ def test_from_elsewhere_callers_reach_triton_and_prometheus_the_metrics() -> Non
     assert open_ports(made, "triton") == {"grpc": shop, "metrics": prometheus}
     for role in ("stream", "monitor"):
         assert open_ports(made, role) == {"metrics": prometheus}
+    assert open_ports(made, "intake") == {"events": "any client", "metrics": prometheus}
     for role in ("trainer", "ops", "init"):
         assert open_ports(made, role) == {}
 

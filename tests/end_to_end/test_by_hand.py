@@ -270,17 +270,38 @@ def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
     assert rank_plainly(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]
 
 
+def intake_address(shell: Shell) -> str:
+    """Return where the stack's HTTP intake listens, or would."""
+    text = (shell.folder / ".data" / "stack.toml").read_text()
+    (port,) = re.findall(r"\[intake\]\nport = (\d+)", text)
+    return f"127.0.0.1:{port}"
+
+
+def serve_events(shell: Shell) -> None:
+    """Start the HTTP intake and wait until it listens."""
+    shell.leave_running("events", "serve")
+    deadline = time.monotonic() + 60
+    while not ports.is_open(int(intake_address(shell).rpartition(":")[2])):
+        assert time.monotonic() < deadline, (shell.folder / "events.log").read_text()
+        time.sleep(0.1)
+
+
 def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
     lines = [each for block, each in commands() if block.page == "docs/producers.md"]
-    assert len(lines) == 6
+    assert len(lines) == 10
     viewed = a_behavior("item-1", user_id="42", at_ms=time.time_ns() // 1_000_000)
     (shell.folder / "mine.jsonl").write_bytes(encode(viewed) + b"\n")
     for line in lines:
         if line.strip() == "srp4ctr stream run":
             continue  # it runs already, in its second terminal
+        if line.strip() == "srp4ctr events serve":
+            serve_events(shell)
+            continue
         if "features show" in line:  # the worker needs a moment
             wait_for_a_row(shell, b"42")
-        said = shell.paste(line)
+        said = shell.paste(line.replace("127.0.0.1:8088", intake_address(shell)))
+        if "curl" in line:
+            assert '"rejected":0' in said or said == '{"status":"ok"}', said
     assert "user 42" in said
     assert "view" in said
 

@@ -54,7 +54,7 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
 
 def files(settings: Settings) -> Iterator[Finding]:
     """Yield whether other users can read the files that hold secrets."""
-    paths = _files_named(settings, "password_file", "key_file")
+    paths = _files_named(settings, "password_file", "key_file", "token_file")
     folder = Path(stack_secrets.FOLDER).absolute()
     if (folder / certificates.AUTHORITY_KEY).is_file():
         paths["the authority's key"] = folder / certificates.AUTHORITY_KEY
@@ -86,10 +86,11 @@ def expiry(settings: Settings) -> Iterator[Finding]:
 
 def metrics(settings: Settings) -> Iterator[Finding]:
     """Yield whether other machines reach the metrics pages and Prometheus."""
-    monitoring, streams = settings.monitoring, settings.streams
+    monitoring, streams, intake = settings.monitoring, settings.streams, settings.intake
     ports = {
         "the worker's metrics": (streams.metrics_host, streams.metrics_port),
         "the monitor's metrics": (monitoring.host, monitoring.port),
+        "the intake's metrics": (intake.metrics_host, intake.metrics_port),
         "Triton's metrics": _host_port(settings.triton.metrics_url),
         "Prometheus": _host_port(monitoring.prometheus_url),
     }

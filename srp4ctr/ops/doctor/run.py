@@ -24,6 +24,7 @@ CHECKS = {
     },
     "kafka": {"kafka access": "anonymous", "kafka rules": "rules", "topics": "topics"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
+    "intake": {"intake access": "anonymous"},
     "triton": {
         "triton access": "anonymous",
         "triton control": "control",

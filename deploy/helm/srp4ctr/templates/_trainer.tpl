@@ -51,6 +51,6 @@ TMPDIR: /scratch
 {{/* A pod for operators' commands. Takes a dict: root, component, restartPolicy, command or args. */}}
 {{- define "srp4ctr.opsPod" -}}
 {{- $ops := .root.Values.ops -}}
-{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_AUDIT__ACTOR: %q" $ops.actor) "networks" (list "events" "features" "serving" "metrics") -}}
+{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_AUDIT__ACTOR: %q\nSRP4CTR_INTAKE__HOST: %s-intake" $ops.actor (include "srp4ctr.fullname" .root)) "networks" (list "events" "features" "serving" "metrics") -}}
 {{- include "srp4ctr.trainerPod" (merge $known .) -}}
 {{- end -}}
