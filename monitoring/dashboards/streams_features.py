@@ -65,6 +65,36 @@ _EVENTS = line(
         min=0,
     ),
 )
+_INTAKE = line(
+    7,
+    lines(
+        "Events by HTTP",
+        "Events per second: accepted, unacknowledged, or why each was rejected.",
+        "cps",
+        over_time(
+            or_none(rate("srp4ctr_intake_events_total", by="outcome"), "outcome"),
+            "{{outcome}}",
+        ),
+        min=0,
+    ),
+    lines(
+        "HTTP requests by status",
+        "Requests per second; 503: Kafka did not acknowledge, 429: too many at once.",
+        "cps",
+        over_time(
+            or_none(rate("srp4ctr_intake_requests_total", by="status"), "status"),
+            "{{status}}",
+        ),
+        min=0,
+    ),
+    lines(
+        "HTTP request → acknowledged",
+        "From an HTTP request's arrival until Kafka has acknowledged its events.",
+        "s",
+        *quantiles("srp4ctr_intake_request_seconds", "p50", "p99"),
+        limits=thresholds.at_most(0.1, 1),
+    ),
+)
 _FRESHNESS = line(
     8,
     lines(
@@ -256,7 +286,7 @@ BOARD = board(
     "streams_features",
     "Streams & features",
     "Whether every event arrives, how soon, and whether serving reads right features.",
-    section("Events", _EVENTS),
+    section("Events", _EVENTS, _INTAKE),
     section("Freshness", _FRESHNESS, _PROBES),
     section("Retries", _RETRIES),
     section("Features at serving time", _AT_SERVING_TIME),

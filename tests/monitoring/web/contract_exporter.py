@@ -97,6 +97,7 @@ HISTOGRAMS = {
     "event_to_sequence_seconds": (False, (0.05, 0.1, 0.25, 0.5, 1, 5), 0.2),
     "probe_seconds": (False, (0.1, 0.25, 0.5, 1, 5), 0.3),
     "store_write_seconds": (False, (0.005, 0.01, 0.05, 0.1), 0.02),
+    "intake_request_seconds": (False, (0.01, 0.05, 0.1, 1), 0.03),
     "label_maturity_lag_seconds": (False, (0.1, 0.5, 1, 5, 30), 0.9),
 }
 Move = Callable[[float, float], None]
