@@ -32,7 +32,7 @@ from srp4ctr.streams.worker.app import group_ids
 PARTITIONS, WORKERS = 6, 3
 BURST = 4000  # events at once: twice what a worker polls
 _SETTLED_LAG = 400
-_SETTLE_S = 90.0
+_SETTLE_S = 240.0
 _POLL_S = 0.1
 
 Say = Callable[[str], None]

@@ -1,5 +1,6 @@
 """Items from a real store into the table, on one store and on a Redis Cluster."""
 
+import itertools
 import time
 from collections.abc import Callable
 from operator import methodcaller
@@ -153,7 +154,9 @@ def test_what_others_write_or_delete_is_found_by_the_next_sweep(
     for key in (view.key((140, 0)), row_codec.PROFILES.key(item_key("deleted"))):
         stored.client(methodcaller("delete", key))
     # As if all of it had been read long ago: a row just announced may not be stored yet.
-    monkeypatch.setattr(item_refresher, "_GRACE_MS", -1)
+    monkeypatch.setattr(item_refresher, "_GRACE_MS", 0)
+    later_ms = itertools.count(time.time_ns() // 1_000_000 + 1)
+    monkeypatch.setattr(item_refresher, "_now_ms", later_ms.__next__)
     stored.refresher.fill()
     assert stored.first_impressions(140, 141, 142) == [0.0, 5.0, 9.0]
     assert not stored.of(item_key("deleted")).attribute_rows.any()
