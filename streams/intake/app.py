@@ -5,8 +5,8 @@ that it is refused where it is not allowed in, too large, or one too many.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio.to_thread
 import prometheus_client as metrics
@@ -38,6 +38,8 @@ SECONDS = metrics.Histogram(
     "From a request's arrival until its answer, with Kafka's acknowledgement",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 _BODY_S = 10.0  # for the whole body to arrive: a slow one holds a place
 _RETRY_S = 2  # the broker is looked at that often
 _BUSY_RETRY_S = 1
@@ -46,9 +48,10 @@ _BUSY_RETRY_S = 1
 class _Refused(HTTPException):
     """An answer without events; ``retry_s`` where the same request may succeed later."""
 
-    def __init__(self, status: int, reason: str, retry_s: int = 0, **headers: str) -> None:
-        if retry_s:
-            headers["Retry-After"] = str(retry_s)
+    def __init__(self, status: int, reason: str, retry_s: int = 0) -> None:
+        headers = {"Retry-After": str(retry_s)} if retry_s else {}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
         super().__init__(status, reason, headers)
 
 
@@ -92,10 +95,7 @@ class _Intake:
 
     async def _answer(self, request: Request) -> Response:
         if not self._tokens.admit(request.headers.get("authorization", "")):
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise _Refused(
-                401, "Authorization: Bearer TOKEN is missing or wrong", **challenge
-            )
+            raise _Refused(401, "Authorization: Bearer TOKEN is missing or wrong")
         if self._in_progress >= self._config.max_requests:
             reason = (
                 f"{self._in_progress} requests are in progress: the most that are taken"
@@ -147,7 +147,9 @@ class _Intake:
         ]
         return _answer_of(judged, taken)
 
-    async def _in_thread(self, call: Any, *arguments: Any) -> Any:
+    async def _in_thread(
+        self, call: Callable[[*_Arguments], _Result], *arguments: *_Arguments
+    ) -> _Result:
         """Call in a thread of our own: as many as there may be requests."""
         if self._threads is None:
             self._threads = CapacityLimiter(self._config.max_requests)

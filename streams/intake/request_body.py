@@ -16,7 +16,7 @@ from srp4ctr.streams.events.schema import Event
 
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _whole = msgspec.json.Decoder(msgspec.Raw)
-_event_id = msgspec.json.Decoder(msgspec.defstruct("_Named", [("event_id", Any, None)]))
+_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class TooManyEventsError(MistakeError):
@@ -66,7 +66,7 @@ def _judge(payload: bytes, now_ms: int) -> Judged:
     if not isinstance(event, RejectedEvent):
         return Judged(event=event, event_id=event.event_id)
     try:
-        found = _event_id.decode(payload).event_id
+        found = _object.decode(payload).get("event_id")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = None
     return Judged(event=event, event_id=found[:256] if isinstance(found, str) else None)

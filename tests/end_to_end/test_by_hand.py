@@ -1,14 +1,10 @@
 """docs/start.md: what the demo does, typed by hand, one command after another."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,71 +18,9 @@ from srp4ctr.streams.events.codec import encode
 from tests.builders import a_behavior
 from tests.docs.pages import commands
 from tests.end_to_end import shop
-from tests.structure.source_tree import ROOT
+from tests.end_to_end.shell import HTTP_PORT, Shell, install_command
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
-HTTP_PORT = 8000  # of the pages' curl
-SETTINGS = {
-    "SRP4CTR_STREAMS__LABEL_WINDOW_S": "3",
-    "SRP4CTR_EMBEDDED__SERVING_DIR": str(ROOT / ".serving"),
-    "PYTHONPATH": str(ROOT),  # as an installation has it, wherever the shell is
-    "COLUMNS": "200",  # tables as a wide terminal shows them
-}
-
-
-@dataclass
-class Shell:
-    """A terminal in which the commands are typed."""
-
-    folder: Path
-    http_port: int
-    background: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def type(self, *words: str, expect: int = 0) -> str:
-        """Run ``srp4ctr WORDS`` to its end and return what it printed."""
-        done = subprocess.run(
-            self._command(*words),
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self._env(),
-            check=False,
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def paste(self, line: str) -> str:
-        """Run a line of a page as it stands and return what it printed."""
-        done = subprocess.run(
-            ["bash", "-c", line],
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self._env(),
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def leave_running(self, *words: str) -> None:
-        """Run ``srp4ctr WORDS`` in the background, until the tests end."""
-        with (self.folder / f"{words[0]}.log").open("wb") as log:
-            process = subprocess.Popen(
-                self._command(*words),
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=self._env(),
-            )
-        self.background.append(process)
-
-    def _command(self, *words: str) -> list[str]:
-        return [str(self.folder / "bin" / "srp4ctr"), *words]
-
-    def _env(self) -> dict[str, str]:
-        http = {"SRP4CTR_TRITON__HTTP_PORT": str(self.http_port)}
-        path = {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        return {**os.environ, **SETTINGS, **http, **path}
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +44,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
             for process in shell.background:
                 process.wait(timeout=30)
             shell.type("stack", "down")
-
-
-def install_command(folder: Path) -> None:
-    """Put ``srp4ctr`` into ``folder``, as an installation has it in its environment."""
-    folder.mkdir()
-    command = folder / "srp4ctr"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m srp4ctr.cli "$@"\n')
-    command.chmod(0o755)
 
 
 def refresh_when_labels_are_there(shell: Shell) -> None:

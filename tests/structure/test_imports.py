@@ -28,6 +28,7 @@ VENDOR_HOMES = {
         "streams/broker/producer.py",
         "streams/broker/dead_letters.py",
         "streams/broker/topics.py",
+        "streams/intake/delivery.py",
         "monitoring/collector/topic_readers.py",
         "monitoring/collector/consumer_lag.py",
         "srp4ctr/*.py",
@@ -49,6 +50,8 @@ VENDOR_HOMES = {
     "prometheus_client": (
         *FAUST_SERVICES,
         "streams/worker/measurements.py",
+        "streams/intake/app.py",
+        "streams/intake/delivery.py",
         "features/online/feast_import.py",  # keeps Feast from switching it to files
         "monitoring/collector/exporter.py",
         "monitoring/collector/collector.py",
@@ -59,8 +62,12 @@ VENDOR_HOMES = {
         "monitoring/web/current_values.py",
         "srp4ctr/*.py",
     ),
-    "starlette": ("monitoring/web/app.py",),
-    "uvicorn": ("monitoring/web/server.py",),
+    "starlette": (
+        "monitoring/web/app.py",
+        "streams/intake/app.py",
+        "streams/intake/server.py",
+    ),
+    "uvicorn": ("monitoring/web/server.py", "streams/intake/server.py"),
     "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("srp4ctr/*.py",),
 }

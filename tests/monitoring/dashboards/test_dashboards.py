@@ -30,7 +30,7 @@ DEFAULTS = {
     "custom",
 }
 # Words in titles that keep their capitals.
-CAPITALS = {"GPU", "GPUs", "CTR", "AUC", "PSI", "CPU", "FLOPs"}
+CAPITALS = {"GPU", "GPUs", "CTR", "AUC", "PSI", "CPU", "FLOPs", "HTTP"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -118,17 +118,19 @@ def test_sigterm_ends_it_when_what_is_in_progress_is_answered(
         try:
             token = wait_for_token(process, tmp_path, port)
             headers = {"Authorization": f"Bearer {token}"}
+            url = f"http://{HOST}:{port}/events"
 
             def slowly() -> Iterator[bytes]:
                 yield encode(a_click()) + b"\n"
+                with httpx.Client(headers=headers) as other:  # until it is in progress
+                    while other.post(url, content=b"").status_code != 429:
+                        time.sleep(0.05)
                 process.send_signal(signal.SIGTERM)
                 while is_open(port):  # it listens no more
                     time.sleep(0.05)
                 yield encode(a_click("i2"))
 
-            answer = httpx.post(
-                f"http://{HOST}:{port}/events", content=slowly(), headers=headers
-            )
+            answer = httpx.post(url, content=slowly(), headers=headers)
             assert answer.json()["accepted"] == 2
             assert process.wait(timeout=30) == 0
         finally:
@@ -147,6 +149,7 @@ def start_command(
         "SRP4CTR_KAFKA__BOOTSTRAP": kafka.bootstrap,
         "SRP4CTR_INTAKE__PORT": str(port),
         "SRP4CTR_INTAKE__METRICS_PORT": str(metrics_port),
+        "SRP4CTR_INTAKE__MAX_REQUESTS": "1",
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(

@@ -6,13 +6,19 @@ import pytest
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, encode
-from srp4ctr.streams.events.schema import Click
+from srp4ctr.streams.events.schema import Click, Event
 from srp4ctr.streams.intake.request_body import Judged, TooManyEventsError, read_body
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression, an_item
 
-EVENTS = (a_click(), an_impression(), a_behavior(), a_forget(), an_item())
-LINES = b"\n".join(map(encode, EVENTS))
-ARRAY = b"[" + b",".join(map(encode, EVENTS)) + b"]"
+EVENTS: tuple[Event, ...] = (
+    a_click(),
+    an_impression(),
+    a_behavior(),
+    a_forget(),
+    an_item(),
+)
+LINES = b"\n".join(encode(each) for each in EVENTS)
+ARRAY = b"[" + LINES.replace(b"\n", b",") + b"]"
 
 
 def read(body: bytes, max_events: int = 10) -> list[Judged]:
