@@ -22,6 +22,10 @@ from srp4ctr.streams.imports.report import NO_ATTRIBUTE
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
 _MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _PLAUSIBLE_MS = (631_152_000_000, 4_102_444_800_000)  # 1990 to 2100
+_WRONG_TIMES = {
+    Reason.TIME_IN_SECONDS: "before 1973",
+    Reason.TIME_IN_FUTURE: "in the future",
+}
 _EPOCH = dt.datetime(1970, 1, 1)
 _ZONE_AT_END = re.compile(r" ?(UTC|GMT|Z)$")
 _OFFSET_AT_END = re.compile(r" ([+-]\d\d:?\d\d)( UTC)?$")  # as Go writes times, too
@@ -134,9 +138,10 @@ class EventBuilder:
         found = decode(payload, self.now_ms)
         if not isinstance(found, RejectedEvent):
             return payload
-        detail = found.detail
-        if found.reason in (Reason.TIME_IN_SECONDS, Reason.TIME_IN_FUTURE):
-            detail = _the_time(event["occurred_at"]) + self.clock.hint(raw, time_kind)
+        detail = _sentence(found.detail)
+        if found.reason in _WRONG_TIMES:
+            why = f"{_the_time(event['occurred_at'])}, {_WRONG_TIMES[found.reason]}"
+            detail = why + self.clock.hint(raw, time_kind)
         return BadRow(reason=_reason(found.reason), detail=detail)
 
     def build_item(
@@ -160,7 +165,7 @@ class EventBuilder:
         found = decode(payload, self.now_ms)
         if not isinstance(found, RejectedEvent):
             return payload
-        return BadRow(reason=_reason(found.reason), detail=found.detail)
+        return BadRow(reason=_reason(found.reason), detail=_sentence(found.detail))
 
     def _action(self, raw: str) -> str:
         if raw in self.actions:
@@ -205,6 +210,12 @@ def _number(name: str, text: str) -> float:
 def _reason(reason: Reason) -> str:
     """Return a reason as a reader of a file knows it: seconds are only one cause."""
     return "time_too_early" if reason is Reason.TIME_IN_SECONDS else str(reason)
+
+
+def _sentence(detail: str) -> str:
+    """Return msgspec's remark on a field as a reader of a file would say it."""
+    long = re.fullmatch(r"Expected `str` of length <= (\d+) - at `\$\.(.+)`", detail)
+    return f"{long[2]} has more than {long[1]} characters" if long else detail
 
 
 def _the_time(ms: int) -> str:

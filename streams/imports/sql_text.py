@@ -41,6 +41,9 @@ def sentence(message: str) -> str:
     """Return what an error of DuckDB means to the owner of a file."""
     if line := re.search(r"CSV Error on Line: (\d+)", message):
         return f"line {line[1]}: {_first_match(_IN_A_LINE, message)}{_SKIPPING}"
+    if early := re.search(r"in line (\d+): unexpected end of data", message):
+        number = int(early[1]) - 1  # DuckDB names the line after it
+        return f"line {number}: broken JSON: it ends too early{_SKIPPING}"
     return _first_match(_OF_A_FILE, message)
 
 

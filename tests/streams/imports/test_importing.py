@@ -183,11 +183,11 @@ def test_a_broken_row_is_named_and_left_out_if_that_is_wanted(
 BAD = {
     "seconds among milliseconds": ("u,i,1600000000000,4", "read as ms it is 2020-09-13"),
     "no time": ("u,i,yesterday,4", "the time 'yesterday' is not a number"),
-    "a long id": (f"{'u' * 10_000},i,1600000000,4", "length <= 256 - at `$.user_id`"),
+    "a long id": (f"{'u' * 10_000},i,1600000000,4", "user_id has more than 256 characters"),
     "no user": (",i,1600000000,4", "missing required field `user_id`"),
     "no number": ("u,i,1600000000,n/a", "the value 'n/a' is not a number"),
-    "1970": ("u,i,1600000,4", "the time is 1970-01-19"),
-    "2100": ("u,i,4102444800,4", "the time is 2100-01-01"),
+    "1970": ("u,i,1600000,4", "the time is 1970-01-19 12:26, before 1973"),
+    "2100": ("u,i,4102444800,4", "the time is 2100-01-01 00:00, in the future"),
 }
 
 
@@ -221,6 +221,17 @@ def test_a_title_is_no_action(tmp_path: Path) -> None:
     source = written(tmp_path, HEADER + lines)
     report = imported(source, ratings(action="$rating", value=None))
     assert "there are more than 64; is `action` the right column?" in refusal(report)
+
+
+@pytest.mark.parametrize("after", ["", '\n{"user_id": "u", "item_id": "i"}\n'])
+def test_a_line_of_json_that_ends_too_early_has_its_number(
+    after: str, tmp_path: Path
+) -> None:
+    whole = '{"user_id": "u", "item_id": "i", "timestamp": 1600000000, "rating": 4}\n'
+    path = tmp_path / "ratings.jsonl"
+    path.write_text(f'{whole}{{"user_id": "u", "item_id":{after}')
+    with pytest.raises(MistakeError, match="line 2: broken JSON: it ends too early"):
+        imported(path, ratings())
 
 
 FILES = {
