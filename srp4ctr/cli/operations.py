@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from inspect import signature
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -20,12 +21,15 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.ops.audit import audit_log, read_entries
 from srp4ctr.ops.doctor import run as doctor
 from srp4ctr.ops.doctor.check_result import Finding
+from srp4ctr.ops.project import new_project
 from srp4ctr.settings import in_force, load
 
 audit = typer.Typer(
     help="Show which operator changed what, and when.", no_args_is_help=True
 )
-settings = typer.Typer(help="Show the settings in force.", no_args_is_help=True)
+settings = typer.Typer(
+    help="Begin a project, and show the settings in force.", no_args_is_help=True
+)
 Document = Mapping[str, Any]
 """As ``CapacityPlan.document`` returns it."""
 
@@ -57,9 +61,25 @@ def list_entries(
         out.print(f"nothing in {path} since {since}", markup=False)
 
 
-@settings.callback()
-def only_show() -> None:
-    """Show the settings in force."""
+@settings.command("init")
+def init_project(
+    folder: Annotated[Path, typer.Argument(help="Folder of the project; made if missing.")],
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Add generated events to begin with.")
+    ] = False,
+) -> None:
+    """Write the files with which a project of your own begins.
+
+    They are settings.toml, import.toml (which column is what) and README.md. A file that is
+    there is never overwritten. With --sample come visits to a bookshop that does not exist.
+
+    Example:  srp4ctr settings init shop --sample
+    """
+    made = new_project.begin(folder, Path(load().embedded.serving_dir), sample=sample)
+    for path in made:
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    steps = new_project.next_steps(folder, sample=sample)
+    out.print(steps, markup=False, highlight=False, soft_wrap=True)
 
 
 @settings.command("show")

@@ -26,7 +26,19 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 # Programs of others: their arguments are not checked.
 OF_OTHERS = {
-    *("apt", "cp", "curl", "docker", "flock", "git", "kubectl", "mkdir", "mv", "node"),
+    *(
+        "apt",
+        "cd",
+        "cp",
+        "curl",
+        "docker",
+        "flock",
+        "git",
+        "kubectl",
+        "mkdir",
+        "mv",
+        "node",
+    ),
     *("npm", "openssl", "pip", "rm"),
     *("pg_dump", "pg_restore", "psql", "redis-cli", "rsync", "systemctl", "tar"),
     *("kafka-acls.sh", "kafka-configs.sh", "kafka-topics.sh", "torchrun", "valkey-cli"),

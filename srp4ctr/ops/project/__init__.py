@@ -1,0 +1,1 @@
+"""``srp4ctr settings init``: the files with which a project of one's own begins."""
