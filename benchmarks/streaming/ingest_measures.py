@@ -6,11 +6,10 @@ The bound: only to read and decode.
 """
 
 import asyncio
+import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.fault_injection.cluster import Cluster
 from benchmarks.streaming.ingest_stack import Rate
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.worker_clients import FETCH_BYTES
@@ -36,6 +36,7 @@ _PROBE_EVERY_S, _POLL_S = 0.1, 0.01
 _TICK_S = 0.005
 _WARM_S = 2.0  # the labels of the backfill's last half hour mature first
 _PATIENCE_S = 30.0
+_READY = "ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,14 @@ def freshness(stack: Cluster, events: Sequence[UserEvent], per_s: float) -> Fres
 
     Raises ``TimeoutError`` for an event that does not come within 30 s.
     """
-    from srp4ctr.features.online.store import OnlineViews
-
-    views, probes = OnlineViews(stack.features), SimpleQueue[_Probe | None]()
-    with ThreadPoolExecutor(1) as pool, EventPublisher(stack.kafka) as publisher:
-        polled = pool.submit(_poll, views, probes)
+    context = multiprocessing.get_context("spawn")
+    probes, others_end = context.Pipe()
+    # A process of its own: in a thread it would wait for the publisher's interpreter.
+    reader = context.Process(target=_poll, args=(stack.features, others_end), daemon=True)
+    reader.start()
+    others_end.close()  # so that its death ends ours
+    assert probes.recv() == _READY
+    with EventPublisher(stack.kafka) as publisher:
         began = time.monotonic()
         next_probe = began + _WARM_S
         for number, event in enumerate(events):
@@ -76,13 +80,16 @@ def freshness(stack: Cluster, events: Sequence[UserEvent], per_s: float) -> Fres
             if now_s >= next_probe and isinstance(happening, Click | Behavior):
                 next_probe += _PROBE_EVERY_S
                 element = element_of(happening)
-                probes.put(
+                probes.send(
                     _Probe(user_id=event.user_id, element=element, published_s=now_s)
                 )
             publisher.publish(happening)
         took_s = time.monotonic() - began
-        probes.put(None)
-        seen_ms = polled.result()
+        probes.send(None)
+        seen_ms = probes.recv()
+        reader.join()
+    if isinstance(seen_ms, str):
+        raise TimeoutError(seen_ms)
     p50, p99 = np.percentile(seen_ms, (50, 99)).tolist()
     return Freshness(
         per_s=len(events) / took_s,
@@ -92,14 +99,21 @@ def freshness(stack: Cluster, events: Sequence[UserEvent], per_s: float) -> Fres
     )
 
 
-def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
-    """Return after how many milliseconds each probe was readable; ends after a None."""
+def _poll(features: FeatureConfig, probes: Any) -> None:
+    """Send after how many milliseconds each probe was readable, once a None has come.
+
+    A sentence in their place names one that never was.
+    """
+    from srp4ctr.features.online.store import OnlineViews
+
+    views = OnlineViews(features)
+    probes.send(_READY)
     waiting: list[_Probe] = []
     seen_ms: list[float] = []
     open_ended = True
     while open_ended or waiting:
-        while not probes.empty():
-            probe = probes.get()
+        while probes.poll():
+            probe = probes.recv()
             if probe is None:
                 open_ended = False
             else:
@@ -109,9 +123,10 @@ def _poll(views: Any, probes: "SimpleQueue[_Probe | None]") -> list[float]:
         seen_ms += [(now_s - each.published_s) * 1000 for each in readable]
         waiting = [each for each in waiting if each not in readable]
         if waiting and now_s - waiting[0].published_s > _PATIENCE_S:
-            raise TimeoutError(f"never seen in the store: {waiting[0]}")
+            probes.send(f"never seen in the store: {waiting[0]}")
+            return
         time.sleep(_POLL_S)
-    return seen_ms
+    probes.send(seen_ms)
 
 
 def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
