@@ -25,6 +25,7 @@ _AGE_BUCKETS = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
 _AGES = f"sum by (model_version, le) (rate({_AGE_BUCKETS}[5m]))"
 _WRONG_ROWS = "srp4ctr_feature_check_wrong_rows / (srp4ctr_feature_check_rows > 0)"
 _NO_CHECK = "no check yet: srp4ctr features check"
+_NO_INTAKE = "nothing comes by HTTP: srp4ctr events serve"
 _LIVE_AND_TRAINING = f"max by (model_version, where) ({{}}{{{{{CHOSEN}}}}})"
 _WHERE = "{{model_version}} {{where}}"
 
@@ -71,21 +72,17 @@ _INTAKE = line(
         "Events by HTTP",
         "Events per second: accepted, unacknowledged, or why each was rejected.",
         "cps",
-        over_time(
-            or_none(rate("srp4ctr_intake_events_total", by="outcome"), "outcome"),
-            "{{outcome}}",
-        ),
+        rates("srp4ctr_intake_events_total", "outcome"),
         min=0,
+        noValue=_NO_INTAKE,
     ),
     lines(
         "HTTP requests by status",
         "Requests per second; 503: Kafka did not acknowledge, 429: too many at once.",
         "cps",
-        over_time(
-            or_none(rate("srp4ctr_intake_requests_total", by="status"), "status"),
-            "{{status}}",
-        ),
+        rates("srp4ctr_intake_requests_total", "status"),
         min=0,
+        noValue=_NO_INTAKE,
     ),
     lines(
         "HTTP request → acknowledged",
@@ -93,6 +90,7 @@ _INTAKE = line(
         "s",
         *quantiles("srp4ctr_intake_request_seconds", "p50", "p99"),
         limits=thresholds.at_most(0.1, 1),
+        noValue=_NO_INTAKE,
     ),
 )
 _FRESHNESS = line(
