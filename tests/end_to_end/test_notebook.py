@@ -14,7 +14,7 @@ from tests.structure.source_tree import ROOT
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "first_ranking.ipynb"
-REPORT = "\n\nimport json; print(json.dumps({'results': results, 'labels': [labels, due]}))"
+REPORT = "\n\nprint(json.dumps({'results': results, 'labels': [labels, due]}))"
 
 
 def code() -> str:
