@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 FILES = ("visits.csv", "feedback.csv", "books.csv")
 GENRES = (
@@ -146,11 +147,11 @@ def _drawn(dice: random.Random, weights: Sequence[float]) -> int:
     return len(weights) - 1
 
 
-def _shuffle(dice: random.Random, cards: list[object] | list[float] | list[int]) -> None:
+def _shuffle(dice: random.Random, cards: list[Any]) -> None:
     """Shuffle by ``random()`` only, which is the same in every release of Python."""
     for last in range(len(cards) - 1, 0, -1):
         other = int(dice.random() * (last + 1))
-        cards[last], cards[other] = cards[other], cards[last]  # type: ignore[call-overload]
+        cards[last], cards[other] = cards[other], cards[last]
 
 
 if __name__ == "__main__":
