@@ -24,8 +24,8 @@ GENRES = (
     "poetry",
     "cookery",
 )
-READERS, SERIES, VOLUMES = 400, 60, 4
-VISITS, SHOWN = 12, 5  # visits of a reader; books that one shows
+READERS, SERIES, VOLUMES = 200, 60, 4
+VISITS, SHOWN = 24, 5  # visits of a reader; books that one shows
 _BEGIN = datetime(2026, 3, 1)
 _ADJECTIVES = (
     "Silent",
@@ -126,8 +126,8 @@ def _slate(dice: random.Random, reader: _Reader, popularity: Sequence[float]) ->
 
 
 def _click_probability(reader: _Reader, book: int, place: int) -> float:
-    score = -2.1 - 0.15 * place
-    score += {reader.genres[0]: 1.8, reader.genres[1]: 1.4}.get(_genre(book), 0.0)
+    score = -2.5 - 0.15 * place
+    score += {reader.genres[0]: 2.6, reader.genres[1]: 2.1}.get(_genre(book), 0.0)
     score += 3.0 if book in reader.next_volumes else 0.0
     score -= 3.0 if book in reader.read else 0.0
     score -= 1.5 if _genre(book) == reader.disliked else 0.0
