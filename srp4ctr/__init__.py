@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Forget,
         Impression,
         ItemUpdate,
+        UserUpdate,
         item_key,
     )
     from srp4ctr.triton_repo.config import TlsConfig
@@ -37,6 +38,7 @@ _HOMES = {
     "RankRequest": "client.messages",
     "Ranking": "client.messages",
     "TlsConfig": "triton_repo.config",
+    "UserUpdate": "streams.events.schema",
     "item_key": "streams.events.schema",
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "RankRequest",
     "Ranking",
     "TlsConfig",
+    "UserUpdate",
     "item_key",
 ]
 

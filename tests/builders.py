@@ -1,6 +1,13 @@
 """Small events for tests: name only what the test is about."""
 
-from srp4ctr.streams.events.schema import Behavior, Click, Forget, Impression, ItemUpdate
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Forget,
+    Impression,
+    ItemUpdate,
+    UserUpdate,
+)
 
 NOON_MS = 1_700_000_000_000  # an instant in November 2023
 
@@ -55,4 +62,16 @@ def an_item(
         item_id=item_id,
         occurred_at=at_ms,
         attributes=attributes or {"colour": "red"},  # type: ignore[arg-type]
+    )
+
+
+def a_profile(
+    *, at_ms: int = NOON_MS, user_id: str = "u1", **attributes: object
+) -> UserUpdate:
+    """Return an update of ``user_id`` with ``attributes``."""
+    return UserUpdate(
+        event_id=f"user-{user_id}-{at_ms}",
+        user_id=user_id,
+        occurred_at=at_ms,
+        attributes=attributes or {"age": "34"},  # type: ignore[arg-type]
     )

@@ -162,7 +162,7 @@ def _lives(events: Iterable[UserEvent]) -> list[list[_Erasable]]:
             if event.occurred_at > forgotten_ms:  # otherwise the request is repeated
                 forgotten_ms = event.occurred_at
                 lives.append([])
-        elif event.occurred_at > forgotten_ms:
+        elif isinstance(event, _Erasable) and event.occurred_at > forgotten_ms:
             lives[-1].append(event)
     return lives
 

@@ -160,6 +160,11 @@ def _compare_users(
             continue
         right = user_at(events, offset, streams)
         found = _compare_sequences(f"sequence of {of}", stored.sequence, right.sequence)
+        if (stored.profile_at_ms, stored.attributes) != (
+            right.profile_at_ms,
+            right.attributes,
+        ):
+            found = replace(found, wrong=f"{of}: other attributes than the log says")
         if stored.forgotten_at_ms != right.forgotten_at_ms:
             wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
             found = replace(found, wrong=wrong)

@@ -29,7 +29,7 @@ Owner = Literal["user_id", "item_id"]
 Place = tuple[str, int]
 """A user or an item, and a partition."""
 _TYPES: Mapping[Owner, Sequence[str]] = {
-    "user_id": ("impression", "click", "behavior", "forget"),
+    "user_id": ("impression", "click", "behavior", "user", "forget"),
     "item_id": ("impression", "click"),  # what an item's counters count
 }
 

@@ -52,6 +52,8 @@ class EventLog:
     greatest revision. A click after the window corrects what the window said."""
     items: Table
     """Item updates as published, with item_key; several updates of an item are rows."""
+    profiles: Table
+    """Users' updates: the log's columns, and visible_at as of events."""
     erasures: Table
     """user_id, until_ms, offset, next_offset: each request that covers more than those of
     the user before it, and where the next one is."""
@@ -166,15 +168,14 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
     erasures = database.create_table("erasures", _effective(forgets), temp=True)
-    events = events.filter(events.type != "forget")
+    events = events.mutate(visible_at=ibis.greatest(events.occurred_at, events.created_at))
+    profiles = events.filter(events.type == "user")
+    events = events.filter(~events.type.isin(["forget", "user"]))
     ids = ibis.union(events.select("item_id"), items.select("item_id"))
     keys = _computed(database, ids, "item_id", item_key=item_key)
     actions = events.select(action=_action(events))
     codes = _computed(database, actions, "action", action_code=action_code)
-    events = events.mutate(
-        action=_action(events),
-        visible_at=ibis.greatest(events.occurred_at, events.created_at),
-    )
+    events = events.mutate(action=_action(events))
     events = events.inner_join(keys, "item_id").left_join(codes, "action")
     labels = labels.inner_join(keys, "item_id").group_by(*IDENTITY)
     events = events.mutate(action_code=events.action_code.fill_null(0))
@@ -184,6 +185,7 @@ def _tables(database: Any, log_dir: Path) -> EventLog:
         shown=events,
         labels=labels.aggregate(clicked=lambda each: each.clicked.argmax(each.revision)),
         items=items.inner_join(keys, "item_id"),
+        profiles=profiles,
         erasures=erasures,
         forgotten=erasures.group_by("user_id").aggregate(
             until_ms=erasures.until_ms.max(), offset=erasures.offset.max()

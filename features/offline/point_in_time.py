@@ -22,6 +22,7 @@ from srp4ctr.features.offline.counters_as_of import (
     counted_events,
 )
 from srp4ctr.features.offline.event_tables import EventLog, Table
+from srp4ctr.features.offline.profiles import profiles_of
 from srp4ctr.features.offline.visible_events import (
     BEHAVIOR,
     IS_PERSON,
@@ -55,6 +56,8 @@ class RequestSnapshots:
     times_ms: Int64s
     contexts: Objects
     """JSON or None, of the request's first impression."""
+    user_attributes: Objects
+    """JSON, "" for none, as of the request's time."""
     sequences: SequenceArrays  # (R, L)
     user_activity: ActivityArrays  # (R,), as of the request's time
     candidate_requests: Int64s  # (M,): row of its request, ascending
@@ -103,6 +106,7 @@ class RequestTables:
     length: int
     """L."""
     requests: Table
+    user_attributes: Table
     sequences: Table
     user_activity: Table
     candidates: Table
@@ -127,6 +131,7 @@ class RequestTables:
             user_ids=_objects(found["user_id"]),
             times_ms=found["at_ms"].to_numpy(),
             contexts=_objects(found["context"]),
+            user_attributes=self._attributes(first, last),
             sequences=self._sequences(first, last),
             user_activity=activity_of(self._part(self.user_activity, "row", first, last)),
             candidate_requests=offered["request"].to_numpy() - first,
@@ -144,6 +149,12 @@ class RequestTables:
     def _part(self, table: Table, column: str, first: int, last: int) -> Any:
         wanted = table.filter(table[column] >= first, table[column] < last)
         return self.log.rows(wanted.order_by("row"))
+
+    def _attributes(self, first: int, last: int) -> Objects:
+        found = self._part(self.user_attributes, "row", first, last)
+        attributes = np.full(last - first, "", dtype=object)
+        attributes[found["row"].to_numpy() - first] = found["attributes"].to_pylist()
+        return attributes
 
     def _sequences(self, first: int, last: int) -> SequenceArrays:
         """Return the last behaviours (R, L) visible to each request."""
@@ -178,6 +189,7 @@ def request_tables(
         log=log,
         length=length,
         requests=requests,
+        user_attributes=log.keep(profiles_of(log, requests).order_by("row")),
         sequences=log.keep(unexpired.order_by("row")),
         user_activity=activity_table(
             log,

@@ -6,6 +6,7 @@ typed arrays the same rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) 
 times the memory (L = 200).
 """
 
+import dataclasses
 import json
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec.structs import replace
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online.packing import (
@@ -65,6 +67,9 @@ class View(Generic[K, R]):
     features: tuple[str, ...] = ("packed",)
     former: tuple[str, ...] = ()
     """Views of the former release under the same key, which this one replaces."""
+    part: "View[K, R] | None" = None
+    """A view under the same key whose rows are written and read as part of this one's;
+    one of version 0 is not there. ``unpack`` takes it last."""
     version_us: Callable[[R], int] = attrgetter("version_us")
 
     @cached_property
@@ -78,6 +83,16 @@ class View(Generic[K, R]):
         each = (_fields(name, ("packed",)) for name in self.former)
         return tuple(chain.from_iterable(each))
 
+    @cached_property
+    def part_fields(self) -> tuple[bytes, ...]:
+        """The time and the features of ``part``."""
+        return self.part.fields if self.part else ()
+
+    @cached_property
+    def read_fields(self) -> tuple[bytes, ...]:
+        """All fields that a row is read of."""
+        return (*self.fields, *self.former_fields, *self.part_fields)
+
     def key(self, key: K) -> bytes:
         """Return the Redis key; all rows of a user have the same."""
         parts = key if isinstance(key, tuple) else (key,)
@@ -86,17 +101,22 @@ class View(Generic[K, R]):
     def stored(self, key: K, row: R) -> HashRow:
         """Return ``row`` as it is stored."""
         values = tuple(map(_value, self.pack(row)))
+        if self.part and (at_us := self.part.version_us(row)):
+            values += (time_of(at_us), *map(_value, self.part.pack(row)))
         return HashRow(key=self.key(key), version_us=self.version_us(row), values=values)
 
     def loaded(self, values: Sequence[bytes | None]) -> R | None:
-        """Return the row of ``fields`` and ``former_fields``; None if there is none."""
+        """Return the row of ``read_fields``; None if there is none."""
         width = len(self.fields)
-        times = values[0], *values[width::2]
-        features = *values[1:width], *values[width + 1 :: 2]
+        end = width + len(self.former_fields)
+        former = values[width:end]
+        times = values[0], *former[::2]
+        features = *values[1:width], *former[1::2]
         if not (version := max(version_us(time) if time else 0 for time in times)):
             return None
+        of_part = (self.part.loaded(values[end:]),) if self.part else ()
         try:
-            return self.unpack(version, *map(content_of, features))
+            return self.unpack(version, *map(content_of, features), *of_part)
         except struct.error as error:
             raise ArtifactError(f"a row of {self.name} is damaged: {error}") from error
 
@@ -173,15 +193,43 @@ def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
     )
 
 
-USERS = View[str, UserState](
+def _unpack_user(
+    version: int,
+    packed: bytes,
+    counted: bytes,
+    shown: bytes,
+    profile: UserState | None = None,
+) -> UserState:
+    """Return a user's row; ``profile`` has the attributes alone."""
+    user = unpack_user(version, packed, counted, shown)
+    # A worker of a release without attributes may have forgotten the user since.
+    if profile is None or profile.profile_at_ms <= user.forgotten_at_ms:
+        return user
+    at_ms, text = profile.profile_at_ms, profile.attributes
+    return replace(user, attributes=text, profile_at_ms=at_ms)
+
+
+USER_PROFILES = View[str, UserState](
+    name="user_profile",
+    join_keys=("user_id",),
+    pack=lambda user: [user.attributes],
+    unpack=lambda version, text: UserState(attributes=text, profile_at_ms=version // 1000),
+    features=("attributes",),
+    version_us=lambda user: user.profile_at_ms * 1000,
+)
+"""A user's attributes as JSON. The store has all views of a user in one hash: they are
+written with the rest in one step, and read in one call."""
+USER_HISTORIES = View[str, UserState](
     name="user_behavior_sequence",
     join_keys=("user_id",),
     pack=pack_user,
-    unpack=unpack_user,
+    unpack=_unpack_user,
     former=FORMER_VIEWS,
 )
-"""All of a user. Its name and field are the former sequences', so that a worker of the
-former release, which would read and write rows of its own, ends at the first of these."""
+"""All of a user but the attributes. Its name and field are the former sequences', so that a
+worker of the former release, which would read and write rows of its own, ends at the first
+of these."""
+USERS = dataclasses.replace(USER_HISTORIES, part=USER_PROFILES)
 ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
     name="item_activity",
     join_keys=("item_key", "partition"),

@@ -41,13 +41,15 @@ WRITERS = 8
 # that falls behind by more reads all rows instead.
 KEPT_CHANGES = 2000
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
-# Writes each key's row if it is newer than the stored one, and removes the fields of the
-# former release. Feast reads the stored times, compares, and then writes: a worker that is
-# paused in between overwrites newer rows of other workers.
-# ARGV: how many fields and former fields, their names (the time's first), then of each key
-# its seconds, nanoseconds and values. A time is a protobuf Timestamp: two tagged varints.
+# Writes each key's row if it is newer than the stored one, and removes the fields that it
+# does not have: the former release's, and those of a part that is gone. Feast reads the
+# stored times, compares, and then writes: a worker that is paused in between overwrites
+# newer rows of other workers.
+# ARGV: how many names of fields, the names (the time's first), then of each key how many
+# of these its row has, its seconds, nanoseconds and values. A time is a protobuf
+# Timestamp: two tagged varints.
 _WRITE_NEWER = """
-local width, formers = tonumber(ARGV[1]), tonumber(ARGV[2])
+local names = tonumber(ARGV[1])
 local function stored_time(time)
   local parts, at = {0, 0}, 1
   while at <= #time do
@@ -62,20 +64,22 @@ local function stored_time(time)
   end
   return parts[1], parts[2]
 end
-for i, key in ipairs(KEYS) do
-  local at = 3 + width + formers + (i - 1) * (width + 2)
-  local seconds, nanos = stored_time(redis.call('HGET', key, ARGV[3]) or '')
-  local new_seconds, new_nanos = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+local at = 2 + names
+for _, key in ipairs(KEYS) do
+  local width = tonumber(ARGV[at])
+  local seconds, nanos = stored_time(redis.call('HGET', key, ARGV[2]) or '')
+  local new_seconds, new_nanos = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   if seconds < new_seconds or seconds == new_seconds and nanos < new_nanos then
     local row = {}
     for j = 1, width do
-      row[2 * j - 1], row[2 * j] = ARGV[2 + j], ARGV[at + 1 + j]
+      row[2 * j - 1], row[2 * j] = ARGV[1 + j], ARGV[at + 2 + j]
     end
     redis.call('HSET', key, unpack(row))
-    if formers > 0 and redis.call('HLEN', key) > width then
-      redis.call('HDEL', key, unpack(ARGV, 3 + width, 2 + width + formers))
+    if width < names and redis.call('HLEN', key) > width then
+      redis.call('HDEL', key, unpack(ARGV, 2 + width, 1 + names))
     end
   end
+  at = at + 3 + width
 end
 """
 
@@ -90,8 +94,13 @@ class OnlineViews:
     """
 
     def __init__(
-        self, config: FeatureConfig, *, timeout_s: float = BACKGROUND_TIMEOUT_S
+        self,
+        config: FeatureConfig,
+        *,
+        timeout_s: float = BACKGROUND_TIMEOUT_S,
+        users: View[str, UserState] = row_codec.USERS,
     ) -> None:
+        self._users = users
         self._connect = connector(config, timeout_s)
         self._is_cluster = config.redis_cluster
         self._kept: deque[Any] = deque()  # connections that no thread uses now
@@ -99,7 +108,7 @@ class OnlineViews:
 
     def read_users(self, user_ids: Iterable[str]) -> dict[str, UserState]:
         """Return the users' rows that are stored."""
-        return self._read(user_ids, row_codec.USERS)
+        return self._read(user_ids, self._users)
 
     def read_shares(
         self, keys: Iterable[ItemPartitionKey]
@@ -123,10 +132,7 @@ class OnlineViews:
         """Store the rows that are newer than the stored ones."""
         for chunk in _chunks(changed):
             hashes = [view.stored(key, row) for key, row in chunk]
-            _reliably(partial(self._write, view, hashes))
-
-    def _write(self, view: View[K, R], rows: Sequence[HashRow]) -> None:
-        write_newer(self._connected(), view, rows)
+            self.call(partial(write_newer, view=view, rows=hashes))
 
     def _connected(self) -> Any:
         """Return the client; that of a cluster fails at once if the cluster is down."""
@@ -136,7 +142,7 @@ class OnlineViews:
 
     def _read(self, keys: Iterable[K], view: View[K, R]) -> dict[K, R]:
         """Return the stored rows of ``view``."""
-        fields = (*view.fields, *view.former_fields)
+        fields = view.read_fields
         found: dict[K, R] = {}
         for chunk in _chunks(keys):
             hashes = _reliably(partial(self._hashes, list(map(view.key, chunk)), fields))
@@ -200,7 +206,7 @@ class FeatureStoreSink:
                     f"is {self._config.partitions}: readers would miss them"
                 )
         # Users last: they record erasure requests, whose effect on items must be stored
-        # before. A crash between the two writes repeats the rest.
+        # before. A crash in between repeats the rest.
         self._write_all(row_codec.ITEM_ACTIVITY, changed.shares)
         self._write_all(row_codec.USERS, changed.users)
 
@@ -211,9 +217,8 @@ class FeatureStoreSink:
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
-        from srp4ctr.features.offline.item_profiles import (
-            restore_profiles,  # needs DuckDB, which a server does not have
-        )
+        # It needs DuckDB, which a server does not have.
+        from srp4ctr.features.offline.profiles import restore_profiles
 
         return restore_profiles(self._config, self)
 
@@ -237,17 +242,16 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     is_cluster = isinstance(client, RedisCluster)
     if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
         _add_changes(client, entry)
-    names = (*view.fields, *view.former_fields)
-    sizes = (len(view.fields), len(view.former_fields))
+    names = (*view.fields, *view.part_fields, *view.former_fields)
     with client.pipeline(transaction=False) as pipe:
         if entry and not is_cluster:
             _add_changes(pipe, entry)
         for call in [[each] for each in rows] if is_cluster else [rows]:
-            keys, arguments = [row.key for row in call], [*sizes, *names]
+            keys, arguments = [row.key for row in call], [len(names), *names]
             for row in call:
                 seconds, micros = divmod(row.version_us, 1_000_000)
-                time = time_of(row.version_us)
-                arguments += (seconds, micros * 1000, time, *row.values)
+                fields = (time_of(row.version_us), *row.values)
+                arguments += (len(fields), seconds, micros * 1000, *fields)
             # Without its node, the client requests from a server which of a script's
             # arguments are keys, each time.
             node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}

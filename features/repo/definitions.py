@@ -22,7 +22,7 @@ partition = Entity(name="partition", join_keys=["partition"], value_type=ValueTy
 # are never read.
 user_log = FileSource(name="user_log", path="behavior-events", timestamp_field="created_at")
 item_log = FileSource(name="item_log", path="behavior-events", timestamp_field="created_at")
-# Read for training: features/offline/item_profiles.py writes it; apply() makes the path
+# Read for training: features/offline/profiles.py writes it; apply() makes the path
 # absolute, because Feast's DuckDB reads a relative one from the working directory.
 profile_log = FileSource(
     name="profile_log",
@@ -45,6 +45,9 @@ def _view(
 user_behavior_sequence = _view(
     "user_behavior_sequence", [user], user_log, user_id=String, packed=Bytes
 )
+user_profile = _view(  # the attributes are JSON
+    "user_profile", [user], user_log, user_id=String, attributes=String
+)
 item_activity = _view(
     "item_activity",
     [item, partition],
@@ -58,6 +61,8 @@ item_profile = _view(
     **{"item_key": Int64, "item_id": String, "attributes": String},  # the last is JSON
 )
 
-user_features = FeatureService(name="user_features", features=[user_behavior_sequence])
+user_features = FeatureService(
+    name="user_features", features=[user_behavior_sequence, user_profile]
+)
 item_features = FeatureService(name="item_features", features=[item_activity])
 item_profiles = FeatureService(name="item_profiles", features=[item_profile])

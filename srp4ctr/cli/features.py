@@ -37,7 +37,7 @@ def apply_views() -> None:
 
 @app.command("show")
 def show(user: User, pseudonym: IsPseudonym = False) -> None:
-    """Show a user's features, their age, and the events that they come from.
+    """Show a user's features and attributes, their age, and the events behind them.
 
     Example:  srp4ctr features show 42
     """

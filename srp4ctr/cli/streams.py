@@ -181,7 +181,7 @@ def rebuild(
 
     Traffic continues meanwhile. Each user and item with an event since that time gets a
     row made of only those events; the others keep their rows. Items get their newest
-    attributes again.
+    attributes again; users keep theirs where the log lacks the beginning.
 
     Example:  srp4ctr stream rebuild --since 2026-11-01
     """

@@ -20,6 +20,7 @@ from srp4ctr.streams.events.schema import (
     Impression,
     ItemUpdate,
     UserEvent,
+    UserUpdate,
     item_key,
 )
 
@@ -65,7 +66,7 @@ def timelines(
     """
     by_user: dict[str, list[UserEvent]] = defaultdict(list)
     for event in events:
-        if not isinstance(event, ItemUpdate):
+        if not isinstance(event, ItemUpdate | UserUpdate):
             by_user[event.user_id].append(event)
     result = [_timeline(user, own, live_share) for user, own in by_user.items()]
     return list(_limited(result, max_live))

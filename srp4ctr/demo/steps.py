@@ -29,6 +29,7 @@ from srp4ctr.streams.events.schema import (
     Event,
     Impression,
     ItemUpdate,
+    UserUpdate,
 )
 from srp4ctr.training.config import MIN_REQUESTS
 
@@ -47,6 +48,7 @@ class DemoInput:
     """The events that the demo publishes, as history and as live visits."""
 
     items: tuple[ItemUpdate, ...]
+    users: tuple[UserUpdate, ...]
     timelines: tuple[Timeline, ...]
     broken: tuple[bytes, ...]
     """Payloads that are no valid events: published unchanged; the stream rejects them."""
@@ -82,7 +84,11 @@ def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
     if is_sampled := not _are_enough(lines):
         lines = _sampled(events, lines, live_share)
     return DemoInput(
-        items=items, timelines=tuple(lines), broken=tuple(broken), is_sampled=is_sampled
+        items=items,
+        users=tuple(event for event in events if isinstance(event, UserUpdate)),
+        timelines=tuple(lines),
+        broken=tuple(broken),
+        is_sampled=is_sampled,
     )
 
 
@@ -119,14 +125,15 @@ def start_command(name: str, folder: Path, *words: str) -> processes.Running:
 
 
 def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Event]:
-    """Publish the items and the events before the live visits; return those events."""
+    """Publish attributes, then the events before the live visits; return all of them."""
     now_ms = time.time_ns() // 1_000_000
     past: Iterable[Event] = chain.from_iterable(
         history_events(each, now_ms) for each in given.timelines
     )
     if given.is_sampled:
         past = (event for event in past if not isinstance(event, Impression))
-    history = [*given.items, *sorted(past, key=lambda event: event.occurred_at)]
+    attributes: tuple[Event, ...] = (*given.items, *given.users)
+    history = [*attributes, *sorted(past, key=lambda event: event.occurred_at)]
     ensure_topics(settings.kafka)  # the worker may still be starting
     bar.set(0, len(history) + len(given.broken))
     with EventPublisher(settings.kafka) as publisher:

@@ -16,7 +16,14 @@ from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
-from srp4ctr.streams.events.schema import Behavior, Click, Forget, UserEvent, item_key
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Forget,
+    UserEvent,
+    UserUpdate,
+    item_key,
+)
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
@@ -216,9 +223,17 @@ def title_of(profile: ItemProfile) -> str:
     return str(profile.item_id)
 
 
+def attribute_texts(
+    attributes: Mapping[str, str | tuple[str, ...]],
+) -> dict[str, str]:
+    """Return ``attributes`` with several values as one text."""
+    return {n: v if isinstance(v, str) else ", ".join(v) for n, v in attributes.items()}
+
+
 def _shown_or_used(logged: Iterable[tuple[int, LoggedEvent]], keys: set[int]) -> set[str]:
     """Return the ids of the items with ``keys`` in a user's events."""
-    ids = {e.event.item_id for _, e in logged if not isinstance(e.event, Forget)}
+    of_no_item = Forget | UserUpdate
+    ids = {e.event.item_id for _, e in logged if not isinstance(e.event, of_no_item)}
     return {each for each in ids if item_key(each) in keys}
 
 

@@ -143,7 +143,7 @@ class RejectedRecord:
     rejected: RejectedEvent
 
 
-_EVENT_TYPES = ("behavior", "click", "forget", "impression", "item")
+_EVENT_TYPES = ("behavior", "click", "forget", "impression", "item", "user")
 _decoder = msgspec.json.Decoder(Event)
 _command_decoder = msgspec.json.Decoder(Rebuild)
 _encoder = msgspec.json.Encoder()

@@ -21,9 +21,10 @@ from srp4ctr.streams.events.schema import (
     Forget,
     Impression,
     ItemUpdate,
+    UserUpdate,
 )
 
-VERSION = "1.1.0"  # a new optional field or type raises the second number
+VERSION = "1.2.0"  # a new optional field or type raises the second number
 _REF = "#/components/schemas/{name}"
 _AT = 1_767_225_600_000  # the first moment of 2026
 EXAMPLES: tuple[Event, ...] = (
@@ -53,6 +54,12 @@ EXAMPLES: tuple[Event, ...] = (
         occurred_at=_AT + 90_000,
         value=4.0,
     ),
+    UserUpdate(
+        event_id="a4d03e57",
+        user_id="42",
+        occurred_at=_AT,
+        attributes={"age": "34", "interests": ["films", "travel"]},
+    ),
     Forget(event_id="e90f6d21", user_id="42", occurred_at=_AT + 3_600_000),
     ItemUpdate(
         event_id="7f3308bd",
@@ -62,7 +69,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
 )
 _TOPICS = {
-    BEHAVIOR_EVENTS_TOPIC: "What users were shown and did. Record key: the user_id.",
+    BEHAVIOR_EVENTS_TOPIC: "What users were shown, did and are. Record key: the user_id.",
     ITEMS_TOPIC: "Items' attributes; the latest update counts. Record key: the item_id.",
     REJECTED_TOPIC: "What could not be read: the record's bytes and key, and the reason.",
 }

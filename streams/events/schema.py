@@ -5,6 +5,7 @@ writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -35,6 +36,14 @@ Action = Annotated[
     str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$", min_length=1, max_length=32)
 ]
 AttributeValue = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+Attributes = Annotated[
+    dict[
+        Id,
+        AttributeValue
+        | Annotated[list[AttributeValue], msgspec.Meta(max_length=MAX_ATTRIBUTE_VALUES)],
+    ],
+    msgspec.Meta(max_length=MAX_ATTRIBUTES),
+]
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
@@ -85,7 +94,7 @@ class Behavior(
 
 
 class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True, omit_defaults=True):
-    """A user asks to be forgotten: all that the user did until ``occurred_at``."""
+    """A user asks to be forgotten: all that the user did or was until ``occurred_at``."""
 
     event_id: Id
     user_id: Id
@@ -108,25 +117,30 @@ class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_def
     event_id: Id
     item_id: Id
     occurred_at: Millis
-    attributes: Annotated[
-        dict[
-            Id,
-            AttributeValue
-            | Annotated[
-                list[AttributeValue], msgspec.Meta(max_length=MAX_ATTRIBUTE_VALUES)
-            ],
-        ],
-        msgspec.Meta(max_length=MAX_ATTRIBUTES),
-    ]
+    attributes: Attributes
 
 
-UserEvent = Impression | Click | Behavior | Forget
+class UserUpdate(msgspec.Struct, tag="user", frozen=True, kw_only=True, omit_defaults=True):
+    """A user's attributes, whole: a later update replaces an earlier one."""
+
+    event_id: Id
+    user_id: Id
+    occurred_at: Millis
+    attributes: Attributes
+
+
+UserEvent = Impression | Click | Behavior | UserUpdate | Forget
 Event = UserEvent | ItemUpdate
 
 
 def now_ms() -> int:
     """Return the wall clock as events have it."""
     return time.time_ns() // 1_000_000
+
+
+def json_text(fields: Mapping[str, str | list[str]]) -> str:
+    """Return attributes or a context as JSON: equal ones are equal texts."""
+    return msgspec.json.encode(fields, order="sorted").decode()
 
 
 def item_key(item_id: str) -> int:

@@ -33,6 +33,8 @@ from srp4ctr.streams.events.schema import (
     Impression,
     ItemUpdate,
     UserEvent,
+    UserUpdate,
+    json_text,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
@@ -56,6 +58,7 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
         "context": _TEXT,  # a flat JSON object
         "action": _TEXT,
         "value": _REAL,
+        "attributes": _TEXT,  # a JSON object
         "partition": _INTEGER,
         "offset": _INTEGER,
     },
@@ -118,8 +121,9 @@ def row_of(record: Record) -> Row | None:
 def event_of(row: Mapping[str, Any]) -> LoggedEvent:
     """Return the event that ``row`` of ``behavior-events`` was made of."""
     known = {name: value for name, value in row.items() if value is not None}
-    if "context" in known:
-        known["context"] = msgspec.json.decode(known["context"])
+    for name in ("context", "attributes"):
+        if name in known:
+            known[name] = msgspec.json.decode(known[name])
     return LoggedEvent(
         event=msgspec.convert(known, UserEvent),
         offset=row["offset"],
@@ -172,16 +176,17 @@ def _event_row(event: UserEvent, record: Record) -> Row:
         event.event_id,
         event.request_id if isinstance(event, Impression | Click) else None,
         event.user_id,
-        None if isinstance(event, Forget) else event.item_id,
+        None if isinstance(event, Forget | UserUpdate) else event.item_id,
         event.occurred_at,
         record.timestamp,
         shown and shown.position,
         shown and shown.model_version,
         shown and shown.score,
         shown and shown.propensity,
-        _json(shown.context) if shown and shown.context else None,
+        json_text(shown.context) if shown and shown.context else None,
         behavior and behavior.action,
         behavior and behavior.value,
+        json_text(event.attributes) if isinstance(event, UserUpdate) else None,
         record.partition,
         record.offset,
     )
@@ -193,7 +198,7 @@ def _item_row(update: ItemUpdate, record: Record) -> Row:
         update.item_id,
         update.occurred_at,
         record.timestamp,
-        _json(update.attributes),
+        json_text(update.attributes),
         record.partition,
         record.offset,
     )
@@ -206,7 +211,3 @@ def _label_row(record: Record) -> Row | None:
         return None
     fields = (getattr(label, name) for name in ImpressionLabel.__struct_fields__)
     return (*fields, record.timestamp, record.partition, record.offset)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()

@@ -76,6 +76,7 @@ class PartitionState:
         self._config = config
         elements = config.sequence_length + config.exposure_length
         self._user_bytes = USER_BYTES + elements * ELEMENT_BYTES
+        self._attribute_bytes = 0
         self._deduplication = Deduplication()
 
     @property
@@ -128,7 +129,8 @@ class PartitionState:
         """Keep the rows of ``users`` and ``shares`` as the store has them, or new ones."""
         cached = self._rows
         for user_id in users:
-            cached.users[user_id] = rows.users.get(user_id, _NEW_USER)
+            cached.users[user_id] = user = rows.users.get(user_id, _NEW_USER)
+            self._attribute_bytes += len(user.attributes)
         for key in shares:
             cached.shares[key] = rows.shares.get(key, _NEW_ITEM)
         for user_id, user in rows.users.items():
@@ -151,6 +153,9 @@ class PartitionState:
             users=fold_users(rows.users, batch, self._config),
             shares=fold_shares(rows.shares, batch, self.partition),
         )
+        for user_id, user in changed.users.items():
+            before = rows.users.get(user_id, _NEW_USER)
+            self._attribute_bytes += len(user.attributes) - len(before.attributes)
         self._rows.update(changed)
         self.dirty.update(changed)
         self.folded += events
@@ -184,7 +189,7 @@ class PartitionState:
         The rebuild began when the partition ended at ``end``. Commands before it, as of a
         worker that ended while it rebuilt, are done as well.
         """
-        self._rows = Rows()
+        self._rows, self._attribute_bytes = Rows(), 0
         self.next_offset += 1
         self._rebuilt_to, self._rebuilt_since_ms = end, command.since_ms
 
@@ -206,9 +211,10 @@ class PartitionState:
 
     @property
     def cached_bytes(self) -> int:
-        """The memory of the rows, as if each user's were full."""
+        """The memory of the rows, as if each user's sequences were full."""
         users, shares = len(self._rows.users), len(self._rows.shares)
-        return users * self._user_bytes + shares * SHARE_BYTES
+        rows = users * self._user_bytes + shares * SHARE_BYTES
+        return rows + self._attribute_bytes
 
     def evict(self, most_bytes: int) -> None:
         """Drop the rows that were used least recently beyond ``most_bytes``.
@@ -217,7 +223,7 @@ class PartitionState:
         """
         rows, dropped = self._rows, 1 - most_bytes / max(self.cached_bytes, most_bytes, 1)
         for user_id in _oldest(rows.users, dropped, self.dirty.users.keys()):
-            del rows.users[user_id]
+            self._attribute_bytes -= len(rows.users.pop(user_id).attributes)
             self._deduplication.drop_erasures(user_id)
         for key in _oldest(rows.shares, dropped, self.dirty.shares.keys()):
             del rows.shares[key]

@@ -59,7 +59,7 @@ def count(stored: Sequence[LoggedEvent]) -> None:
     """Count ``stored`` events, and how old they were when the store had them."""
     now = now_ms()
     for kind, number in Counter(type(each.event) for each in stored).items():
-        EVENTS.labels(kind.__name__.lower()).inc(number)
+        EVENTS.labels(kind.__struct_config__.tag).inc(number)
     for logged in stored:
         if not logged.is_backfilled and now - logged.known_at_ms < _FRESH_MS:
             FRESHNESS.observe((now - logged.known_at_ms) / 1000)

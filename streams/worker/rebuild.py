@@ -98,9 +98,10 @@ async def rebuild_rows(
     """Replace the rows that ``span`` has events of, and return how many users those are.
 
     Other rows stay as they are. ``read`` gives the stored rows: the new ones get greater
-    versions, and erasure requests stay in force.
+    versions, and erasure requests stay in force; so do attributes, which a user may have
+    had before the span.
     """
-    users = 0
+    users, is_all = 0, past.is_whole and span.since_ms <= 0
     folder = past.log_dir if past.log_dir.is_dir() else None
     with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:
         by_user, by_item = EventGroups(span.end, of_users), EventGroups(span.end, of_items)
@@ -109,7 +110,8 @@ async def rebuild_rows(
                 by_user.add(each.event.user_id, each)
         for events in by_user:
             stored = await read({each.event.user_id for each in events}, ())
-            rows, counted = await asyncio.to_thread(_fold_users, stored, events, config)
+            blank = _blank(stored, keeps_attributes=not is_all)
+            rows, counted = await asyncio.to_thread(_fold_users, blank, events, config)
             for each in counted:
                 if isinstance(each.event, Impression | Click):
                     by_item.add(each.event.item_id, each)
@@ -130,10 +132,10 @@ async def rebuild_rows(
 
 
 def _fold_users(
-    stored: Rows, events: Sequence[LoggedEvent], config: StreamConfig
+    rows: Rows, events: Sequence[LoggedEvent], config: StreamConfig
 ) -> tuple[Rows, list[LoggedEvent]]:
     """Return the rows of all users of ``events``, and the events that count."""
-    rule, rows = Deduplication(), _blank(stored)
+    rule = Deduplication()
     for user_id, row in rows.users.items():
         if row.forgotten_at_ms:
             rule.add_erasure(user_id, row.forgotten_at_ms, row.forgotten_offset)
@@ -143,13 +145,15 @@ def _fold_users(
     return rows, [each for each, is_counted in batch if is_counted]
 
 
-def _blank(stored: Rows) -> Rows:
+def _blank(stored: Rows, *, keeps_attributes: bool = False) -> Rows:
     """Return empty rows of newer versions that keep the erasures of ``stored`` ones."""
     users = {
         user_id: UserState(
             version_us=row.version_us + 1,
             forgotten_at_ms=row.forgotten_at_ms,
             forgotten_offset=row.forgotten_offset,
+            attributes=row.attributes if keeps_attributes else "",
+            profile_at_ms=row.profile_at_ms if keeps_attributes else 0,
         )
         for user_id, row in stored.users.items()
     }

@@ -19,7 +19,7 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.log_files import known_ms, read_files
+from srp4ctr.streams.raw_log.log_files import covered_offsets, known_ms, read_files
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
@@ -67,6 +67,12 @@ class ReplaySource:
             except asyncio.CancelledError:
                 await stopping  # half stopped, it would leave tasks that nothing awaits
                 raise
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing since the partition's first record."""
+        start, end = covered_offsets(*self._place)
+        return self._first == 0 or start == 0 <= end
 
     async def known_ms(self, offset: int) -> int | None:
         """Return the timestamp of the record at ``offset``, or of one before it in the log.

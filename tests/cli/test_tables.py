@@ -227,6 +227,8 @@ def test_a_user() -> None:
         clicks=(0.25, 1.5, 12.0, 123.45),
         counted_at_ms=now_ms,
         last_offset=123_456_789,
+        attributes='{"age": "34", "towns": ["Ulm", "Köln"]}',
+        profile_at_ms=now_ms - 60_000,
     )
     event: dict[str, Any] = {"event_id": UUID, "user_id": "u1", "item_id": "i-1"}
     event |= {"request_id": "r1", "occurred_at": now_ms}
@@ -240,8 +242,9 @@ def test_a_user() -> None:
     shown = at_80(*users.user_tables(rows))
     places = (UUID, "11@123456789", "123456789", str(newest))
     at = (results.clock(element.occurred_at), results.clock(now_ms - 180_000))
+    attributes = (results.clock(user.profile_at_ms), "age", "34", "Ulm, Köln")
     figures = ("rate 4.5", "2 h ago", "3 min ago", "12.50", "125.00", "123.45")
-    assert_whole(shown, (*places, *at, *figures))
+    assert_whole(shown, (*places, *at, *figures, *attributes))
 
 
 def test_the_audit_log() -> None:

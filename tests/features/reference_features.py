@@ -14,7 +14,9 @@ from srp4ctr.streams.events.schema import (
     Forget,
     Impression,
     UserEvent,
+    UserUpdate,
     item_key,
+    json_text,
 )
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
@@ -91,6 +93,16 @@ class ReferenceFeatures:
                 and self._is_remembered(event)
             ):
                 yield event
+
+    def attributes_at(self, user: str, at_ms: int) -> str:
+        """Return the user's latest attributes that were visible; "" for none."""
+        known = (
+            (row.event.occurred_at, json_text(row.event.attributes))
+            for row in self.rows
+            if isinstance(row.event, UserUpdate) and row.event.user_id == user
+            if row.is_visible(at_ms) and self._is_remembered(row.event)
+        )
+        return max(known, default=(0, ""))[1]
 
     def of_user_at(self, user: str, at_ms: int) -> list[Impression | Click]:
         """Return the events in the user's counters."""

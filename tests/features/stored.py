@@ -48,6 +48,7 @@ class _Past:
     """A partition's past, as a rebuild reads it."""
 
     log_dir = Path("no-log")
+    is_whole = True
 
     def __init__(self, log: Sequence[LoggedEvent]) -> None:
         self._log = log
@@ -57,8 +58,13 @@ class _Past:
             yield list(self._log[start : min(start + BATCH, end)])
 
 
-def rebuild(log: Sequence[LoggedEvent], sink: FeatureSink, config: StreamConfig) -> None:
-    """Rebuild partition 0, whose past is ``log``, into ``sink``."""
+def rebuild(
+    log: Sequence[LoggedEvent],
+    sink: FeatureSink,
+    config: StreamConfig,
+    since_ms: int = 0,
+) -> None:
+    """Rebuild partition 0, whose past since ``since_ms`` is ``log``, into ``sink``."""
 
     async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         return sink.read(users, shares)
@@ -67,5 +73,5 @@ def rebuild(log: Sequence[LoggedEvent], sink: FeatureSink, config: StreamConfig)
         sink.write(rows)
 
     past = cast(ReplaySource, _Past(log))
-    span = Span(partition=0, since_ms=0, end=len(log))
+    span = Span(partition=0, since_ms=since_ms, end=len(log))
     asyncio.run(rebuild_rows(past, span, config, read, write))

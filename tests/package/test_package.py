@@ -17,7 +17,8 @@ PACKAGE = Path(srp4ctr.__file__).parent
 BARE = (*LINKED, "local", "settings", "cli")
 # What applications import. A name that leaves is a breaking change: CHANGELOG.md.
 PUBLIC = {
-    *("Behavior", "Click", "Event", "Forget", "Impression", "ItemUpdate", "item_key"),
+    *("Behavior", "Click", "Event", "Forget", "Impression", "ItemUpdate", "UserUpdate"),
+    "item_key",
     *("EventPublisher", "KafkaConfig"),
     *("RankClient", "RankRequest", "Ranking", "TlsConfig"),
 }

@@ -19,8 +19,8 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
-from srp4ctr.features.offline.item_profiles import item_profiles
 from srp4ctr.features.offline.point_in_time import RequestTables, UserHistories
+from srp4ctr.features.offline.profiles import item_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes

@@ -24,7 +24,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.offline.item_profiles import item_profiles
+from srp4ctr.features.offline.profiles import item_profiles
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_EMBEDDINGS,
     PROBABILITY_TENSORS,

@@ -171,6 +171,7 @@ class LeaveLast:
             user_ids=self.histories.user_ids[users],
             times_ms=at_ms,
             contexts=np.full(rows, None, dtype=object),
+            user_attributes=np.full(rows, "", dtype=object),
             sequences=self._before(users, places),
             user_activity=_activity(places, at_ms),
             candidate_requests=np.repeat(np.arange(rows), width),

@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
-from srp4ctr.ops.feature_store import UserRows
+from srp4ctr.features.tensors.vocabulary import parse_attributes
+from srp4ctr.ops.feature_store import UserRows, attribute_texts
 from srp4ctr.streams.events.schema import (
     FIRST_HASHED_ACTION,
     NAMED_ACTIONS,
@@ -22,11 +23,13 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 
 
 def user_tables(rows: UserRows) -> Iterator[Table]:
-    """Yield a user's behaviours, exposures and counters."""
+    """Yield a user's behaviours, exposures, counters and attributes."""
     title = f"user {escape(rows.user_id)}"
     yield sequence_table(title, rows.user, rows.titles, origins=rows.origins)
     yield _exposures_table(rows.user.exposures, rows.titles)
     yield _activity_table(rows)
+    if rows.user.attributes:
+        yield _attributes_table(rows.user)
 
 
 def sequence_table(
@@ -84,6 +87,13 @@ def _activity_table(rows: UserRows) -> Table:
         number = sum(isinstance(event, kind) for event in rows.counted)
         table.add_row(name, *(f"{count:.2f}" for count in counts), f"{number:,}")
     return table
+
+
+def _attributes_table(user: UserState) -> Table:
+    found = attribute_texts(parse_attributes(user.attributes))
+    shown = ((escape(name), escape(text)) for name, text in found.items())
+    title = f"attributes, since {clock(user.profile_at_ms)}"
+    return a_table(title, "attribute", "value", rows=shown)
 
 
 def action_name(code: int) -> str:

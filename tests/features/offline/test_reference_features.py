@@ -18,7 +18,7 @@ from srp4ctr.features.tensors.transforms import ActivityArrays
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.counters import Activity, count, decayed
 from srp4ctr.streams.state.sequences import EMPTY, element_of, merge
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.features.reference_features import (
     ReferenceFeatures,
     Row,
@@ -43,6 +43,7 @@ def check_snapshots(found: RequestSnapshots, rows: Sequence[Row]) -> None:
     candidates = []
     for index, request in enumerate(requests):
         user, at_ms = request.user_id, request.at_ms
+        assert found.user_attributes[index] == reference.attributes_at(user, at_ms)
         sequence = sequence_of(found, index)
         assert sequence == reference.sequence_at(user, at_ms, LENGTH, TTL_MS)
         folded = EMPTY
@@ -104,7 +105,8 @@ def a_row(draw: random.Random, index: int, steps_ms: Sequence[int]) -> Row:
     fields: dict[str, Any] = {"event_id": str(index), "at_ms": at_ms}
     fields["user_id"] = draw.choice(list(PARTITION_OF))
     item, request = draw.choice("abcd"), f"r{draw.randrange(8)}"
-    kind = draw.choices(("shown", "clicked", "did", "forget"), (10, 5, 10, 0.2))[0]
+    kinds = ("shown", "clicked", "did", "is", "forget")
+    kind = draw.choices(kinds, (10, 5, 10, 5, 0.2))[0]
     if kind == "shown":
         position = draw.randrange(3)
         event: UserEvent = an_impression(
@@ -115,6 +117,9 @@ def a_row(draw: random.Random, index: int, steps_ms: Sequence[int]) -> Row:
     elif kind == "did":
         action, value = draw.choice(("view", "buy")), draw.choice((None, 1.0, 2.0))
         event = a_behavior(item, action=action, value=value, **fields)
+    elif kind == "is":
+        of_user = {"at_ms": at_ms, "user_id": fields["user_id"]}
+        event = a_profile(age=draw.choice("123"), **of_user)
     else:
         event = a_forget(**fields)
     late_ms = draw.choice((0, 0, 1, 1000, 7000, 40 * DAY_MS, -1000))

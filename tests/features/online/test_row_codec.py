@@ -34,8 +34,12 @@ R = TypeVar("R")
 def again(view: View[Any, R], key: Any, row: R) -> R | None:
     """Return ``row`` as it is read after it was stored."""
     hashed = view.stored(key, row)
+    width = len(view.fields) - 1
+    own, part = hashed.values[:width], hashed.values[width:]
     former = [None] * len(view.former_fields)
-    return view.loaded([row_codec.time_of(hashed.version_us), *hashed.values, *former])
+    of_part = part or [None] * len(view.part_fields)
+    time = row_codec.time_of(hashed.version_us)
+    return view.loaded([time, *own, *former, *of_part])
 
 
 @BUSY
@@ -69,6 +73,19 @@ def test_a_user_is_the_same_when_unpacked(
         version_us=version_us,
     )
     assert again(row_codec.USERS, "u1", user) == user
+
+
+@given(st.text(), st.integers(2, 253_370_764_800_000))  # until the year 9999
+def test_a_users_attributes_are_the_same_when_unpacked_unless_they_are_erased(
+    attributes: str, at_ms: int
+) -> None:
+    user = UserState(
+        version_us=1, attributes=attributes, profile_at_ms=at_ms, forgotten_at_ms=at_ms - 1
+    )
+    assert again(row_codec.USERS, "u1", user) == user
+    erased = replace(user, forgotten_at_ms=at_ms)
+    without = replace(erased, attributes="", profile_at_ms=0)
+    assert again(row_codec.USERS, "u1", erased) == without
 
 
 @given(counts, counts, int64s, int64s, int64s, st.integers(1, 2**53))
@@ -127,7 +144,7 @@ def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
 def test_a_damaged_row_says_of_which_view() -> None:
     times = [row_codec.time_of(1), row_codec._value(b"\x03 too short")]
     with pytest.raises(ArtifactError, match="user_behavior_sequence is damaged"):
-        row_codec.USERS.loaded([*times, None, None, None, None])
+        row_codec.USERS.loaded([*times, *[None] * 6])
 
 
 def test_no_value_and_zero_differ() -> None:
@@ -147,7 +164,8 @@ def test_an_empty_user_is_a_row_too() -> None:
 
 
 def test_a_hash_without_a_time_has_no_row() -> None:
-    assert row_codec.USERS.loaded([None] * 6) is None
+    assert row_codec.USERS.loaded([None] * 8) is None
+    assert row_codec.USER_HISTORIES.loaded([None] * 6) is None
 
 
 @settings(deadline=None)  # the first call imports mmh3

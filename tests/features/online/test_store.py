@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import msgspec
 import pandas as pd
 import pytest
 from msgspec.structs import asdict
@@ -110,6 +111,57 @@ def test_a_forgotten_user_is_read_back_as_such(sink: FeatureSink) -> None:
     assert sink.read(["forgotten"], []).users["forgotten"] == forgotten
 
 
+def with_attributes(text: str, at_ms: int, version_us: int = AT_MS * 1000) -> UserState:
+    row = a_user(1.0, version_us=version_us)
+    return msgspec.structs.replace(row, attributes=text, profile_at_ms=at_ms)
+
+
+def test_feast_reads_a_users_attributes_until_they_are_erased(
+    sink: FeatureSink, config: FeatureConfig
+) -> None:
+    from srp4ctr.features.online import feast_store
+
+    wanted = [{"user_id": each} for each in ("described", "plain", "nobody")]
+    described = with_attributes('{"age":"34","town":"Köln"}', AT_MS)
+    sink.write(Rows(users={"plain": a_user(1.0), "described": described}))
+    assert sink.read(["described", "plain"], []).users == {
+        "described": described,
+        "plain": a_user(1.0),
+    }
+    store = feast_store.open_store(config)
+    found = store.get_online_features(["user_profile:attributes"], wanted).to_dict()
+    assert found["attributes"] == [described.attributes, None, None]
+    forgotten = UserState(forgotten_at_ms=AT_MS, version_us=AT_MS * 1000 + 1)
+    sink.write(Rows(users={"described": forgotten}))
+    assert sink.read(["described"], []).users == {"described": forgotten}
+    found = store.get_online_features(["user_profile:attributes"], wanted).to_dict()
+    assert found["attributes"] == [None] * 3
+
+
+def test_a_reader_of_the_former_release_reads_the_same_row_without_attributes(
+    sink: FeatureSink, config: FeatureConfig
+) -> None:
+    from srp4ctr.features.online import row_codec
+    from srp4ctr.features.online.store import OnlineViews
+
+    described = with_attributes('{"age":"34"}', AT_MS)
+    sink.write(Rows(users={"read by both": described}))
+    former = OnlineViews(config, users=row_codec.USER_HISTORIES)
+    assert former.read_users(["read by both"]) == {"read by both": a_user(1.0)}
+    # A worker of that release forgets the user, and leaves the attributes where they are.
+    forgotten = UserState(forgotten_at_ms=AT_MS, version_us=AT_MS * 1000 + 1)
+    former.write(row_codec.USER_HISTORIES, [("read by both", forgotten)])
+    assert sink.read(["read by both"], []).users == {"read by both": forgotten}
+
+
+def test_an_older_row_changes_no_attributes(sink: FeatureSink) -> None:
+    newer = with_attributes('{"age":"35"}', AT_MS + 1, AT_MS * 1000 + 1000)
+    older = with_attributes('{"age":"34"}', AT_MS)
+    for row in (older, newer, older, a_user(2.0)):
+        sink.write(Rows(users={"growing": row}))
+    assert sink.read(["growing"], []).users == {"growing": newer}
+
+
 def test_versions_keep_their_last_microsecond(sink: FeatureSink) -> None:
     versions = [1_700_000_000_123_000 + i for i in (1, 7, 333, 999)]
     found = {f"v{version}": a_user(1.0, version_us=version) for version in versions}
@@ -182,6 +234,7 @@ def test_applying_twice_is_harmless(config: FeatureConfig) -> None:
         "item_activity",
         "item_profile",
         "user_behavior_sequence",
+        "user_profile",
     ]
 
 

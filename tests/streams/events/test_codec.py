@@ -132,4 +132,4 @@ def test_events_go_to_their_topic_under_their_key() -> None:
 def test_the_rejection_of_an_unknown_type_names_the_known_ones() -> None:
     rejected = decode(a_payload(type="purchase"), NOON_MS)
     assert isinstance(rejected, RejectedEvent)
-    assert "known: behavior, click, forget, impression, item" in rejected.detail
+    assert "known: behavior, click, forget, impression, item, user" in rejected.detail

@@ -25,6 +25,7 @@ REQUIRED = {
     "Behavior": {"event_id", "user_id", "item_id", "action"},
     "Forget": {"event_id", "user_id"},
     "ItemUpdate": {"event_id", "item_id", "attributes"},
+    "UserUpdate": {"event_id", "user_id", "attributes"},
 }
 
 

@@ -5,6 +5,7 @@ import hmac
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms, read_pseudonyms
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
-from tests.builders import NOON_MS, a_click, a_forget, an_impression, an_item
+from tests.builders import NOON_MS, a_click, a_forget, a_profile, an_impression, an_item
 
 KEY = b"k" * 32
 NAMES = Pseudonyms(KEY)
@@ -41,6 +42,8 @@ def test_a_probe_keeps_its_name_and_an_item_has_no_user() -> None:
 def test_events_differ_by_their_user_alone() -> None:
     hidden = NAMES.hide(an_impression(score=0.5))
     assert hidden == an_impression(score=0.5, user_id=NAMES.of("u1"))
+    described = NAMES.hide(a_profile(age="34"))
+    assert described == msgspec.structs.replace(a_profile(age="34"), user_id=NAMES.of("u1"))
 
 
 def test_a_key_is_read_without_its_line_break_and_never_shown(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from srp4ctr.streams.raw_log.log_files import read_files, removing
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.fuzzing import examples
 
 SHOWN = an_impression(
@@ -46,6 +46,7 @@ A_LIFE: list[UserEvent] = [
     a_click("i1", user_id="ann", request_id="secret-r"),
     a_click("i1", user_id="ann", request_id="secret-r"),  # delivered twice
     a_behavior("i2", user_id="ann"),
+    a_profile(user_id="ann", town="secret-town"),
     a_forget(user_id="ann", at_ms=NOON_MS + 10_000),
     an_impression("i1", user_id="ann", request_id="late", at_ms=NOON_MS + 9_000),
     a_behavior("i3", user_id="ann", at_ms=NOON_MS + 20_000),
@@ -85,7 +86,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
 def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     found = erase_forgotten(log)
-    assert (found.users, found.removed, found.anonymized) == (1, 4, 3)
+    assert (found.users, found.removed, found.anonymized) == (1, 5, 3)
     left = rows(log, BEHAVIOR_EVENTS_TOPIC)
     of_ann = [(row["type"], row["item_id"]) for row in left if row["user_id"] == "ann"]
     assert of_ann == [("forget", None), ("behavior", "i3")]
@@ -192,6 +193,8 @@ def test_whatever_happened_items_keep_their_counters(
 
 class AsLogged:
     """A past that is nothing but a raw log: what Kafka held is gone."""
+
+    is_whole = True
 
     def __init__(self, log: Path) -> None:
         self.log_dir = log

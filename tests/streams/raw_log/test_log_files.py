@@ -39,6 +39,7 @@ from tests.builders import (
     a_behavior,
     a_click,
     a_forget,
+    a_profile,
     an_impression,
     an_item,
 )
@@ -106,8 +107,8 @@ EVERY_TYPE: list[UserEvent] = [
         context={"page": "home", "seite": "Übersicht"},
     ),
     a_click("film 7"),
-    a_behavior(action="rate", value=0.0),
-    a_behavior(action="view"),
+    *(a_behavior(action="rate", value=0.0), a_behavior(action="view")),
+    a_profile(age="34", towns=["Ulm", "Köln"]),
     a_forget(),
 ]
 

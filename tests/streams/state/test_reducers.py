@@ -10,7 +10,7 @@ from srp4ctr.streams.state.reducers import (
     fold_shares,
     fold_users,
 )
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 
 CONFIG = StreamConfig(sequence_length=5, exposure_length=5)
 
@@ -37,7 +37,9 @@ A_LIFE: list[UserEvent] = [
     a_click("i1"),
     an_impression("i2", user_id="u2"),
     a_behavior("i2", at_ms=NOON_MS + 10_000),
+    a_profile(age="34"),
     a_forget(at_ms=NOON_MS + 5_000),
+    a_profile(age="35", at_ms=NOON_MS + 6_000),
     a_behavior("i2", user_id="u2"),
     an_impression("i3", at_ms=NOON_MS + 20_000),
     a_behavior("i3", at_ms=NOON_MS + 20_000),

@@ -19,7 +19,7 @@ from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import publish, run_until_committed
 
@@ -55,6 +55,8 @@ def some_lives() -> list[UserEvent]:
         fields = {} if kind is a_behavior else {"request_id": f"r{index // 10}"}
         event = kind(item, at_ms=at_ms, user_id=user, event_id=f"e{index}", **fields)
         events += [event] if index % 7 else [event, event]
+        if index % 9 == 0:
+            events.append(a_profile(user_id=user, at_ms=at_ms, age=str(index)))
         if index == 60:
             events.append(a_forget(user_id=FORGOTTEN, at_ms=FORGOTTEN_AT_MS))
     return [*events, *events[30:50], an_impression(user_id=VIEWER)]
@@ -110,6 +112,8 @@ def wrong(rows: Rows) -> MemorySink:
         version_us=newer,
         sequence=sequence_of([strange]),
         exposures=sequence_of([replace(strange, action=SHOWN)]),
+        attributes='{"age":"999"}',
+        profile_at_ms=NOON_MS * 2,
     )
     sink.write(
         Rows(

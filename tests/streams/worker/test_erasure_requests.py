@@ -6,7 +6,7 @@ import pytest
 
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.reducers import Rows
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import (
     a_state,
@@ -20,10 +20,12 @@ A_FORGOTTEN_LIFE = records(
     an_impression("i1"),
     a_click("i1"),
     a_behavior("i2"),
+    a_profile(age="34"),
     an_impression("i2", at_ms=NOON_MS + 7_000),  # waits for a click
     a_forget(at_ms=NOON_MS + 8_000),
     a_behavior("i3", at_ms=NOON_MS + 1_000),  # late: it is forgotten already
     an_impression("i3", at_ms=NOON_MS + 1_000),
+    a_profile(age="35", at_ms=NOON_MS + 1_000),
     a_click("i2", at_ms=NOON_MS + 7_500),
     a_behavior("i4", at_ms=NOON_MS + 9_000),
     an_impression("i4", at_ms=NOON_MS + 9_000, request_id="r2"),
@@ -36,6 +38,7 @@ def is_forgotten(sink: MemorySink) -> bool:
     activity, shown = sink.rows.users["u1"], sink.rows.shares[item_key("i1"), 3]
     return (
         kept.item_key == item_key("i4")
+        and activity.attributes == ""
         and [each.item_key for each in activity.exposures.elements] == [kept.item_key]
         and activity.impressions == (1.0,) * 4
         and activity.clicks == (0.0,) * 4
@@ -79,7 +82,7 @@ def test_a_forgotten_user_stays_forgotten_when_a_crash_left_half_a_batch_stored(
 def test_a_request_published_twice_erases_once() -> None:
     sink, state = MemorySink(), a_state()
     (request,) = [each for each in A_FORGOTTEN_LIFE if b'"forget"' in (each.value or b"")]
-    fold_batch(state, [*A_FORGOTTEN_LIFE, replace(request, offset=10)], sink)
+    fold_batch(state, [*A_FORGOTTEN_LIFE, replace(request, offset=12)], sink)
     write_rows(state, sink)
     assert is_forgotten(sink)
 

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from benchmarks.fault_injection.topic_reading import progress_of, until
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.offline.item_profiles import restore_profiles
+from srp4ctr.features.offline.profiles import restore_profiles
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows

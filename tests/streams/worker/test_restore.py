@@ -12,7 +12,15 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from srp4ctr.streams.worker.restore import logged, restore
-from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression, an_item
+from tests.builders import (
+    NOON_MS,
+    a_behavior,
+    a_click,
+    a_forget,
+    a_profile,
+    an_impression,
+    an_item,
+)
 
 LATE_MS = NOON_MS + 3_600_000
 A_PAST: list[Published] = [
@@ -20,6 +28,7 @@ A_PAST: list[Published] = [
     (an_impression("i1", context={"page": "home"}, score=0.5), NOON_MS + 100),
     (a_click("i1"), LATE_MS),  # known long after it happened
     (a_behavior("i1", value=4.5), LATE_MS + 1),
+    (a_profile(age="34", towns=["Ulm"]), LATE_MS + 2),
     (a_forget(at_ms=NOON_MS), LATE_MS + 2),
 ]
 
@@ -34,10 +43,10 @@ def test_a_new_broker_holds_what_the_lost_one_held(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:
     log = write_log(tmp_path, A_PAST)
-    assert restore(kafka, log) == {ITEMS_TOPIC: 1, BEHAVIOR_EVENTS_TOPIC: 4}
+    assert restore(kafka, log) == {ITEMS_TOPIC: 1, BEHAVIOR_EVENTS_TOPIC: 5}
     found = read_topic(kafka, ITEMS_TOPIC) + read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert [(r.value, r.timestamp) for r in found] == [(encode(e), at) for e, at in A_PAST]  # type: ignore[arg-type]
-    assert [record.key for record in found] == [b"i1", *[b"u1"] * 4]
+    assert [record.key for record in found] == [b"i1", *[b"u1"] * 5]
     assert {dict(record.headers).get(BACKFILL_HEADER) for record in found} == {b"1"}
     with pytest.raises(ValueError, match="has had 1 records"):
         restore(kafka, log)  # everything would count twice

@@ -13,7 +13,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.offline.item_profiles import item_profiles
+from srp4ctr.features.offline.profiles import item_profiles
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key

@@ -11,7 +11,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.request_log import ServedRequest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.offline.item_profiles import item_profiles
+from srp4ctr.features.offline.profiles import item_profiles
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.streams.config import StreamConfig

@@ -3,7 +3,7 @@ from pathlib import Path
 from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
-from srp4ctr.features.offline.item_profiles import item_profiles, restore_profiles
+from srp4ctr.features.offline.profiles import item_profiles, restore_profiles
 from srp4ctr.streams.events.schema import item_key
 from tests.builders import NOON_MS, an_item
 from tests.streams.memory_sink import MemorySink

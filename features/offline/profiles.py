@@ -1,8 +1,9 @@
-"""Items' attributes as of an instant, from the event log through Feast's offline store.
+"""Items' and users' attributes as of an instant, from the event log.
 
-In: the log of item updates. Out: the latest attributes of every item that was known then,
-for the vocabulary and the examples of training. Feast's point-in-time join on DuckDB: an
-update counts if it happened and was known by the instant.
+In: the log of updates. Out: the latest attributes that were known then, for the vocabulary
+and the examples of training: of items by Feast's point-in-time join on DuckDB, where an
+update counts if it happened and was known by the instant; of users at each request, by the
+rule of its other features (``point_in_time.py``).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,7 +20,8 @@ from ibis import _
 
 from srp4ctr.atomic_files import replace_file
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.offline.event_tables import EventLog, opened
+from srp4ctr.features.offline.event_tables import EventLog, Table, opened
+from srp4ctr.features.offline.visible_events import IS_PERSON
 from srp4ctr.features.online.row_codec import PROFILES
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.state.state_store import FeatureSink
@@ -42,6 +45,32 @@ def item_profiles(
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}
+
+
+def profiles_of(log: EventLog, requests: Table) -> Table:
+    """Return row and attributes of each request whose user had some by then.
+
+    As ``streams.state.user_state``: the latest, and of two at one instant the greater.
+    """
+    known = requests.select("row", "user_id", "at_ms").inner_join(
+        log.remembered(log.profiles), "user_id"
+    )
+    known = known.filter(_.visible_at < _.at_ms)
+    by_time = (ibis.desc("occurred_at"), ibis.desc("attributes"))
+    newest_first = ibis.window(group_by="row", order_by=by_time)
+    ranked = known.mutate(rank=ibis.row_number().over(newest_first))
+    return ranked.filter(_.rank == 0).select("row", "attributes")
+
+
+def user_profiles(log: EventLog, before_ms: int) -> list[str]:
+    """Return the attributes, as JSON, that each user was known to have by ``before_ms``."""
+    users = log.profiles.filter(IS_PERSON).select("user_id").distinct()
+    as_requests = users.mutate(
+        row=ibis.row_number().over(ibis.window(order_by="user_id")),
+        at_ms=ibis.literal(before_ms),
+    )
+    found: list[str] = log.rows(profiles_of(log, as_requests))["attributes"].to_pylist()
+    return found
 
 
 def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
