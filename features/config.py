@@ -8,28 +8,28 @@ from typing import Any, ClassVar, Literal
 from srp4ctr.errors import MistakeError
 
 DEFAULT_BUCKETS = 16
-ItemFieldKind = Literal["categorical", "multi", "numeric"]
+AttributeKind = Literal["categorical", "multi", "numeric"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemFieldConfig:
-    """One attribute of items that is an input of the model."""
+class FieldConfig:
+    """One attribute of items, or of users, that is an input of the model."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     name: str
-    """As in the attributes of ``item`` events."""
-    kind: ItemFieldKind
+    """As in the attributes of ``item``, or ``user``, events."""
+    kind: AttributeKind
     slots: int = 8
-    """``multi``: an item with more known values keeps only the commonest."""
+    """``multi``: of more known values only the commonest are kept."""
     buckets: int = DEFAULT_BUCKETS
-    """``numeric``: the edges are quantiles of the training window's items."""
+    """``numeric``: the edges are quantiles of the training window's items, or users."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.buckets < 2:
             raise MistakeError(
-                f"features.item_fields: {self.name} has {self.slots} slots, "
-                f"{self.buckets} buckets; at least 1 and 2"
+                f"the field {self.name} of features.item_fields or user_fields has "
+                f"{self.slots} slots, {self.buckets} buckets; at least 1 and 2"
             )
 
 
@@ -73,9 +73,12 @@ class FeatureConfig:
     utc_offset_minutes: int = 0
     """How far users' clocks are ahead of UTC, where a request's context does not say
     ``utc_offset_minutes``. For training; a bundle's vocabulary carries it."""
-    item_fields: tuple[ItemFieldConfig, ...] = ()
+    item_fields: tuple[FieldConfig, ...] = ()
     """The item group of side information; empty: inferred from the items' attributes.
     For training; a bundle's vocabulary carries the resulting fields."""
+    user_fields: tuple[FieldConfig, ...] = ()
+    """The same of users: an input of the request's side; empty: inferred from ``user``
+    events, and none without any."""
     item_refresh_s: float = 1.0
     """How late a changed item may be in serving's table: it reads the store's stream of
     changes four times as often."""
@@ -87,15 +90,16 @@ class FeatureConfig:
 
     def _checks(self) -> Iterator[tuple[bool, str]]:
         """Yield whether a setting is wrong, and why."""
-        names, offset = {each.name for each in self.item_fields}, self.utc_offset_minutes
-        parts = self.redis.split(",")
+        parts, offset = self.redis.split(","), self.utc_offset_minutes
         yield (
             "password=" in self.redis,  # logs and errors contain the address
             "redis holds a password: put it in a file and its name in "
             "features.redis_password_file",
         )
         yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
-        yield len(names) < len(self.item_fields), "item_fields names a field twice"
+        for table in ("item_fields", "user_fields"):
+            names = [each.name for each in getattr(self, table)]
+            yield len(set(names)) < len(names), f"{table} names a field twice"
         yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
         memory_gb = self.offline_memory_gb
         yield memory_gb <= 0, f"offline_memory_gb is {memory_gb}; > 0"
@@ -132,7 +136,7 @@ class FeatureConfig:
             if each.name == "registry" or each.name.endswith("_file")
             if (path := getattr(self, each.name)) and "://" not in path
         }
-        return replace(self, **paths, redis_password="", item_fields=())
+        return replace(self, **paths, redis_password="", item_fields=(), user_fields=())
 
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
         """Return the settings with the store's address in ``environment``."""

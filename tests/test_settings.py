@@ -240,14 +240,15 @@ def test_the_shipped_file_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> 
     assert EmbeddedConfig().data_dir in shipped.read_text()
 
 
-def test_item_fields_are_declared_as_tables(here: Path) -> None:
+def test_fields_of_items_and_users_are_declared_as_tables(here: Path) -> None:
     (here / "settings.toml").write_text(
         '[[features.item_fields]]\nname = "price"\nkind = "numeric"\nbuckets = 8\n'
-        '[[features.item_fields]]\nname = "genre"\nkind = "multi"\nslots = 4\n'
+        '[[features.user_fields]]\nname = "towns"\nkind = "multi"\nslots = 4\n'
     )
-    price, genre = settings.load().features.item_fields
+    found = settings.load().features
+    (price,), (towns,) = found.item_fields, found.user_fields
     assert (price.name, price.kind, price.buckets) == ("price", "numeric", 8)
-    assert (genre.name, genre.kind, genre.slots) == ("genre", "multi", 4)
+    assert (towns.name, towns.kind, towns.slots) == ("towns", "multi", 4)
 
 
 @pytest.mark.parametrize(

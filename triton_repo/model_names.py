@@ -23,7 +23,7 @@ NO_MEMORY, STEP_FAILED = "out of memory", "the step failed"
 QUEUED_TOO_LONG = "queued for too long"
 
 # The features of a request, and the inputs of SCORE_CLICKS.
-MODEL_INPUTS = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
+MODEL_INPUTS = schema.MODEL_INPUTS
 # An output of CLICK_RANKER only, by which a promotion compares what two bundles cost: the
 # CPU time of encoder and head, by request, other processes left out.
 SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))

@@ -86,7 +86,7 @@ class Baseline(ClickModel):
         rows = tensors["candidate_item_rows"]
         attributes = tensors["candidate_attribute_rows"]
         parts = self.readings(tensors)
-        parts += [self.embedding.items(rows), self.embedding.attribute_mean(attributes)]
+        parts += [self.embedding.items(rows), self.embedding.attributes.means(attributes)]
         parts += [self.candidate_features(tensors["candidate_features"])]
         where = torch.zeros_like(rows) if positions is None else positions
         request = request_vector(self, tensors)

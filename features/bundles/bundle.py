@@ -60,7 +60,7 @@ class BundleManifest:
     """``v7``: also the suffix of Triton's step names."""
     created_at_ms: int
     sizes: Mapping[str, _Size]
-    """Numbers for the schema's symbols: L, W, E, D, S, M, A, X, R, C."""
+    """Of the schema's symbols: L, W, E, D, S, M, A, X, R, C; with user fields U."""
     schema_fingerprint: str = field(default_factory=schema.fingerprint)
     window_start_ms: int = 0
     """The earliest request of the training data."""
@@ -134,10 +134,10 @@ def verify(folder: Path) -> BundleManifest:
 
 def check_fingerprint(card: BundleManifest) -> None:
     """Raise ``ArtifactError`` if the bundle was trained on other tensors than ours."""
-    if card.schema_fingerprint != schema.fingerprint():
+    if card.schema_fingerprint != (ours := schema.fingerprint(card.sizes)):
         raise ArtifactError(
             f"bundle {card.version} was trained with feature schema "
-            f"{card.schema_fingerprint}, this code has {schema.fingerprint()}: "
+            f"{card.schema_fingerprint}, this code has {ours}: "
             "train a new bundle with `srp4ctr model refresh`"
         )
 

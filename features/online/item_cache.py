@@ -185,7 +185,8 @@ class RefresherWatch:
     """
 
     def __init__(self, config: FeatureConfig, folder: Path) -> None:
-        self._config, self._folder = replace(config, item_fields=()), folder
+        self._config = replace(config, item_fields=(), user_fields=())
+        self._folder = folder
         self._readers = os.open(
             folder / item_refresher.READERS, os.O_RDWR | os.O_CREAT, 0o600
         )

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from srp4ctr import tracing
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
 from srp4ctr.features.online.packing import recent_of
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
@@ -39,7 +40,7 @@ _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # More than a catalogue's ids; ids that clients invent must not fill the memory.
-MAX_CACHED_IDS = 200_000
+MAX_CACHED_IDS, MAX_CACHED_PROFILES = 200_000, 10_000
 
 
 class UserReader(Protocol):
@@ -55,7 +56,7 @@ class RequestBatch:
     """B requests as tensors, with their statuses."""
 
     tensors: Mapping[str, NDArray[Any]]
-    """HISTORY_TENSORS, REQUEST_TENSORS and CANDIDATE_TENSORS, by their names."""
+    """The schema's, of histories, requests, candidates and maybe users, by their names."""
     item_status: NDArray[np.uint8]
     """(B, N): bits of ``ItemStatus``."""
     statuses: tuple[str, ...]
@@ -73,6 +74,8 @@ class UserArrays:
     sequences: transforms.SequenceArrays
     activity: transforms.ActivityArrays
     exposures: transforms.ExposureArrays
+    attributes: tuple[str, ...]
+    """JSON, "" for none."""
     statuses: tuple[str, ...]
     """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
     versions: tuple[list[str], ...]
@@ -99,6 +102,7 @@ class RequestFeatures:
         self._lengths = sizes["L"], sizes["W"]
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
         self._keys = ItemKeyCache()
+        self._user_rows = lru_cache(MAX_CACHED_PROFILES)(vocabulary.user_attribute_rows)
 
     def assemble(
         self,
@@ -171,7 +175,7 @@ class RequestFeatures:
         )
         shown = transforms.item_exposures(found.exposures, keys, times)
         of_user = (affinity, transforms.exposure_features(shown, times))
-        return {
+        return self._of_users(found) | {
             "history_item_rows": rows[:, count:],
             "history_attribute_rows": history_attributes,
             "history_behavior_codes": transforms.behavior_codes(sequences),
@@ -186,6 +190,13 @@ class RequestFeatures:
             ),
         }
 
+    def _of_users(self, found: UserArrays) -> dict[str, NDArray[Any]]:
+        """Return USER_TENSORS; {} where the bundle has no user fields."""
+        if not self._vocabulary.user_fields:
+            return {}
+        rows = [self._user_rows(text) for text in found.attributes]
+        return {"user_attribute_rows": np.stack(rows)}
+
 
 def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     """Return the features of the bundle in ``folder``, whose item table stays fresh.
@@ -194,13 +205,10 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     """
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     table = open_table(config, known)
-    return RequestFeatures(
-        OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S),
-        known,
-        table,
-        sizes=bundle.read(folder).sizes,
-        ttl_days=config.sequence_ttl_days,
-    )
+    users = row_codec.USERS if known.user_fields else row_codec.USER_HISTORIES
+    views = OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S, users=users)
+    sizes, ttl_days = bundle.read(folder).sizes, config.sequence_ttl_days
+    return RequestFeatures(views, known, table, sizes=sizes, ttl_days=ttl_days)
 
 
 class ItemKeyCache(dict[Text, int]):
@@ -225,8 +233,7 @@ def user_arrays(
     sequences = transforms.empty_sequences(len(user_ids), length)
     activity = transforms.empty_activity(len(user_ids))
     exposures = transforms.empty_exposures(len(user_ids), exposure_length)
-    statuses: list[str] = []
-    versions: list[list[str]] = []
+    attributes, statuses, versions = [""] * len(user_ids), list[str](), list[list[str]]()
     for index, (user_id, oldest_ms) in enumerate(zip(user_ids, after_ms, strict=True)):
         user = rows.get(user_id) if rows else None
         if user is None:
@@ -239,6 +246,7 @@ def user_arrays(
             sequences.put_right(index, recent)
             status = "ok" if len(recent["item_keys"]) else "stale_sequence"
         activity.put(index, user)
+        attributes[index] = user.attributes
         shown = recent_of(user.exposures, 0, exposure_length)
         exposures.put_right(index, {**shown, "shown_at_ms": shown["occurred_at_ms"]})
         statuses.append(status)
@@ -247,6 +255,7 @@ def user_arrays(
         sequences=sequences,
         activity=activity,
         exposures=exposures,
+        attributes=tuple(attributes),
         statuses=tuple(statuses),
         versions=tuple(versions),
     )

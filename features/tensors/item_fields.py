@@ -1,38 +1,40 @@
-"""Items' attributes → the fields of the item group, each with its slots and rows.
+"""Attributes → the fields of the item group, or of the user's, each with slots and rows.
 
-In: the profiles of a training window, and the fields that settings declare. Out: the
-fields, with the values or bucket edges that a bundle carries for serving.
+In: the profiles of a training window's items, or users, and the fields that settings
+declare. Out: the fields, with the values or bucket edges that a bundle carries for serving.
 
-Rows of the attribute table: 0 pads, 1 is [MASK], then a contiguous range for each field.
+Rows of an attribute table: 0 pads, 1 is [MASK], then a contiguous range for each field.
 All fields share one [MASK]: each has its own part of the projection.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from srp4ctr.features.config import DEFAULT_BUCKETS, ItemFieldConfig, ItemFieldKind
+from srp4ctr.features.config import DEFAULT_BUCKETS, AttributeKind, FieldConfig
 from srp4ctr.features.tensors.schema import Field
 
 Attributes = Mapping[str, str | tuple[str, ...]]
 
 FIRST_ATTRIBUTE_ROW = 2
-# A value of fewer items is closer to an id than to an attribute: titles fall out.
+# A value of fewer items, or users, is closer to an id than to an attribute: titles are out.
 MIN_ATTRIBUTE_ITEMS = 5
 MAX_FOUND_FIELDS = 16  # the most widespread: each widens the model's input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemField:
-    """One field of the item group, as a bundle knows it."""
+class AttributeField:
+    """One field of the item group or of the user's, as a bundle knows it."""
 
     name: str
-    kind: ItemFieldKind
+    kind: AttributeKind
     slots: int = 1
-    """An item with more known values keeps only the commonest."""
+    """Of more known values only the commonest are kept."""
     values: tuple[str, ...] = ()
     """Known values, the commonest first; of a numeric field none."""
     edges: tuple[float, ...] = ()
@@ -53,7 +55,7 @@ class ItemField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldPlace:
-    """A field's place: its slots of an item's A, and its rows of the table."""
+    """A field's place: its slots of A, or of a user's U, and its rows of the table."""
 
     field: Field
     first_slot: int
@@ -61,7 +63,7 @@ class FieldPlace:
 
     @property
     def slots(self) -> slice:
-        """Its part of the axis A."""
+        """Its part of the axis."""
         return slice(self.first_slot, self.first_slot + self.field.slots)
 
 
@@ -75,13 +77,50 @@ def places(fields: Sequence[Field]) -> tuple[FieldPlace, ...]:
 
 
 def num_slots(fields: Sequence[Field]) -> int:
-    """Return A, the slots of all ``fields``; at least 1, for no tensor may be empty."""
+    """Return A (or U), the slots of all ``fields``; at least 1: no tensor may be empty."""
     return max(1, sum(field.slots for field in fields))
 
 
 def num_rows(fields: Sequence[Field]) -> int:
     """Return how many rows the attribute table of ``fields`` has."""
     return FIRST_ATTRIBUTE_ROW + sum(field.size for field in fields)
+
+
+@dataclass(frozen=True, eq=False)
+class FieldRows:
+    """The rows of the values of ``fields``."""
+
+    fields: tuple[AttributeField, ...]
+
+    @functools.cached_property
+    def shapes(self) -> tuple[Field, ...]:
+        """The fields' sizes, for the model."""
+        return tuple(field.shape for field in self.fields)
+
+    def of(self, attributes: Attributes) -> NDArray[np.int64]:
+        """Return the rows (A,) of the known values, 0 where a field has no more."""
+        rows = np.zeros(num_slots(self.shapes), dtype=np.int64)
+        for place, field in zip(self._places, self.fields, strict=True):
+            found = sorted(self._indices(field, values_of(attributes, field.name)))
+            kept = np.array(found[: field.slots], dtype=np.int64)
+            rows[place.first_slot : place.first_slot + len(kept)] = place.first_row + kept
+        return rows
+
+    def _indices(self, field: AttributeField, values: tuple[str, ...]) -> set[int]:
+        """Return the rows of ``values``, counted from the field's first."""
+        if field.kind == "numeric":
+            numbers = [n for value in values if (n := number_of(value)) is not None]
+            return set(np.searchsorted(field.edges, numbers, side="right").tolist())
+        index_of = self._index_of[field.name]
+        return {index_of[value] for value in values if value in index_of}
+
+    @functools.cached_property
+    def _places(self) -> tuple[FieldPlace, ...]:
+        return places(self.shapes)
+
+    @functools.cached_property
+    def _index_of(self) -> dict[str, dict[str, int]]:
+        return {f.name: {v: i for i, v in enumerate(f.values)} for f in self.fields}
 
 
 def values_of(attributes: Attributes, name: str) -> tuple[str, ...]:
@@ -100,8 +139,8 @@ def number_of(text: str) -> float | None:
 
 
 def build(
-    profiles: Iterable[Attributes], declared: Sequence[ItemFieldConfig] = ()
-) -> tuple[ItemField, ...]:
+    profiles: Iterable[Attributes], declared: Sequence[FieldConfig] = ()
+) -> tuple[AttributeField, ...]:
     """Return the fields ``declared``, or if none is, those found in ``profiles``.
 
     Values of fewer than ``MIN_ATTRIBUTE_ITEMS`` are left out, and so are fields without
@@ -112,16 +151,14 @@ def build(
     return tuple(field for field in fields if field.values or field.edges)
 
 
-def _found(profiles: list[Attributes]) -> list[ItemFieldConfig]:
+def _found(profiles: list[Attributes]) -> list[FieldConfig]:
     """Return a declaration of each attribute, the most widespread few, by name."""
     spread = Counter(name for attributes in profiles for name in attributes)
     widest = sorted(spread, key=lambda name: (-spread[name], name))[:MAX_FOUND_FIELDS]
-    return [
-        ItemFieldConfig(name=name, kind=_kind(profiles, name)) for name in sorted(widest)
-    ]
+    return [FieldConfig(name=name, kind=_kind(profiles, name)) for name in sorted(widest)]
 
 
-def _kind(profiles: list[Attributes], name: str) -> ItemFieldKind:
+def _kind(profiles: list[Attributes], name: str) -> AttributeKind:
     """Return what kind a field looks like.
 
     Numbers are numeric if they are too many to be categories: whole ones that many items
@@ -139,21 +176,21 @@ def _kind(profiles: list[Attributes], name: str) -> ItemFieldKind:
     return "categorical" if whole and 2 * shared >= counts.total() else "numeric"
 
 
-def _field(profiles: list[Attributes], declaration: ItemFieldConfig) -> ItemField:
+def _field(profiles: list[Attributes], declaration: FieldConfig) -> AttributeField:
     name, kind = declaration.name, declaration.kind
     values = [set(values_of(attributes, name)) for attributes in profiles]
     if kind == "numeric":
         numbers = [n for each in values for v in each if (n := number_of(v)) is not None]
         if len(numbers) < MIN_ATTRIBUTE_ITEMS:
-            return ItemField(name=name, kind=kind)
+            return AttributeField(name=name, kind=kind)
         edges = _edges(numbers, declaration.buckets)
-        return ItemField(name=name, kind=kind, edges=edges)
+        return AttributeField(name=name, kind=kind, edges=edges)
     counts = Counter(value for each in values for value in each)
     common = [value for value, count in counts.items() if count >= MIN_ATTRIBUTE_ITEMS]
     common.sort(key=lambda value: (-counts[value], value))
     most = max((len(each.intersection(common)) for each in values), default=1)
     slots = min(declaration.slots, max(most, 1)) if kind == "multi" else 1
-    return ItemField(name=name, kind=kind, slots=slots, values=tuple(common))
+    return AttributeField(name=name, kind=kind, slots=slots, values=tuple(common))
 
 
 def _edges(numbers: list[float], buckets: int) -> tuple[float, ...]:

@@ -5,16 +5,18 @@ generated from, or checked against, these tables. Without a batch axis; Triton a
 put one (B requests) in front.
 
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
-(a bundle's item fields decide: ``item_fields.py``), X context slots, F behaviour fields,
-R request features, C candidate features, E encoder layers, D width, M learned queries,
-S = L + 1 states (slot 0 is the learned null slot, valid even for an empty history). No
-tensor has W: the number of a user's last exposures that candidate_features counts.
+(a bundle's item fields decide: ``item_fields.py``) and U of a user, X context slots,
+F behaviour fields, R request features, C candidate features, E encoder layers, D width,
+M learned queries, S = L + 1 states (slot 0 is the learned null slot, valid even for an
+empty history). No tensor has W: the number of a user's last exposures that
+candidate_features counts.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES
@@ -106,6 +108,11 @@ REQUEST_TENSORS = (
     # Hashed name=value pairs of the request's context, 0 pads.
     TensorSpec("context_rows", "int64", (CONTEXT_SLOTS,)),
 )
+USER_TENSORS = (
+    # Rows of the user's attribute values, field by field, 0 pads. Of the request's side,
+    # in bundles that have user fields alone: ``user_tensors``.
+    TensorSpec("user_attribute_rows", "int64", ("U",)),
+)
 CANDIDATE_TENSORS = (
     # Vocabulary rows of the items to score; 0 pads and scores NaN.
     TensorSpec("candidate_item_rows", "int64", ("N",)),
@@ -145,6 +152,8 @@ CANDIDATE_EMBEDDINGS = (
 )
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
+# The features of a request.
+MODEL_INPUTS = HISTORY_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
 HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_EMBEDDINGS
 
 # Output of ``rank_clicks`` in one step: see ``triton_repo/serving/exploration.py``.
@@ -192,12 +201,18 @@ class ItemStatus:
     PADDING = 128
 
 
-def fingerprint() -> str:
+def user_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    """Return USER_TENSORS for a bundle of these sizes; () where it has no user fields."""
+    return USER_TENSORS if "U" in sizes else ()
+
+
+def fingerprint(sizes: Mapping[str, int] = MappingProxyType({})) -> str:
     """Return 16 hex digits that change with every tensor and feature column.
 
-    A bundle carries the fingerprint that it was trained with; a server refuses another.
+    A bundle carries the fingerprint that it was trained with; a server refuses another. A
+    release without USER_TENSORS has the same of a bundle without them.
     """
-    tables = (ENCODER_INPUTS, HEAD_INPUTS, HEAD_OUTPUTS)
+    tables = (ENCODER_INPUTS, HEAD_INPUTS + user_tensors(sizes), HEAD_OUTPUTS)
     described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
     fields = [(f.name, f.kind, f.size) for f in BEHAVIOR_FIELDS]
     columns = [REQUEST_FEATURES, CANDIDATE_FEATURES]

@@ -24,14 +24,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError, MistakeError
-from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.config import FieldConfig
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
+    AttributeField,
     Attributes,
-    FieldPlace,
-    ItemField,
+    FieldRows,
     number_of,
-    values_of,
 )
 from srp4ctr.features.tensors.schema import (
     CONTEXT_SLOTS,
@@ -59,9 +58,11 @@ class Vocabulary:
 
     item_keys: Int64s
     """Known items, ascending."""
-    item_fields: tuple[ItemField, ...]
+    item_fields: tuple[AttributeField, ...]
     """The item group of side information."""
     num_oov_rows: int
+    user_fields: tuple[AttributeField, ...] = ()
+    """Users' attributes; a bundle without any has no ``schema.USER_TENSORS``."""
     context_numbers: tuple[str, ...] = ()
     """The context's fields that are numbers, one ``context_number`` column each."""
     utc_offset_minutes: int = 0
@@ -83,10 +84,15 @@ class Vocabulary:
         """Rows of the item table."""
         return self.first_known_row + len(self.item_keys)
 
-    @functools.cached_property
+    @property
     def field_shapes(self) -> tuple[Field, ...]:
         """The sizes of the item fields, for the model."""
-        return tuple(field.shape for field in self.item_fields)
+        return self._of_items.shapes
+
+    @property
+    def user_field_shapes(self) -> tuple[Field, ...]:
+        """The sizes of the user fields."""
+        return self._of_users.shapes
 
     @property
     def num_attribute_slots(self) -> int:
@@ -111,12 +117,11 @@ class Vocabulary:
 
     def attribute_rows(self, attributes: Attributes) -> Int64s:
         """Return the rows (A,) of an item's known values, 0 where a field has no more."""
-        rows = np.zeros(self.num_attribute_slots, dtype=np.int64)
-        for place, field in zip(self._places, self.item_fields, strict=True):
-            found = sorted(self._indices(field, values_of(attributes, field.name)))
-            kept = np.array(found[: field.slots], dtype=np.int64)
-            rows[place.first_slot : place.first_slot + len(kept)] = place.first_row + kept
-        return rows
+        return self._of_items.of(attributes)
+
+    def user_attribute_rows(self, text: str) -> Int64s:
+        """Return the rows (U,) of a user's attributes in JSON ``text``; "": none."""
+        return self._of_users.of(parse_attributes(text))
 
     def utc_offset_ms(self, context: Mapping[str, str]) -> int:
         """Return how far the clock of the request's user is ahead of UTC.
@@ -144,21 +149,13 @@ class Vocabulary:
                 known[text] = self.utc_offset_ms({})
         return np.array([known[text] for text in contexts], dtype=np.int64)
 
-    def _indices(self, field: ItemField, values: tuple[str, ...]) -> set[int]:
-        """Return the rows of ``values``, counted from the field's first."""
-        if field.kind == "numeric":
-            numbers = [n for value in values if (n := number_of(value)) is not None]
-            return set(np.searchsorted(field.edges, numbers, side="right").tolist())
-        index_of = self._index_of[field.name]
-        return {index_of[value] for value in values if value in index_of}
+    @functools.cached_property
+    def _of_items(self) -> FieldRows:
+        return FieldRows(self.item_fields)
 
     @functools.cached_property
-    def _places(self) -> tuple[FieldPlace, ...]:
-        return item_fields.places(self.field_shapes)
-
-    @functools.cached_property
-    def _index_of(self) -> dict[str, dict[str, int]]:
-        return {f.name: {v: i for i, v in enumerate(f.values)} for f in self.item_fields}
+    def _of_users(self) -> FieldRows:
+        return FieldRows(self.user_fields)
 
 
 def parse_attributes(text: str) -> dict[str, str | tuple[str, ...]]:
@@ -173,7 +170,7 @@ def build(
     *,
     num_oov_rows: int = 16,
     min_item_count: int = 1,
-    declared: Sequence[ItemFieldConfig] = (),
+    declared: Sequence[FieldConfig] = (),
 ) -> Vocabulary:
     """Return the vocabulary of items seen often enough, and of their fields.
 

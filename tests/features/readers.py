@@ -21,6 +21,8 @@ class MemoryReader:
 
     histories: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """user_id → (occurred_at_ms, item_key), oldest first."""
+    user_attributes: dict[str, str] = field(default_factory=dict)
+    """user_id → attributes as JSON."""
     attributes: dict[int, dict[str, str]] = field(default_factory=dict)
     impressions: dict[int, float] = field(default_factory=dict)
     down: bool = False
@@ -39,7 +41,10 @@ class MemoryReader:
             ]
             newest_ms = elements[-1].occurred_at if elements else 0
             rows[user_id] = UserState(
-                sequence=sequence_of(elements), version_us=newest_ms * 1000, last_offset=0
+                sequence=sequence_of(elements),
+                version_us=newest_ms * 1000,
+                last_offset=0,
+                attributes=self.user_attributes.get(user_id, ""),
             )
         return rows
 

@@ -15,19 +15,26 @@ from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.request_features import RequestFeatures
-from srp4ctr.features.tensors import schema, transforms, vocabulary
+from srp4ctr.features.tensors import item_fields, schema, transforms, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES
 from srp4ctr.features.tensors.transforms import (
     attribute_affinity,
     exposure_features,
 )
 from srp4ctr.streams.events.schema import UserEvent
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_profile, an_impression
 from tests.features.stored import store_events
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
-WORDS = replace(vocabulary.build({}, []), utc_offset_minutes=60)
+TOWNS = ("Ulm", "Köln", "Bonn")
+WORDS = replace(
+    vocabulary.build({}, []),
+    utc_offset_minutes=60,
+    user_fields=item_fields.build(
+        {"age": str(20 + n), "towns": TOWNS[n % 3 :]} for n in range(40)
+    ),
+)
 OFFSET = schema.UTC_OFFSET_FIELD
 REQUESTED_AT_MS = NOON_MS + 3_600_000
 
@@ -43,11 +50,15 @@ def events_of(partition: int, rng: random.Random) -> list[UserEvent]:
         }
         item = f"skew-item-{rng.randrange(6)}"
         slate = f"r{index // 4}"
-        kind = rng.choice(["shown", "clicked", "did"])
+        kind = rng.choice(["shown", "clicked", "did", "is"])
         if kind == "shown":
             events.append(an_impression(item, at_ms=at_ms, request_id=slate, **fields))
         elif kind == "clicked":
             events.append(a_click(item, at_ms=at_ms, request_id=slate, **fields))
+        elif kind == "is":
+            age, towns = str(rng.randrange(15, 65)), rng.sample([*TOWNS, "Rome"], 2)
+            user = fields["user_id"]
+            events.append(a_profile(at_ms=at_ms, user_id=user, age=age, towns=towns))
         else:
             events.append(
                 a_behavior(item, at_ms=at_ms, value=rng.choice([None, 3.0]), **fields)
@@ -89,6 +100,7 @@ def test_serving_and_training_make_the_same_tensors(
     trained = train(tmp_path, users)
     for name, tensor in trained.items():
         np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
+    assert served["user_attribute_rows"].any(axis=1).all()
     clock = [REQUEST_FEATURES.index(each) for each in ("hour_sin", "hour_cos")]
     hours = served["request_features"][:, clock]
     np.testing.assert_array_equal(hours, trained["request_features"][:, clock])
@@ -131,7 +143,9 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
     affinity = attribute_affinity(sequences, no_attributes, nor_candidates, times_ms)
     shown = found.candidate_exposures.take(candidates)
     offsets_ms = WORDS.utc_offsets_ms(found.contexts[rows].tolist())
+    texts = found.user_attributes[rows].tolist()
     return {
+        "user_attribute_rows": np.stack([*map(WORDS.user_attribute_rows, texts)]),
         "history_behavior_codes": transforms.behavior_codes(sequences),
         "history_item_rows": WORDS.item_rows(sequences.item_keys),
         "request_features": transforms.request_features(

@@ -7,6 +7,7 @@ from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     FIELD_SIZES,
     FIELD_WIDTH,
+    USER_FIELD_WIDTH,
     TableSizes,
 )
 
@@ -29,6 +30,7 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
     encoded = 1 + config.num_spans
     request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
+    request += len(tables.user_fields) * USER_FIELD_WIDTH
     encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
     querying = request * d + (14 * m + 2 * states) * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h

@@ -17,14 +17,14 @@ from torch import Tensor
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_TENSORS,
     HISTORY_TENSORS,
-    REQUEST_TENSORS,
+    MODEL_INPUTS,
+    USER_TENSORS,
 )
 
 Arrays = Mapping[str, NDArray[np.generic]]
 HISTORY_NAMES = tuple(spec.name for spec in HISTORY_TENSORS)
-EXAMPLE_NAMES = tuple(
-    spec.name for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
-)
+EXAMPLE_NAMES = tuple(spec.name for spec in MODEL_INPUTS)
+USER_NAMES = tuple(spec.name for spec in USER_TENSORS)
 
 ROWS_AT_ONCE = 65_536  # of arrays on disk
 POOL_BATCHES = 32  # sorted together: batches stay random mixtures, and little is padding
@@ -35,7 +35,7 @@ class Slates:
     """R requests, each with up to N impressions: features at the request, and labels."""
 
     tensors: Arrays
-    """``EXAMPLE_NAMES``, each with a leading axis R."""
+    """``EXAMPLE_NAMES``, each with a leading axis R; with user fields USER_NAMES, too."""
     clicked: NDArray[np.float32]  # (R, N), 0 for padding
     positions: NDArray[np.int64]  # (R, N), 0 is the top
     request_at_ms: NDArray[np.int64]  # (R,)

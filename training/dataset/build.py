@@ -20,11 +20,11 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestTables, UserHistories
-from srp4ctr.features.offline.profiles import item_profiles
+from srp4ctr.features.offline.profiles import item_profiles, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
-from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset import cache, examples
@@ -98,8 +98,13 @@ class _Cut:
         before = self.tables.requests.filter(_.at_ms < self.boundary_ms)
         contexts = self.log.rows(before.select("context").distinct())
         numbers = vocabulary.numbers_of(contexts["context"].to_pylist())
-        offset = features.utc_offset_minutes
-        return replace(found, context_numbers=numbers, utc_offset_minutes=offset)
+        profiles = map(parse_attributes, user_profiles(self.log, self.boundary_ms))
+        return replace(
+            found,
+            user_fields=item_fields.build(profiles, features.user_fields),
+            context_numbers=numbers,
+            utc_offset_minutes=features.utc_offset_minutes,
+        )
 
     def slates(self, words: Vocabulary, first: int = 0) -> Iterator[Slates]:
         """Yield the slates of the requests from row ``first`` on, in parts."""

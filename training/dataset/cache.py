@@ -31,6 +31,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     EXAMPLE_NAMES,
     HISTORY_NAMES,
+    USER_NAMES,
     Arrays,
     Slates,
     Windows,
@@ -205,7 +206,9 @@ def _recent(train: Slates, days: float | None) -> Slates:
 
 def _slates(folder: Path, part: str) -> Slates:
     own = {name: _mapped(folder, f"{part}.{name}") for name in OF_A_SLATE}
-    tensors = {name: _mapped(folder, f"{part}.{name}") for name in EXAMPLE_NAMES}
+    of_users = [n for n in USER_NAMES if (folder / f"{part}.{n}.npy").exists()]
+    names = (*EXAMPLE_NAMES, *of_users)
+    tensors = {name: _mapped(folder, f"{part}.{name}") for name in names}
     return Slates(tensors=tensors, **own)
 
 

@@ -33,6 +33,7 @@ from srp4ctr.training.dataset.batches import Slates, Windows
 
 MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]
+_Text = TypeVar("_Text", str, str | None)
 _Number = TypeVar("_Number", bound=np.generic)
 _Arrays = TypeVar("_Arrays", ActivityArrays, ItemExposures, SequenceArrays)
 
@@ -112,7 +113,7 @@ def _tensors(
     vocabulary: Vocabulary,
     attributes: ItemAttributes,
 ) -> dict[str, NDArray[np.generic]]:
-    """Return ``EXAMPLE_NAMES`` of the slates of ``requests``."""
+    """Return the tensors of the slates of ``requests``, as ``Slates`` has them."""
     keys = grid.filled(snapshots.candidate_item_keys)
     attribute_rows = attributes.of(keys)
     sequences = snapshots.sequences.take(requests)
@@ -128,6 +129,7 @@ def _tensors(
     offsets_ms = vocabulary.utc_offsets_ms(contexts)
     of_users = snapshots.user_activity.take(requests)
     activity = grid.filled_all(snapshots.candidate_activity)
+    texts = snapshots.user_attributes[requests].tolist()
     return history | {
         "request_features": transforms.request_features(
             sequences, of_users, times_ms, numbers, offsets_ms
@@ -138,7 +140,19 @@ def _tensors(
         "candidate_features": transforms.candidate_features(
             activity, keys, sequences.item_keys, of_user, times_ms
         ),
+        **_of_users(texts, vocabulary),
     }
+
+
+def _of_users(
+    texts: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, NDArray[np.generic]]:
+    """Return USER_NAMES, each distinct text parsed once; {} without user fields."""
+    if not vocabulary.user_fields:
+        return {}
+    places, index = _distinct(texts)
+    rows = np.array([vocabulary.user_attribute_rows(each) for each in places], np.int32)
+    return {"user_attribute_rows": rows[index]}
 
 
 def _pieces(candidates: _Int64s, longest: int) -> tuple[_Int64s, _Grid]:
@@ -191,14 +205,20 @@ def read_contexts(
 
     Many requests share a context, most have none: each distinct one is parsed once.
     """
-    places: dict[str | None, int] = {}
-    index = np.array([places.setdefault(each, len(places)) for each in contexts], np.int64)
+    places, index = _distinct(contexts)
     read = [parse_context(text) for text in places]
     rows = np.array([context_rows(each) for each in read], np.int64)
     found = [context_numbers(each, numbers) for each in read]
     shape = (-1, CONTEXT_SLOTS), (-1, NUM_CONTEXT_NUMBERS)
     values = np.array(found, np.float32)
     return rows.reshape(shape[0])[index], values.reshape(shape[1])[index]
+
+
+def _distinct(texts: Sequence[_Text]) -> tuple[list[_Text], _Int64s]:
+    """Return the distinct ``texts``, and of each text which one it is."""
+    places: dict[_Text, int] = {}
+    index = [places.setdefault(each, len(places)) for each in texts]
+    return list(places), np.array(index, np.int64)
 
 
 def _rank_within(groups: _Int64s) -> _Int64s:

@@ -15,7 +15,7 @@ from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate, finite, skipped
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
-from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates, torch_rows
+from srp4ctr.training.dataset.batches import Slates, torch_rows
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.evaluation.evaluate import Scored, scored
 from srp4ctr.training.evaluation.metrics import Difference
@@ -119,8 +119,7 @@ def score(folder: Path, slates: Slates) -> Scored:
     for start in range(0, len(slates), SCORING_ROWS):
         rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
         tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
-        inputs = {name: tensors[name].numpy() for name in EXAMPLE_NAMES}
-        probabilities[rows] = scorer(inputs)
+        probabilities[rows] = scorer({n: each.numpy() for n, each in tensors.items()})
     return scored(slates, probabilities)
 
 

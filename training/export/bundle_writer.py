@@ -25,11 +25,11 @@ from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
     REQUEST_FEATURES,
+    fingerprint,
 )
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import (
-    EXAMPLE_NAMES,
     HISTORY_NAMES,
     Slates,
     torch_rows,
@@ -76,6 +76,7 @@ def export_bundle(
     _write_reference(dataset, judged, folder)
     card = replace(
         card,
+        schema_fingerprint=fingerprint(sizes),
         sizes=sizes | {"W": dataset.exposure_length},
         cost=cost_card(model, sizes),
         gates=(*card.gates, exported),
@@ -112,7 +113,7 @@ def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
     """
     rows = np.arange(min(GOLDEN_REQUESTS, len(slates)))
     tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
-    golden = {name: tensors[name].numpy().copy() for name in EXAMPLE_NAMES}
+    golden = {name: array.numpy().copy() for name, array in tensors.items()}
     for name in HISTORY_NAMES:
         golden[name][0] = 0
     golden["candidate_item_rows"][-1, 0] = FIRST_OOV_ROW
@@ -142,7 +143,8 @@ class RequestCost:
 
 def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
     """Return the numbers of the schema's symbols for a model of these sizes."""
-    return {
+    of_users = {"U": tables.user_slots} if tables.user_fields else {}
+    return of_users | {
         "L": tables.length,
         "S": tables.length + 1,
         "D": config.width,

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH
+from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import (
     FeedForward,
@@ -183,7 +182,7 @@ class Tokens(nn.Module):
         embedding = model.embedding
         parts = _parts(model)
         self.items = embedding.items.weight @ parts[0]
-        self.attributes = _Attributes(model, parts[1])
+        self.attributes = FieldSums(embedding.attributes, parts[1])
         codes = [
             _weight(table)[:-1] @ part  # without the row of [MASK]
             for table, part in zip(embedding.fields, parts[2:], strict=True)
@@ -201,15 +200,15 @@ class Tokens(nn.Module):
         return summed
 
 
-class _Attributes(nn.Module):
+class FieldSums(nn.Module):
     """Each field's mean times the field's part of a projection, summed over the fields."""
 
-    def __init__(self, model: SRP4CTR, weight: Tensor) -> None:
+    def __init__(self, vectors: FieldVectors, weight: Tensor) -> None:
         """``weight`` (G, any) is of the fields side by side."""
         super().__init__()
-        rows, places = model.embedding.attributes.weight, model.embedding.places
-        parts = torch.split(weight, ITEM_FIELD_WIDTH) if len(weight) else ()
-        slots = item_fields.num_slots(model.embedding.item_fields)
+        rows, places = vectors.weight, vectors.places
+        parts = torch.split(weight, rows.shape[1]) if len(weight) else ()
+        slots = max(1, sum(place.field.slots for place in places))
         table = torch.zeros(len(rows), weight.shape[1])
         same = torch.zeros(slots, slots)
         for place, part in zip(places, parts, strict=False):
@@ -223,8 +222,8 @@ class _Attributes(nn.Module):
         self.is_mean = any(place.field.slots > 1 for place in places)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return (B, T, any) of (B, T, A)."""
-        found = functional.embedding(rows, self.table)  # (B, T, A, any)
+        """Return (…, any) of (…, A)."""
+        found = functional.embedding(rows, self.table)  # (…, A, any)
         if self.is_mean:
             present = rows.clamp(max=1).to(found.dtype)
             found = found * (present @ self.same).clamp(min=1.0).reciprocal()[..., None]
@@ -243,7 +242,7 @@ class CandidateItems(nn.Module):
         self.weight = torch.cat([items, of_head["item"]], dim=1)
         self.widths = [len(items), of_head["item"].shape[1]]
         both = torch.cat([attributes, of_head["attributes"]], dim=1)
-        self.attributes = _Attributes(model, both)
+        self.attributes = FieldSums(embedding.attributes, both)
         hidden = [
             _weight(table)[-1] @ c for table, c in zip(embedding.fields, codes, strict=True)
         ]
@@ -263,7 +262,7 @@ class CandidateItems(nn.Module):
 def _parts(model: SRP4CTR) -> Sequence[Tensor]:
     """Return the projection's parts (any, D): of item, attributes, behaviour's fields."""
     embedding = model.embedding
-    attributes = len(embedding.places) * ITEM_FIELD_WIDTH
+    attributes = len(embedding.item_fields) * ITEM_FIELD_WIDTH
     widths = [_weight(each).shape[1] for each in (embedding.items, *embedding.fields)]
     sizes = [widths[0], attributes, *widths[1:]]
     return torch.split(embedding.project.weight.t(), sizes)
@@ -272,7 +271,7 @@ def _parts(model: SRP4CTR) -> Sequence[Tensor]:
 def head_parts(model: SRP4CTR) -> dict[str, Tensor]:
     """Return the parts (any, H) of the head's projection of candidates."""
     width = model.embedding.project.out_features
-    attributes = len(model.embedding.places) * ITEM_FIELD_WIDTH
+    attributes = len(model.embedding.item_fields) * ITEM_FIELD_WIDTH
     widths = {"states": width, "matched": 1, "item": width, "attributes": attributes}
     widths["spans"] = model.candidate_features.encoded_width
     parts = torch.split(model.head.candidate.weight.t(), list(widths.values()))

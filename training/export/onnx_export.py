@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.tensors.schema import (
-    CANDIDATE_TENSORS,
     ENCODER_INPUTS,
     HEAD_INPUTS,
     HEAD_OUTPUTS,
-    HISTORY_TENSORS,
-    REQUEST_TENSORS,
+    MODEL_INPUTS,
     STATE_TENSORS,
     TensorSpec,
+    user_tensors,
 )
 from srp4ctr.training.export.serving_graph import ServingEncoder, ServingHead
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -52,7 +51,8 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     encoder, head = ServingEncoder(frozen), ServingHead(frozen)
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
     export_onnx(encoder, inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
-    export_onnx(head, inputs, HEAD_INPUTS, HEAD_OUTPUTS, head_file)
+    read = HEAD_INPUTS + user_tensors(sizes)
+    export_onnx(head, inputs, read, HEAD_OUTPUTS, head_file)
 
 
 def sample(
@@ -63,7 +63,7 @@ def sample(
     kinds = {"int64": torch.int64, "float32": torch.float32}
     return {
         spec.name: torch.ones((requests, *spec.dims(known)), dtype=kinds[spec.dtype])
-        for spec in (*HISTORY_TENSORS, *REQUEST_TENSORS, *CANDIDATE_TENSORS)
+        for spec in MODEL_INPUTS + user_tensors(sizes)
     }
 
 
@@ -85,8 +85,8 @@ def scorer(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
 
 def outputs(folder: Path) -> Outputs:
     """Return a function that makes ``HEAD_OUTPUTS`` of requests by the same files."""
-    encode = _session(folder / bundle.ENCODER_FILE, ENCODER_INPUTS)
-    score = _session(folder / bundle.HEAD_FILE, HEAD_INPUTS)
+    encode = _session(folder / bundle.ENCODER_FILE)
+    score = _session(folder / bundle.HEAD_FILE)
     return lambda requests: score({**requests, **encode(requests)})
 
 
@@ -153,14 +153,15 @@ def _free_axes(spec: TensorSpec) -> dict[int, str]:
     return {0: "B", **named}
 
 
-def _session(path: Path, table: Sequence[TensorSpec]) -> Outputs:
+def _session(path: Path) -> Outputs:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    read = [each.name for each in session.get_inputs()]
 
     def run(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
-        fed = {spec.name: inputs[spec.name] for spec in table}
+        fed = {name: inputs[name] for name in read}
         return dict(zip(names, session.run(names, fed), strict=True))
 
     return run

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srp4ctr.features.tensors.schema import HEAD_INPUTS
+from srp4ctr.features.tensors.schema import HEAD_INPUTS, USER_TENSORS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.export.folded import (
     CandidateItems,
+    FieldSums,
     FoldedQuerying,
     Pair,
     Tokens,
@@ -76,6 +77,8 @@ class ServingHead(nn.Module):
         super().__init__()
         self.width = model.embedding.project.out_features
         self.user = _UserSide(model)
+        inputs = HEAD_INPUTS + (USER_TENSORS if model.user_fields else ())
+        self.inputs = [spec.name for spec in inputs]
         biases = model.context.biases.weight * model.head.calibration_scale
         self.context = torch.cat([model.context.vectors.weight, biases], dim=1)
         self.reads = model.cross_attention.reads
@@ -88,13 +91,19 @@ class ServingHead(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return ``HEAD_OUTPUTS``."""
-        given = {spec.name: each for spec, each in zip(HEAD_INPUTS, tensors, strict=True)}
+        given = dict(zip(self.inputs, tensors, strict=True))
         last, keys, values = (
             given[name] for name in ("last_states", "layer_keys", "layer_values")
         )
         mask, batch = given["state_mask"].to(torch.int32), last.shape[0]
         context = functional.embedding(given["context_rows"], self.context).sum(1)
-        queries, user = self.user(given["request_features"], context[:, :-1], last, mask)
+        bias, start = context[:, -1:], self.user.bias
+        if self.user.fields is not None:
+            of_fields = self.user.fields(given["user_attribute_rows"])
+            bias, start = bias + of_fields[:, -1:], start + of_fields[:, :-1]
+        spans = self.user.spans(given["request_features"])
+        request = torch.cat([spans, context[:, :-1]], dim=1)
+        queries, user = self.user(request, start, last, mask)
         items, attributes = (
             given[f"candidate_{name}_rows"] for name in ("item", "attribute")
         )
@@ -112,7 +121,7 @@ class ServingHead(nn.Module):
         counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
         spans = self.candidate_features(counters)
         theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
-        logits = self.crosses(user, theirs, matched, batch)[:, :-1] + context[:, -1:]
+        logits = self.crosses(user, theirs, matched, batch)[:, :-1] + bias
         probability = torch.where(items == 0, torch.nan, torch.sigmoid(logits))
         return probability, torch.ones_like(probability), queries, states[:, :-1]
 
@@ -157,6 +166,7 @@ class _UserSide(nn.Module):
         self.querying = model.querying
         weight: Tensor = model.head.user.weight.t()
         width = model.request_features.encoded_width + model.context.vectors.embedding_dim
+        width += model.user_fields.width if model.user_fields else 0
         self.summaries = weight[:-width]
         weight, bias = self.spans.folded(weight[-width:], model.head.user.bias)
         if isinstance(model.querying, QueryingTransformer):
@@ -164,16 +174,20 @@ class _UserSide(nn.Module):
             own, own_bias = self.spans.folded(initial.weight.t(), initial.bias)
             weight, bias = torch.cat([own, weight], dim=1), torch.cat([own_bias, bias])
             self.folded = FoldedQuerying(model.querying)
-        self.weight, self.bias = weight, bias
+        rows = len(weight) - (model.user_fields.width if model.user_fields else 0)
+        self.weight, self.bias = weight[:rows], bias
+        self.fields = _user_fields(model, weight[rows:])
         ours = self.summaries.shape[1]
         self.widths = [weight.shape[1] - ours, ours]
 
     def forward(
-        self, request_features: Tensor, context: Tensor, last_states: Tensor, mask: Tensor
+        self, request: Tensor, start: Tensor, last_states: Tensor, mask: Tensor
     ) -> Pair:
-        """Return query vectors (B, M, D), and the user's side of the head (B, H)."""
-        request = torch.cat([self.spans(request_features), context], dim=1)
-        user = torch.addmm(self.bias, request, self.weight)
+        """Return query vectors (B, M, D), and the user's side of the head (B, H).
+
+        ``start`` is the bias, or (B, any) with what the user fields add to it.
+        """
+        user = torch.addmm(start, request, self.weight)
         if isinstance(self.querying, QueryingTransformer):
             initial, user = torch.split(user, self.widths, dim=1)
             queries = self.folded(initial, last_states, mask)
@@ -181,6 +195,19 @@ class _UserSide(nn.Module):
             queries = self.querying(request, last_states, mask.to(last_states.dtype))
         flat = queries.reshape(-1, len(self.summaries))
         return queries, torch.addmm(user, flat, self.summaries)
+
+
+def _user_fields(model: SRP4CTR, weight: Tensor) -> FieldSums | None:
+    """Return the user fields times their ``weight`` (V, any), and last their bias."""
+    if model.user_fields is None:
+        return None
+    fields, scale = model.user_fields, model.head.calibration_scale
+    both = [
+        FieldSums(fields.vectors, weight),
+        FieldSums(fields.biases, scale.expand(len(fields.biases.places), 1)),
+    ]
+    both[0].table = torch.cat([each.table for each in both], dim=1)
+    return both[0]
 
 
 class _Crosses(nn.Module):

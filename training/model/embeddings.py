@@ -9,9 +9,10 @@ for Numerical Features in Tabular Deep Learning", 2022): breakpoints where the d
 
 Shapes: B requests, L history, N candidates, T either, A attribute slots, D width,
 F behaviour fields, G the item fields' widths together, X context rows, C its width,
-W counters, Q spans.
+U attribute slots of a user, V the user fields' widths together, W counters, Q spans.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +41,16 @@ class TableSizes:
     item_fields: tuple[Field, ...]
     length: int
     """L."""
+    user_fields: tuple[Field, ...] = ()
 
     @classmethod
     def of(cls, words: Vocabulary, length: int) -> "TableSizes":
         """Return the sizes of a model with the vocabulary ``words``."""
         return cls(
-            item_rows=words.num_item_rows, item_fields=words.field_shapes, length=length
+            item_rows=words.num_item_rows,
+            item_fields=words.field_shapes,
+            length=length,
+            user_fields=words.user_field_shapes,
         )
 
     @property
@@ -59,9 +64,35 @@ class TableSizes:
         return item_fields.num_slots(self.item_fields)
 
     @property
+    def user_slots(self) -> int:
+        """U."""
+        return item_fields.num_slots(self.user_fields)
+
+    @property
     def attribute_width(self) -> int:
         """G: the item fields side by side."""
         return len(self.item_fields) * ITEM_FIELD_WIDTH
+
+
+class FieldVectors(nn.Embedding):
+    """Vectors of the values of ``fields``."""
+
+    def __init__(self, fields: Sequence[Field], width: int) -> None:
+        super().__init__(item_fields.num_rows(fields), width, padding_idx=0)
+        self.places = item_fields.places(fields)
+
+    def means(self, rows: Tensor) -> Tensor:
+        """Return each field's mean, side by side: (…, G) of ``rows`` (…, A).
+
+        A field without a value gives zeros.
+        """
+        vectors = self(rows)  # (…, A, field width)
+        present = (rows != 0).to(vectors.dtype)  # (…, A)
+        means = [vectors[..., 0, :0]]  # there may be no fields at all
+        for place in self.places:
+            count = present[..., place.slots].sum(-1, keepdim=True).clamp(min=1.0)
+            means.append(vectors[..., place.slots, :].sum(-2) / count)
+        return torch.cat(means, dim=-1)
 
 
 class TokenEmbedding(nn.Module):
@@ -74,9 +105,7 @@ class TokenEmbedding(nn.Module):
         width = config.width
         self.items = nn.Embedding(sizes.item_rows, width, padding_idx=0)
         self.item_fields = sizes.item_fields
-        self.places = item_fields.places(sizes.item_fields)
-        rows = sizes.attribute_rows
-        self.attributes = nn.Embedding(rows, ITEM_FIELD_WIDTH, padding_idx=0)
+        self.attributes = FieldVectors(sizes.item_fields, ITEM_FIELD_WIDTH)
         self.fields = nn.ModuleList(
             nn.Embedding(size + 1, FIELD_WIDTH, padding_idx=0) for size in FIELD_SIZES
         )
@@ -122,25 +151,12 @@ class TokenEmbedding(nn.Module):
         This is the output layer of pre-training: a rare item is predicted by its
         attributes.
         """
-        parts = [self.items(item_rows), self.attribute_mean(attribute_rows)]
+        parts = [self.items(item_rows), self.attributes.means(attribute_rows)]
         joined = torch.cat(parts, dim=-1)
         vectors: Tensor = nn.functional.linear(
             joined, self.project.weight[:, : joined.shape[-1]]
         )
         return vectors
-
-    def attribute_mean(self, attribute_rows: Tensor) -> Tensor:
-        """Return (B, T, G) of (B, T, A) rows: each field's mean, side by side.
-
-        A field without a value gives zeros.
-        """
-        rows = self.attributes(attribute_rows)  # (B, T, A, field width)
-        present = (attribute_rows != 0).to(rows.dtype)  # (B, T, A)
-        means = [rows[..., 0, :0]]  # an item may have no fields at all
-        for place in self.places:
-            count = present[..., place.slots].sum(-1, keepdim=True).clamp(min=1.0)
-            means.append(rows[..., place.slots, :].sum(-2) / count)
-        return torch.cat(means, dim=-1)
 
     @torch.no_grad()
     def _spread(self, widths: list[int]) -> None:
@@ -154,7 +170,7 @@ class TokenEmbedding(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def _joined(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
-        parts = [self.items(item_rows), self.attribute_mean(attribute_rows)]
+        parts = [self.items(item_rows), self.attributes.means(attribute_rows)]
         parts += [table(codes[..., f]) for f, table in enumerate(self.fields)]
         joined: Tensor = self.project(torch.cat(parts, dim=-1))  # (B, T, D)
         return joined
@@ -192,6 +208,31 @@ class ContextEmbedding(nn.Module):
         """Return (B, 1), an addend of each candidate's logit."""
         summed: Tensor = self.biases(rows).sum(-2)
         return summed
+
+
+USER_FIELD_WIDTH = 16
+
+
+class UserFields(nn.Module):
+    """A user's attributes: each field's vector, and as of the context a bias."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        super().__init__()
+        self.vectors = FieldVectors(fields, USER_FIELD_WIDTH)
+        self.biases = FieldVectors(fields, 1)
+        self.width = len(fields) * USER_FIELD_WIDTH
+        """V."""
+        nn.init.zeros_(self.biases.weight)
+        with torch.no_grad():
+            self.vectors.weight *= INITIAL_CONTEXT_STD
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return (B, V) of ``rows`` (B, U)."""
+        return self.vectors.means(rows)
+
+    def bias(self, rows: Tensor) -> Tensor:
+        """Return (B, 1), an addend of each candidate's logit."""
+        return self.biases.means(rows).sum(-1, keepdim=True)
 
 
 _LIMIT = 5.0  # deviations; a counter far from anything seen must not drive the logit

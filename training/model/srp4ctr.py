@@ -21,6 +21,7 @@ from srp4ctr.training.model.embeddings import (
     NumericFeatures,
     TableSizes,
     TokenEmbedding,
+    UserFields,
 )
 from srp4ctr.training.model.transformer import (
     BehaviorEncoder,
@@ -43,7 +44,9 @@ class SRP4CTR(ClickModel):
         self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.user_fields = UserFields(sizes.user_fields) if sizes.user_fields else None
         request_width = self.request_features.encoded_width + CONTEXT_WIDTH
+        request_width += self.user_fields.width if self.user_fields else 0
         summaries = config.num_queries if config.use_querying else 1
         self.querying = (
             QueryingTransformer(config, request_width)
@@ -82,6 +85,8 @@ class SRP4CTR(ClickModel):
         candidates = self._candidate_side(inputs, states, matched)  # (B, N, V)
         logits: Tensor = self.head(user, candidates, positions)
         logits = logits + self.match_weight * matched
+        if self.user_fields:
+            logits = logits + self.user_fields.bias(inputs["user_attribute_rows"])
         return logits + self.context.bias(inputs["context_rows"])
 
     def score(self, inputs: Tensors) -> Tensor:
@@ -118,7 +123,10 @@ class SRP4CTR(ClickModel):
     def _user_side(self, inputs: Tensors) -> Tensor:
         context = self.context(inputs["context_rows"])  # (B, C)
         features = self.request_features(inputs["request_features"])
-        request = torch.cat([features, context], dim=-1)  # (B, R)
+        parts = [features, context]
+        if self.user_fields:
+            parts.append(self.user_fields(inputs["user_attribute_rows"]))
+        request = torch.cat(parts, dim=-1)  # (B, R)
         summaries = self.querying(request, inputs["last_states"], inputs["state_mask"])
         return torch.cat([summaries.flatten(1), request], dim=-1)
 
@@ -148,6 +156,6 @@ class SRP4CTR(ClickModel):
         rows = inputs["candidate_item_rows"]  # (B, N)
         attributes = inputs["candidate_attribute_rows"]  # (B, N, A)
         parts = [states, matched[..., None], self.embedding.items(rows)]
-        parts += [self.embedding.attribute_mean(attributes)]
+        parts += [self.embedding.attributes.means(attributes)]
         parts += [self.candidate_features(inputs["candidate_features"])]
         return torch.cat(parts, dim=-1)

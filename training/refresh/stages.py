@@ -154,6 +154,7 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     digest = hashlib.sha256(described.encode())
     for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
         digest.update(array.reshape(-1).view(np.uint8).data)  # mapped: no copy
-    digest.update(repr(dataset.vocabulary.item_fields).encode())
+    for fields in (dataset.vocabulary.item_fields, dataset.vocabulary.user_fields):
+        digest.update(repr(fields).encode())
     digest.update(dataset.vocabulary.item_keys.tobytes())
     return digest.hexdigest()

@@ -19,7 +19,11 @@ from torch import Tensor
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
+from srp4ctr.features.tensors.item_fields import (
+    FIRST_ATTRIBUTE_ROW,
+    AttributeField,
+    places,
+)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows
@@ -29,8 +33,15 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import RefreshOutcome
 
+_Fields = Sequence[AttributeField]
 _SOURCES = {"impressions": "real impressions", "sampled": "sampled negatives"}
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
+# Tables of attribute values: of which fields of a vocabulary.
+_FIELDS_OF = {
+    ATTRIBUTES: "item_fields",
+    "user_fields.vectors.weight": "user_fields",
+    "user_fields.biases.weight": "user_fields",
+}
 
 
 def find_parent(
@@ -94,9 +105,9 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) ->
             raise ArtifactError(f"{parent.card.version} has no {name}")
         if name == ITEMS:
             carried[name] = old[name][_item_rows(vocabulary, parent.vocabulary)]
-        elif name == ATTRIBUTES:
-            table = _attribute_table(old[name], vocabulary, parent.vocabulary)
-            carried[name] = table
+        elif of := _FIELDS_OF.get(name):
+            both = (getattr(each, of) for each in (vocabulary, parent.vocabulary))
+            carried[name] = _attribute_table(old[name], *both)
         else:
             carried[name] = old[name]
         if carried[name].shape != tensor.shape:
@@ -115,13 +126,15 @@ def _item_rows(new: Vocabulary, old: Vocabulary) -> Tensor:
 
 def _fields(of: Vocabulary) -> list[tuple[str, str]]:
     numbers = [(name, "number of the context") for name in of.context_numbers]
-    return [*((field.name, field.kind) for field in of.item_fields), *numbers]
+    of_users = [(field.name, f"{field.kind} of users") for field in of.user_fields]
+    of_items = [(field.name, field.kind) for field in of.item_fields]
+    return [*of_items, *numbers, *of_users]
 
 
-def _attribute_table(table: Tensor, new: Vocabulary, old: Vocabulary) -> Tensor:
+def _attribute_table(table: Tensor, new: _Fields, old: _Fields) -> Tensor:
     """Return the parent's rows, by field and value; a bucket of numbers keeps its rank."""
     rows = list(table[:FIRST_ATTRIBUTE_ROW])
-    placed = zip(new.item_fields, old.item_fields, places(old.field_shapes), strict=True)
+    placed = zip(new, old, places([field.shape for field in old]), strict=True)
     for field, before, place in placed:
         own = table[place.first_row : place.first_row + len(before.choices)]
         known = dict(zip(before.choices, own, strict=True))

@@ -34,7 +34,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
-from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, torch_rows
+from srp4ctr.training.dataset.batches import torch_rows
 from srp4ctr.training.evaluation.champion import EarlierBundle
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.model.embeddings import TableSizes
@@ -222,7 +222,7 @@ def _compare(
     check.requests += 1
     check.impressions += len(shown)
     moved = dict(request.tensors)
-    for name in EXAMPLE_NAMES:
+    for name in made:
         ours, theirs = request.tensors[name], of_training[name]
         if name in _OF_CANDIDATES:
             ours, theirs = ours[:, shown], theirs[:, is_requested]

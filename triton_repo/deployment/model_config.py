@@ -28,6 +28,7 @@ from srp4ctr.triton_repo.model_names import (
     step_name,
 )
 
+Tensors = tuple[TensorSpec, ...]
 _TRITON_TYPES = {
     "int64": "TYPE_INT64",
     "float32": "TYPE_FP32",
@@ -47,9 +48,9 @@ class StepConfig:
     """One model that an ensemble runs."""
 
     name: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    optional_inputs: tuple[TensorSpec, ...] = ()
+    inputs: Tensors
+    outputs: Tensors
+    optional_inputs: Tensors = ()
     backend: str = "python"
     instances: int = 1
     """Processes of a Python step; each answers one call at a time."""
@@ -62,9 +63,9 @@ class EnsembleConfig:
 
     name: str
     steps: tuple[StepConfig, ...]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    optional_inputs: tuple[TensorSpec, ...] = ()
+    inputs: Tensors
+    outputs: Tensors
+    optional_inputs: Tensors = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,23 +77,26 @@ class Limits:
 
 
 def one_step(
-    version: str, parameters: Mapping[str, str], instances: int
+    version: str,
+    parameters: Mapping[str, str],
+    instances: int,
+    of_users: Tensors = (),
 ) -> tuple[StepConfig, ...]:
     """Return the one step of bundle ``version`` that does all its work, on a CPU.
 
-    With three steps all features and states, 258 kB at L = 200, pass through the server.
+    ``of_users`` are the bundle's ``schema.user_tensors``. With three steps all features and
+    states, 258 kB at L = 200, pass through the server.
     """
+    own = MODEL_INPUTS + of_users
     ranker = StepConfig(
         name=step_name(CLICK_RANKER, version),
         inputs=(),
-        optional_inputs=(
-            schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
-        ),
+        optional_inputs=(schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + own),
         outputs=(
             schema.HEAD_OUTPUTS
             + schema.POLICY_TENSORS
             + schema.RESPONSE_NOTES
-            + MODEL_INPUTS
+            + own
             + (SCORING_CPU,)
         ),
         instances=instances,
@@ -101,13 +105,15 @@ def one_step(
     return (ranker,)
 
 
-def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig, ...]:
+def three_steps(
+    version: str, parameters: Mapping[str, str], of_users: Tensors = ()
+) -> tuple[StepConfig, ...]:
     """Return fetch, encoder and head of bundle ``version``, the last two on a GPU."""
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
         inputs=schema.USER_INPUTS,
         optional_inputs=schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=MODEL_INPUTS + schema.RESPONSE_NOTES,
+        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES,
         parameters=parameters,
     )
     encoder = StepConfig(
@@ -118,7 +124,7 @@ def three_steps(version: str, parameters: Mapping[str, str]) -> tuple[StepConfig
     )
     head = StepConfig(
         name=step_name(CLICK_HEAD, version),
-        inputs=schema.HEAD_INPUTS,
+        inputs=schema.HEAD_INPUTS + of_users,
         outputs=schema.HEAD_OUTPUTS,
         backend="onnxruntime",
     )
@@ -131,7 +137,10 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
     ``candidate_states`` for those with a click model of their own.
     """
-    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
+    last = steps[-1]
+    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in last.outputs)
+    read = last.inputs + last.optional_inputs
+    of_users = tuple(t for t in schema.USER_TENSORS if t in read)
     rank = EnsembleConfig(
         name=RANK_CLICKS,
         steps=tuple(steps),
@@ -142,7 +151,7 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
     score = EnsembleConfig(
         name=SCORE_CLICKS,
         steps=tuple(steps[1:] or steps),
-        inputs=MODEL_INPUTS,
+        inputs=MODEL_INPUTS + of_users,
         outputs=schema.SCORE_TENSORS,
     )
     encode = EnsembleConfig(

@@ -17,6 +17,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors.schema import user_tensors
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config
@@ -58,11 +59,11 @@ def render(
         sizes=card.sizes,
     )
     parameters = _parameters(version, config, features)
-    is_one = config.backend == "python"
+    is_one, of_users = config.backend == "python", user_tensors(card.sizes)
     steps = (
-        model_config.one_step(version, parameters, config.instances)
+        model_config.one_step(version, parameters, config.instances, of_users)
         if is_one
-        else model_config.three_steps(version, parameters)
+        else model_config.three_steps(version, parameters, of_users)
     )
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)

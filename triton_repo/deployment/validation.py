@@ -36,11 +36,18 @@ _TIMEOUT_S = 30.0
 _PROBABILITY = "click_probability"
 _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
-# The inputs and outputs of the steps that score.
+_OF_USERS = set(schema.USER_TENSORS)
+# The inputs and outputs of the steps that score; USER_TENSORS where a bundle has them.
 _TABLES: Mapping[str, Tables] = {
-    model_names.CLICK_RANKER: (model_names.MODEL_INPUTS, schema.SCORE_TENSORS),
+    model_names.CLICK_RANKER: (
+        model_names.MODEL_INPUTS + schema.USER_TENSORS,
+        schema.SCORE_TENSORS,
+    ),
     model_names.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
-    model_names.CLICK_HEAD: (schema.HEAD_INPUTS, schema.SCORE_TENSORS),
+    model_names.CLICK_HEAD: (
+        schema.HEAD_INPUTS + schema.USER_TENSORS,
+        schema.SCORE_TENSORS,
+    ),
 }
 # Unknown ones: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
@@ -139,7 +146,8 @@ def _golden(folder: Path) -> Tensors:
         found: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} holds no golden requests: {error}") from error
-    needed = {_PROBABILITY, *(spec.name for spec in model_names.MODEL_INPUTS)}
+    own = model_names.MODEL_INPUTS + schema.user_tensors(bundle.read(folder).sizes)
+    needed = {_PROBABILITY, *(spec.name for spec in own)}
     if missing := sorted(needed - found.keys()):
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     return found
@@ -177,6 +185,7 @@ def _made(
     for folder in folders:
         if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
             inputs, outputs = tables
+            inputs = tuple(s for s in inputs if s not in _OF_USERS or s.name in tensors)
             if by_cpu:
                 outputs = (*outputs, model_names.SCORING_CPU)
             wanted = wanted_outputs(outputs)

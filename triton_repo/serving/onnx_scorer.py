@@ -1,9 +1,10 @@
 """The schema's tensors → scores: a bundle's encoder and head, one after the other.
 
-In: ``MODEL_INPUTS`` of B requests. Out: ``SCORE_TENSORS``. A history is encoded once for
-all its candidates, and not again while its states are cached. Their key is all that they
-depend on, the history's tensors: a new behaviour or a changed attribute has another key.
-The cache ends with the step, and so with the model.
+In: ``MODEL_INPUTS`` of B requests, and the bundle's ``user_tensors``. Out:
+``SCORE_TENSORS``. A history is encoded once for all its candidates, and not again while its
+states are cached. Their key is all that they depend on, the history's tensors: a new
+behaviour or a changed attribute has another key. The cache ends with the step, and so with
+the model.
 """
 
 import time
@@ -26,9 +27,13 @@ from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_
 
 Tensors = Mapping[str, NDArray[Any]]
 OWN_TENSORS = {spec.name for spec in MODEL_INPUTS}
+_OF_MODELS = OWN_TENSORS | {spec.name for spec in schema.USER_TENSORS}
 _SPECS = {
     spec.name: spec
-    for spec in schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
+    for spec in schema.REQUEST_INPUTS
+    + schema.OPTIONAL_REQUEST_INPUTS
+    + MODEL_INPUTS
+    + schema.USER_TENSORS
 }
 _KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
@@ -44,7 +49,8 @@ class Scorer:
         """Open the files in ``folder``; cache at most ``cache_bytes`` of states."""
         sizes = bundle.read(folder).sizes
         self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
-        self._score = _Session(folder / bundle.HEAD_FILE, schema.HEAD_INPUTS, sizes)
+        read = schema.HEAD_INPUTS + schema.user_tensors(sizes)
+        self._score = _Session(folder / bundle.HEAD_FILE, read, sizes)
         self._cache = StateCache(cache_bytes)
         self._count_part = count_part
 
@@ -214,7 +220,7 @@ def check_tensors(given: Tensors) -> None:
             )
         for axis, size in zip(shape, array.shape, strict=True):
             sizes.setdefault(axis, set()).add(size)
-        if name in OWN_TENSORS:
+        if name in _OF_MODELS:
             _check_values(name, array)
         elif spec.dtype == "string":
             _check_texts(name, array)

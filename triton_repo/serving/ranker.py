@@ -8,7 +8,7 @@ one batch.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -91,6 +91,8 @@ class Ranker:
     scorer: Callable[[Tensors], Tensors] | None
     """None: only the features, for encoder and head in other steps."""
     count_part: CountPart
+    of_users: frozenset[str] = frozenset()
+    """The names of the bundle's ``schema.user_tensors``."""
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
@@ -203,7 +205,8 @@ class Ranker:
         return {POSITION: positions, PROPENSITY: propensities}
 
     def _check(self, given: Tensors, items: str) -> None:
-        if not ({"user_id", ITEM_IDS} <= given.keys() or given.keys() >= OWN_TENSORS):
+        is_ids = {"user_id", ITEM_IDS} <= given.keys()
+        if not (is_ids or given.keys() >= OWN_TENSORS | self.of_users):
             raise ValueError("send user_id and item_ids, or all of the model's tensors")
         check_tensors(given)
         if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
@@ -215,7 +218,8 @@ class Ranker:
             return
         for row, (request_id,) in enumerate(given["request_id"].tolist()):
             if self.log.wants(_text(request_id)):
-                self.log.put(_served(given, made, row))
+                names = OWN_TENSORS | self.of_users
+                self.log.put(_served(given, made, row, names))
 
     def _features(self, given: Tensors) -> Tensors:
         """Return the model's tensors of ids, and the notes of the answer."""
@@ -250,8 +254,8 @@ def _alike(items: NDArray[Any], scores: Tensors) -> Tensors:
     return scores
 
 
-def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
-    """Return row ``row`` of a call, as it was answered."""
+def _served(given: Tensors, made: Tensors, row: int, own: Iterable[str]) -> ServedRequest:
+    """Return row ``row`` of a call, as it was answered, and its ``own`` tensors."""
     texts = {
         name: _text(tensors[name][row, 0])
         for tensors, names in ((given, ("user_id", "request_id")), (made, _NOTES))
@@ -260,7 +264,7 @@ def _served(given: Tensors, made: Tensors, row: int) -> ServedRequest:
     return ServedRequest(
         item_ids=tuple(map(_text, given[ITEM_IDS][row])),
         time_ms=int(made[TIMES][row]),
-        tensors={name: made[name][row : row + 1] for name in OWN_TENSORS},
+        tensors={name: made[name][row : row + 1] for name in own},
         probabilities=made[PROBABILITY][row],
         **texts,
     )

@@ -13,6 +13,7 @@ from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.features.tensors.schema import user_tensors
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
 from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
@@ -49,6 +50,7 @@ def load_ranker(
         features=features,
         scorer=scorer,
         count_part=count_part,
+        of_users=frozenset(spec.name for spec in user_tensors(bundle.read(folder).sizes)),
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
     )

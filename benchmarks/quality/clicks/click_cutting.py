@@ -36,8 +36,9 @@ from benchmarks.quality.clicks.click_sources import Source
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
-from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.offline.profiles import user_profiles
+from srp4ctr.features.tensors import item_fields, vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
@@ -133,6 +134,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
         trained_until = instants.trained_until_ms
         counts = point_in_time.item_counts(log, trained_until)
         past = point_in_time.histories(log, trained_until)
+        users = [*map(parse_attributes, user_profiles(log, trained_until))]
     words = vocabulary.build(
         counts,
         source.profiles(trained_until - 1).values(),
@@ -140,7 +142,8 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
         min_item_count=config.min_item_count,
     )
     contexts = found.contexts[found.times_ms < trained_until].tolist()
-    words = replace(words, context_numbers=vocabulary.numbers_of(contexts))
+    numbers, fields = vocabulary.numbers_of(contexts), item_fields.build(users)
+    words = replace(words, context_numbers=numbers, user_fields=fields)
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(trained_until - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)

@@ -163,6 +163,10 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
+def _without_user_fields(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
+    return SRP4CTR(config, replace(sizes, user_fields=()))
+
+
 def _ablation(
     meaning: str, recipe: Changes | None = None, model: Changes | None = None
 ) -> ModelVariant:
@@ -199,6 +203,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "srp4ctr-no-querying": _ablation(
         "the mean state instead of queries", model={"use_querying": False}
+    ),
+    "srp4ctr-no-user-fields": ModelVariant(
+        meaning="SRP4CTR without users' attributes, where the data have some",
+        build=_without_user_fields,
+        is_pretrained=True,
     ),
     "srp4ctr-last-layer": _ablation(
         "candidates read the last layer alone", model={"use_all_layers": False}

@@ -12,7 +12,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import request_features
 from srp4ctr.features.online.request_features import RequestFeatures
-from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors import item_fields, schema, vocabulary
 from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.schema import item_key
@@ -273,3 +273,25 @@ def test_a_bundle_opens_although_the_store_is_down(
     batch = features.assemble(["r-served"], [["film"]])
     features.close()
     assert batch.statuses == ("store_unavailable",)
+
+
+def test_a_users_attributes_are_rows_where_the_bundle_has_user_fields() -> None:
+    reader = a_reader()
+    reader.user_attributes["u1"] = '{"town": "Ulm", "age": "34"}'
+    reader.user_attributes["looker"] = '{"town": "Rome"}'  # none of the known ones
+    towns = [{"town": town} for town in ("Ulm", "Bonn") for _ in range(5)]
+    plain = vocabulary.build(dict.fromkeys(KNOWN, 1), [])
+    words = replace(plain, user_fields=item_fields.build(towns))
+    users = ["u1", "looker", "old", "nobody"]
+    request = (users, [["1"]] * len(users), [NOW_MS] * len(users))
+    for known in (words, plain):
+        table = table_of(reader, known)
+        features = RequestFeatures(reader, known, table, sizes=SIZES, ttl_days=90)
+        tensors = features.assemble(*request).tensors
+        assert ("user_attribute_rows" in tensors) is (known is words)
+        if known is words:
+            ulm = words.user_attribute_rows('{"town": "Ulm"}').tolist()
+            assert tensors["user_attribute_rows"].tolist() == [ulm, [0], [0], [0]]
+    reader.down = True
+    down = RequestFeatures(reader, words, table_of(reader, words), sizes=SIZES)
+    assert not down.assemble(*request).tensors["user_attribute_rows"].any()

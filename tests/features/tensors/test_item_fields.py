@@ -2,13 +2,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from srp4ctr.features.config import FeatureConfig, ItemFieldConfig
+from srp4ctr.features.config import FeatureConfig, FieldConfig
 from srp4ctr.features.tensors import item_fields
-from srp4ctr.features.tensors.item_fields import ItemField, places
+from srp4ctr.features.tensors.item_fields import AttributeField, places
 from srp4ctr.features.tensors.schema import Field
 
 
-def found(**values: Sequence[str | tuple[str, ...]]) -> dict[str, ItemField]:
+def found(**values: Sequence[str | tuple[str, ...]]) -> dict[str, AttributeField]:
     """Return what is found in profiles whose attributes are these, item by item."""
     profiles = [
         dict(zip(values, each, strict=True)) for each in zip(*values.values(), strict=True)
@@ -49,8 +49,8 @@ def test_a_rare_value_falls_out_and_a_field_without_a_common_one() -> None:
 
 def test_what_is_declared_is_used_and_nothing_else() -> None:
     profiles = [{"year": str(1960 + n), "brand": "Acme"} for n in range(40)]
-    year = ItemFieldConfig(name="year", kind="numeric", buckets=4)
-    nowhere = ItemFieldConfig(name="colour", kind="multi")
+    year = FieldConfig(name="year", kind="numeric", buckets=4)
+    nowhere = FieldConfig(name="colour", kind="multi")
     (field,) = item_fields.build(profiles, [year, nowhere])
     assert (field.name, len(field.edges)) == ("year", 3)
 
@@ -71,11 +71,11 @@ def test_fields_stand_one_after_the_other() -> None:
 
 
 def test_a_field_named_twice_is_refused() -> None:
-    brand = ItemFieldConfig(name="brand", kind="categorical")
+    brand = FieldConfig(name="brand", kind="categorical")
     with pytest.raises(ValueError, match="names a field twice"):
-        FeatureConfig(item_fields=(brand, brand))
+        FeatureConfig(user_fields=(brand, brand))
 
 
 def test_a_server_s_settings_lack_the_declared_fields() -> None:
-    config = FeatureConfig(item_fields=(ItemFieldConfig(name="a", kind="multi"),))
+    config = FeatureConfig(item_fields=(FieldConfig(name="a", kind="multi"),))
     assert config.portable().item_fields == ()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srp4ctr.features.config import ItemFieldConfig
+from srp4ctr.features.config import FieldConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, UTC_OFFSET_FIELD
@@ -76,7 +76,7 @@ def test_more_values_than_slots_keep_the_commonest() -> None:
 
 
 def test_a_number_falls_in_the_bucket_between_its_edges() -> None:
-    price = ItemFieldConfig(name="price", kind="numeric", buckets=4)
+    price = FieldConfig(name="price", kind="numeric", buckets=4)
     profiles = [{"price": f"{n}.5"} for n in range(100)]
     words = vocabulary.build({}, profiles, declared=[price])
     found = [

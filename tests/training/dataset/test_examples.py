@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,13 +7,14 @@ import numpy as np
 from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
+from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.vocabulary import Vocabulary, build
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates
 from srp4ctr.training.dataset.examples import MAX_SLATE
-from tests.builders import NOON_MS, a_behavior, an_impression
+from tests.builders import NOON_MS, a_behavior, a_profile, an_impression
 from tests.training.logs import a_label
 
 NAMES = [f"i{n}" for n in range(200)]
@@ -98,6 +100,31 @@ def test_every_tensor_of_the_schema_is_there_with_one_row_a_request(
     assert {len(array) for array in slates.tensors.values()} == {2}
     assert slates.request_at_ms.tolist() == [NOON_MS, later]
     assert slates.tensors["context_rows"].any(axis=1).tolist() == [False, True]
+
+
+def test_user_fields_are_rows_of_the_attributes_at_the_request(tmp_path: Path) -> None:
+    names = NAMES[:3]
+    towns = [{"town": town} for town in ("Ulm", "Bonn") for _ in range(5)]
+    words = replace(WORDS, user_fields=item_fields.build(towns))
+    log_dir = write_log(
+        tmp_path,
+        [
+            *(
+                shown(name, NOON_MS + n, request_id=name)
+                for n, name in enumerate(NAMES[:3])
+            ),
+            (a_profile(town="Ulm", at_ms=NOON_MS), NOON_MS),
+            (a_profile(town="Rome", at_ms=NOON_MS + 1), NOON_MS + 1),
+            *(label(each, each) for each in names),
+        ],
+    )
+    with opened(log_dir) as log:
+        snapshots = snapshot(log, length=4, ttl_days=90.0)
+    made = examples.slates(snapshots, words, examples.item_attributes({}, words))
+    ulm = words.user_attribute_rows('{"town": "Ulm"}').tolist()
+    # At noon nothing was known, and of Rome's users there are too few.
+    assert made.tensors["user_attribute_rows"].tolist() == [[0], ulm, [0]]
+    assert made.take(slice(1, 2)).tensors["user_attribute_rows"].tolist() == [ulm]
 
 
 def test_windows_hold_every_behaviour_before_the_boundary_once(tmp_path: Path) -> None:

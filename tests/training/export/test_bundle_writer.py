@@ -9,7 +9,7 @@ from srp4ctr.training.export.bundle_writer import (
     count_flops,
     sizes_of,
 )
-from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.embeddings import USER_FIELD_WIDTH, TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.training.flop_formula import formula
 
@@ -64,3 +64,16 @@ def test_every_item_field_is_paid_for(recipe: RefreshConfig, sizes: TableSizes) 
     counted = count_flops(model, sizes_of(recipe.model, bare), candidates=3)
     assert counted == formula(recipe.model, bare, candidates=3)
     assert counted.encoder < formula(recipe.model, sizes, candidates=3).encoder
+
+
+def test_a_user_field_is_paid_for_once_a_request(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    tables = replace(sizes, user_fields=sizes.item_fields)
+    model = SRP4CTR(recipe.model, tables)
+    counted = count_flops(model, sizes_of(recipe.model, tables), candidates=3)
+    assert counted == formula(recipe.model, tables, candidates=3)
+    plain = formula(recipe.model, sizes, candidates=3)
+    width, head = recipe.model.width, recipe.model.head_width
+    fields = len(tables.user_fields) * USER_FIELD_WIDTH
+    assert counted.head - plain.head == 2 * fields * (width + head)

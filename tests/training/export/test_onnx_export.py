@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
 from benchmarks.models.downstream_models import score_knowing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.tensors.schema import ENCODER_INPUTS
+from srp4ctr.features.tensors.schema import ENCODER_INPUTS, Field, fingerprint
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
@@ -144,3 +145,48 @@ def test_a_short_history_is_encoded_at_its_length_and_scores_the_same(
     made = score(requests)["click_probability"]
     np.testing.assert_allclose(made, expected, atol=1e-5)
     np.testing.assert_allclose(scorer(tmp_path)(requests), expected, atol=1e-5)
+
+
+USER_FIELDS = (
+    Field(name="age", kind="numeric", size=4),
+    Field(name="towns", kind="multi", size=5, slots=2),
+)
+
+
+@pytest.mark.parametrize("switch", [None, "use_querying"])
+def test_a_model_with_user_fields_is_exported_with_one_more_input(
+    requests_of: Maker, tmp_path: Path, switch: str | None
+) -> None:
+    torch.manual_seed(0)
+    config = replace(TINY, **({switch: False} if switch else {}))
+    tables = replace(SIZES, user_fields=USER_FIELDS)
+    model = SRP4CTR(config, tables).eval()
+    assert model.user_fields is not None
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases begin as zeros
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        for table in (model.user_fields.vectors, model.user_fields.biases):
+            table.weight[0] = 0.0
+    model.head.calibration_scale.fill_(1.7)
+    sizes = sizes_of(config, tables)
+    rows = np.array([[2, 6, 0], [5, 7, 9], [0, 0, 0], [3, 10, 6]])
+    requests = {name: tensor.numpy() for name, tensor in requests_of(count=4).items()}
+    requests["user_attribute_rows"] = rows
+    export(model, sizes, tmp_path)
+    write_golden(model, requests, tmp_path)
+    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
+    assert check(golden, scorer(tmp_path)(requests)) < 1e-5
+    card = BundleManifest(version="v1", created_at_ms=0, sizes=sizes)
+    bundle.write_card(tmp_path, card)
+    made = Scorer(tmp_path, 0, lambda *_: None)(requests)["click_probability"]
+    np.testing.assert_allclose(made, golden["click_probability"], atol=1e-5)
+    alike = requests | {"user_attribute_rows": np.zeros_like(rows)}
+    others = np.abs(scorer(tmp_path)(alike) - made).max(axis=1)
+    assert (others > 1e-3).tolist() == [True, True, False, True]
+
+
+def test_only_a_bundle_with_user_fields_has_another_schema() -> None:
+    tables = replace(SIZES, user_fields=USER_FIELDS)
+    plain, described = sizes_of(TINY, SIZES), sizes_of(TINY, tables)
+    assert described == plain | {"U": 3}
+    assert fingerprint(plain) == fingerprint() != fingerprint(described)

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.dataset.batches import HISTORY_NAMES, Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel, Tensors
@@ -75,6 +75,33 @@ def test_each_parameter_is_trained_once_and_pretrained_ones_slower(
         "embedding.items.weight": 0.5,
     }
     assert {name: rates[id(named[name])] for name in expected} == expected
+
+
+def cold_slates(towns: NDArray[np.int64]) -> Slates:
+    """Return slates of users without a history: in town 2 they click on even items."""
+    made = random_slates(len(towns))
+    tensors = {**made.tensors, "user_attribute_rows": towns[:, None]}
+    noise = ("request_features", "context_rows", "candidate_features")
+    for name in (*HISTORY_NAMES, *noise, "candidate_attribute_rows"):
+        tensors[name] = np.zeros_like(tensors[name])
+    clicked = (made.tensors["candidate_item_rows"] % 2 == 0) & (towns == 2)[:, None]
+    return replace(made, tensors=tensors, clicked=clicked.astype(np.float32))
+
+
+def test_a_cold_users_scores_follow_from_the_attributes(
+    recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    town = Field(name="town", kind="categorical", size=2)
+    model = SRP4CTR(recipe.model, replace(sizes, user_fields=(town,)))
+    here, elsewhere = cold_slates(np.tile([2, 3], 40)), cold_slates(np.tile([3, 2], 40))
+    longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
+    finetune(model, here, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
+    logits, moved = serving_logits(model, here), serving_logits(model, elsewhere)
+    assert metrics.auc(here.clicked[here.shown], logits[here.shown]) > 0.95
+    assert metrics.auc(elsewhere.clicked[here.shown], moved[here.shown]) > 0.95
+    in_town = here.tensors["user_attribute_rows"] == 2
+    assert np.all((logits > moved) == in_town)
 
 
 @pytest.mark.parametrize("freeze", ["item_table", "encoder"])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.cache import TrainingSet
@@ -185,3 +185,36 @@ def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
     words = replace(a_dataset().vocabulary, context_numbers=("items_on_page",))
     found = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
     assert found == NoBundle("v1 has other fields")
+
+
+def with_users(words: Vocabulary, *towns: str) -> Vocabulary:
+    profiles = [{"town": town} for town in towns for _ in range(6)]
+    return replace(words, user_fields=item_fields.build(profiles))
+
+
+def test_values_of_users_keep_their_rows_too(tmp_path: Path) -> None:
+    old_words = with_users(words_of([10]), "Ulm", "Bonn")
+    old = a_model(old_words)
+    own = old.state_dict()
+    save_file(
+        {n: t for n, t in own.items() if not n.startswith("encoder.embedding.")},
+        tmp_path / bundle.WEIGHTS_FILE,
+    )
+    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
+    parent = EarlierBundle(folder=tmp_path, card=card, vocabulary=old_words)
+    words = with_users(words_of([10]), "Aix", "Ulm", "Bonn")
+    model = a_model(words, seed=1)
+    warm_start.carry_over(model, words, parent)
+    assert model.user_fields is not None
+    assert old.user_fields is not None
+    for town in ("Ulm", "Bonn"):
+        text = f'{{"town": "{town}"}}'
+        new, before = words.user_attribute_rows(text), old_words.user_attribute_rows(text)
+        moved = model.user_fields.vectors.weight[new]
+        assert torch.equal(moved, old.user_fields.vectors.weight[before])
+
+
+def test_a_bundle_without_user_fields_is_no_parent_of_one_with_them() -> None:
+    dataset = a_dataset()
+    plain, described = dataset.vocabulary, with_users(dataset.vocabulary, "Ulm")
+    assert warm_start._fields(plain) != warm_start._fields(described)

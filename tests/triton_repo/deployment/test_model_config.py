@@ -132,3 +132,25 @@ def test_tritons_own_onnx_backend_batches_requests() -> None:
         config = parse(model_config.step_text(step, LIMITS))
         assert config.backend == "onnxruntime"
         assert config.HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_a_bundle_with_user_fields_has_one_more_tensor(is_one: bool) -> None:
+    users = schema.USER_TENSORS
+    (spec,) = users
+    steps = (
+        model_config.one_step("v7", PARAMETERS, 2, users)
+        if is_one
+        else model_config.three_steps("v7", PARAMETERS, users)
+    )
+    limits = replace(LIMITS, sizes={**LIMITS.sizes, "U": 3})
+    texts = {step.name: model_config.step_text(step, limits) for step in steps}
+    declaring = [name for name, text in texts.items() if spec.name in text]
+    assert len(declaring) == (1 if is_one else 2)  # what fetches it, and the head
+    rank, score, *_ = model_config.ensembles(steps)
+    assert spec in score.inputs
+    assert spec not in rank.inputs + rank.optional_inputs
+    last = parse(model_config.ensemble_text(score, limits)).ensemble_scheduling.step[-1]
+    assert spec.name in last.input_map
+    passed = parse(model_config.ensemble_text(rank, limits)).ensemble_scheduling.step[-1]
+    assert (spec.name in passed.input_map) is not is_one

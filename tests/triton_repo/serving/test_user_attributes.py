@@ -1,0 +1,144 @@
+"""Users' attributes from the store to a score: a real model in a real Triton."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from srp4ctr.client.codec import infer_inputs
+from srp4ctr.client.rank_client import RankClient
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.tensors import item_fields, schema, vocabulary
+from srp4ctr.features.tensors.schema import USER_TENSORS
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.export import onnx_export
+from srp4ctr.training.export.bundle_writer import sizes_of
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.deployment import promotion
+from tests.builders import NOON_MS, a_forget, a_profile
+from tests.features.stored import store_events
+from tests.triton_repo.bundles import L, promote
+from tests.triton_repo.conftest import Server
+
+pytestmark = [pytest.mark.stack, pytest.mark.triton]
+
+MODEL = ModelConfig(width=8, num_queries=2, head_width=8)
+ITEMS = ["item-1", "item-2", "item-3"]
+PLAIN = vocabulary.build({item_key(item): 9 for item in ITEMS}, [])
+TOWNS = [{"town": town, "likes": ("a", "b")} for town in ("Ulm", "Bonn")] * 6
+DESCRIBED = replace(PLAIN, user_fields=item_fields.build(TOWNS))
+
+
+def a_bundle(folder: Path, words: vocabulary.Vocabulary) -> Path:
+    """Write a bundle of a model with random weights, as training would."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(1)
+    tables = TableSizes.of(words, L)
+    model = SRP4CTR(MODEL, tables).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases begin as zeros
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+        if model.user_fields is not None:
+            for table in (model.user_fields.vectors, model.user_fields.biases):
+                table.weight[0] = 0.0
+    sizes = sizes_of(MODEL, tables)
+    onnx_export.export(model, sizes, folder)
+    golden = onnx_export.sample(sizes, requests=2, candidates=3)
+    onnx_export.write_golden(model, {n: t.numpy() for n, t in golden.items()}, folder)
+    vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
+    card = BundleManifest(
+        version=folder.name,
+        created_at_ms=1,
+        sizes=sizes | {"W": EXPOSURE_LENGTH},
+        schema_fingerprint=schema.fingerprint(sizes),
+    )
+    bundle.write_card(folder, card)
+    bundle.write_manifest(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def described(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Serve a bundle with user fields; users are stored."""
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    events = [
+        a_profile(user_id="ann", town="Ulm", likes=["a"]),
+        a_profile(user_id="bea", town="Bonn", likes=["a"]),
+        a_profile(user_id="cid", town="Rome"),
+    ]
+    store_events(FeatureStoreSink(server.features), events, length=L)
+    source = a_bundle(tmp_path_factory.mktemp("bundles") / "v1", DESCRIBED)
+    promote(source, server.triton, server.features)
+    return source
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[RankClient]:
+    with RankClient(server.triton.grpc) as client:
+        yield client
+
+
+def test_cold_users_score_by_their_attributes_until_they_are_forgotten(
+    described: Path, server: Server, client: RankClient
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    def scores(user: str) -> tuple[float, ...]:
+        ranking = client.rank(user, ITEMS, request_time_ms=NOON_MS, deadline_s=30.0)
+        assert ranking.status == ("cold_user" if user == "nobody" else "empty_sequence")
+        return ranking.scores
+
+    nobody, ann, bea, cid = map(scores, ("nobody", "ann", "bea", "cid"))
+    assert cid == pytest.approx(nobody, abs=1e-6)  # no bundle knows who lives in Rome
+    for one, other in ((ann, bea), (ann, nobody), (bea, nobody)):
+        assert np.abs(np.subtract(one, other)).max() > 1e-3
+    forget = a_forget(user_id="ann", at_ms=NOON_MS + 1)
+    sink = FeatureStoreSink(server.features)
+    store_events(sink, [forget], length=L, start=10)
+    assert scores("ann") == pytest.approx(nobody, abs=1e-6)
+    assert scores("bea") == bea
+
+
+def test_callers_with_features_of_their_own_send_the_users_too(
+    described: Path, server: Server
+) -> None:
+    sizes = bundle.read(described).sizes
+    made = onnx_export.sample(sizes, requests=2, candidates=3)
+    tensors = {name: tensor.numpy() for name, tensor in made.items()}
+    tensors["user_attribute_rows"] = np.array([[2, 4, 5], [3, 4, 0]])
+    step = model_names.step_name(model_names.CLICK_RANKER, "v1")
+    own = model_names.MODEL_INPUTS + USER_TENSORS
+    expected = onnx_export.scorer(described)(tensors)
+    with InferenceServerClient(server.triton.grpc) as client:
+        for name in (model_names.SCORE_CLICKS, step):
+            answer = client.infer(name, infer_inputs(own, tensors))
+            found = answer.as_numpy("click_probability")
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        with pytest.raises(InferenceServerException, match="all of the model's tensors"):
+            client.infer(step, infer_inputs(model_names.MODEL_INPUTS, tensors))
+
+
+def test_a_bundle_without_user_fields_replaces_one_with_them_and_back(
+    described: Path, server: Server, client: RankClient
+) -> None:
+    plain = a_bundle(described.with_name("v2"), PLAIN)
+    promote(plain, server.triton, server.features)
+    users = ("bea", "nobody")
+    bea, nobody = (client.rank(each, ITEMS, deadline_s=30.0) for each in users)
+    assert bea.model_version == nobody.model_version == "v2"
+    assert bea.scores == pytest.approx(nobody.scores, abs=1e-6)
+    promotion.rollback(server.triton)
+    again = client.rank("bea", ITEMS, deadline_s=30.0)
+    assert again.model_version == "v1"
+    assert np.abs(np.subtract(again.scores, nobody.scores)).max() > 1e-3
