@@ -76,8 +76,9 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
     """Import files in your own columns as events.
 
     A mapping says which column is the user, the item and the time, and which rows are
-    impressions, clicks or behaviours: docs/import.md describes it. Nothing is published
-    if a row is bad. A second import publishes the same events, which changes nothing.
+    impressions, clicks or behaviours, and what items and users are: docs/import.md
+    describes it. Nothing is published if a row is bad. A second import publishes the same
+    events, which changes nothing.
 
     Example:  srp4ctr events import clicks.csv --format clicks --set time_unit=s
     """

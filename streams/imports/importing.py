@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import Items, Mapping
+from srp4ctr.streams.imports.mapping import Items, Mapping, Users
 from srp4ctr.streams.imports.queries import (
+    CatalogueQuery,
     CompiledRule,
-    ItemQuery,
     Query,
+    catalogue_query,
     compiled,
-    item_query,
     unnested,
 )
 from srp4ctr.streams.imports.readers import open_table
@@ -86,9 +86,9 @@ class _Run:
         self.builder = EventBuilder(self.job.mapping, time.time_ns() // 1_000_000)
 
     def everything(self, sink: EventSink) -> None:
-        """Import the events of each table, then the items' attributes."""
+        """Import the events of each table, then items' and users' attributes."""
         mapping, rules = self.job.mapping, self.job.mapping.rules()
-        catalogues = mapping.items.files if mapping.items else []
+        catalogues = [name for each in mapping.catalogues for name in each.files]
         work = []
         for table in self.tables:
             if _matches(table.path, catalogues):
@@ -103,8 +103,8 @@ class _Run:
                 work.append(compiled(mapping, table, same))
         for query, on_table in work:  # all are compiled before the first row is read
             self._events(query, on_table, sink)
-        if mapping.items:
-            self._items(mapping.items, sink)
+        for catalogue in mapping.catalogues:
+            self._updates(catalogue, sink)
 
     def _events(
         self, query: Query, compiled: Sequence[CompiledRule], sink: EventSink
@@ -124,40 +124,40 @@ class _Run:
             if not is_any:
                 self.report.drop(NO_RULE, _place(table, row[0]), "no condition holds")
 
-    def _items(self, items: Items, sink: EventSink) -> None:
-        tables = [
-            table
-            for table in self.tables
-            if not items.files or _matches(table.path, items.files)
-        ]
+    def _updates(self, catalogue: Items | Users, sink: EventSink) -> None:
+        files = catalogue.files
+        tables = [t for t in self.tables if not files or _matches(t.path, files)]
         if not tables:
+            whose = "items" if isinstance(catalogue, Items) else "users"
             self.report.notes.append(
-                f"no catalogue ({', '.join(items.files)}): items have no attributes"
+                f"no catalogue ({', '.join(files)}): {whose} have no attributes"
             )
         for table in tables:
-            query = item_query(items, table, self.job.mapping)
+            query = catalogue_query(catalogue, table, self.job.mapping)
             since_ms = self.report.first_ms or int(table.path.stat().st_mtime * 1000)
             for row in table.rows(query.text):
-                if items.files:
+                if files:
                     self._count_row()
                 try:
-                    built = self._item(query, row, since_ms)
+                    built = self._update(query, row, since_ms)
                 except ValueError as error:
                     built = BadRow(reason="invalid_field", detail=str(error))
                 self._take(built, table, row[0], sink)
 
-    def _item(
-        self, query: ItemQuery, row: tuple[Any, ...], since_ms: int
+    def _update(
+        self, query: CatalogueQuery, row: tuple[Any, ...], since_ms: int
     ) -> bytes | BadRow:
-        _, item, at, named, *values = row
-        if item is None:
-            return BadRow(reason="missing_field", detail="it has no item id")
+        _, owner, at, named, *values = row
+        if owner is None:
+            return BadRow(reason="missing_field", detail=f"it has no {query.owner} id")
         attributes = dict(zip(query.attributes, values, strict=True))
         for pair in msgspec.json.decode(named) or () if named else ():
             attributes[pair["name"]] = pair["value"]
         if at is not None:
             since_ms = self.builder.clock.millis(at, query.time_kind)
-        return self.builder.build_item(item, since_ms, attributes)
+        elif query.owner == "user":
+            since_ms -= 1  # a request sees what was before it
+        return self.builder.build_update(query.owner, owner, since_ms, attributes)
 
     def _take(self, built: bytes | BadRow, table: Table, row: int, sink: EventSink) -> None:
         if isinstance(built, BadRow):
@@ -212,8 +212,8 @@ def _patterns(mapping: Mapping) -> Sequence[str]:
     rules = mapping.rules()
     if not rules or not all(rule.files for rule in rules):
         return ()
-    catalogue = mapping.items.files if mapping.items else []
-    return [*(each for rule in rules for each in rule.files), *catalogue]
+    both = (*rules, *mapping.catalogues)
+    return [name for each in both for name in each.files]
 
 
 def _matches(path: Path, patterns: Sequence[str]) -> bool:

@@ -46,10 +46,9 @@ class Rule(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A list: each of its elements is a row of its own, ``each`` and ``each_index``."""
 
 
-class Items(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where items' attributes are."""
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the attributes of items, or of users, are."""
 
-    item: Expression
     attributes: dict[str, Expression] = {}
     named_values: Expression | None = None
     """A list of structs ``name``, ``value``: attributes that name themselves."""
@@ -58,6 +57,18 @@ class Items(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     where: Expression | None = None
     time: Expression | None = None
     """Since when the attributes hold. None: since the first event."""
+
+
+class Items(Catalogue, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where items' attributes are."""
+
+    item: Expression
+
+
+class Users(Catalogue, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where users' attributes are."""
+
+    user: Expression
 
 
 class CsvForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +99,13 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: dict[str, Expression] = {}
     sort: bool = False
     items: Items | None = None
+    users: Users | None = None
     csv: CsvForm = CsvForm()
+
+    @property
+    def catalogues(self) -> Sequence[Items | Users]:
+        """Where attributes are, of items and of users."""
+        return [each for each in (self.items, self.users) if each is not None]
 
     def rules(self) -> Sequence[Rule]:
         """Return all rules, each with the mapping's columns where it has none.
@@ -102,7 +119,7 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if (where := getattr(self, kind)) is not None
         ]
         rules = [self._with_columns(rule) for rule in [*found, *self.events]]
-        if not rules and not self.items:
+        if not rules and not self.catalogues:
             raise MistakeError(
                 'the mapping does not say which rows are events: click = "true" makes a '
                 'click of each, behavior = "true" with action = "view" a view'
@@ -227,6 +244,6 @@ def _explained(message: str) -> str:
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(\w*))?", message)
     if not unknown:
         return message
-    tables = {"events": Rule, "items": Items, "csv": CsvForm}
+    tables = {"events": Rule, "items": Items, "users": Users, "csv": CsvForm}
     fields = tables.get(unknown[2] or "", Mapping).__struct_fields__
     return f"there is no key {unknown[1]!r}{nearest(unknown[1], fields)}"

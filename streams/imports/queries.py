@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import Items, Mapping, Rule
+from srp4ctr.streams.imports.mapping import Expression, Items, Mapping, Rule, Users
 from srp4ctr.streams.imports.sql_text import quoted
 from srp4ctr.streams.imports.tables import Column, Table
 
@@ -152,37 +152,47 @@ def _time_kind(mapping: Mapping, table: Table, column: Column) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemQuery:
-    """The query of a catalogue: row, item, time, named values, then the attributes."""
+class CatalogueQuery:
+    """The query of a catalogue: row, owner, time, named values, then the attributes."""
 
+    owner: str
+    """``item`` or ``user``."""
     text: str
     attributes: Sequence[str]
     time_kind: str
 
 
-def item_query(items: Items, table: Table, mapping: Mapping) -> ItemQuery:
-    """Return the query of ``items``; of the events' own files each update once."""
+def catalogue_query(
+    catalogue: Items | Users, table: Table, mapping: Mapping
+) -> CatalogueQuery:
+    """Return the query of ``catalogue``; of the events' own files each update once."""
+    owner = "item" if isinstance(catalogue, Items) else "user"
+
+    def column(name: str, given: Expression, *, is_number: bool = False) -> Column:
+        return table.resolve(f"{owner}s.{name}", given, is_number=is_number)
+
     time_kind, at = "", "NULL"
-    if items.time is not None:
-        column = table.resolve("items.time", items.time, is_number=True)
-        time_kind, at = _time_kind(mapping, table, column), column.as_time
-    columns = [table.resolve("items.item", items.item).as_text, at]
+    if catalogue.time is not None:
+        found = column("time", catalogue.time, is_number=True)
+        time_kind, at = _time_kind(mapping, table, found), found.as_time
+    columns = [column(owner, getattr(catalogue, owner)).as_text, at]
     named = "NULL"
-    if items.named_values is not None:
-        column = table.resolve("items.named_values", items.named_values)
-        named = f"CAST(to_json({column.sql}) AS VARCHAR)"
+    if catalogue.named_values is not None:
+        found = column("named_values", catalogue.named_values)
+        named = f"CAST(to_json({found.sql}) AS VARCHAR)"
     columns.append(named)
-    for name, given in items.attributes.items():
-        columns.append(table.resolve(f"items.attributes.{name}", given).sql)
+    for name, given in catalogue.attributes.items():
+        columns.append(column(f"attributes.{name}", given).sql)
     named_columns = ", ".join(f"{sql} AS c{n}" for n, sql in enumerate(columns))
     where = "true"
-    if items.where is not None:
-        where = table.resolve("items.where", items.where).sql
+    if catalogue.where is not None:
+        where = column("where", catalogue.where).sql
     inner = f"SELECT __row, {named_columns} FROM {table.view} WHERE {where}"
     names = ", ".join(quoted(f"c{n}") for n in range(len(columns)))
     once = f"SELECT min(__row), {names} FROM ({inner}) GROUP BY {names}"
-    return ItemQuery(
-        text=inner if items.files else once,
-        attributes=tuple(items.attributes),
+    return CatalogueQuery(
+        owner=owner,
+        text=inner if catalogue.files else once,
+        attributes=tuple(catalogue.attributes),
         time_kind=time_kind,
     )

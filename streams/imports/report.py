@@ -61,7 +61,7 @@ class ImportReport:
         """Count an event; the first ones are kept for a preview."""
         name = f"{event.type} {event.action}" if event.action else event.type
         self.counts[name] += 1
-        if event.type != "item":
+        if event.type not in ("item", "user"):
             at = event.occurred_at
             self.first_ms = min(self.first_ms or at, at)
             self.last_ms = max(self.last_ms or at, at)

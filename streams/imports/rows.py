@@ -144,20 +144,20 @@ class EventBuilder:
             detail = why + self.clock.hint(raw, time_kind)
         return BadRow(reason=_reason(found.reason), detail=detail)
 
-    def build_item(
-        self, item: str, occurred_at: int, attributes: Values[str, Any]
+    def build_update(
+        self, kind: str, owner: str, occurred_at: int, attributes: Values[str, Any]
     ) -> bytes | BadRow:
-        """Return the update of an item."""
+        """Return the update of an item or a user, as ``kind`` says."""
         plain = {name: attribute(value) for name, value in attributes.items()}
         present = {name: value for name, value in plain.items() if value}
         if not present:
             return BadRow(reason=NO_ATTRIBUTE, detail="all its attributes are empty")
-        content = msgspec.json.encode([item, present])
+        content = msgspec.json.encode([owner, present])
         payload = msgspec.json.encode(
             {
-                "type": "item",
-                "event_id": f"item-{xxhash.xxh3_128_hexdigest(content)}",
-                "item_id": item,
+                "type": kind,
+                "event_id": f"{kind}-{xxhash.xxh3_128_hexdigest(content)}",
+                f"{kind}_id": owner,
                 "occurred_at": occurred_at,
                 "attributes": present,
             }

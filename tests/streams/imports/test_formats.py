@@ -15,7 +15,13 @@ DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
 REAL = {
     "movielens": (
         "ml-100k",
-        {"impression": 100_000, "click": 55_375, "behavior rate": 100_000, "item": 1_682},
+        {
+            "impression": 100_000,
+            "click": 55_375,
+            "behavior rate": 100_000,
+            "item": 1_682,
+            "user": 943,
+        },
     ),
     "taobao": (
         "taobao_window_110k.csv.gz",
@@ -39,6 +45,7 @@ REAL = {
             "behavior share": 194,
             "behavior dislike": 187,
             "item": 7_583,
+            "user": 27_285,
         },
     ),
     "ebnerd": (
@@ -47,6 +54,11 @@ REAL = {
     ),
 }
 TIME = 1_600_000_000
+KUAIRAND_USERS = [
+    *("user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author"),
+    *("follow_user_num_range", "fans_user_num_range", "friend_user_num_range"),
+    *("register_days_range", *(f"onehot_feat{n}" for n in range(18))),
+]
 CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
     "clicks": (
         {"log.csv": f"userId,itemId,timestamp\n1,2,{TIME}\n"},
@@ -56,8 +68,13 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
         {
             "ratings.csv": f"userId,movieId,rating,timestamp\n1,2,4.5,{TIME}\n",
             "movies.csv": "movieId,title,genres\n2,Jumanji (1995),Adventure|Fantasy\n",
+            "ml.user": "user_id:token\tage:token\tgender:token\toccupation:token\n"
+            "1\t24\tM\ttechnician\n",
         },
-        [*("impression - 1 2", "click - 1 2", "behavior rate 1 2", "item - - 2")],
+        [
+            *("impression - 1 2", "click - 1 2", "behavior rate 1 2", "item - - 2"),
+            "user - 1 -",
+        ],
     ),
     "taobao": (
         {"UserBehavior.csv": f"1,2,3,pv,{TIME}\n1,2,3,fav,{TIME}\n"},
@@ -70,8 +87,13 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             f"1,2,20200913,1226,{TIME}000,1,1,0,0,0,0,0,500,1\n",
             "video_features_basic_pure.csv": "video_id,author_id,video_type,music_id,tag\n"
             '2,7,NORMAL,9,"3,4"\n',
+            "user_features_pure.csv": f"user_id,{','.join(KUAIRAND_USERS)}\n"
+            f"1,{','.join('7' for _ in KUAIRAND_USERS)}\n",
         },
-        ["impression - 1 2", "click - 1 2", "behavior like 1 2", "item - - 2"],
+        [
+            *("impression - 1 2", "click - 1 2", "behavior like 1 2", "item - - 2"),
+            "user - 1 -",
+        ],
     ),
     "gorse": (
         {
@@ -79,8 +101,9 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             "star,1,2,2020-09-13 12:26:40 +0000 UTC,\n",
             "items.csv": "item_id,is_hidden,categories,time_stamp,labels,comment\n"
             "2,false,a|b,2020-09-13T12:26:40Z,x|y,\n",
+            "users.csv": "user_id,labels,subscribe,comment\n1,a|b,,\n",
         },
-        ["behavior favourite 1 2", "item - - 2"],
+        ["behavior favourite 1 2", "item - - 2", "user - 1 -"],
     ),
     "retailrocket": (
         {
@@ -121,10 +144,18 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
                         "item": "2",
                     },
                     {"event": "interaction", "user": "1", "type": "purchase", "item": "2"},
+                    {
+                        "event": "user",
+                        "user": "1",
+                        "fields": [{"name": "age", "value": "30"}],
+                    },
                 )
             )
         },
-        ["impression - 1 2", "click - 1 2", "behavior purchase 1 2", "item - - 2"],
+        [
+            *("impression - 1 2", "click - 1 2", "behavior purchase 1 2", "item - - 2"),
+            "user - 1 -",
+        ],
     ),
     "segment": (
         {
@@ -170,7 +201,9 @@ def test_small_files_of_the_same_form(name: str, tmp_path: Path) -> None:
     found = plain(out)
     keys = ("type", "action", "user_id", "item_id")
     assert [" ".join(str(e.get(k, "-")) for k in keys) for e in found] == expected
-    assert {each["occurred_at"] for each in found} == {TIME * 1000}
+    # What a user is, holds before the first request.
+    since = {e["type"]: e["occurred_at"] - TIME * 1000 for e in found}
+    assert all(ms == 0 or (kind, ms) == ("user", -1) for kind, ms in since.items())
     assert report.num_bad == 0
 
 

@@ -266,3 +266,31 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(MistakeError, match="broken JSON"):
         imported(source, ratings())
     assert imported(source, ratings(), skip_bad=True).counts.total() == 1
+
+
+def test_users_have_attributes_of_a_file_of_their_own_or_of_the_events(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "events.jsonl"
+    rated = written(tmp_path, HEADER + "7,i,1600000000,4\n8,i,1600000001,4\n")
+    people = written(tmp_path, "id,age,likes\n7,34,films|travel\n8,,\n", "people.csv")
+    users = {
+        "files": ["people.csv"],
+        "user": "id",
+        "attributes": {"age": "age", "likes": "string_split(likes, '|')"},
+    }
+    report = imported([rated, people], ratings(users=users, files=["ratings.csv"]), out)
+    assert plain(out)[2:] == [
+        {
+            "type": "user",
+            "user_id": "7",
+            "occurred_at": 1_600_000_000_000 - 1,  # before the first event
+            "attributes": {"age": "34", "likes": ["films", "travel"]},
+        }
+    ]
+    assert (report.counts["user"], dropped(report)["no attribute"]) == (1, 1)
+    # Of the events' own rows, since each one's time.
+    own = {"user": "user_id", "attributes": {"stars": "rating"}, "time": "timestamp"}
+    imported(rated, ratings(users=own), out)
+    since = {e["user_id"]: e["occurred_at"] for e in plain(out) if e["type"] == "user"}
+    assert since == {"7": 1_600_000_000_000, "8": 1_600_000_001_000}
