@@ -44,9 +44,10 @@ class ShownBehavior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownUser:
-    """A user's sequence, as the feature store has it now."""
+    """A user's sequence and attributes, as the feature store has them now."""
 
     user_id: str
+    attributes: Mapping[str, str]
     behaviors: Sequence[ShownBehavior]
     """Newest first."""
     advice: str

@@ -18,6 +18,7 @@ from srp4ctr.cli.tables.users import action_name
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.monitoring.collector.probe import has_changed
 from srp4ctr.monitoring.web.playground import (
     ClickEffect,
@@ -27,6 +28,7 @@ from srp4ctr.monitoring.web.playground import (
     ShownRanking,
     ShownUser,
 )
+from srp4ctr.ops.feature_store import attribute_texts
 from srp4ctr.playground.reads import PlaygroundReads, recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -98,8 +100,9 @@ class LivePlayground:
         )
 
     def user(self, user_id: str) -> ShownUser:
-        """Return the user's sequence, as the store has it."""
-        elements = self._reads.sequence(user_id).elements[::-1]
+        """Return the user's sequence and attributes, as the store has them."""
+        found = self._reads.user(user_id)
+        elements = found.sequence.elements[::-1]
         items = self._reads.items([each.item_key for each in elements])
         behaviors = tuple(
             ShownBehavior(
@@ -111,7 +114,12 @@ class LivePlayground:
             for each in elements
         )
         advice = "" if behaviors else f"The store has no behaviour of user {user_id!r}."
-        return ShownUser(user_id=user_id, behaviors=behaviors, advice=advice)
+        return ShownUser(
+            user_id=user_id,
+            attributes=attribute_texts(parse_attributes(found.attributes)),
+            behaviors=behaviors,
+            advice=advice,
+        )
 
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.monitoring.web.playground import RequestCost, ShownItem
-from srp4ctr.ops.feature_store import title_of
+from srp4ctr.ops.feature_store import attribute_texts, title_of
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -21,7 +21,6 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.log_files import files_of
-from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -47,10 +46,10 @@ class PlaygroundReads:
         self._views: Any = None
         self._known: dict[str, list[int]] = {}
 
-    def sequence(self, user_id: str) -> BehaviorSequence:
-        """Return the user's sequence; it is empty for an unknown user."""
+    def user(self, user_id: str) -> UserState:
+        """Return the user's row; it is empty for an unknown user."""
         rows: dict[str, UserState] = self._store().read_users([user_id])
-        return rows.get(user_id, UserState()).sequence
+        return rows.get(user_id, UserState())
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
         """Return each item by its key; without a profile its title is its key."""
@@ -68,7 +67,7 @@ class PlaygroundReads:
         They are items of the serving bundle with a profile in the store, or else items of
         the newest events. Raises ``MistakeError`` if there are none.
         """
-        seen = {each.item_key for each in self.sequence(user_id).elements}
+        seen = {each.item_key for each in self.user(user_id).sequence.elements}
         chance = random.Random(f"{user_id}:{draw}")
         keys = [key for key in self._known_keys() if key not in seen]
         chosen = chance.sample(keys, min(len(keys), count * _TRIES))
@@ -148,13 +147,11 @@ def request_cost(card: Mapping[str, float], candidates: int) -> RequestCost | No
 def _shown(name: str, item_id: str, profile: ItemProfile | None) -> ShownItem:
     if profile is None:
         return ShownItem(item_id=item_id, title=name, attributes={})
-    attributes = {
-        name: value if isinstance(value, str) else ", ".join(map(str, value))
-        for name, value in profile.attributes.items()
-        if name not in _NAMES
-    }
+    others = {n: v for n, v in profile.attributes.items() if n not in _NAMES}
     return ShownItem(
-        item_id=profile.item_id, title=title_of(profile), attributes=attributes
+        item_id=profile.item_id,
+        title=title_of(profile),
+        attributes=attribute_texts(others),
     )
 
 

@@ -19,6 +19,7 @@ export class Playground {
     this.name = h("input", { id: "user", name: "user", list: "people", autocomplete: "off", maxlength: 256, placeholder: "A user's id" });
     this.history = h("ol", { class: "history", tabindex: "0", "aria-label": "Recent behaviours, newest first" });
     this.historyTitle = h("h2", {}, "Recent behaviours");
+    this.attributes = h("p", { class: "muted", hidden: true });
     this.count = h("select", { id: "count", onchange: () => this.rank() }, ...COUNTS.map((n) => h("option", { value: n, selected: n === 20 }, `${n} candidates`)));
     this.own = h("textarea", { id: "own", rows: 2, placeholder: "Item ids, separated by spaces or commas; empty: items that are new to the user" });
     this.ranking = new Ranking((item) => this.click(item));
@@ -34,7 +35,7 @@ export class Playground {
 
   left() {
     const form = h("form", { class: "pick", onsubmit: (event) => this.submitted(event) }, h("label", { for: "user" }, "User"), this.name, this.people, h("button", { type: "submit", class: "primary" }, "Show"));
-    return h("div", { class: "side" }, h("section", { class: "card" }, form, this.chips), h("section", { class: "card grow" }, this.historyTitle, this.history));
+    return h("div", { class: "side" }, h("section", { class: "card" }, form, this.chips), h("section", { class: "card grow" }, this.historyTitle, this.attributes, this.history));
   }
 
   right() {
@@ -130,6 +131,9 @@ export class Playground {
     const known = new Set((before ?? user.behaviors).map(keyOf));
     this.shown = user.behaviors;
     replace(this.historyTitle, `${user.behaviors.length} recent behaviours`);
+    const attributes = Object.entries(user.attributes).map(([name, value]) => `${name} ${value}`);
+    this.attributes.hidden = !attributes.length;
+    replace(this.attributes, attributes.join(" · "));
     const rows = user.behaviors.slice(0, SHOWN_BEHAVIORS).map((behavior) => row(behavior, !known.has(keyOf(behavior))));
     replace(this.history, ...(rows.length ? rows : [h("li", { class: "said" }, user.advice)]));
     if (before) this.history.scrollTop = 0;

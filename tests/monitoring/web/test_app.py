@@ -46,7 +46,7 @@ class Refusing:
         raise ConnectionError("The store is away.")
 
     def user(self, user_id: str) -> ShownUser:
-        return ShownUser(user_id=user_id, behaviors=(), advice="Nobody.")
+        return ShownUser(user_id=user_id, attributes={}, behaviors=(), advice="Nobody.")
 
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
@@ -191,6 +191,7 @@ def test_a_ranking_is_json(page: httpx.Client) -> None:
     assert answer.json()["items"][0]["item"]["title"] == "One"
     assert page.get("/api/playground/user", params={"id": "a/b?c"}).json() == {
         "user_id": "a/b?c",
+        "attributes": {},
         "behaviors": [],
         "advice": "Nobody.",
     }
