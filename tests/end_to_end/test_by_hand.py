@@ -145,7 +145,7 @@ def test_plain_tritonclient_gets_finite_scores_for_unknown_users(shell: Shell) -
 
 
 def test_the_page_s_curl_is_answered_where_http_is_on(shell: Shell) -> None:
-    (typed,) = [each for _, each in commands() if each.startswith("curl ")]
+    (typed,) = [each for _, each in commands() if f":{HTTP_PORT}" in each]
     moved = typed
     if shell.http_port != HTTP_PORT:  # another program has it
         moved = typed.replace("127.0.0.1:8000", f"127.0.0.1:{shell.http_port}")
