@@ -16,6 +16,7 @@ import numpy as np
 
 from srp4ctr.features.config import DEFAULT_BUCKETS, ItemFieldConfig, ItemFieldKind
 from srp4ctr.features.tensors.schema import Field
+from srp4ctr.streams.events.schema import AVAILABLE
 
 Attributes = Mapping[str, str | tuple[str, ...]]
 
@@ -115,6 +116,7 @@ def build(
 def _found(profiles: list[Attributes]) -> list[ItemFieldConfig]:
     """Return a declaration of each attribute, the most widespread few, by name."""
     spread = Counter(name for attributes in profiles for name in attributes)
+    del spread[AVAILABLE]
     widest = sorted(spread, key=lambda name: (-spread[name], name))[:MAX_FOUND_FIELDS]
     return [
         ItemFieldConfig(name=name, kind=_kind(profiles, name)) for name in sorted(widest)
