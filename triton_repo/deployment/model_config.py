@@ -23,6 +23,7 @@ from srp4ctr.triton_repo.model_names import (
     MODEL_INPUTS,
     RANK_CLICKS,
     RANK_CLICKS_CANARY,
+    RECOMMEND_ITEMS,
     SCORE_CLICKS,
     SCORING_CPU,
     step_name,
@@ -86,11 +87,15 @@ def one_step(
         name=step_name(CLICK_RANKER, version),
         inputs=(),
         optional_inputs=(
-            schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + MODEL_INPUTS
+            schema.REQUEST_INPUTS
+            + schema.OPTIONAL_REQUEST_INPUTS
+            + schema.RECOMMEND_INPUTS
+            + MODEL_INPUTS
         ),
         outputs=(
             schema.HEAD_OUTPUTS
             + schema.POLICY_TENSORS
+            + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
             + MODEL_INPUTS
             + (SCORING_CPU,)
@@ -129,7 +134,8 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
     """Return all ``ENSEMBLES`` of ``steps``; the first of three steps reads the features.
 
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
-    ``candidate_states`` for those with a click model of their own.
+    ``candidate_states`` for those with a click model of their own. ``recommend_items``
+    needs the one step, which retrieves and ranks.
     """
     of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
     rank = EnsembleConfig(
@@ -160,7 +166,17 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         + schema.CANDIDATE_EMBEDDINGS
         + schema.RESPONSE_NOTES,
     )
-    return rank, score, replace(rank, name=RANK_CLICKS_CANARY), encode, states
+    others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, states)
+    if len(steps) > 1:
+        return rank, *others
+    recommend = replace(
+        rank,
+        name=RECOMMEND_ITEMS,
+        inputs=schema.USER_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.RECOMMEND_INPUTS,
+        outputs=schema.RECOMMENDED_TENSORS + rank.outputs,
+    )
+    return rank, *others, recommend
 
 
 def step_text(step: StepConfig, limits: Limits) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,17 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
+from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
+from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.recommender import Recommender
+from srp4ctr.triton_repo.serving.retriever import Retriever, Shares
 from srp4ctr.triton_repo.serving.serving_metrics import (
+    NEXT_ITEMS,
     RequestStats,
     ServingMetrics,
     part_counter,
@@ -43,6 +49,10 @@ def load_ranker(
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
     log = json.loads(settings["served_log"])
+    recommender = None
+    if scorer is not None and (folder / bundle.ITEMS_FILE).is_file():
+        shares = Shares(**json.loads(settings["recommend"]))
+        recommender = _recommender(folder, config, features, shares, metrics)
     ranker = Ranker(
         version=settings["model_version"],
         max_candidates=int(settings["max_candidates"]),
@@ -51,6 +61,7 @@ def load_ranker(
         count_part=count_part,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
+        recommender=recommender,
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -60,3 +71,22 @@ def load_ranker(
     limit_s = float(settings["max_wait_ms"]) / 1000.0
     backlog = Backlog(waiting, int(settings["processes"]), limit_s)
     return replace(ranker, stats=stats, backlog=backlog)
+
+
+def _recommender(
+    folder: Path,
+    config: FeatureConfig,
+    features: RequestFeatures,
+    shares: Shares,
+    metrics: ServingMetrics,
+) -> Recommender:
+    catalogue = Catalogue(
+        ItemVectors(folder, features.vocabulary.item_keys),
+        features.vocabulary,
+        features.items,
+        OnlineViews(config).read_profiles,
+    )
+    catalogue.start()
+    count_next = partial(metrics.add, NEXT_ITEMS, 1)
+    retriever = Retriever(folder, features, catalogue, shares, count_next)
+    return Recommender(retriever=retriever, max_count=shares.candidates)
