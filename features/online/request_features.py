@@ -109,8 +109,7 @@ class RequestFeatures:
         """Return the tensors of B requests of N items each; "" pads the items.
 
         ``found`` is what ``read`` returned. A time of 0, or none, is the clock's. Raises
-        ``MistakeError`` for ids that are not UTF-8 or too long, for times in seconds, for a
-        context that is no flat map.
+        ``MistakeError`` for bad ids, times in seconds, a context that is no flat map.
         """
         found = self.read(user_ids, times_ms) if found is None else found
         key_of, times = self._keys.__getitem__, _times(times_ms, len(user_ids))

@@ -208,12 +208,11 @@ def retriever() -> onnx.ModelProto:
 
 def write_retrieval(folder: Path, words: Vocabulary, names: Sequence[str]) -> None:
     """Write a bundle's files of retrieval, for the items ``names`` of ``words``."""
-    rows = words.first_known_row + np.arange(len(words.item_keys))
+    rows = words.item_rows(words.item_keys)
     vectors = np.zeros((len(rows), D + 1), dtype=np.float32)
-    # 2 a b - b b is the greater, the less a and b are apart; of two, the later row wins.
+    # 2 a b - b b is the greater, the nearer a and b are; of two, the later row wins.
     vectors[:, 0], vectors[:, -1] = 2 * rows, 0.2 * rows - rows**2
-    name_of = {item_key(name): name.encode() for name in names}
-    ids = [name_of[key] for key in words.item_keys.tolist()]
+    ids = [name.encode() for name in sorted(names, key=item_key)]
     save_file(
         {
             "vectors": vectors,

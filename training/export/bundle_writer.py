@@ -72,8 +72,7 @@ def export_bundle(
     folder.mkdir(parents=True)
     sizes = sizes_of(config.model, TableSizes.of(dataset.vocabulary, dataset.length))
     onnx_export.export(model, sizes, folder)
-    if trained.pretrained is not None:
-        assert dataset.catalogue is not None
+    if trained.pretrained is not None and dataset.catalogue is not None:
         retrieval.export(trained.pretrained, dataset.catalogue, sizes, folder)
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)

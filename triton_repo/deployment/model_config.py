@@ -167,16 +167,17 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         + schema.RESPONSE_NOTES,
     )
     others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, states)
-    if len(steps) > 1:
-        return rank, *others
-    recommend = replace(
+    return rank, *others, *([] if len(steps) > 1 else [_recommend(rank)])
+
+
+def _recommend(rank: EnsembleConfig) -> EnsembleConfig:
+    return replace(
         rank,
         name=RECOMMEND_ITEMS,
         inputs=schema.USER_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.RECOMMEND_INPUTS,
         outputs=schema.RECOMMENDED_TENSORS + rank.outputs,
     )
-    return rank, *others, recommend
 
 
 def step_text(step: StepConfig, limits: Limits) -> str:

@@ -49,10 +49,6 @@ def load_ranker(
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
     log = json.loads(settings["served_log"])
-    recommender = None
-    if scorer is not None and (folder / bundle.ITEMS_FILE).is_file():
-        shares = Shares(**json.loads(settings["recommend"]))
-        recommender = _recommender(folder, config, features, shares, metrics)
     ranker = Ranker(
         version=settings["model_version"],
         max_candidates=int(settings["max_candidates"]),
@@ -61,7 +57,7 @@ def load_ranker(
         count_part=count_part,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
-        recommender=recommender,
+        recommender=_recommender(folder, config, features, settings, metrics),
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -77,9 +73,14 @@ def _recommender(
     folder: Path,
     config: FeatureConfig,
     features: RequestFeatures,
-    shares: Shares,
+    settings: Mapping[str, str],
     metrics: ServingMetrics,
-) -> Recommender:
+) -> Recommender | None:
+    """Return what recommends by the bundle in ``folder``, None where it cannot."""
+    files = (bundle.ENCODER_FILE, bundle.RETRIEVER_FILE, bundle.ITEMS_FILE)
+    if not all((folder / name).is_file() for name in files):
+        return None
+    shares = Shares(**json.loads(settings["recommend"]))
     catalogue = Catalogue(
         ItemVectors(folder, features.vocabulary.item_keys),
         features.vocabulary,

@@ -1,10 +1,8 @@
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -33,7 +31,6 @@ from srp4ctr.streams.raw_log.log_tables import (
     event_of,
     row_of,
     schema_of,
-    update_of,
     write_range,
 )
 from srp4ctr.streams.state.label_join import LabelJoin, encode_label
@@ -127,27 +124,6 @@ def test_a_row_gives_back_the_event_that_it_was_made_of(
     logged = event_of(read)
     assert logged.event == event
     assert (logged.offset, logged.known_at_ms) == (9, NOON_MS + 10_000)
-
-
-@pytest.mark.parametrize("available", [True, False])
-def test_an_items_row_says_whether_it_is_available(available: bool) -> None:
-    update = msgspec.structs.replace(an_item(genre=["war"]), available=available)
-    row = row_of(ARecord(value=encode(update), topic=ITEMS_TOPIC, key=b"i1"))
-    assert row is not None
-    read = dict(zip(schema_of(ITEMS_TOPIC).names, row, strict=True))
-    assert json.loads(read["attributes"]).get("available") == (
-        None if available else "false"
-    )
-    assert update_of(read) == update
-
-
-def test_a_tombstone_is_an_update_that_deletes_the_item() -> None:
-    row = row_of(ARecord(value=None, topic=ITEMS_TOPIC, key=b"i1", offset=7))
-    assert row is not None
-    read = dict(zip(schema_of(ITEMS_TOPIC).names, row, strict=True))
-    deleted = update_of(read)
-    assert (deleted.item_id, deleted.attributes, deleted.available) == ("i1", {}, False)
-    assert row_of(ARecord(value=None, topic=ITEMS_TOPIC, key=b"\xff")) is None
 
 
 def test_an_operators_command_is_not_in_the_log() -> None:
