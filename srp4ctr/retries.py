@@ -6,6 +6,7 @@ each retry is counted and logged, is decided here for every process.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -173,3 +174,32 @@ class CircuitBreaker(Generic[_Result]):
             return None
         self._failed = 0
         return found
+
+
+class RetryBudget:
+    """Allows a tenth of the calls to be retried, so that retries cannot double a load.
+
+    The rule of gRPC's retry throttling: proposal A6.
+    """
+
+    _MOST, _EARNED = 10.0, 0.1
+
+    def __init__(self) -> None:
+        self._tokens = self._MOST
+        self._lock = threading.Lock()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether a call may be retried now."""
+        return self._tokens >= 1.0
+
+    def earn(self) -> None:
+        """Count a call that was answered."""
+        with self._lock:
+            self._tokens = min(self._tokens + self._EARNED, self._MOST)
+
+    def spend(self) -> bool:
+        """Take one retry, and return whether there was one."""
+        with self._lock:
+            self._tokens -= (is_left := self.is_left)
+        return is_left

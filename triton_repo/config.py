@@ -40,6 +40,27 @@ class ExplorationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendConfig:
+    """What ``recommend_items`` ranks: triton_repo/serving/retriever.py."""
+
+    candidates: int = 200
+    """Items of a request, of all sources together."""
+    popular: float = 0.1
+    """The share of what is popular now."""
+    new: float = 0.05
+    """The share of items that were added since the bundle was trained; the other candidates
+    are those that pre-training expects next."""
+
+    def __post_init__(self) -> None:
+        shares = (self.popular, self.new)
+        if self.candidates < 1 or min(shares) < 0.0 or sum(shares) > 1.0:
+            raise MistakeError(
+                f"triton.recommend: candidates is {self.candidates}, at least 1; popular "
+                f"is {self.popular}, new is {self.new}, shares of at most 1 together"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedLogConfig:
     """The log of answered requests: features/bundles/request_log.py."""
 
@@ -128,6 +149,7 @@ class TritonConfig:
     one takes 0.27 MB. 0: no cache."""
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
+    recommend: RecommendConfig = field(default_factory=RecommendConfig)
     max_wrong_features: float = 0.01
     """No bundle is promoted while a greater share of the feature store's sampled rows
     differs from the raw log: see ``features/consistency/check.py``."""

@@ -8,9 +8,10 @@ SCORE_CLICKS = "score_clicks"
 RANK_CLICKS_CANARY = "rank_clicks_canary"
 ENCODE_USER = "encode_user"
 CANDIDATE_STATES = "candidate_states"
+RECOMMEND_ITEMS = "recommend_items"
 ENSEMBLES = (
     *(RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY),
-    *(ENCODE_USER, CANDIDATE_STATES),
+    *(ENCODE_USER, CANDIDATE_STATES, RECOMMEND_ITEMS),
 )
 CLICK_RANKER = "click_ranker"
 FETCH_FEATURES = "fetch_features"

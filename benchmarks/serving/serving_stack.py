@@ -179,10 +179,14 @@ def _fill(sink: FeatureSink, length: int) -> None:
 
 
 def fresh_bundle(
-    bundles_dir: Path, length: int, version: str = VERSION, seed: int = 0
+    bundles_dir: Path,
+    length: int,
+    version: str = VERSION,
+    seed: int = 0,
+    words: Vocabulary | None = None,
 ) -> Path:
     """Return the bundle of an untrained model with weights of ``seed``."""
-    words = catalogue()
+    words = words or catalogue()
     tables = TableSizes.of(words, length)
     torch.manual_seed(seed)
     model = SRP4CTR(ModelConfig(), tables).eval()

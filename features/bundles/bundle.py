@@ -25,6 +25,9 @@ ENCODER_FILE = "encoder.onnx"
 HEAD_FILE = "head.onnx"
 VOCABULARY_FILE = "vocabulary.json"
 GOLDEN_FILE = "golden.safetensors"
+# Where pre-training predicts items, and not of older bundles: training/export/retrieval.py.
+RETRIEVER_FILE = "retriever.onnx"
+ITEMS_FILE = "items.safetensors"
 CARD_FILE = "bundle.json"
 MANIFEST_FILE = "manifest.json"
 CONTENT_FILES = (

@@ -147,3 +147,8 @@ def _remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - _ABANDONED_S:
                 path.unlink()
+
+
+def text_of(value: bytes | str) -> str:
+    """Return a text, which comes as bytes; to log invalid UTF-8 must refuse no answer."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

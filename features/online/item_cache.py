@@ -29,6 +29,7 @@ from srp4ctr.features.online import item_map, item_refresher
 from srp4ctr.features.online.item_map import IS_DOWN, UP_TO_DATE_MS, ItemMap, ItemMemory
 from srp4ctr.features.tensors.transforms import ActivityArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
@@ -50,6 +51,8 @@ class ItemRows:
 
     attribute_rows: Int64s
     """(…, A)"""
+    is_available: NDArray[np.bool_]
+    """(…): False where the last update of an item says so."""
     activity: ActivityArrays
     version: int
     """When the table was last up to date, UTC ms: it holds what was stored then. 0 before
@@ -59,6 +62,7 @@ class ItemRows:
         """Return the items ``index`` (numbers, mask or slices)."""
         return ItemRows(
             attribute_rows=self.attribute_rows[index],
+            is_available=self.is_available[index],
             activity=self.activity.take(index),
             version=self.version,
         )
@@ -73,6 +77,8 @@ class _Attributes:
     """(items,): of which text the rows are."""
     rows: NDArray[np.int32]
     """(items, A)"""
+    is_available: NDArray[np.bool_]
+    """(items,)"""
 
 
 class ItemTable:
@@ -107,6 +113,7 @@ class ItemTable:
         attributes = known.rows.take(rows, axis=0).astype(np.int64)
         return ItemRows(
             attribute_rows=attributes.reshape(*shape, attributes.shape[-1]),
+            is_available=known.is_available.take(rows).reshape(shape),
             activity=ActivityArrays(
                 impressions=counts[:, item_map.IMPRESSIONS].reshape(*shape, -1),
                 clicks=counts[:, item_map.CLICKS].reshape(*shape, -1),
@@ -115,6 +122,11 @@ class ItemTable:
             ),
             version=version,
         )
+
+    def keys(self) -> Int64s:
+        """Return the keys of all items, in the order in which they came."""
+        items = self._memory.current()
+        return np.zeros(0, dtype=np.int64) if items is None else items.keys()
 
     def stop(self) -> None:
         """End the thread that looks after the refresher, if there is one."""
@@ -127,6 +139,7 @@ class ItemTable:
             items=items,
             texts=np.zeros(size, dtype=np.int64),
             rows=np.zeros((size, slots), dtype=np.int32),
+            is_available=np.ones(size, dtype=np.bool_),
         )
 
     def _parse(
@@ -140,6 +153,7 @@ class ItemTable:
             row, number = int(rows[place]), int(texts[place])
             attributes = parse_attributes(items.text(number))
             known.rows[row] = self._vocabulary.attribute_rows(attributes)
+            known.is_available[row] = attributes.get(AVAILABLE) != NOT_AVAILABLE
             known.texts[row] = number
 
 

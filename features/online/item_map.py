@@ -85,6 +85,13 @@ class ItemMap:
         found: NDArray[np.int32] = np.einsum("anp,anp->n", rows, is_here.astype(np.int32))
         return found.astype(np.int64)
 
+    def keys(self) -> Int64s:
+        """Return the keys of all items, in the order in which they came."""
+        places = np.flatnonzero(self._keys)
+        rows = self._rows.ravel()[places]
+        found: Int64s = self._keys.ravel()[places[np.argsort(rows)]]
+        return found
+
     def read(self, rows: Int64s) -> Int64s:
         """Return the columns (n, COLUMNS) of ``rows`` (n,), each row from one write."""
         found, has_changed = self._copy(rows)

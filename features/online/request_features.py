@@ -6,7 +6,6 @@ request raises: ``MistakeError`` with a message for the client.
 """
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -25,22 +24,18 @@ from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
 from srp4ctr.features.online.packing import recent_of
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors.request_values import ItemKeyCache, Text, text_of, times_of
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
-from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
-from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 from srp4ctr.streams.state.user_state import UserState
 
 Int64s = NDArray[np.int64]
-Text = str | bytes
 Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
-MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
-# More than a catalogue's ids; ids that clients invent must not fill the memory.
-MAX_CACHED_IDS, MAX_CACHED_PROFILES = 200_000, 10_000
+MAX_CACHED_PROFILES = 10_000
 
 
 class UserReader(Protocol):
@@ -95,10 +90,8 @@ class RequestFeatures:
         sizes: Mapping[str, int],
         ttl_days: float = 90.0,
     ) -> None:
-        self._reader = reader
+        self._reader, self.vocabulary, self.items = reader, vocabulary, item_table
         self._breaker = CircuitBreaker[dict[str, UserState]]()
-        self._vocabulary = vocabulary
-        self._items = item_table
         self._lengths = sizes["L"], sizes["W"]
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
         self._keys = ItemKeyCache()
@@ -110,46 +103,57 @@ class RequestFeatures:
         item_ids: Sequence[Texts] | NDArray[Any],
         times_ms: Sequence[int] | NDArray[Any] | None = None,
         contexts: Texts | None = None,
+        found: UserArrays | None = None,
     ) -> RequestBatch:
         """Return the tensors of B requests of N items each; "" pads the items.
 
-        A time of 0, or none, is the server's clock. Raises ``MistakeError`` for ids that
-        are not UTF-8 or too long, for times in seconds, for a context that is no flat map.
+        ``found`` is what ``read`` returned. A time of 0, or none, is the clock's. Raises
+        ``MistakeError`` for bad ids, times in seconds, a context that is no flat map.
         """
-        users = [_text(user_id, "user_id") for user_id in user_ids]
-        key_of = self._keys.__getitem__
+        found = self.read(user_ids, times_ms) if found is None else found
+        key_of, times = self._keys.__getitem__, times_of(times_ms, len(user_ids))
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
-        times = _times(times_ms, len(users))
-        texts = [""] * len(users) if contexts is None else contexts
+        texts = [""] * len(times) if contexts is None else contexts
         parsed = [
-            vocabulary.parse_context(_text(text, "context", _MAX_CONTEXT_LETTERS))
+            vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
             for text in texts
         ]
-        found = self._read(users, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, found.sequences.item_keys], axis=1)
-        items = self._items.lookup(every)
+        items = self.items.lookup(every)
         tensors = self._tensors(found, times, parsed, every, items)
-        known = self._vocabulary.is_known(tensors["candidate_item_rows"])
+        known = self.vocabulary.is_known(tensors["candidate_item_rows"])
+        versions = (",".join([*v, f"items={items.version}"]) for v in found.versions)
         return RequestBatch(
             tensors=tensors,
             item_status=_item_status(keys, known, items.take(np.s_[:, : keys.shape[1]])),
             statuses=found.statuses,
-            feature_versions=tuple(
-                ",".join([*rows, f"items={items.version}"]) for rows in found.versions
-            ),
+            feature_versions=tuple(versions),
             times_ms=times,
         )
 
     def close(self) -> None:
         """Stop refreshing the item table."""
-        self._items.stop()
+        self.items.stop()
 
-    def _read(self, user_ids: Sequence[str], times: Int64s) -> UserArrays:
-        rows = None
+    def read(
+        self, user_ids: Texts, times_ms: Sequence[int] | NDArray[Any] | None
+    ) -> UserArrays:
+        """Return the users as of their requests' times; raises as ``assemble`` does."""
+        users = [text_of(user_id, "user_id") for user_id in user_ids]
+        after_ms, rows = times_of(times_ms, len(users)) - self._ttl_ms, None
         with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
-            rows = self._breaker(partial(self._reader.read_users, user_ids))
-        return user_arrays(user_ids, rows, times - self._ttl_ms, *self._lengths)
+            rows = self._breaker(partial(self._reader.read_users, users))
+        return user_arrays(users, rows, after_ms, *self._lengths)
+
+    def history(self, found: UserArrays) -> dict[str, NDArray[Any]]:
+        """Return HISTORY_TENSORS of ``found``."""
+        keys = found.sequences.item_keys
+        return {
+            "history_item_rows": self.vocabulary.item_rows(keys),
+            "history_attribute_rows": self.items.lookup(keys).attribute_rows,
+            "history_behavior_codes": transforms.behavior_codes(found.sequences),
+        }
 
     def _tensors(
         self,
@@ -163,13 +167,13 @@ class RequestFeatures:
 
         ``every`` (B, N + L) are the keys of ``items``: the candidates, then the history.
         """
-        sequences, names = found.sequences, self._vocabulary.context_numbers
+        sequences, names = found.sequences, self.vocabulary.context_numbers
         count = every.shape[1] - sequences.item_keys.shape[1]  # N
         keys, candidates = every[:, :count], items.take(np.s_[:, :count])
-        rows = self._vocabulary.item_rows(every)
+        rows = self.vocabulary.item_rows(every)
         history_attributes = items.attribute_rows[:, count:]
         numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
-        offsets = np.array([self._vocabulary.utc_offset_ms(each) for each in contexts])
+        offsets = np.array([self.vocabulary.utc_offset_ms(each) for each in contexts])
         affinity = transforms.attribute_affinity(
             sequences, history_attributes, candidates.attribute_rows, times
         )
@@ -192,7 +196,7 @@ class RequestFeatures:
 
     def _of_users(self, found: UserArrays) -> dict[str, NDArray[Any]]:
         """Return USER_TENSORS; {} where the bundle has no user fields."""
-        if not self._vocabulary.user_fields:
+        if not self.vocabulary.user_fields:
             return {}
         rows = [self._user_rows(text) for text in found.attributes]
         return {"user_attribute_rows": np.stack(rows)}
@@ -209,17 +213,6 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     views = OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S, users=users)
     sizes, ttl_days = bundle.read(folder).sizes, config.sequence_ttl_days
     return RequestFeatures(views, known, table, sizes=sizes, ttl_days=ttl_days)
-
-
-class ItemKeyCache(dict[Text, int]):
-    """Item id → key: each id is decoded and hashed once, "" is 0."""
-
-    def __missing__(self, item_id: Text) -> int:
-        if len(self) >= MAX_CACHED_IDS:
-            self.clear()
-        key = item_key(_text(item_id, "item_ids")) if item_id else 0
-        self[item_id] = key
-        return key
 
 
 def user_arrays(
@@ -266,34 +259,6 @@ def _item_status(keys: Int64s, known: NDArray[Any], items: ItemRows) -> NDArray[
         np.where(known, 0, ItemStatus.UNKNOWN_ITEM)
         | np.where(items.attribute_rows.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
         | np.where(items.activity.first_seen_ms > 0, 0, ItemStatus.NO_ACTIVITY)
+        | np.where(items.is_available, 0, ItemStatus.UNAVAILABLE)
     )
     return np.where(keys != 0, bits, ItemStatus.PADDING).astype(np.uint8)
-
-
-def _text(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
-    try:
-        text = given.decode() if isinstance(given, bytes) else given
-    except UnicodeDecodeError as error:
-        raise MistakeError(
-            f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
-        ) from None
-    if len(text) > max_length:
-        raise MistakeError(f"{name} has {len(text)} letters; at most {max_length}")
-    return text
-
-
-def _times(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
-    given = np.zeros(count) if times_ms is None else times_ms
-    times = np.asarray(given, dtype=np.int64).reshape(count)
-    times = np.where(times == 0, time.time_ns() // 1_000_000, times)
-    if (times < MIN_OCCURRED_AT_MS).any():
-        raise MistakeError(
-            f"request_time_ms {times.min()} is before 1973: is it in seconds? "
-            "Send milliseconds"
-        )
-    if (times > MAX_REQUEST_TIME_MS).any():
-        raise MistakeError(
-            f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
-            "Send milliseconds"
-        )
-    return times

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.config import DEFAULT_BUCKETS, AttributeKind, FieldConfig
 from srp4ctr.features.tensors.schema import Field
+from srp4ctr.streams.events.schema import AVAILABLE
 
 Attributes = Mapping[str, str | tuple[str, ...]]
 
@@ -154,6 +155,7 @@ def build(
 def _found(profiles: list[Attributes]) -> list[FieldConfig]:
     """Return a declaration of each attribute, the most widespread few, by name."""
     spread = Counter(name for attributes in profiles for name in attributes)
+    del spread[AVAILABLE]
     widest = sorted(spread, key=lambda name: (-spread[name], name))[:MAX_FOUND_FIELDS]
     return [FieldConfig(name=name, kind=_kind(profiles, name)) for name in sorted(widest)]
 

@@ -8,8 +8,8 @@ Sizes by name: L history length, N candidates of a request, A attribute slots of
 (a bundle's item fields decide: ``item_fields.py``) and U of a user, X context slots,
 F behaviour fields, R request features, C candidate features, E encoder layers, D width,
 M learned queries, S = L + 1 states (slot 0 is the learned null slot, valid even for an
-empty history). No tensor has W: the number of a user's last exposures that
-candidate_features counts.
+empty history), D1 = D + 1. No tensor has W: the number of a user's last exposures that
+are counted.
 """
 
 import hashlib
@@ -150,6 +150,10 @@ CANDIDATE_EMBEDDINGS = (
     # The uni cross-attention's output for each candidate and the history.
     TensorSpec("candidate_states", "float32", ("N", "D")),
 )
+NEXT_ITEM_TENSORS = (
+    # What pre-training expects behind the history, and 1 for the items' biases.
+    TensorSpec("next_item", "float32", ("D1",)),
+)
 ENCODER_INPUTS = HISTORY_TENSORS
 HEAD_INPUTS = STATE_TENSORS + REQUEST_TENSORS + CANDIDATE_TENSORS
 # The features of a request.
@@ -177,6 +181,19 @@ OPTIONAL_REQUEST_INPUTS = (
     # That of the impressions; without it a request's features are not logged.
     TensorSpec("request_id", "string", (1,)),
 )
+# The further inputs of ``recommend_items``, and what it answers besides the scores.
+RECOMMEND_INPUTS = (
+    # How many items to return, at most; 20 if absent.
+    TensorSpec("count", "int64", (1,)),
+    # JSON: which items may be returned, ``Filters`` of triton_repo/serving/retriever.py.
+    TensorSpec("filters", "string", (1,)),
+)
+RECOMMENDED_TENSORS = (
+    # The items from the top; empty strings pad.
+    TensorSpec("recommended_item_ids", "string", ("N",)),
+    # Where each comes from: model, popular or new.
+    TensorSpec("candidate_source", "string", ("N",)),
+)
 ITEM_NOTES = (
     # Bits of ItemStatus: what is unknown of the candidate.
     TensorSpec("item_status", "uint8", ("N",)),
@@ -198,6 +215,7 @@ class ItemStatus:
     UNKNOWN_ITEM = 1  # not in the model's vocabulary: scored as out-of-vocabulary
     NO_ATTRIBUTES = 2
     NO_ACTIVITY = 4  # nothing counted yet: the counters are the prior
+    UNAVAILABLE = 8  # its last update says so
     PADDING = 128
 
 

@@ -66,6 +66,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("srp4ctr_price_per_gpu_hour", "Price from the settings.", ("currency",)),
     ("srp4ctr_request_duration_seconds", "Time of a call in the ranking step.", _V),
     ("srp4ctr_refused_requests_total", "Invalid requests.", (*_V, "reason")),
+    (
+        "srp4ctr_next_items_total",
+        "Users' next new items by their place among the candidates.",
+        (*_V, "place"),
+    ),
     # Inputs.
     ("srp4ctr_requests_by_status_total", "Requests by the user's status.", _STATUS),
     ("srp4ctr_candidates_by_status_total", "Candidates by the item's status.", _STATUS),

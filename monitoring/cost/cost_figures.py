@@ -41,6 +41,7 @@ def cost_figures(
         "srp4ctr_requests_by_status_total": of.REQUEST_STATUS,
         "srp4ctr_candidates_by_status_total": of.ITEM_STATUS,
         "srp4ctr_refused_requests_total": of.REFUSED,
+        "srp4ctr_next_items_total": of.NEXT_ITEMS,
     }
     for metric, counter in by_label.items():
         for labels, value in sorted(totals.labelled(counter).items()):

@@ -14,7 +14,7 @@ from prometheus_client import Metric
 
 ENSEMBLES = (
     *("rank_clicks", "score_clicks", "rank_clicks_canary"),
-    *("encode_user", "candidate_states"),
+    *("encode_user", "candidate_states", "recommend_items"),
 )
 ENCODER = "behavior_encoder"
 HEAD = "click_head"
@@ -40,6 +40,7 @@ FEATURE_AGE, FEATURE_AGE_MS = "srp4ctr_feature_age", "srp4ctr_feature_age_ms"
 TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
 FEATURE_BIN = "srp4ctr_feature_bin"
 REFUSED = "srp4ctr_refused"
+NEXT_ITEMS = "srp4ctr_next_items"
 STEP_COUNTERS = {
     **dict.fromkeys((CPU_US, CANDIDATES, ANSWERS_US, FEATURE_AGE_MS), ""),
     **dict.fromkeys((TABLE_AGE_MS, TABLE_READS), ""),
@@ -47,6 +48,7 @@ STEP_COUNTERS = {
     **dict.fromkeys((REQUEST_STATUS, ITEM_STATUS), "status"),
     FEATURE_BIN: "cell",
     REFUSED: "reason",
+    NEXT_ITEMS: "place",
 }
 # The single-step model reports its parts under the counters of separate steps.
 PARTS = {

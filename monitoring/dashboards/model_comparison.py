@@ -17,6 +17,7 @@ from srp4ctr.monitoring.dashboards.queries import (
     VERSION,
     by_version,
     now,
+    over_time,
     with_bounds,
 )
 
@@ -164,6 +165,13 @@ _CALIBRATION = line(
         min=0,
     ),
 )
+
+
+def _next_items(places: str) -> str:
+    of = f'srp4ctr_next_items_total{{{CHOSEN},place=~"{places}"}}'
+    return f"sum by (model_version) (increase({of}[1h]))"
+
+
 _RANKING = line(
     8,
     lines(
@@ -185,6 +193,14 @@ _RANKING = line(
         "Nats per impression; both worse ranking and worse calibration raise it.",
         "none",
         by_version("srp4ctr_live_log_loss_nats"),
+    ),
+    lines(
+        "Recall@100 of recommendations",
+        "Share of users' next new items that were among the first 100 candidates.",
+        "percentunit",
+        over_time(f"{_next_items('1-20|21-100')} / ({_next_items('.*')} > 0)", VERSION),
+        min=0,
+        max=1,
     ),
 )
 _SAMPLE_SIZES = line(

@@ -61,6 +61,7 @@ def application(sources: PageSources, guard: Guard) -> ASGIApp:
         Route("/api/playground/offer", endpoints.offer),
         Route("/api/playground/user", endpoints.user),
         Route("/api/playground/rank", endpoints.rank, methods=["POST"]),
+        Route("/api/playground/recommend", endpoints.recommend, methods=["POST"]),
         Route("/api/playground/click", endpoints.click, methods=["POST"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -157,6 +158,17 @@ class _Endpoints:
             self._play,
             lambda playground: playground.rank(
                 _an_id(user_id), _ids(items), _a_number(count, 1, 1000), _a_number(draw)
+            ),
+        )
+
+    async def recommend(self, request: Request) -> Response:
+        """Recommend items: ``{"user_id", "count"}``."""
+        body = await _object(request)
+        user_id, count = body.get("user_id"), body.get("count", 20)
+        return await run_in_threadpool(
+            self._play,
+            lambda playground: playground.recommend(
+                _an_id(user_id), _a_number(count, 1, 1000)
             ),
         )
 

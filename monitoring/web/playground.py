@@ -61,7 +61,7 @@ class RankedItem:
     item: ShownItem
     score: float | None
     notes: str
-    """Which features its score lacks, else ""."""
+    """Where a recommended item comes from, and which features its score lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,10 @@ class Playground(Protocol):
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
     ) -> ShownRanking:
         """Rank ``item_ids``; if empty, ``count`` items of the ``draw``-th sample."""
+        ...
+
+    def recommend(self, user_id: str, count: int) -> ShownRanking:
+        """Return the ``count`` items that are recommended, with their sources."""
         ...
 
     def click(self, request_id: str, item_id: str) -> ClickEffect:

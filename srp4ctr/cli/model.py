@@ -192,6 +192,45 @@ def rank(
     out.print(ranking_table(ranking, names))
 
 
+@app.command("recommend")
+def recommend(
+    user: Annotated[str, typer.Argument(help="Id of the user, as in the events.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = 20,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only items with this attribute, as genre=drama. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        str,
+        typer.Option(
+            help="Leave out what the user has clicked (and done otherwise), what was also "
+            "shown, or nothing."
+        ),
+    ] = "clicked",
+) -> None:
+    """Recommend items to a user, from all that are available.
+
+    The candidates are what the pre-trained encoder expects next, what is popular now and
+    what was added since the training; the click model ranks them.
+
+    Example:  srp4ctr model recommend 42 -n 20 --where genre=drama
+    """
+    from srp4ctr.cli.tables.results import ranking_table
+    from srp4ctr.errors import MistakeError
+    from srp4ctr.ops.feature_store import recommend, titles
+
+    wanted: dict[str, list[str]] = {}
+    for each in where or []:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise MistakeError(f"--where {each!r} names no value: write {each}=VALUE")
+        wanted.setdefault(name, []).append(value)
+    settings = load()
+    ranking = recommend(settings, user, count, where=wanted, exclude=exclude)
+    names = titles(settings.features, (), ranking.item_ids)
+    out.print(ranking_table(ranking, names))
+
+
 @app.command("vectors")
 def write_vectors(
     version: Version,

@@ -12,7 +12,11 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.triton_repo.config import CONTROL_HEADER, TlsConfig, TritonConfig
-from srp4ctr.triton_repo.model_names import NO_MEMORY, QUEUED_TOO_LONG
+from srp4ctr.triton_repo.model_names import (
+    NO_MEMORY,
+    QUEUED_TOO_LONG,
+    RECOMMEND_ITEMS,
+)
 
 # Messages of a server that is overloaded.
 # The second and third are of servers whose bundle was promoted by release 0.2.
@@ -32,6 +36,19 @@ def infer(client: Any, model: str, inputs: Any, **options: Any) -> Any:
         if is_full(error):
             raise OutageError(f"{model} is too busy: {error.message()}") from error
         raise
+
+
+def translated(error: InferenceServerException) -> Exception:
+    """Return a mistake for a refused request, an outage for any other."""
+    message = str(error.message())
+    if error.status() == "StatusCode.INVALID_ARGUMENT":
+        return MistakeError(f"Triton refused the request: {message}")
+    if RECOMMEND_ITEMS in message and "unknown model" in message:
+        return MistakeError(
+            f"Triton has no {RECOMMEND_ITEMS}: nothing serves, or a bundle of an older "
+            "release; `srp4ctr model refresh` trains one that recommends"
+        )
+    return OutageError(f"Triton did not answer: {message} ({error.status()})")
 
 
 def connect(address: str, tls: TlsConfig | None = None) -> InferenceServerClient:

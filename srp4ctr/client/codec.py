@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 
-from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
+from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -25,10 +26,26 @@ def request_tensors(requests: Sequence[RankRequest]) -> dict[str, NDArray[Any]]:
     """Return the inputs of one call; shorter requests are padded with empty ids."""
     longest = max((len(each.item_ids) for each in requests), default=0)
     items = [[*each.item_ids, *[""] * (longest - len(each.item_ids))] for each in requests]
-    tensors = {
-        "user_id": np.array([[each.user_id] for each in requests], dtype=object),
-        "item_ids": np.array(items, dtype=object).reshape(len(requests), longest),
+    of_items = np.array(items, dtype=object).reshape(len(requests), longest)
+    return {**_user_tensors(requests), "item_ids": of_items}
+
+
+def recommend_tensors(request: RecommendRequest) -> dict[str, NDArray[Any]]:
+    """Return the inputs of one call of ``recommend_items``."""
+    filters = {"where": dict(request.where), "exclude": request.exclude}
+    return {
+        **_user_tensors([request]),
+        "count": np.array([[request.count]], dtype=np.int64),
+        "filters": np.array([[json.dumps(filters)]], dtype=object),
     }
+
+
+def _user_tensors(
+    requests: Sequence[RankRequest | RecommendRequest],
+) -> dict[str, NDArray[Any]]:
+    """Return the inputs of all but the items."""
+    users = np.array([[each.user_id] for each in requests], dtype=object)
+    tensors = {"user_id": users}
     if any(each.request_time_ms is not None for each in requests):
         times = [[each.request_time_ms or 0] for each in requests]  # 0: the server's clock
         tensors["request_time_ms"] = np.array(times, dtype=np.int64)
@@ -49,10 +66,7 @@ def rankings(
     if by_item["position"] is None:  # only the one step for a CPU explores
         order = np.argsort(-by_item["click_probability"], kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
-    notes = {
-        name: [value.decode() for (value,) in read(name).tolist()]
-        for name in ("model_version", "status", "feature_version")
-    }
+    notes = _notes(read)
 
     def ranking(row: int, request: RankRequest) -> Ranking:
         scores, statuses, propensities, positions = (
@@ -66,13 +80,47 @@ def rankings(
             propensities=propensities,
             positions=positions,
             utc_offset_minutes=request.utc_offset_minutes,
-            **{name: each[row] for name, each in notes.items()},
+            model_version=notes["model_version"][row],
+            status=notes["status"][row],
+            feature_version=notes["feature_version"][row],
         )
 
     return tuple(ranking(row, request) for row, request in enumerate(requests))
 
 
-def _context(request: RankRequest) -> str:
+def recommendation(request: RecommendRequest, read: Callable[[str], Any]) -> Ranking:
+    """Return the answer of ``recommend_items``; ``read`` returns an output by name."""
+    ids, sources = (
+        [each.decode() for each in read(spec.name)[0].tolist()]
+        for spec in schema.RECOMMENDED_TENSORS
+    )
+    count, notes = len([each for each in ids if each]), _notes(read)
+    scores, statuses, propensities, _ = (
+        tuple(read(name)[0, :count].tolist()) for name in _BY_ITEM
+    )
+    return Ranking(
+        user_id=request.user_id,
+        item_ids=tuple(ids[:count]),
+        scores=scores,
+        item_statuses=statuses,
+        propensities=propensities,
+        positions=tuple(range(count)),
+        utc_offset_minutes=request.utc_offset_minutes,
+        sources=tuple(sources[:count]),
+        model_version=notes["model_version"][0],
+        status=notes["status"][0],
+        feature_version=notes["feature_version"][0],
+    )
+
+
+def _notes(read: Callable[[str], Any]) -> dict[str, list[str]]:
+    return {
+        name: [value.decode() for (value,) in read(name).tolist()]
+        for name in ("model_version", "status", "feature_version")
+    }
+
+
+def _context(request: RankRequest | RecommendRequest) -> str:
     if request.utc_offset_minutes is None:
         return request.context or ""
     offset = {UTC_OFFSET_FIELD: str(request.utc_offset_minutes)}

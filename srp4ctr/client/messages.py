@@ -4,7 +4,8 @@ import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD
 from srp4ctr.streams.events.schema import Impression
@@ -27,8 +28,32 @@ class RankRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendRequest:
+    """What one user may be recommended."""
+
+    user_id: str
+    count: int = 20
+    where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """An item has this value of each attribute, or one of these."""
+    exclude: Literal["clicked", "shown", "nothing"] = "clicked"
+    """What is left out: ``clicked`` is all of the user's history, ``shown`` also what the
+    user was shown last."""
+    request_time_ms: int | None = None
+    """None: the server's clock."""
+    context: str | None = None
+    """A flat JSON object as text."""
+    request_id: str | None = None
+    """The same as in the impressions, for ``triton.served_log``."""
+    utc_offset_minutes: int | None = None
+    """How far the user's clock is ahead of UTC; None: the bundle's default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """The answer to one request; the items keep the caller's order."""
+    """The answer to one request; the items keep the caller's order.
+
+    Those of a recommendation are in the order in which to show them.
+    """
 
     user_id: str
     item_ids: tuple[str, ...]
@@ -45,6 +70,8 @@ class Ranking:
     feature_version: str
     utc_offset_minutes: int | None = None
     """The request's: a part of the impressions' context."""
+    sources: tuple[str, ...] = ()
+    """Of a recommendation, where each item comes from: ``model``, ``popular``, ``new``."""
 
     def to_show(self) -> tuple[str, ...]:
         """Return the items from the top: by descending score, unless the server explores.

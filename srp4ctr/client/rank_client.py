@@ -1,32 +1,40 @@
 """A user and candidate items → their click probabilities, from a running Triton.
 
-Any plain Triton client can rank; this one also retries, and sends users to the canary.
+Or a user → the items to show. Any plain Triton client can rank; this one also retries, and
+sends users to the canary.
 """
 
 import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from prometheus_client import Counter, Histogram
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr import retries, tracing
 from srp4ctr.client import codec
-from srp4ctr.client.channel import connect, is_full
-from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.client.channel import connect, is_full, translated
+from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.tensors import schema
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.config import TlsConfig
-from srp4ctr.triton_repo.model_names import RANK_CLICKS, RANK_CLICKS_CANARY, STEP_FAILED
+from srp4ctr.triton_repo.model_names import (
+    RANK_CLICKS,
+    RANK_CLICKS_CANARY,
+    RECOMMEND_ITEMS,
+    STEP_FAILED,
+)
 
+_Request = TypeVar("_Request", RankRequest, RecommendRequest)
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _BUCKETS_S = (
     *(0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.010, 0.012, 0.015),
@@ -88,7 +96,7 @@ class RankClient:
         self._canary = CircuitBreaker[Any](failures=1, rest_s=_CANARY_REST_S)
         self._client = connect(address, tls)
         self._pseudonyms = pseudonyms
-        self._budget = _RetryBudget()
+        self._budget = retries.RetryBudget()
 
     def __enter__(self) -> Self:
         return self
@@ -150,31 +158,56 @@ class RankClient:
             rankings |= zip(places, self._rank(group, to_canary, ends), strict=True)
         return tuple(rankings[place] for place in range(len(requests)))
 
+    def recommend(
+        self, user_id: str, count: int = 20, *, deadline_s: float = 1.0, **options: Any
+    ) -> Ranking:
+        """Return up to ``count`` items for ``user_id`` in the order in which to show them.
+
+        ``options`` are the other fields of ``RecommendRequest``: ``where={"genre":
+        "drama"}``, ``exclude="shown"``, ``request_id``, … Raises as ``rank_many`` does;
+        ``MistakeError`` also where the bundle that serves cannot recommend.
+        """
+        ends = time.monotonic() + deadline_s
+        request = RecommendRequest(user_id=user_id, count=count, **options)
+        specs = schema.USER_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        tensors = codec.recommend_tensors(self._pseudonymized(request))
+        inputs = codec.infer_inputs(specs + schema.RECOMMEND_INPUTS, tensors)
+        with self._counted("RankClient.recommend", 1):
+            answer = self._infer(inputs, ends, RECOMMEND_ITEMS)
+        ranking = codec.recommendation(request, answer.as_numpy)
+        _count(ranking.model_version, ranking.status)
+        return ranking
+
     def _rank(
         self, requests: Sequence[RankRequest], to_canary: bool, ends: float
     ) -> tuple[Ranking, ...]:
         specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
         tensors = codec.request_tensors(list(map(self._pseudonymized, requests)))
         inputs = codec.infer_inputs(specs, tensors)
-        started = time.perf_counter()
-        try:
-            with tracing.span("RankClient.rank", requests=len(requests)):
-                answer = self._from_canary(inputs, ends) if to_canary else None
-                if answer is None:
-                    answer = self._infer(inputs, ends)
-        except InferenceServerException as error:
-            invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
-            outcome = "refused" if invalid else "failed"
-            REQUESTS.labels("", outcome).inc(len(requests))
-            raise _translated(error) from error
-        finally:
-            REQUEST_SECONDS.observe(time.perf_counter() - started)
+        with self._counted("RankClient.rank", len(requests)):
+            answer = self._from_canary(inputs, ends) if to_canary else None
+            if answer is None:
+                answer = self._infer(inputs, ends)
         rankings = codec.rankings(requests, answer.as_numpy)
         for ranking in rankings:
             _count(ranking.model_version, ranking.status)
         return rankings
 
-    def _pseudonymized(self, request: RankRequest) -> RankRequest:
+    @contextmanager
+    def _counted(self, name: str, requests: int) -> Iterator[None]:
+        """Trace and time a call, and translate its error."""
+        started = time.perf_counter()
+        try:
+            with tracing.span(name, requests=requests):
+                yield
+        except InferenceServerException as error:
+            invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
+            REQUESTS.labels("", "refused" if invalid else "failed").inc(requests)
+            raise translated(error) from error
+        finally:
+            REQUEST_SECONDS.observe(time.perf_counter() - started)
+
+    def _pseudonymized(self, request: _Request) -> _Request:
         if self._pseudonyms is None:
             return request
         return replace(request, user_id=self._pseudonyms.of(request.user_id))
@@ -196,12 +229,12 @@ class RankClient:
             _count_retry()
         return answer
 
-    def _infer(self, inputs: Sequence[Any], ends: float) -> Any:
+    def _infer(self, inputs: Sequence[Any], ends: float, model: str = RANK_CLICKS) -> Any:
         pauses_s = itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1]))
         share = _FIRST_TRY if self._budget.is_left else 1.0
         while True:
             try:
-                answer = self._call(RANK_CLICKS, inputs, share * _left_s(ends))
+                answer = self._call(model, inputs, share * _left_s(ends))
             except InferenceServerException as error:
                 pause_s = 0.0 if error.status() == _LATE else next(pauses_s)
                 if time.monotonic() + pause_s >= ends or not self._may_retry(error):
@@ -233,35 +266,6 @@ class RankClient:
         )
 
 
-class _RetryBudget:
-    """Allows a tenth of the calls to be retried, so that retries cannot double a load.
-
-    The rule of gRPC's retry throttling: proposal A6.
-    """
-
-    _MOST, _EARNED = 10.0, 0.1
-
-    def __init__(self) -> None:
-        self._tokens = self._MOST
-        self._lock = threading.Lock()
-
-    @property
-    def is_left(self) -> bool:
-        """Whether a call may be retried now."""
-        return self._tokens >= 1.0
-
-    def earn(self) -> None:
-        """Count a call that was answered."""
-        with self._lock:
-            self._tokens = min(self._tokens + self._EARNED, self._MOST)
-
-    def spend(self) -> bool:
-        """Take one retry, and return whether there was one."""
-        with self._lock:
-            self._tokens -= (is_left := self.is_left)
-        return is_left
-
-
 def _left_s(ends: float) -> float:
     return max(ends - time.monotonic(), _PAUSES_S[0])
 
@@ -284,14 +288,6 @@ def _count(version: str, outcome: str) -> None:
             oldest, outcomes = _seen.popitem(last=False)
             for each in outcomes:
                 REQUESTS.remove(oldest, each)
-
-
-def _translated(error: InferenceServerException) -> Exception:
-    """Return a mistake for a refused request, an outage for any other."""
-    message = error.message()
-    if error.status() == "StatusCode.INVALID_ARGUMENT":
-        return MistakeError(f"Triton refused the request: {message}")
-    return OutageError(f"Triton did not answer: {message} ({error.status()})")
 
 
 def _count_retry() -> None:

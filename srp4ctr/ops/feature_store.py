@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
@@ -30,6 +30,7 @@ from srp4ctr.streams.state.user_state import UserState
 
 if TYPE_CHECKING:  # pyarrow, torch, tritonclient: not every role has them
     from srp4ctr.client.messages import Ranking
+    from srp4ctr.client.rank_client import RankClient
     from srp4ctr.streams.raw_log.erasure import Erasure
     from srp4ctr.training.skew.check import ServedCheck
 
@@ -187,16 +188,26 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
 
 def rank(settings: Settings, user: str, items: Sequence[str]) -> "Ranking":
     """Return Triton's ranking of ``items``; a pseudonym replaces the user if configured."""
+    with _client(settings) as client:
+        return client.rank(user, items, deadline_s=5.0)
+
+
+def recommend(settings: Settings, user: str, count: int, **options: Any) -> "Ranking":
+    """Return Triton's recommendation; ``options`` are fields of ``RecommendRequest``."""
+    with _client(settings) as client:
+        return client.recommend(user, count, deadline_s=5.0, **options)
+
+
+def _client(settings: Settings) -> "RankClient":
     from srp4ctr.client.rank_client import RankClient
 
     triton = settings.triton
-    with RankClient(
+    return RankClient(
         triton.grpc,
         canary_share=triton.canary_share,
         tls=triton.tls,
         pseudonyms=read_pseudonyms(settings.streams.pseudonym_key_file),
-    ) as client:
-        return client.rank(user, items, deadline_s=5.0)
+    )
 
 
 def titles(

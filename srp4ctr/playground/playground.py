@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,6 +132,18 @@ class LivePlayground:
         latency_ms = (time.perf_counter() - started) * 1000
         return self._shown(self._store(request_id, ranking), ranking, latency_ms)
 
+    def recommend(self, user_id: str, count: int) -> ShownRanking:
+        """Return what Triton recommends, and store the slate for the clicks to come."""
+        request_id = f"playground-{uuid.uuid4().hex}"
+        started = time.perf_counter()
+        ranking = self._call(
+            lambda client: client.recommend(
+                user_id, count, request_id=request_id, deadline_s=_DEADLINE_S
+            )
+        )
+        latency_ms = (time.perf_counter() - started) * 1000
+        return self._shown(self._store(request_id, ranking), ranking, latency_ms)
+
     def click(self, request_id: str, item_id: str) -> ClickEffect:
         """Publish slate and click, and return the change within ten seconds."""
         slate = self._slates.get(request_id)
@@ -171,15 +183,20 @@ class LivePlayground:
     def _rank(
         self, user_id: str, item_ids: Sequence[str], request_id: str | None = None
     ) -> Ranking:
+        return self._call(
+            lambda client: client.rank(
+                user_id, item_ids, request_id=request_id, deadline_s=_DEADLINE_S
+            )
+        )
+
+    def _call(self, request: Callable[[RankClient], Ranking]) -> Ranking:
         triton = self._settings.triton
         with self._lock:
             if self._client is None:
                 share = triton.canary_share
                 self._client = RankClient(triton.grpc, canary_share=share, tls=triton.tls)
         try:
-            return self._client.rank(
-                user_id, item_ids, request_id=request_id, deadline_s=_DEADLINE_S
-            )
+            return request(self._client)
         except ConnectionError as error:
             if self._reads.nothing_serves() or "NOT_FOUND" in str(error):
                 raise MistakeError(_NOTHING_SERVES) from error
@@ -236,14 +253,18 @@ class LivePlayground:
     def _shown(self, request_id: str, ranking: Ranking, latency_ms: float) -> ShownRanking:
         items = self._reads.items_of(ranking.item_ids)
         place = {item_id: i for i, item_id in enumerate(ranking.item_ids)}
-        ranked = tuple(
-            RankedItem(
+        sources = dict(zip(ranking.item_ids, ranking.sources, strict=False))
+
+        def ranked_item(item_id: str) -> RankedItem:
+            notes = item_status_words(ranking.item_statuses[place[item_id]])
+            source = sources.get(item_id, "")
+            return RankedItem(
                 item=items[item_id],
                 score=ranking.scores[place[item_id]],
-                notes=item_status_words(ranking.item_statuses[place[item_id]]),
+                notes=", ".join(filter(None, (source, notes))),
             )
-            for item_id in ranking.to_show()
-        )
+
+        ranked = tuple(map(ranked_item, ranking.to_show()))
         return ShownRanking(
             request_id=request_id,
             items=ranked,

@@ -181,6 +181,8 @@ def decode_published(record: Record) -> Event | RejectedEvent:
     A record under another key than its user's would spread one user over partitions:
     an impression would miss its click, and a counter its events.
     """
+    if record.topic == ITEMS_TOPIC and record.value is None and record.key:
+        return _deleted(record, record.key)
     event = decode(record.value, record.timestamp)
     if isinstance(event, RejectedEvent):
         return event
@@ -213,6 +215,20 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
     except _DECODE_ERRORS as error:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
     return _check_time(event, now_ms) or event
+
+
+def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
+    """Return the update that a tombstone is: the item has nothing, and is not available."""
+    try:
+        return ItemUpdate(
+            event_id=f"deleted-{record.partition}-{record.offset}",
+            item_id=key.decode(),
+            occurred_at=record.timestamp,
+            attributes={},
+            available=False,
+        )
+    except UnicodeDecodeError as error:
+        return RejectedEvent(reason=Reason.WRONG_KEY, detail=str(error))
 
 
 def event_key(event: Event) -> bytes:

@@ -111,6 +111,10 @@ class Rebuild(msgspec.Struct, tag="rebuild", frozen=True, kw_only=True, omit_def
     since_ms: int
 
 
+# The attribute by which raw log and store keep that an item is not available.
+AVAILABLE, NOT_AVAILABLE = "available", "false"
+
+
 class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True):
     """An item's attributes, whole: a later update replaces an earlier one."""
 
@@ -118,6 +122,13 @@ class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_def
     item_id: Id
     occurred_at: Millis
     attributes: Attributes
+    available: bool = True  # false: not to be recommended, until an update says otherwise
+
+    def kept_attributes(self) -> dict[str, str | list[str]]:
+        """Return the attributes as raw log and store keep them: with its availability."""
+        if self.available:
+            return self.attributes
+        return {**self.attributes, AVAILABLE: NOT_AVAILABLE}
 
 
 class UserUpdate(msgspec.Struct, tag="user", frozen=True, kw_only=True, omit_defaults=True):

@@ -24,9 +24,11 @@ from srp4ctr.streams.events.codec import (
     type_of,
 )
 from srp4ctr.streams.events.schema import (
+    AVAILABLE,
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    NOT_AVAILABLE,
     Behavior,
     Click,
     Forget,
@@ -133,7 +135,11 @@ def event_of(row: Mapping[str, Any]) -> LoggedEvent:
 
 def update_of(row: Mapping[str, Any]) -> ItemUpdate:
     """Return the item update that ``row`` of ``items`` was made of."""
-    known = {**row, "attributes": msgspec.json.decode(row["attributes"])}
+    attributes = msgspec.json.decode(row["attributes"])
+    is_available = attributes.get(AVAILABLE) != NOT_AVAILABLE
+    if not is_available:
+        del attributes[AVAILABLE]
+    known = {**row, "attributes": attributes, "available": is_available}
     return msgspec.convert(known, ItemUpdate)
 
 
@@ -198,7 +204,7 @@ def _item_row(update: ItemUpdate, record: Record) -> Row:
         update.item_id,
         update.occurred_at,
         record.timestamp,
-        json_text(update.attributes),
+        json_text(update.kept_attributes()),
         record.partition,
         record.offset,
     )

@@ -135,7 +135,7 @@ def _profile_of(update: ItemUpdate) -> ItemProfile:
     """Return the profile that ``update`` makes."""
     attributes = {
         name: value if isinstance(value, str) else tuple(value)
-        for name, value in update.attributes.items()
+        for name, value in update.kept_attributes().items()
     }
     return ItemProfile(
         item_key=item_key(update.item_id),
@@ -163,8 +163,6 @@ def _sort(records: Iterable[Record]) -> tuple[list[ItemProfile], list[RejectedRe
     latest: dict[int, ItemProfile] = {}
     rejected = []
     for record in records:
-        if record.value is None:  # a tombstone
-            continue
         update = decode_published(record)
         if isinstance(update, RejectedEvent):
             rejected.append(RejectedRecord(record=record, rejected=update))

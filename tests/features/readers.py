@@ -11,7 +11,11 @@ from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
 from srp4ctr.features.online.item_writer import ItemWriter
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import Activity, count
-from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
+from srp4ctr.streams.state.sequences import (
+    BehaviorSequence,
+    SequenceElement,
+    sequence_of,
+)
 from srp4ctr.streams.state.user_state import UserState
 
 
@@ -25,6 +29,10 @@ class MemoryReader:
     """user_id → attributes as JSON."""
     attributes: dict[int, dict[str, str]] = field(default_factory=dict)
     impressions: dict[int, float] = field(default_factory=dict)
+    exposures: dict[str, BehaviorSequence] = field(default_factory=dict)
+    clicks: dict[int, float] = field(default_factory=dict)
+    """Of items with ``impressions``."""
+    counted_at_ms: int = 1
     down: bool = False
     user_reads: int = 0
 
@@ -42,6 +50,7 @@ class MemoryReader:
             newest_ms = elements[-1].occurred_at if elements else 0
             rows[user_id] = UserState(
                 sequence=sequence_of(elements),
+                exposures=self.exposures.get(user_id, BehaviorSequence()),
                 version_us=newest_ms * 1000,
                 last_offset=0,
                 attributes=self.user_attributes.get(user_id, ""),
@@ -68,8 +77,9 @@ def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
     counted = {
         key: Activity(
             impressions=(number, number, number, number),
-            counted_at_ms=1,
-            first_seen_ms=1,
+            clicks=(reader.clicks.get(key, 0.0),) * 4,
+            counted_at_ms=reader.counted_at_ms,
+            first_seen_ms=reader.counted_at_ms,
             version_us=1,
         )
         for key, number in reader.impressions.items()

@@ -58,6 +58,8 @@ def live(settings: Settings) -> Iterator[LivePlayground]:
 def test_without_triton_the_error_says_how_to_start_it(live: LivePlayground) -> None:
     with pytest.raises(ConnectionError, match=r"gives no ranking.*srp4ctr stack up"):
         live.rank("u1", ["i1"], 20, 0)
+    with pytest.raises(ConnectionError, match=r"gives no ranking.*srp4ctr stack up"):
+        live.recommend("u1", 20)
 
 
 def test_without_a_promoted_model_the_error_says_how_to_promote_one(

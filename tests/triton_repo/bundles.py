@@ -1,6 +1,6 @@
 """A tiny bundle whose encoder and head differ from those of any other version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}
+SIZES["D1"] = D + 1
 KNOWN_ITEM = "item-1"
 WORDS = vocabulary.build({item_key(KNOWN_ITEM): 9}, [])
 STORE_GATE = Gate(gate="skew", passed=True)  # the feature store was checked
@@ -185,6 +186,45 @@ def _failures() -> list[onnx.NodeProto]:
     ]
 
 
+def retriever() -> onnx.ModelProto:
+    """Return a retriever that expects the item whose row is next to the newest one's."""
+    node = helper.make_node
+    nodes = [
+        node("Slice", ["history_item_rows", "last", "end", "axis1"], ["newest"]),  # (B, 1)
+        node("Cast", ["newest"], ["row"], to=TensorProto.FLOAT),
+        node("Mul", ["row", "zero_f"], ["nothing"]),
+        node("Add", ["nothing", "one_f"], ["one"]),
+        node("Concat", ["row", *["nothing"] * (D - 1), "one"], ["next_item"], axis=1),
+    ]
+    constants = {
+        "last": np.array([-1]),
+        "end": np.array([np.iinfo(np.int64).max]),
+        "axis1": np.array([1]),
+        "zero_f": np.array(0, dtype=np.float32),
+        "one_f": np.array(1, dtype=np.float32),
+    }
+    return _model(nodes, constants, schema.ENCODER_INPUTS, schema.NEXT_ITEM_TENSORS)
+
+
+def write_retrieval(folder: Path, words: Vocabulary, names: Sequence[str]) -> None:
+    """Write a bundle's files of retrieval, for the items ``names`` of ``words``."""
+    rows = words.item_rows(words.item_keys)
+    vectors = np.zeros((len(rows), D + 1), dtype=np.float32)
+    # 2 a b - b b is the greater, the nearer a and b are; of two, the later row wins.
+    vectors[:, 0], vectors[:, -1] = 2 * rows, 0.2 * rows - rows**2
+    ids = [name.encode() for name in sorted(names, key=item_key)]
+    save_file(
+        {
+            "vectors": vectors,
+            "id_letters": np.frombuffer(b"".join(ids), dtype=np.uint8),
+            "id_ends": np.cumsum([len(each) for each in ids]),
+            "counts": rows,
+        },
+        folder / bundle.ITEMS_FILE,
+    )
+    onnx.save(retriever(), folder / bundle.RETRIEVER_FILE)
+
+
 def inputs_of(
     specs: tuple[TensorSpec, ...], batch: int, num_candidates: int
 ) -> dict[str, np.ndarray]:
@@ -225,7 +265,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
 
     ``shift`` makes its golden answers differ from what its model says; ``words`` is its
     vocabulary, else of one item; ``work`` makes its head slow, or its encoder; ``fails``:
-    see ``head``.
+    see ``head``. With the ``names`` of all items in ``words`` it recommends.
     """
 
     def make(
@@ -237,6 +277,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         work: int = 0,
         slow: str = "head",
         fails: bool = False,
+        names: Sequence[str] = (),
     ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
@@ -249,6 +290,8 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         save_file(tensors, folder / bundle.GOLDEN_FILE)
         save_file({"mark": np.array([mark])}, folder / bundle.WEIGHTS_FILE)
         vocabulary.save(words or WORDS, folder / bundle.VOCABULARY_FILE)
+        if names:
+            write_retrieval(folder, words or WORDS, names)
         card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
         bundle.write_card(folder, card)
         bundle.write_manifest(folder)

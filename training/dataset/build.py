@@ -142,6 +142,22 @@ class _Cut:
             for slates in self.slates(words, first):
                 files.append(_arrays(slates))
 
+    def write_catalogue(self, words: Vocabulary) -> None:
+        """Write what retrieval needs to know of each item of ``words``."""
+        named = self.log.rows(self.log.events.select("item_key", "item_id").distinct())
+        columns = (named[name].to_pylist() for name in ("item_key", "item_id"))
+        id_of = dict(zip(*columns, strict=True))
+        counts = point_in_time.item_counts(self.log, self.boundary_ms)
+        keys = words.item_keys.tolist()
+        ids = [id_of[key].encode() for key in keys]
+        attributes = examples.item_attributes(self.profiles, words)
+        cache.Catalogue(
+            id_letters=np.frombuffer(b"".join(ids), dtype=np.uint8),
+            id_ends=np.cumsum([len(each) for each in ids], dtype=np.int64),
+            attribute_rows=attributes.of(words.item_keys),
+            counts=np.array([counts[key] for key in keys], dtype=np.int64),
+        ).write(self.folder)
+
     def write_windows(self, words: Vocabulary) -> int:
         """Write every user's windows; return how many."""
         past = point_in_time.history_table(self.log, self.boundary_ms)
@@ -172,6 +188,7 @@ def write_training_set(
         cut = _Cut.of(log, config, features, streams, folder)
         words = cut.vocabulary(config, features)
         vocabulary.save(words, folder / cache.VOCABULARY)
+        cut.write_catalogue(words)
         counts = {"events": log.rows(log.events.count()).as_py()}
         counts |= {"windows": cut.write_windows(words), "items": len(words.item_keys)}
         counts |= cut.write_slates(words) | {"labels": cut.labels}

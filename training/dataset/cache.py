@@ -43,9 +43,29 @@ SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
 VOCABULARY = "vocabulary.json"
 OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
+_CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
+_FORMAT = 2  # of the files: others are cut again
 _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Catalogue:
+    """The vocabulary's V known items, in the order of their rows."""
+
+    id_letters: NDArray[np.uint8]
+    """All ids one after another, in UTF-8."""
+    id_ends: NDArray[np.int64]  # (V,)
+    """Where each id ends."""
+    attribute_rows: NDArray[np.int32]  # (V, A)
+    counts: NDArray[np.int64]  # (V,)
+    """Events of each item before the boundary."""
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays into the ``folder`` of a training set."""
+        for name in _CATALOGUE:
+            np.save(folder / f"catalogue.{name}.npy", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +86,8 @@ class TrainingSet:
     labels in the log."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
+    catalogue: Catalogue | None = None
+    """None: of a test."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
 
@@ -90,7 +112,7 @@ def name_of(
     cut = (config.held_out_share, config.num_oov_rows, config.min_item_count)
     negatives = (config.negatives, config.enough_labels)
     described = (cut, negatives, config.train_window_days, features, lengths, champion)
-    digest = hashlib.sha256(repr((described, schema.fingerprint())).encode())
+    digest = hashlib.sha256(repr((described, _FORMAT, schema.fingerprint())).encode())
     log_dir = Path(features.log_dir)
     with reading(log_dir):
         for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC):
@@ -192,6 +214,9 @@ def read(folder: Path, name: str = "") -> TrainingSet | None:
         windows=Windows(tensors=windows),
         window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
         champion_judge=held_out,
+        catalogue=Catalogue(
+            **{each: _mapped(folder, f"catalogue.{each}") for each in _CATALOGUE}
+        ),
         **card,
     )
 

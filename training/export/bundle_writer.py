@@ -36,8 +36,9 @@ from srp4ctr.training.dataset.batches import (
 )
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.evaluate import Scored
-from srp4ctr.training.export import onnx_export
+from srp4ctr.training.export import onnx_export, retrieval
 from srp4ctr.training.export.onnx_export import sample
+from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
@@ -45,8 +46,17 @@ GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
 UNFINISHED = "unfinished"  # of the refresh that is running, or was cut off
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A model after its training."""
+
+    model: SRP4CTR
+    pretrained: Pretrained | None
+    """Predicts items, for retrieval; None where pre-training does not."""
+
+
 def export_bundle(
-    model: SRP4CTR,
+    trained: Trained,
     dataset: TrainingSet,
     judged: Scored,
     config: RefreshConfig,
@@ -57,11 +67,11 @@ def export_bundle(
     That is ``card`` with sizes, costs and one more gate. ``ArtifactError`` if the exported
     model's outputs differ from torch's.
     """
-    folder = staged(config, card.version)
-    shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
-    folder.mkdir(parents=True)
+    model, folder = trained.model, _emptied(staged(config, card.version))
     sizes = sizes_of(config.model, TableSizes.of(dataset.vocabulary, dataset.length))
     onnx_export.export(model, sizes, folder)
+    if trained.pretrained is not None and dataset.catalogue is not None:
+        retrieval.export(trained.pretrained, dataset.catalogue, sizes, folder)
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)
     answered = onnx_export.scorer(folder)(golden)
@@ -84,6 +94,12 @@ def export_bundle(
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)
     return card
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)  # of a refresh that was killed here
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None:

@@ -184,12 +184,12 @@ class Tokens(nn.Module):
         self.items = embedding.items.weight @ parts[0]
         self.attributes = FieldSums(embedding.attributes, parts[1])
         codes = [
-            _weight(table)[:-1] @ part  # without the row of [MASK]
+            _weight(table) @ part
             for table, part in zip(embedding.fields, parts[2:], strict=True)
         ]
         codes[0] = codes[0] + embedding.project.bias
         self.codes = torch.cat(codes)
-        sizes = [0, *(field.size for field in BEHAVIOR_FIELDS[:-1])]
+        sizes = [0, *(field.size + 1 for field in BEHAVIOR_FIELDS[:-1])]  # and its [MASK]
         self.first = torch.tensor(sizes).cumsum(0)
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:

@@ -112,7 +112,9 @@ def export_onnx(
     path: Path,
 ) -> None:
     """Write ``module``, whose arguments are ``read`` and results ``written``, in order."""
-    is_folded = isinstance(module, ServingEncoder | ServingHead)
+    is_folded = any(
+        isinstance(each, ServingEncoder | ServingHead) for each in module.modules()
+    )
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter takes 1 s where the new one takes 10; it is to be removed
         # one day, and warns each time.

@@ -150,7 +150,7 @@ def _make_bundle(
             write(name, value, step)
             run.log(name, value, step)
 
-        stages.train(start, training, log)
+        pretrained = stages.train(start, training, log)
         with training.clock.step("judge"):
             evaluation = evaluate(model, dataset.parts, config)
         for name, value in evaluation.metrics.items():
@@ -159,7 +159,7 @@ def _make_bundle(
     with training.clock.step("export"):
         card = _card(training, evaluation, parent)
         card = bundle_writer.export_bundle(
-            model,
+            bundle_writer.Trained(model=model, pretrained=pretrained),
             dataset,
             evaluation.judged,
             config,

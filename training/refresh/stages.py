@@ -20,12 +20,14 @@ from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
+from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.loop.distributed import Processes, device_of
 from srp4ctr.training.loop.progress import Clock, ScalarLog, silent, unlogged
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives import finetuning, pretraining
+from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 from srp4ctr.training.refresh import warm_start
 
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
@@ -124,8 +126,11 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
     return Start(model=model, parent=found, note=note)
 
 
-def train(start: Start, training: Training, log: ScalarLog = unlogged) -> None:
-    """Train ``start.model`` in both stages, resuming from their checkpoints."""
+def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Pretrained | None:
+    """Train ``start.model`` in both stages, resuming from their checkpoints.
+
+    Returns what predicted items before it learned clicks; None where nothing did.
+    """
     config, dataset, parent = training.config, training.dataset, start.parent
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
@@ -141,9 +146,13 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> None:
         training.clock.timed(pretraining.STAGE),
         warm_start.kept_candidate_stream(start.model, parent),
     ):
-        pretraining.pretrain(start.model, dataset.windows, config, options)
+        torch.manual_seed(config.seed)
+        heads = MaskedHeads(config.model, start.model.embedding)
+        pretraining.pretrain(start.model, dataset.windows, config, options, heads)
+        pretrained = Pretrained.of(start.model, heads, config)
     with training.clock.timed(finetuning.STAGE):
         finetuning.finetune(start.model, dataset.parts.train, config, options)
+    return pretrained
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:

@@ -53,6 +53,7 @@ class Serving:
             model_names.RANK_CLICKS_CANARY: self.canary,
             model_names.ENCODE_USER: self.serving,
             model_names.CANDIDATE_STATES: self.serving,
+            model_names.RECOMMEND_ITEMS: self.serving,
         }
 
 

@@ -23,6 +23,7 @@ from srp4ctr.triton_repo.model_names import (
     MODEL_INPUTS,
     RANK_CLICKS,
     RANK_CLICKS_CANARY,
+    RECOMMEND_ITEMS,
     SCORE_CLICKS,
     SCORING_CPU,
     step_name,
@@ -91,10 +92,16 @@ def one_step(
     ranker = StepConfig(
         name=step_name(CLICK_RANKER, version),
         inputs=(),
-        optional_inputs=(schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + own),
+        optional_inputs=(
+            schema.REQUEST_INPUTS
+            + schema.OPTIONAL_REQUEST_INPUTS
+            + schema.RECOMMEND_INPUTS
+            + own
+        ),
         outputs=(
             schema.HEAD_OUTPUTS
             + schema.POLICY_TENSORS
+            + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
             + own
             + (SCORING_CPU,)
@@ -135,11 +142,11 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
     """Return all ``ENSEMBLES`` of ``steps``; the first of three steps reads the features.
 
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
-    ``candidate_states`` for those with a click model of their own.
+    ``candidate_states`` for those with a click model of their own. ``recommend_items``
+    needs the one step, which retrieves and ranks.
     """
-    last = steps[-1]
-    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in last.outputs)
-    read = last.inputs + last.optional_inputs
+    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
+    read = steps[-1].inputs + steps[-1].optional_inputs
     of_users = tuple(t for t in schema.USER_TENSORS if t in read)
     rank = EnsembleConfig(
         name=RANK_CLICKS,
@@ -169,7 +176,18 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         + schema.CANDIDATE_EMBEDDINGS
         + schema.RESPONSE_NOTES,
     )
-    return rank, score, replace(rank, name=RANK_CLICKS_CANARY), encode, states
+    others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, states)
+    return (rank, *others) if len(steps) > 1 else (rank, *others, _recommend(rank))
+
+
+def _recommend(rank: EnsembleConfig) -> EnsembleConfig:
+    return replace(
+        rank,
+        name=RECOMMEND_ITEMS,
+        inputs=schema.USER_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.RECOMMEND_INPUTS,
+        outputs=schema.RECOMMENDED_TENSORS + rank.outputs,
+    )
 
 
 def step_text(step: StepConfig, limits: Limits) -> str:

@@ -103,6 +103,7 @@ def _parameters(
         "model_version": version,
         "max_wait_ms": str(config.max_wait_ms),
         "processes": str(config.instances if config.backend == "python" else 1),
+        "recommend": json.dumps(asdict(config.recommend)),
         "features": json.dumps(asdict(features.portable())),
     }
 
@@ -148,8 +149,9 @@ def _write_shell(folder: Path, source: Path) -> None:
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, folder / name)
-    if (source / REFERENCE_FILE).is_file():  # older bundles have none
-        shutil.copyfile(source / REFERENCE_FILE, folder / REFERENCE_FILE)
+    for name in (REFERENCE_FILE, bundle.RETRIEVER_FILE, bundle.ITEMS_FILE):
+        if (source / name).is_file():  # older bundles have none
+            shutil.copyfile(source / name, folder / name)
     _forbid_bytecode(version_folder)
 
 

@@ -80,9 +80,16 @@ def policy_of(
 
 
 def apply_policy(
-    probabilities: Floats, policy: Policy
+    probabilities: Floats, policy: Policy | None
 ) -> tuple[Int64s, NDArray[np.float32]]:
-    """Return positions and propensities (B, N) of B requests, each with its own draw."""
+    """Return positions and propensities (B, N) of B requests, each with its own draw.
+
+    Without a ``policy`` best first.
+    """
+    if policy is None:
+        order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
+        ones = np.ones(probabilities.shape, dtype=np.float32)
+        return np.argsort(order, axis=1), ones
     positions = np.empty(probabilities.shape, dtype=np.int64)
     propensities = np.empty(probabilities.shape, dtype=np.float32)
     for row, each in enumerate(probabilities):

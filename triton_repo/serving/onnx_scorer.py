@@ -32,9 +32,11 @@ _SPECS = {
     spec.name: spec
     for spec in schema.REQUEST_INPUTS
     + schema.OPTIONAL_REQUEST_INPUTS
+    + schema.RECOMMEND_INPUTS
     + MODEL_INPUTS
     + schema.USER_TENSORS
 }
+_BY_ITEM = {spec.name for spec in schema.HEAD_OUTPUTS if "N" in spec.shape}
 _KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
@@ -48,9 +50,9 @@ class Scorer:
     def __init__(self, folder: Path, cache_bytes: int, count_part: CountPart) -> None:
         """Open the files in ``folder``; cache at most ``cache_bytes`` of states."""
         sizes = bundle.read(folder).sizes
-        self._encode = _Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
+        self._encode = Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
         read = schema.HEAD_INPUTS + schema.user_tensors(sizes)
-        self._score = _Session(folder / bundle.HEAD_FILE, read, sizes)
+        self._score = Session(folder / bundle.HEAD_FILE, read, sizes)
         self._cache = StateCache(cache_bytes)
         self._count_part = count_part
 
@@ -79,9 +81,7 @@ class Scorer:
         each history at its own length: a short one costs less.
         """
         names = [spec.name for spec in schema.ENCODER_INPUTS]
-        item_rows = tensors["history_item_rows"]
-        # An empty history keeps one place, which its mask hides.
-        first = np.where(item_rows.any(axis=1), (item_rows != 0).argmax(axis=1), -1)
+        first = first_behavior(tensors["history_item_rows"])
         first = first if self._encode.is_any_length else np.zeros_like(first)
         rows, encoded = [], 0
         for row, start in enumerate(first.tolist()):
@@ -93,6 +93,11 @@ class Scorer:
                 encoded += 1
             rows.append(states)
         return _stacked(rows), encoded
+
+
+def first_behavior(item_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where the histories (B, L) begin; an empty one keeps its last place."""
+    return np.where(item_rows.any(axis=1), (item_rows != 0).argmax(axis=1), -1)
 
 
 class StateCache:
@@ -116,7 +121,7 @@ class StateCache:
             self._bytes -= _size(*self._states.popitem(last=False))
 
 
-class _Session:
+class Session:
     """One ONNX file, whose inputs are the tensors of a table.
 
     Raises ``ValueError`` for a file with other inputs, or of other types or shapes.
@@ -140,6 +145,7 @@ class _Session:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, tensors: Tensors) -> Tensors:
+        """Return the file's outputs of its inputs among ``tensors``."""
         inputs = {name: tensors[name] for name in self._inputs}
         try:
             made = self._session.run(self._outputs, inputs)
@@ -195,6 +201,20 @@ def _padded(states: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
 
 def _size(history: bytes, states: Tensors) -> int:
     return len(history) + sum(each.nbytes for each in states.values())
+
+
+def alike(items: NDArray[Any], scores: Tensors) -> Tensors:
+    """Give each further place of an item in its request (B, N) its first place's scores.
+
+    A product of matrices rounds its last rows by another kernel: one step of float32.
+    """
+    for row, ids in enumerate(items.tolist()):
+        if len(set(ids)) < len(ids):  # seldom, and looked for in every request
+            first: dict[bytes | str, int] = {}
+            places = [first.setdefault(each, place) for place, each in enumerate(ids)]
+            for name in _BY_ITEM & scores.keys():
+                scores[name][row] = scores[name][row, places]
+    return scores
 
 
 def check_tensors(given: Tensors) -> None:

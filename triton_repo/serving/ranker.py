@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srp4ctr import tracing
 from srp4ctr.errors import MistakeError
-from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest
+from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest, text_of
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import (
@@ -31,8 +30,10 @@ from srp4ctr.triton_repo.serving.onnx_scorer import (
     OWN_TENSORS,
     CountPart,
     Tensors,
+    alike,
     check_tensors,
 )
+from srp4ctr.triton_repo.serving.recommender import Recommendations, Recommender
 from srp4ctr.triton_repo.serving.refusals import QueuedTooLongError, RefusedError
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
@@ -41,6 +42,10 @@ PROBABILITY, PROPENSITY = "click_probability", "propensity"
 POSITION = "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
 _NOTES = ("status", "feature_version", "model_version")
+CANNOT_RECOMMEND = (
+    "is older than recommendations, or its pre-training predicts no items: "
+    "`srp4ctr model refresh` trains one that recommends"
+)
 TIMES = "times_ms"  # no output: the requests' own times, else the clock's
 _SCORED = {spec.name for spec in schema.HEAD_OUTPUTS}
 _OF_ITEMS = {
@@ -48,14 +53,17 @@ _OF_ITEMS = {
     for spec in schema.HEAD_OUTPUTS + schema.POLICY_TENSORS + schema.ITEM_NOTES
     if "N" in spec.shape
 }
+_RECOMMENDED = {spec.name for spec in schema.RECOMMENDED_TENSORS}
 _PADDING = b""
 
 
 class Features(Protocol):
     """Makes tensors of ids: ``request_features.RequestFeatures``."""
 
-    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
-        """Return the tensors of B requests of N items each."""
+    def assemble(
+        self, users: Any, items: Any, times: Any, contexts: Any, found: Any = None
+    ) -> RequestBatch:
+        """Return the tensors of B requests of N items each; of users already ``found``."""
         ...
 
     def close(self) -> None:
@@ -96,6 +104,7 @@ class Ranker:
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
+    recommender: Recommender | None = None
     stats: RequestStats | None = None
     backlog: Backlog | None = None
     """None: no call is refused for waiting."""
@@ -103,6 +112,8 @@ class Ranker:
     def close(self) -> None:
         """Stop the background threads."""
         self.features.close()
+        if self.recommender is not None:
+            self.recommender.close()
         if self.log is not None:
             self.log.close()
 
@@ -129,35 +140,61 @@ class Ranker:
 
     def answer(self, call: Call) -> Tensors:
         """Return what ``call`` wants; ``RefusedError`` for what its caller can fix."""
-        began, given = time.perf_counter(), call.given
+        began, wanted = time.perf_counter(), call.wanted
+        given, found = self._prepared(call)
         is_ids = "user_id" in given
-        if is_ids and ITEM_IDS not in given and not call.wanted & _OF_ITEMS:
-            # Only the user is wanted: the head runs all the same, on one padding item.
+        if found is not None:
+            wanted = wanted | {PROBABILITY, POSITION}
+        with _refusing("content", MistakeError), tracing.part("assemble"):
+            made = self._features(given, found) if is_ids else given
+        fetched = _requests(call) if is_ids else 0
+        self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
+        if self.scorer and wanted & _SCORED:
+            made = {**made, **self._scored(given, made)}
+            if PROBABILITY in wanted:
+                self._log(given, made)
+            if POSITION in wanted:
+                positions, propensities = apply_policy(made[PROBABILITY], self.policy)
+                made = {**made, POSITION: positions, PROPENSITY: propensities}
+        if is_ids and self.stats is not None:
+            self.stats.observe_requests(made, made[TIMES])
+        if found is not None:
+            made = found.best(made)
+        return {name: made[name] for name in call.wanted if name in made}
+
+    def _prepared(self, call: Call) -> tuple[Tensors, Recommendations | None]:
+        """Return the checked inputs of ``call``, and the items to rank if it names none."""
+        given, is_ids = call.given, "user_id" in call.given
+        names_none = is_ids and ITEM_IDS not in given
+        finds_items = names_none and bool(call.wanted & _RECOMMENDED)
+        if names_none and (finds_items or not call.wanted & _OF_ITEMS):
+            # No items: the head runs all the same, on one padding item.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
         with _refusing("shape", ValueError):
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
-        with _refusing("content", MistakeError), tracing.part("assemble"):
-            made = self._features(given) if is_ids else given
-        fetched = _requests(call) if is_ids else 0
-        self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
-        if self.scorer and call.wanted & _SCORED:
-            began_ns = time.thread_time_ns()
-            # Of ids the tensors are ours, and so is a row outside the model's tables.
-            with _refusing("tensors", *(() if is_ids else (ValueError,))):
-                scores = self.scorer(made)
-            made = {**made, **(_alike(given[ITEM_IDS], scores) if is_ids else scores)}
-            cost = (time.thread_time_ns() - began_ns) // _requests(call)
-            made[SCORING_CPU.name] = np.full((_requests(call), 1), cost)
-            if self.stats is not None:
-                self.stats.observe_scores(made[PROBABILITY])
-            if PROBABILITY in call.wanted:
-                self._log(given, made)
-            if POSITION in call.wanted:
-                made = {**made, **self._positions(made[PROBABILITY])}
-        if is_ids and self.stats is not None:
-            self.stats.observe_requests(made, made[TIMES])
-        return {name: made[name] for name in call.wanted if name in made}
+        if not finds_items:
+            return given, None
+        with _refusing("content", MistakeError), tracing.part("retrieve"):
+            if self.recommender is None:
+                raise MistakeError(f"bundle {self.version} {CANNOT_RECOMMEND}")
+            found = self.recommender(given)
+        return {**given, ITEM_IDS: found.item_ids}, found
+
+    def _scored(self, given: Tensors, made: Tensors) -> Tensors:
+        """Return the scores of B requests, and what they cost."""
+        began_ns, is_ids = time.thread_time_ns(), "user_id" in given
+        assert self.scorer is not None
+        # Of ids the tensors are ours, and so is a row outside the model's tables.
+        with _refusing("tensors", *(() if is_ids else (ValueError,))):
+            scores = self.scorer(made)
+        if is_ids:
+            scores = alike(given[ITEM_IDS], scores)
+        requests = len(scores[PROBABILITY])
+        cost = (time.thread_time_ns() - began_ns) // requests
+        if self.stats is not None:
+            self.stats.observe_scores(scores[PROBABILITY])
+        return {**scores, SCORING_CPU.name: np.full((requests, 1), cost)}
 
     def _late(self, calls: Sequence[Call]) -> dict[int, Tensors | Exception]:
         """Return the refusals of those calls that have waited too long, by their places."""
@@ -194,16 +231,6 @@ class Ranker:
         split = {name: np.split(array, ends) for name, array in made.items()}
         return [{name: split[name][place] for name in made} for place in range(len(calls))]
 
-    def _positions(self, probabilities: NDArray[Any]) -> Tensors:
-        """Return the place of each item (B, N), and the policy's propensity of it."""
-        if self.policy is not None:
-            positions, propensities = apply_policy(probabilities, self.policy)
-        else:
-            order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
-            positions = np.argsort(order, axis=1)
-            propensities = np.ones(probabilities.shape, dtype=np.float32)
-        return {POSITION: positions, PROPENSITY: propensities}
-
     def _check(self, given: Tensors, items: str) -> None:
         is_ids = {"user_id", ITEM_IDS} <= given.keys()
         if not (is_ids or given.keys() >= OWN_TENSORS | self.of_users):
@@ -217,18 +244,19 @@ class Ranker:
         if self.log is None or "request_id" not in given:
             return
         for row, (request_id,) in enumerate(given["request_id"].tolist()):
-            if self.log.wants(_text(request_id)):
+            if self.log.wants(text_of(request_id)):
                 names = OWN_TENSORS | self.of_users
                 self.log.put(_served(given, made, row, names))
 
-    def _features(self, given: Tensors) -> Tensors:
+    def _features(self, given: Tensors, found: Recommendations | None) -> Tensors:
         """Return the model's tensors of ids, and the notes of the answer."""
         users, items = given["user_id"][:, 0].tolist(), given[ITEM_IDS].tolist()
         times, contexts = (
             given[name][:, 0].tolist() if name in given else None
             for name in ("request_time_ms", "context")
         )
-        batch = self.features.assemble(users, items, times, contexts)
+        of_users = found.users if found is not None else None
+        batch = self.features.assemble(users, items, times, contexts, of_users)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(users)
         notes = {name: np.array([each], dtype=object).T for name, each in texts.items()}
@@ -240,39 +268,20 @@ class Ranker:
         }
 
 
-def _alike(items: NDArray[Any], scores: Tensors) -> Tensors:
-    """Give each further place of an item in its request (B, N) its first place's scores.
-
-    A product of matrices rounds its last rows by another kernel: one step of float32.
-    """
-    for row, ids in enumerate(items.tolist()):
-        if len(set(ids)) < len(ids):  # seldom, and looked for in every request
-            first: dict[bytes | str, int] = {}
-            places = [first.setdefault(each, place) for place, each in enumerate(ids)]
-            for name in _OF_ITEMS & scores.keys():
-                scores[name][row] = scores[name][row, places]
-    return scores
-
-
 def _served(given: Tensors, made: Tensors, row: int, own: Iterable[str]) -> ServedRequest:
     """Return row ``row`` of a call, as it was answered, and its ``own`` tensors."""
     texts = {
-        name: _text(tensors[name][row, 0])
+        name: text_of(tensors[name][row, 0])
         for tensors, names in ((given, ("user_id", "request_id")), (made, _NOTES))
         for name in names
     }
     return ServedRequest(
-        item_ids=tuple(map(_text, given[ITEM_IDS][row])),
+        item_ids=tuple(map(text_of, given[ITEM_IDS][row])),
         time_ms=int(made[TIMES][row]),
         tensors={name: made[name][row : row + 1] for name in own},
         probabilities=made[PROBABILITY][row],
         **texts,
     )
-
-
-def _text(value: bytes | str) -> str:
-    """Return a text, which comes as bytes; to log invalid UTF-8 must refuse no answer."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _requests(call: Call) -> int:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,18 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.request_features import open_bundle
+from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
+from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors.schema import user_tensors
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
+from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.recommender import Recommender
+from srp4ctr.triton_repo.serving.retriever import Retriever, Shares
 from srp4ctr.triton_repo.serving.serving_metrics import (
+    NEXT_ITEMS,
     RequestStats,
     ServingMetrics,
     part_counter,
@@ -53,6 +59,7 @@ def load_ranker(
         of_users=frozenset(spec.name for spec in user_tensors(bundle.read(folder).sizes)),
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
+        recommender=_recommender(folder, config, features, settings, metrics),
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -62,3 +69,27 @@ def load_ranker(
     limit_s = float(settings["max_wait_ms"]) / 1000.0
     backlog = Backlog(waiting, int(settings["processes"]), limit_s)
     return replace(ranker, stats=stats, backlog=backlog)
+
+
+def _recommender(
+    folder: Path,
+    config: FeatureConfig,
+    features: RequestFeatures,
+    settings: Mapping[str, str],
+    metrics: ServingMetrics,
+) -> Recommender | None:
+    """Return what recommends by the bundle in ``folder``, None where it cannot."""
+    files = (bundle.ENCODER_FILE, bundle.RETRIEVER_FILE, bundle.ITEMS_FILE)
+    if not all((folder / name).is_file() for name in files):
+        return None
+    shares = Shares(**json.loads(settings["recommend"]))
+    catalogue = Catalogue(
+        ItemVectors(folder, features.vocabulary.item_keys),
+        features.vocabulary,
+        features.items,
+        OnlineViews(config).read_profiles,
+    )
+    catalogue.start()
+    count_next = partial(metrics.add, NEXT_ITEMS, 1)
+    retriever = Retriever(folder, features, catalogue, shares, count_next)
+    return Recommender(retriever=retriever, max_count=shares.candidates)

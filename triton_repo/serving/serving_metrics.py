@@ -45,6 +45,7 @@ REQUEST_STATUS, ITEM_STATUS = "srp4ctr_request_status", "srp4ctr_item_status"
 FEATURE_AGE, FEATURE_AGE_MS = "srp4ctr_feature_age", "srp4ctr_feature_age_ms"
 TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
 FEATURE_BIN = "srp4ctr_feature_bin"
+NEXT_ITEMS = "srp4ctr_next_items"
 REFUSED = "srp4ctr_refused"
 FAMILIES: Mapping[str, tuple[str, str]] = {
     PART_RUNS: ("", "Requests that a part worked on."),
@@ -60,6 +61,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     TABLE_AGE_MS: ("", "Time since the table of items was up to date, in milliseconds."),
     TABLE_READS: ("", "Requests that read the table of items."),
     FEATURE_BIN: ("cell", "Values of a feature by their bin of the bundle's reference."),
+    NEXT_ITEMS: ("place", "Users' next new items by their place among the candidates."),
     REFUSED: ("reason", "Calls that were refused for what they sent."),
 }
 # A family, the model as Triton names it, and the further label's value.
@@ -72,7 +74,10 @@ _ITEM_BITS = {
     "unknown_item": ItemStatus.UNKNOWN_ITEM,
     "no_attributes": ItemStatus.NO_ATTRIBUTES,
     "no_activity": ItemStatus.NO_ACTIVITY,
+    "unavailable": ItemStatus.UNAVAILABLE,
 }
+# Of users' next items: the first twenty candidates, a hundred, later ones; in none.
+NEXT_PLACES = ("1-20", "21-100", "101-", "none")
 REFUSALS = ("shape", "content", "tensors", OTHER)
 PARTS = (FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
 FLUSH_EVERY_S = 1.0  # one increment takes Triton 0.1–0.2 ms: too long for every request
@@ -118,6 +123,7 @@ def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
         REQUEST_STATUS: REQUEST_STATUSES,
         ITEM_STATUS: ("ok", *_ITEM_BITS),
         REFUSED: REFUSALS,
+        NEXT_ITEMS: NEXT_PLACES,
         FEATURE_BIN: _cells(read_reference(folder)),
     }
     for family in FAMILIES.keys() - {PART_RUNS, PART_US}:

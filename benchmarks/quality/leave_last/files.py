@@ -21,12 +21,15 @@ from srp4ctr.streams.events.schema import Behavior, ItemUpdate, action_code, ite
 # The files hold only the order: one behaviour per day, so that the newest weigh more.
 DAY_MS = 86_400_000
 CLICK = action_code("click")
+LEAST = 5  # behaviours of a user, as in a 5-core
 
 
 def read(folder: Path, name: str) -> LeaveLast:
     """Return the data set ``name``: S3-Rec's files in ``folder``, or ``ml-100k``."""
     if name == "ml-100k":
         return movielens_100k(folder)
+    if name == "kuairand":
+        return kuairand(folder)
     if (folder / f"{name}.parquet").is_file():
         rows = pq.read_table(folder / f"{name}.parquet").to_pydict()
         sequences = dict(zip(rows["user_id"], rows["items"], strict=True))
@@ -86,6 +89,47 @@ def movielens_100k(cache: Path) -> LeaveLast:
         histories=histories,
         negatives=np.array(negatives),
         profiles=profiles,
+    )
+
+
+def kuairand(folder: Path) -> LeaveLast:
+    """Return KuaiRand-Pure: the videos that a user clicked, each once, by time.
+
+    Users with at least ``LEAST`` of them; there are no negatives: all videos are ranked.
+    """
+    columns = ["user_id", "video_id", "time_ms"]
+    clicks = pq.read_table(
+        folder / "impressions_0425_0508.parquet",
+        columns=columns,
+        filters=[("is_click", "=", 1)],
+    )
+    users, videos, times = (clicks[name].to_numpy() for name in columns)
+    order = np.lexsort((times, users))
+    pairs = np.stack([users[order], videos[order]], axis=1)
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    order = order[np.sort(first)]
+    _, index, counts = np.unique(users[order], return_inverse=True, return_counts=True)
+    order = order[counts[index] >= LEAST]
+    known, counts = np.unique(users[order], return_counts=True)
+    fields = ["video_id", "author_id", "tag", "upload_type"]
+    rows = pq.read_table(folder / "items.parquet", columns=fields).to_pylist()
+    return LeaveLast(
+        name="kuairand",
+        histories=UserHistories(
+            user_ids=known.astype(str).astype(object),
+            starts=np.concatenate([[0], np.cumsum(counts)]),
+            behaviors=SequenceArrays(
+                item_keys=videos[order] + 1,  # 0 pads
+                action_codes=np.full(len(order), CLICK),
+                occurred_at_ms=times[order],
+                values=np.full(len(order), np.nan),
+            ),
+        ),
+        negatives=np.zeros((len(known), 0), dtype=np.int64),
+        profiles={
+            row["video_id"] + 1: {n: str(row[n]) for n in fields[1:] if row[n]}
+            for row in rows
+        },
     )
 
 

@@ -77,10 +77,10 @@ def popularity(
     )
 
 
-def sasrec(
+def trained_sasrec(
     data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
-) -> TrainedModel:
-    """Train SASRec's encoder on the training part; score by the newest state."""
+) -> SASRecEncoder:
+    """Return SASRec's encoder, trained on the training part by a sampled softmax."""
     torch.manual_seed(seed)
     config = ModelConfig(dropout=recipe.sasrec_dropout)
     rows = data.windows().tensors["history_item_rows"].astype(np.int64)
@@ -99,7 +99,14 @@ def sasrec(
             (loss / predicted_a_batch).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         falling.step()
-    encoder.eval()
+    return encoder.eval()
+
+
+def sasrec(
+    data: LeaveLast, seed: int, recipe: Recipe, progress: ProgressListener
+) -> TrainedModel:
+    """Train SASRec; score by the newest state."""
+    encoder = trained_sasrec(data, seed, recipe, progress)
 
     @torch.no_grad()
     def scorer(place: int, users: Int64s) -> Scores:
@@ -120,7 +127,7 @@ def bare(pretraining: Pretraining) -> Variant:
     ) -> TrainedModel:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         options = FitOptions(progress=progress)
-        model, heads, found_s = _pretrained(data, config, options)
+        model, heads, found_s = pretrained(data, config, options)
 
         def scorer(place: int, users: Int64s) -> Scores:
             return predicted_scores(model, heads, data.questions(place, users), pretraining)
@@ -138,7 +145,7 @@ def srp4ctr(pretraining: Pretraining) -> Variant:
     ) -> TrainedModel:
         config = replace(recipe.pretraining, pretraining=pretraining, seed=seed)
         options = FitOptions(progress=progress)
-        model, _, found_s = _pretrained(data, config, options)
+        model, _, found_s = pretrained(data, config, options)
         rng = np.random.default_rng(seed)
         training_slates = data.training_slates(
             rng, recipe.negatives, recipe.rounds, recipe.label_share
@@ -179,7 +186,7 @@ def predicted_scores(
     return _by_user(slates, logits.numpy())
 
 
-def _pretrained(
+def pretrained(
     data: LeaveLast, config: RefreshConfig, options: FitOptions
 ) -> tuple[SRP4CTR, MaskedHeads, float]:
     """Return what pre-training made, and what it had cost if it was on the disk already.

@@ -46,6 +46,7 @@ export class Playground {
     const controls = h(
       "div", { class: "controls" }, h("label", { for: "count", class: "unseen" }, "How many candidates"), this.count,
       h("button", { type: "button", onclick: () => this.rank() }, "Rank again"), h("button", { type: "button", onclick: again }, "Other candidates"),
+      h("button", { type: "button", onclick: () => this.recommend() }, "Recommend"),
     );
     const own = h(
       "details", { class: "own" }, h("summary", {}, "My own candidates"), h("label", { for: "own", class: "unseen" }, "Ids of your own candidates"), this.own, h("button", { type: "button", onclick: () => this.rank() }, "Rank these"),
@@ -98,6 +99,14 @@ export class Playground {
     await this.during(async () => {
       const ranking = await post("/api/playground/rank", { user_id: this.user, item_ids, count: Number(this.count.value), draw: this.draw });
       this.ranking.show(ranking);
+    });
+  }
+
+  /** Show what is recommended among all items, with the source of each. */
+  async recommend() {
+    if (this.user === null || this.isAsking || this.offer?.can_rank === false) return;
+    await this.during(async () => {
+      this.ranking.show(await post("/api/playground/recommend", { user_id: this.user, count: Number(this.count.value) }));
     });
   }
 

@@ -29,6 +29,7 @@ _STATUS_WORDS = {
     ItemStatus.UNKNOWN_ITEM: "unknown to the model",
     ItemStatus.NO_ATTRIBUTES: "no attributes",
     ItemStatus.NO_ACTIVITY: "no counters yet",
+    ItemStatus.UNAVAILABLE: "not available",
 }
 _MAX_BAD_LINES = 20
 _AUDIT_STYLES = {DONE: None, BEGUN: "yellow"}
@@ -62,19 +63,31 @@ def whole(header: str) -> Column:
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the best ``top`` items of a ranking."""
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
+    sources = ranking.sources
     rows = (
         (
             str(place),
             escape(names[item_key(ranking.item_ids[index])]),
             escape(ranking.item_ids[index]),
             f"{ranking.scores[index]:.3f}",
+            *sources[index : index + 1],
             item_status_words(ranking.item_statuses[index]),
         )
         for place, index in enumerate(order, start=1)
     )
     title = f"model {ranking.model_version}, status {ranking.status}"
     title += f", features {ranking.feature_version}"
-    return a_table(title, figures("#"), "item", "id", figures("click"), "note", rows=rows)
+    columns: list[str | Column] = [
+        figures("#"),
+        "item",
+        "id",
+        figures("click"),
+        "source",
+        "note",
+    ]
+    if not sources:
+        columns.remove("source")
+    return a_table(title, *columns, rows=rows)
 
 
 def file_tables(report: FileReport) -> Iterator[Table]:

@@ -221,7 +221,7 @@ def test_neither_a_worker_nor_a_server_imports_feast() -> None:
 
 def test_a_number_in_the_context_is_read_as_one() -> None:
     features = the_features(a_reader())
-    features._vocabulary = replace(features._vocabulary, context_numbers=("in_view",))
+    features.vocabulary = replace(features.vocabulary, context_numbers=("in_view",))
     contexts = ['{"in_view": "17"}', ""]
     batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
     place = REQUEST_FEATURES.index("context_number_1")

@@ -18,6 +18,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     FEATURE_AGE,
     FEATURE_AGE_MS,
     ITEM_STATUS,
+    NEXT_ITEMS,
     REFUSED,
     REQUEST_STATUS,
     RUNS,
@@ -99,6 +100,7 @@ def some_totals() -> ServingTotals:
             CounterKey(REQUEST_STATUS, ranker, "cold_user"): 1.0,
             CounterKey(ITEM_STATUS, ranker, "ok"): 300.0,
             CounterKey(REFUSED, ranker, "shape"): 2.0,
+            CounterKey(NEXT_ITEMS, ranker, "1-20"): 5.0,
         }
     )
     return totals
@@ -163,6 +165,7 @@ LINES = (
     'srp4ctr_item_cache_age_seconds{model_version="v7"} 0.5',
     'srp4ctr_requests_by_status_total{model_version="v7",status="cold_user"} 1.0',
     'srp4ctr_refused_requests_total{model_version="v7",reason="shape"} 2.0',
+    'srp4ctr_next_items_total{model_version="v7",place="1-20"} 5.0',
     'srp4ctr_live_normalized_entropy{model_version="v7"} 0.7075187496394219',
     'srp4ctr_expected_calibration_error{model_version="v7"} 0.375',
     'srp4ctr_calibration_bin_click_rate{bin="1",model_version="v7"} 1.0',

@@ -55,6 +55,9 @@ class Refusing:
             raise KeyError("a mistake of ours")
         return RANKING
 
+    def recommend(self, user_id: str, count: int) -> ShownRanking:
+        return self.rank(user_id, [], count, 0)
+
     def click(self, request_id: str, item_id: str) -> ClickEffect:
         raise ValueError("Nothing is promoted yet.")
 

@@ -30,7 +30,9 @@ class OneTensorPerItem:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+    def assemble(
+        self, users: Any, items: Any, times: Any, contexts: Any, found: Any = None
+    ) -> RequestBatch:
         self.calls.append(len(users))
         if b"bad" in users:
             raise MistakeError("user_id is bad")

@@ -1,0 +1,216 @@
+"""Claim: what the pre-trained encoder expects next is retrieved as well as by SASRec.
+
+Full ranking, leave-last: a user's last item among all items but those of the history that
+serving reads. The product's own files and code find the candidates. SASRec is trained with
+a sampled softmax on the same behaviours and ranks the same items; so does popularity.
+Differences are paired by user. Recall of the index and latency are of synthetic items:
+``retrieval_serving.py``.
+
+    make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
+    make bench NAME=retrieval ARGS="--names ml-100k --quick --skip-serving"
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import RESULTS, parser_of, say
+from benchmarks.harness import figures
+from benchmarks.harness.saved_result import merge_rows
+from benchmarks.quality.leave_last.files import part_of, read
+from benchmarks.quality.leave_last.leave_last_out import TEST, LeaveLast
+from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
+from benchmarks.quality.leave_last.variants import pretrained, trained_sasrec
+from benchmarks.quality.retrieval_serving import measured
+from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
+from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.triton_repo.serving.nearest import best_rows
+from srp4ctr.triton_repo.serving.retriever import Listed, Shares, blended
+
+Int64s = NDArray[np.int64]
+Scores = NDArray[np.float32]
+FILE = RESULTS / "retrieval.json"
+DEPTHS = (20, 100)
+FOLDERS = {"ml-100k": "ml-100k", "Beauty": "s3rec", "kuairand": "kuairand_pure"}
+USERS_AT_ONCE = 500
+QUICK_USERS, QUICK_EPOCHS = 2_000, 0.25
+_SURE = 1.96
+COLUMNS = {
+    "data": "data",
+    "model": "model",
+    **{f"Recall@{depth}": f"recall_{depth}:.4f" for depth in DEPTHS},
+    "less SASRec@100": "less_sasrec_100±margin_100:+.4f",
+}
+
+
+def main() -> None:
+    """Train, retrieve and compare; print a table, then one JSON object."""
+    options = _arguments()
+    torch.set_num_threads(options.threads)
+    rows = [row for name in options.names for row in compared(name, options, RECIPE)]
+    print(figures.table(rows, COLUMNS))
+    result = {} if options.skip_serving else measured()
+    if not options.quick:
+        merge_rows(rows, FILE, ("data", "model"))
+    print(json.dumps({**summary(rows), **result, "rows": rows}))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the least ratios of Recall@100 over the data sets."""
+    of = {(row["data"], row["model"]): row["recall_100"] for row in rows}
+    names = {row["data"] for row in rows}
+    return {
+        f"recall_100_over_{baseline}": round(
+            min(of[name, "fg-bert"] / of[name, baseline] for name in names), 4
+        )
+        for baseline in ("popularity", "sasrec")
+    }
+
+
+def compared(
+    name: str, options: argparse.Namespace, recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Return a row for each way to retrieve on the data set ``name``."""
+    folder = options.data / FOLDERS[name] if name != "ml-100k" else options.cache
+    data = read(folder, name)
+    if options.quick:
+        data, recipe = part_of(data, QUICK_USERS), recipe.shorter(QUICK_EPOCHS)
+    data = replace(data, negatives=np.zeros((len(data.counts), 0), dtype=np.int64))
+    found: dict[str, list[Int64s]] = {}
+    for seed in range(options.seeds):
+        for model, rank in rankers(data, seed, recipe).items():
+            say(f"{name}, seed {seed}: {model}")
+            found.setdefault(model, []).append(_places(data, rank))
+    return [_row(name, model, found) for model in found]
+
+
+def rankers(
+    data: LeaveLast, seed: int, recipe: Recipe
+) -> dict[str, Callable[[Int64s], list[Int64s]]]:
+    """Return what gives users the rows of their candidates, the first best."""
+    expects = _expectations(data, seed, recipe)
+    popular = data.times_seen(data.words.item_keys).astype(np.float32)
+    encoder = trained_sasrec(data, seed, recipe, lambda *_: None)
+
+    @torch.no_grad()
+    def sasrec(users: Int64s) -> Scores:
+        rows = torch.from_numpy(data.words.item_rows(data.before(TEST, users)))
+        table = encoder.items.weight[data.words.first_known_row :]
+        scores: Scores = (encoder(rows)[:, -1] @ table.T).numpy()
+        return scores
+
+    def popularity(users: Int64s) -> Scores:
+        return np.tile(popular, (len(users), 1))
+
+    def alone(score: Callable[[Int64s], Scores]) -> Callable[[Int64s], list[Int64s]]:
+        return lambda users: [
+            best_rows(each, max(DEPTHS)) for each in _unseen(data, users, score(users))
+        ]
+
+    def with_popular(users: Int64s) -> list[Int64s]:
+        pairs = zip(alone(expects)(users), alone(popularity)(users), strict=True)
+        return [_blended(*pair) for pair in pairs]
+
+    return {
+        "popularity": alone(popularity),
+        "sasrec": alone(sasrec),
+        "fg-bert": alone(expects),
+        "fg-bert with popular": with_popular,
+    }
+
+
+def _expectations(data: LeaveLast, seed: int, recipe: Recipe) -> Callable[[Int64s], Scores]:
+    """Return the products of the product's expected states and item vectors."""
+    config = replace(recipe.pretraining, pretraining="both", seed=seed)
+
+    def progress(step: str, done: int, total: int, note: str = "") -> None:
+        if done % 500 == 0:
+            say(f"{step} {done} of {total} {note}")
+
+    model, heads, _ = pretrained(data, config, FitOptions(progress=progress))
+    kept = Pretrained.of(model, heads, config)
+    assert kept is not None
+    vectors = item_vectors(kept, data.attributes.of(data.words.item_keys))
+    retriever = Retriever(kept.model).eval()
+
+    @torch.no_grad()
+    def expects(users: Int64s) -> Scores:
+        slates = data.questions(TEST, users).tensors
+        first = np.arange(len(users))  # one slate a user: there is room for all candidates
+        rows = torch_rows(slates, first, torch.device("cpu"))
+        scores: Scores = retriever(*(rows[n] for n in HISTORY_NAMES)).numpy() @ vectors.T
+        return scores
+
+    return expects
+
+
+def _unseen(data: LeaveLast, users: Int64s, scores: Scores) -> Scores:
+    """Return ``scores`` without the items of the histories that serving reads."""
+    rows = data.words.item_rows(data.before(TEST, users)) - data.words.first_known_row
+    user, place = np.nonzero(rows >= 0)
+    scores = scores.copy()
+    scores[user, rows[user, place]] = -np.inf
+    return scores
+
+
+def _blended(model: Int64s, popular: Int64s) -> Int64s:
+    """Return what serving makes of both sources."""
+    sources = [
+        Listed(keys=each.tolist(), ids=[b""] * len(each))
+        for each in (model, popular, np.zeros(0, dtype=np.int64))
+    ]
+    pairs = blended(sources, Shares().of(is_cold=False), max(DEPTHS))
+    return np.array([sources[source].keys[place] for source, place in pairs])
+
+
+def _places(data: LeaveLast, rank: Callable[[Int64s], list[Int64s]]) -> Int64s:
+    """Return the place of each user's answer; a large one where it is not found."""
+    every = np.arange(len(data.counts))
+    answers = data.words.item_rows(data.answers(TEST)) - data.words.first_known_row
+    places = np.full(len(every), np.iinfo(np.int64).max)
+    for users in np.array_split(every, math.ceil(len(every) / USERS_AT_ONCE)):
+        for user, rows in zip(users.tolist(), rank(users), strict=True):
+            if len(at := np.flatnonzero(rows == answers[user])):
+                places[user] = at[0]
+    return places
+
+
+def _row(name: str, model: str, found: Mapping[str, list[Int64s]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"data": name, "model": model, "seeds": len(found[model])}
+    for depth in DEPTHS:
+        hits, baseline = (
+            np.mean([places < depth for places in found[each]], axis=0)
+            for each in (model, "sasrec")
+        )
+        row[f"recall_{depth}"] = round(float(hits.mean()), 4)
+        less = hits - baseline
+        row[f"less_sasrec_{depth}"] = round(float(less.mean()), 4)
+        margin = _SURE * less.std() / math.sqrt(len(less))
+        row[f"margin_{depth}"] = round(float(margin), 4)
+    return row
+
+
+def _arguments() -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("../shared/data"))
+    add("--cache", type=Path, default=Path(".data/cache"), help="of MovieLens' wheel")
+    add("--names", nargs="+", choices=list(FOLDERS), default=list(FOLDERS))
+    add("--seeds", type=int, default=1)
+    add("--threads", type=int, default=1)
+    add("--quick", action="store_true", help="a quarter of the epochs")
+    add("--skip-serving", action="store_true", help="only what is retrieved")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What a caller sends of a request → ids, keys and times, or what is wrong with them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
+from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
+
+Text = str | bytes
+Int64s = NDArray[np.int64]
+MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
+# More than a catalogue's ids; ids that clients invent must not fill the memory.
+MAX_CACHED_IDS = 200_000
+
+
+class ItemKeyCache(dict[Text, int]):
+    """Item id → key: each id is decoded and hashed once, "" is 0."""
+
+    def __missing__(self, item_id: Text) -> int:
+        if len(self) >= MAX_CACHED_IDS:
+            self.clear()
+        key = item_key(text_of(item_id, "item_ids")) if item_id else 0
+        self[item_id] = key
+        return key
+
+
+def text_of(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
+    """Return an id or a context as text; ``MistakeError`` for what it may not be."""
+    try:
+        text = given.decode() if isinstance(given, bytes) else given
+    except UnicodeDecodeError as error:
+        raise MistakeError(
+            f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
+        ) from None
+    if len(text) > max_length:
+        raise MistakeError(f"{name} has {len(text)} letters; at most {max_length}")
+    return text
+
+
+def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
+    """Return the requests' times (B,): the clock's for 0. Raises ``MistakeError``."""
+    given = np.zeros(count) if times_ms is None else times_ms
+    times = np.asarray(given, dtype=np.int64).reshape(count)
+    times = np.where(times == 0, time.time_ns() // 1_000_000, times)
+    if (times < MIN_OCCURRED_AT_MS).any():
+        raise MistakeError(
+            f"request_time_ms {times.min()} is before 1973: is it in seconds? "
+            "Send milliseconds"
+        )
+    if (times > MAX_REQUEST_TIME_MS).any():
+        raise MistakeError(
+            f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
+            "Send milliseconds"
+        )
+    return times

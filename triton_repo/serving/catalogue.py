@@ -1,0 +1,281 @@
+"""A bundle's items, and what of the store's items may be recommended now.
+
+In: ``items.safetensors`` and the table of items in shared memory. Out: which known items
+are available and have which attributes, what is popular now, and what was added since the
+bundle was trained. A thread looks again every few seconds; requests read the last result.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.triton_repo.serving.nearest import Nearest
+
+LOG = logging.getLogger(__name__)
+Int64s = NDArray[np.int64]
+Where = tuple[tuple[str, tuple[str, ...]], ...]
+"""Attributes and the values of which an item must have one."""
+ReadProfiles = Callable[[Sequence[int]], Mapping[int, ItemProfile]]
+
+MAX_POPULAR, MAX_NEW = 1000, 200
+NEW_MS = 7 * 86_400_000  # since an item was first seen
+_HALF_LIFE = HALF_LIVES_H.index(24.0)  # of the clicks that make an item popular
+_EVERY_S, _BUSY_SHARE = 5.0, 0.02  # of a core, at most: a million items take a second
+_ITEMS_AT_ONCE = 20_000
+_MASKS = 64
+_MAX_HEADER = 1 << 16
+_ARRAYS = {
+    **dict.fromkeys(("vectors", "centres"), np.float32),
+    **dict.fromkeys(("counts", "id_ends", "rows", "list_ends"), np.int64),
+    "id_letters": np.uint8,
+}
+
+
+class ItemVectors:
+    """The known items of a bundle: their output vectors, ids and training's counts."""
+
+    def __init__(self, folder: Path, keys: Int64s) -> None:
+        """Read them; raises ``ArtifactError`` for files that are not of ``keys``."""
+        path = folder / bundle.ITEMS_FILE
+        try:
+            found = _mapped(path)
+            self.nearest = Nearest(found)
+            self.counts: NDArray[Any] = found["counts"]  # (V,)
+            self._letters, self._ends = found["id_letters"], found["id_ends"]
+        except (ValueError, OSError, KeyError) as error:
+            raise ArtifactError(f"{path} holds no items: {error!r}") from error
+        if not len(found["vectors"]) == len(self.counts) == len(self._ends) == len(keys):
+            raise ArtifactError(f"{path} has other items than the vocabulary")
+        self.keys = keys
+
+    def id_of(self, row: int) -> bytes:
+        """Return the id of the item in ``row``."""
+        start = int(self._ends[row - 1]) if row else 0
+        return self._letters[start : int(self._ends[row])].tobytes()
+
+
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a safetensors file, mapped: a step's processes share them."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header, begins = json.loads(file.read(min(size, _MAX_HEADER))), 8 + size
+    content = np.memmap(path, mode="r")
+    found: dict[str, NDArray[Any]] = {}
+    for name, kind in _ARRAYS.items():
+        if name in header:
+            first, last = header[name]["data_offsets"]
+            array = np.asarray(content[begins + first : begins + last]).view(kind)
+            found[name] = array.reshape(header[name]["shape"])
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ItemList:
+    """Some items in order, the best first."""
+
+    keys: Int64s  # (n,)
+    ids: tuple[bytes, ...]
+    attribute_rows: Int64s  # (n, A)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Offer:
+    """What may be recommended, as of one look at the table."""
+
+    attribute_rows: NDArray[np.int32]
+    """(V, A) of the known items."""
+    is_available: NDArray[np.bool_]
+    """(V,)"""
+    popular: ItemList
+    new: ItemList
+    masks: dict[Where, NDArray[np.bool_]] = field(default_factory=dict)
+    """Known items by filter: requests repeat a few."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Items:
+    """The bundle's V items, then the store's others, as the table has them now."""
+
+    keys: Int64s  # (n,)
+    attribute_rows: NDArray[np.int32]  # (n, A)
+    is_available: NDArray[np.bool_]  # (n,)
+    clicks: NDArray[np.float64]  # (n,), decayed
+    first_seen_ms: Int64s  # (n,)
+
+
+class Catalogue:
+    """The items of one bundle, and the newest ``Offer``."""
+
+    def __init__(
+        self,
+        items: ItemVectors,
+        vocabulary: Vocabulary,
+        table: ItemTable,
+        read_profiles: ReadProfiles,
+    ) -> None:
+        self.items, self._vocabulary, self._table = items, vocabulary, table
+        self._read_profiles = read_profiles
+        self._ids: dict[int, bytes] = {}
+        """Of items that the bundle does not know."""
+        self.offer = self._look()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
+
+    def start(self) -> None:
+        """Look again every few seconds, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+
+    def rows_of(self, where: Where) -> list[tuple[slice, Int64s]]:
+        """Return, for each attribute, its slots and the rows of the wanted values.
+
+        Raises ``MistakeError`` for what the bundle does not know.
+        """
+        known = {place.field.name: place for place in places(self._vocabulary.field_shapes)}
+        found = []
+        for name, values in where:
+            if (place := known.get(name)) is None or place.field.kind == "numeric":
+                names = [n for n, p in known.items() if p.field.kind != "numeric"]
+                raise MistakeError(
+                    f"items cannot be filtered by {name!r}; by: {', '.join(names) or '-'}"
+                )
+            if not values:
+                raise MistakeError(f"filters: {name!r} has no value in where")
+            rows = [self._vocabulary.attribute_rows({name: value}) for value in values]
+            for value, each in zip(values, rows, strict=True):
+                if not each.any():
+                    raise MistakeError(f"too few items have {name} = {value!r:.80}")
+            found.append((place.slots, np.concatenate(rows)))
+        return found
+
+    def mask(self, offer: Offer, where: Where) -> NDArray[np.bool_]:
+        """Return which known items (V,) are available and have the attributes."""
+        if not where:
+            return offer.is_available
+        if (mask := offer.masks.get(where)) is None:
+            if len(offer.masks) >= _MASKS:
+                offer.masks.clear()
+            mask = offer.is_available & have(offer.attribute_rows, self.rows_of(where))
+            offer.masks[where] = mask
+        return mask
+
+    def _run(self) -> None:
+        pause_s = _EVERY_S
+        while not self._stopped.wait(pause_s):
+            began = time.monotonic()
+            try:
+                self.offer = self._look()
+            except Exception:  # the last offer is nearly as good
+                LOG.exception("the catalogue is not looked through")
+            pause_s = max(_EVERY_S, (time.monotonic() - began) / _BUSY_SHARE)
+
+    def _look(self) -> Offer:
+        known = len(self.items.keys)
+        found = self._read()
+        # Without clicks of the last days: what was popular in training.
+        trained = self.items.counts / max(1.0, float(self.items.counts.max(initial=0)))
+        scores = found.clicks
+        scores[:known] += 1e-3 * trained
+        popular = _best(np.where(found.is_available, scores, 0.0), MAX_POPULAR)
+        # Later rows came later; what nobody was shown yet is the newest.
+        now_ms = time.time_ns() // 1_000_000
+        added_ms = np.where(found.first_seen_ms > 0, found.first_seen_ms, now_ms)
+        is_new = found.is_available & (added_ms > now_ms - NEW_MS)
+        new = known + np.flatnonzero(is_new[known:])[::-1]
+        new = new[np.argsort(-added_ms[new], kind="stable")][: 2 * MAX_NEW]
+        self._name(found.keys[np.concatenate([popular, new])])
+        return Offer(
+            attribute_rows=found.attribute_rows[:known],
+            is_available=found.is_available[:known],
+            popular=self._listed(found, popular, MAX_POPULAR),
+            new=self._listed(found, new, MAX_NEW),
+        )
+
+    def _read(self) -> "_Items":
+        """Return the bundle's items, then those that the store has besides."""
+        known, stored = self.items.keys, self._table.keys()
+        keys = np.concatenate([known, stored[~np.isin(stored, known)]])
+        slots = self._vocabulary.num_attribute_slots
+        found = _Items(
+            keys=keys,
+            attribute_rows=np.zeros((len(keys), slots), dtype=np.int32),
+            is_available=np.ones(len(keys), dtype=np.bool_),
+            clicks=np.zeros(len(keys)),
+            first_seen_ms=np.zeros(len(keys), dtype=np.int64),
+        )
+        now_ms = time.time_ns() // 1_000_000
+        for start in range(0, len(keys), _ITEMS_AT_ONCE):
+            part = slice(start, start + _ITEMS_AT_ONCE)
+            rows = self._table.lookup(keys[part])
+            hours = np.maximum(now_ms - rows.activity.counted_at_ms, 0) / 3_600_000.0
+            decay = np.exp2(-hours / HALF_LIVES_H[_HALF_LIFE])
+            found.attribute_rows[part] = rows.attribute_rows
+            found.is_available[part] = rows.is_available
+            found.clicks[part] = rows.activity.clicks[:, _HALF_LIFE] * decay
+            found.first_seen_ms[part] = rows.activity.first_seen_ms
+        return found
+
+    def _listed(self, found: "_Items", rows: Int64s, most: int) -> ItemList:
+        named = [(row, self._id(row, int(found.keys[row]))) for row in rows.tolist()]
+        kept = [(row, item_id) for row, item_id in named if item_id][:most]
+        index = np.array([row for row, _ in kept], dtype=np.int64)
+        return ItemList(
+            keys=found.keys[index],
+            ids=tuple(item_id for _, item_id in kept),
+            attribute_rows=found.attribute_rows[index].astype(np.int64),
+        )
+
+    def _id(self, row: int, key: int) -> bytes:
+        known = len(self.items.keys)
+        return self.items.id_of(row) if row < known else self._ids.get(key, b"")
+
+    def _name(self, keys: Int64s) -> None:
+        """Read the ids of items that the bundle does not know; some have no profile."""
+        unknown = keys[~np.isin(keys, self.items.keys)].tolist()
+        if missing := [key for key in unknown if key not in self._ids]:
+            try:
+                found = self._read_profiles(missing)
+            except (MistakeError, OutageError) as error:
+                LOG.warning("the ids of %s new items are not read: %s", len(missing), error)
+                return
+            self._ids = {key: self._ids[key] for key in unknown if key in self._ids} | {
+                key: profile.item_id.encode() for key, profile in found.items()
+            }
+
+
+def have(
+    attribute_rows: NDArray[Any], wanted: Sequence[tuple[slice, Int64s]]
+) -> NDArray[np.bool_]:
+    """Return which items (n,) have one of the ``wanted`` rows of each attribute."""
+    found = np.ones(len(attribute_rows), dtype=np.bool_)
+    for slots, rows in wanted:
+        own = attribute_rows[:, slots]
+        chosen = rows[rows >= FIRST_ATTRIBUTE_ROW].astype(own.dtype)
+        found &= np.isin(own, chosen).any(axis=1)
+    return found
+
+
+def _best(scores: NDArray[Any], most: int) -> Int64s:
+    """Return the rows of the ``most`` greatest positive scores, in order."""
+    rows = np.flatnonzero(scores > 0.0)
+    if len(rows) > most:
+        rows = rows[np.argpartition(-scores[rows], most)[:most]]
+    return rows[np.argsort(-scores[rows], kind="stable")]
