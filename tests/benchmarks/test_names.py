@@ -18,6 +18,7 @@ NAMES = (
         "pretraining",
         "promotion",
         "replicas",
+        "retrieval",
     ),
     *("results_page", "serving", "soak", "tracing", "training_memory"),
 )
