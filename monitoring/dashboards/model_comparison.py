@@ -201,6 +201,7 @@ _RANKING = line(
         over_time(f"{_next_items('1-20|21-100')} / ({_next_items('.*')} > 0)", VERSION),
         min=0,
         max=1,
+        noValue="no user came back after a recommendation",
     ),
 )
 _SAMPLE_SIZES = line(

@@ -198,7 +198,10 @@ def recommend(
     count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = 20,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only items with this attribute, as genre=drama. Repeatable."),
+        typer.Option(
+            help="Only items with this attribute, as genre=drama. Repeatable. "
+            "Default: all items."
+        ),
     ] = None,
     exclude: Annotated[
         str,

@@ -34,6 +34,9 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("live_auc_bound",),
     ),
     'model_version="v1"': ("serving_model",),
+    'model_version="v1", place="1-20"|model_version="v1", place="none"': (
+        "next_items_total",
+    ),
     PAIR: ("click_rate_difference", "compared_impressions", "verdict"),
     BOUNDS.replace("{v}", PAIR): ("click_rate_difference_bound",),
     'model_version="v1", bin="0"|model_version="v2", bin="0"': (

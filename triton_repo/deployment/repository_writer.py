@@ -33,6 +33,8 @@ _CODE = (
     *("features", "streams"),
     *("triton_repo/__init__.py", "triton_repo/model_names.py", "triton_repo/serving"),
 )
+# Folders of them that need more of the package: ways of events into the stream.
+_APART = frozenset({"imports", "intake"})
 # The bundle's files that the step and later promotions read.
 _CARRIED_FILES = (
     bundle.CARD_FILE,
@@ -158,7 +160,8 @@ def _write_shell(folder: Path, source: Path) -> None:
 def code_files() -> Iterator[Path]:
     """Yield the Python files of the package that every step has a copy of."""
     for part in map(_PACKAGE.joinpath, _CODE):
-        yield from [part] if part.is_file() else sorted(part.rglob("*.py"))
+        files = [part] if part.is_file() else sorted(part.rglob("*.py"))
+        yield from (each for each in files if not _APART.intersection(each.parts))
 
 
 def _forbid_bytecode(folder: Path) -> None:

@@ -15,8 +15,10 @@ from srp4ctr.features.tensors.schema import SCORE_TENSORS
 from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
 Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
-# What else the ranker takes from there.
+# What else the step takes from there.
 OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
+Session, alike = served_scoring.Session, served_scoring.alike
+first_behavior = served_scoring.first_behavior
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
 
