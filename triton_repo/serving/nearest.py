@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
-# Of about 2 sqrt(V) lists: benchmarks/quality/retrieval.py measures recall and time.
-PROBES = 64
+# Of about 2 sqrt(V) lists. Of the exact first 200 of a million items 64 lists find 80 % in
+# 1.3 ms, 128 85 % in 2.2, 256 90 % in 4.2, 512 96 % in 8.4; the exact product takes 19.
+PROBES = 256
 ROWS, LIST_ENDS, CENTRES = "rows", "list_ends", "centres"
 
 
