@@ -32,6 +32,10 @@ async function read(request) {
   } catch {
     throw new Error(`The answer was no JSON (status ${answer.status}).`);
   }
-  if (!answer.ok) throw new Error(content.error ?? `Status ${answer.status}`);
+  if (!answer.ok) {
+    const error = new Error(content.error ?? `Status ${answer.status}`);
+    error.mayPass = answer.status === 503; // Triton, the store or the broker is down
+    throw error;
+  }
   return content;
 }

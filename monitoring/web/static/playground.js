@@ -54,9 +54,10 @@ export class Playground {
     return h("section", { class: "card ranking" }, h("div", { class: "ranking-head" }, h("h2", {}, "Ranking"), controls, own), this.ranking.element);
   }
 
-  /** Called every few seconds: updates the ages, and loads the users until there are any. */
+  /** Called every few seconds: updates the ages, loads the users until there are any, and ranks again after an outage. */
   async refresh() {
     if (!this.isReady) await this.loadUsers();
+    else if (this.ranking.isMissing) await this.rank();
     this.history.querySelectorAll("time").forEach((time) => replace(time, ago(Date.now() / 1000 - Number(time.dataset.at) / 1000)));
   }
 
@@ -127,7 +128,7 @@ export class Playground {
     try {
       await request();
     } catch (error) {
-      this.ranking.fail(error.message);
+      this.ranking.fail(error);
     } finally {
       this.isAsking = false;
       this.ranking.busy(false);

@@ -6,6 +6,7 @@ export class Ranking {
   constructor(clicked) {
     this.clicked = clicked;
     this.request = "";
+    this.isMissing = false; // whether an outage is why no ranking is shown
     this.places = new Map();
     this.outcome = h("p", { class: "outcome", role: "status", "aria-live": "polite", hidden: true });
     this.advice = h("p", { class: "notice quiet", hidden: true });
@@ -28,14 +29,16 @@ export class Ranking {
     this.outcome.dataset.state = "waiting";
   }
 
-  fail(reason) {
-    this.report(...sentence(reason));
+  fail(error) {
+    this.isMissing = Boolean(error.mayPass) && !this.list.childElementCount;
+    this.report(...sentence(error.message));
     this.outcome.dataset.state = "failed";
   }
 
   /** Show `ranking`; after a click, with the changes since the ranking before it. */
   show(ranking, click = null) {
     const before = click ? this.places : new Map();
+    this.isMissing = false;
     this.request = ranking.request_id;
     this.advice.hidden = !ranking.advice;
     replace(this.advice, ...sentence(ranking.advice));
