@@ -4,6 +4,7 @@ In: the stream worker's counters, the broker's lag, probes, checks of the store,
 Out: the dashboard for operators of producers and the feature store.
 """
 
+from srp4ctr.features.bundles.drift_reference import MIN_VALUES
 from srp4ctr.monitoring.dashboards import thresholds
 from srp4ctr.monitoring.dashboards.layout import board, line, section
 from srp4ctr.monitoring.dashboards.panels import bars, lines, stat
@@ -25,6 +26,7 @@ _AGE_BUCKETS = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
 _AGES = f"sum by (model_version, le) (rate({_AGE_BUCKETS}[5m]))"
 _WRONG_ROWS = "srp4ctr_feature_check_wrong_rows / (srp4ctr_feature_check_rows > 0)"
 _NO_CHECK = "no check yet: srp4ctr features check"
+_TOO_FEW = f"fewer than {MIN_VALUES} values in the window"
 _NO_INTAKE = "nothing comes by HTTP: srp4ctr events serve"
 _LIVE_AND_TRAINING = f"max by (model_version, where) ({{}}{{{{{CHOSEN}}}}})"
 _WHERE = "{{model_version}} {{where}}"
@@ -256,6 +258,7 @@ _DRIFT = line(
         now(f"topk(12, max by (feature) (srp4ctr_feature_psi{{{CHOSEN}}}))", "{{feature}}"),
         limits=thresholds.DRIFT,
         decimals=3,
+        noValue=_TOO_FEW,
     ),
     lines(
         "PSI of scores",
@@ -264,6 +267,7 @@ _DRIFT = line(
         by_version("srp4ctr_score_psi"),
         limits=thresholds.DRIFT,
         min=0,
+        noValue=_TOO_FEW,
     ),
     lines(
         "Unseen items",
