@@ -2,9 +2,9 @@
 
 Full ranking, leave-last: a user's last item among all items but those of the history that
 serving reads. The product's own files and code find the candidates. SASRec is trained with
-a sampled softmax on the same behaviours and ranks the same items; so does popularity.
-Differences are paired by user. Recall of the index and latency are of synthetic items:
-``retrieval_serving.py``.
+a sampled softmax on the same behaviours and ranks the same items; so do popularity and
+EASE, a linear model in closed form. Differences are paired by user. Recall of the index and
+latency are of synthetic items: ``retrieval_serving.py``.
 
     make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
     make bench NAME=retrieval ARGS="--names ml-100k --quick --skip-serving"
@@ -15,18 +15,21 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness import figures
 from benchmarks.harness.saved_result import merge_rows
+from benchmarks.models.ease import item_weights
 from benchmarks.quality.leave_last.files import part_of, read
-from benchmarks.quality.leave_last.leave_last_out import TEST, LeaveLast
+from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import pretrained, trained_sasrec
 from benchmarks.quality.retrieval_serving import measured
@@ -38,6 +41,10 @@ from srp4ctr.triton_repo.serving.retriever import Listed, Shares, blended
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[np.float32]
+Score = Callable[[Int64s], Scores]
+Rank = Callable[[Int64s], list[Int64s]]
+OURS = "fg-bert"
+MODELS = ("popularity", "ease", "sasrec", OURS, f"{OURS} with popular")
 FILE = RESULTS / "retrieval.json"
 DEPTHS = (20, 100)
 FOLDERS = {"ml-100k": "ml-100k", "Beauty": "s3rec", "kuairand": "kuairand_pure"}
@@ -70,9 +77,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     names = {row["data"] for row in rows}
     return {
         f"recall_100_over_{baseline}": round(
-            min(of[name, "fg-bert"] / of[name, baseline] for name in names), 4
+            min(of[name, OURS] / of[name, baseline] for name in names), 4
         )
-        for baseline in ("popularity", "sasrec")
+        for baseline in ("popularity", "sasrec", "ease")
+        if all((name, model) in of for name in names for model in (OURS, baseline))
     }
 
 
@@ -87,18 +95,52 @@ def compared(
     data = replace(data, negatives=np.zeros((len(data.counts), 0), dtype=np.int64))
     found: dict[str, list[Int64s]] = {}
     for seed in range(options.seeds):
-        for model, rank in rankers(data, seed, recipe).items():
+        rank_by = rankers(data, seed, recipe)
+        for model in options.models:
             say(f"{name}, seed {seed}: {model}")
-            found.setdefault(model, []).append(_places(data, rank))
+            found.setdefault(model, []).append(_places(data, rank_by[model]()))
     return [_row(name, model, found) for model in found]
 
 
-def rankers(
-    data: LeaveLast, seed: int, recipe: Recipe
-) -> dict[str, Callable[[Int64s], list[Int64s]]]:
-    """Return what gives users the rows of their candidates, the first best."""
-    expects = _expectations(data, seed, recipe)
+def rankers(data: LeaveLast, seed: int, recipe: Recipe) -> dict[str, Callable[[], Rank]]:
+    """Return what trains each of ``MODELS``, to give users the rows of their candidates."""
     popular = data.times_seen(data.words.item_keys).astype(np.float32)
+
+    def popularity(users: Int64s) -> Scores:
+        return np.tile(popular, (len(users), 1))
+
+    @cache
+    def encoder() -> Score:
+        return _expectations(data, seed, recipe)
+
+    def alone(score: Score) -> Rank:
+        return lambda users: [
+            best_rows(each, max(DEPTHS)) for each in _unseen(data, users, score(users))
+        ]
+
+    def with_popular(users: Int64s) -> list[Int64s]:
+        pairs = zip(alone(encoder())(users), alone(popularity)(users), strict=True)
+        return [_blended(*pair) for pair in pairs]
+
+    return {
+        "popularity": lambda: alone(popularity),
+        "ease": lambda: alone(_ease(data)),
+        "sasrec": lambda: alone(_sasrec(data, seed, recipe)),
+        OURS: lambda: alone(encoder()),
+        f"{OURS} with popular": lambda: with_popular,
+    }
+
+
+def _ease(data: LeaveLast) -> Score:
+    """Return EASE's scores, of all behaviours but the last two of each user."""
+    rows = _known_rows(data, VALIDATION, np.arange(len(data.counts)))
+    weights = item_weights(_done(rows, len(data.words.item_keys)))
+    return lambda users: np.asarray(
+        _done(_known_rows(data, TEST, users), len(weights)) @ weights
+    )
+
+
+def _sasrec(data: LeaveLast, seed: int, recipe: Recipe) -> Score:
     encoder = trained_sasrec(data, seed, recipe, lambda *_: None)
 
     @torch.no_grad()
@@ -108,27 +150,10 @@ def rankers(
         scores: Scores = (encoder(rows)[:, -1] @ table.T).numpy()
         return scores
 
-    def popularity(users: Int64s) -> Scores:
-        return np.tile(popular, (len(users), 1))
-
-    def alone(score: Callable[[Int64s], Scores]) -> Callable[[Int64s], list[Int64s]]:
-        return lambda users: [
-            best_rows(each, max(DEPTHS)) for each in _unseen(data, users, score(users))
-        ]
-
-    def with_popular(users: Int64s) -> list[Int64s]:
-        pairs = zip(alone(expects)(users), alone(popularity)(users), strict=True)
-        return [_blended(*pair) for pair in pairs]
-
-    return {
-        "popularity": alone(popularity),
-        "sasrec": alone(sasrec),
-        "fg-bert": alone(expects),
-        "fg-bert with popular": with_popular,
-    }
+    return sasrec
 
 
-def _expectations(data: LeaveLast, seed: int, recipe: Recipe) -> Callable[[Int64s], Scores]:
+def _expectations(data: LeaveLast, seed: int, recipe: Recipe) -> Score:
     """Return the products of the product's expected states and item vectors."""
     config = replace(recipe.pretraining, pretraining="both", seed=seed)
 
@@ -155,11 +180,25 @@ def _expectations(data: LeaveLast, seed: int, recipe: Recipe) -> Callable[[Int64
 
 def _unseen(data: LeaveLast, users: Int64s, scores: Scores) -> Scores:
     """Return ``scores`` without the items of the histories that serving reads."""
-    rows = data.words.item_rows(data.before(TEST, users)) - data.words.first_known_row
+    rows = _known_rows(data, TEST, users)
     user, place = np.nonzero(rows >= 0)
     scores = scores.copy()
     scores[user, rows[user, place]] = -np.inf
     return scores
+
+
+def _known_rows(data: LeaveLast, place: int, users: Int64s) -> Int64s:
+    """Return the vocabulary's rows of histories before the answer; below 0 if unknown."""
+    rows: Int64s = data.words.item_rows(data.before(place, users))
+    return rows - data.words.first_known_row
+
+
+def _done(rows: Int64s, items: int) -> csr_matrix:
+    """Return 1 where a user (row) did something with an item (column)."""
+    user, place = np.nonzero(rows >= 0)
+    done = np.zeros((len(rows), items), dtype=np.float32)
+    done[user, rows[user, place]] = 1
+    return csr_matrix(done)
 
 
 def _blended(model: Int64s, popular: Int64s) -> Int64s:
@@ -187,12 +226,11 @@ def _places(data: LeaveLast, rank: Callable[[Int64s], list[Int64s]]) -> Int64s:
 def _row(name: str, model: str, found: Mapping[str, list[Int64s]]) -> dict[str, Any]:
     row: dict[str, Any] = {"data": name, "model": model, "seeds": len(found[model])}
     for depth in DEPTHS:
-        hits, baseline = (
-            np.mean([places < depth for places in found[each]], axis=0)
-            for each in (model, "sasrec")
-        )
+        hits = np.mean([places < depth for places in found[model]], axis=0)
         row[f"recall_{depth}"] = round(float(hits.mean()), 4)
-        less = hits - baseline
+        if "sasrec" not in found:
+            continue
+        less = hits - np.mean([places < depth for places in found["sasrec"]], axis=0)
         row[f"less_sasrec_{depth}"] = round(float(less.mean()), 4)
         margin = _SURE * less.std() / math.sqrt(len(less))
         row[f"margin_{depth}"] = round(float(margin), 4)
@@ -205,6 +243,7 @@ def _arguments() -> argparse.Namespace:
     add("--data", type=Path, default=Path("../shared/data"))
     add("--cache", type=Path, default=Path(".data/cache"), help="of MovieLens' wheel")
     add("--names", nargs="+", choices=list(FOLDERS), default=list(FOLDERS))
+    add("--models", nargs="+", choices=MODELS, default=MODELS)
     add("--seeds", type=int, default=1)
     add("--threads", type=int, default=1)
     add("--quick", action="store_true", help="a quarter of the epochs")

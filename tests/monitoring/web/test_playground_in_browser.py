@@ -8,14 +8,14 @@ from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.web.app import PageSources
 from srp4ctr.monitoring.web.playground import Offer, ShownRanking
 from tests.monitoring.web.conftest import serving
-from tests.monitoring.web.test_app import RANKING, Refusing
+from tests.monitoring.web.refusing_playground import RANKING, Refusing
 
 
 class Returning(Refusing):
     """A playground whose Triton is away until it is asked for the third time."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
 
     def offer(self) -> Offer:
         return Offer(users=["u1"], can_rank=True, advice="")
@@ -23,8 +23,8 @@ class Returning(Refusing):
     def rank(
         self, user_id: str, item_ids: Sequence[str], count: int, draw: int
     ) -> ShownRanking:
-        self.asked += 1
-        if self.asked < 3:
+        self.requests += 1
+        if self.requests < 3:
             raise OutageError("Triton gives no ranking.")
         return RANKING
 
@@ -38,5 +38,5 @@ def test_a_page_that_was_opened_in_an_outage_ranks_after_it(browser: Browser) ->
         expect(page.locator(".outcome")).to_contain_text("Triton gives no ranking.")
         expect(page.locator(".items li")).to_have_count(1, timeout=60_000)
         expect(page.locator(".outcome")).to_be_hidden()
-        assert playground.asked == 3
+        assert playground.requests == 3
         page.close()
