@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ _NAMES = ("title", "name")  # shown as the title
 _TRIES = 5  # profiles read per candidate: an item may have none
 _RECENT_ITEMS = 1000
 _FILES = 3  # per partition; one covers two seconds of traffic, or is compacted
+_MOST_FILES = 30
 _ROWS = 2000  # the last of each file: a compacted one is long
 _COLUMNS = ["type", "user_id", "item_id", "occurred_at"]
 _ACTIONS = ("click", "behavior")  # a user with impressions only has no sequence
@@ -166,20 +167,38 @@ class RecentIds:
 def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
     """Return the ``limit`` newest users with an action, and the newest items.
 
-    By a few files of each partition, at any length of the log; none if it is not here.
+    By the newest files of each partition, at any length of the log; none if it is not here.
     """
     rows = []
     for partition in range(partitions):
-        for path in files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)[-_FILES:]:
-            try:
-                table = pq.ParquetFile(path).read(_COLUMNS)
-            except FileNotFoundError:
-                continue  # retention or compaction just removed it
-            rows += table.slice(max(0, table.num_rows - _ROWS)).to_pylist()
+        rows += _newest_rows(files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, partition), limit)
     rows.sort(key=lambda row: -row["occurred_at"])
-    actions = [row for row in rows if row["type"] in _ACTIONS]
-    users = dict.fromkeys(
-        row["user_id"] for row in actions if not row["user_id"].startswith(INTERNAL_PREFIX)
-    )
     items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
-    return RecentIds(users=list(islice(users, limit)), items=list(islice(items, limit)))
+    return RecentIds(
+        users=list(islice(_users(rows), limit)), items=list(islice(items, limit))
+    )
+
+
+def _newest_rows(paths: Sequence[Path], limit: int) -> list[dict[str, Any]]:
+    """Return rows of a partition's last files: more of them if they have few users.
+
+    One user who clicks in the playground would else be the only one that it offers.
+    """
+    rows: list[dict[str, Any]] = []
+    for place, path in enumerate(reversed(paths[-_MOST_FILES:])):
+        if place >= _FILES and len(_users(rows)) >= limit:
+            break
+        try:
+            table = pq.ParquetFile(path).read(_COLUMNS)
+        except FileNotFoundError:
+            continue  # retention or compaction just removed it
+        rows += table.slice(max(0, table.num_rows - _ROWS)).to_pylist()
+    return rows
+
+
+def _users(rows: Iterable[Mapping[str, Any]]) -> dict[str, None]:
+    return dict.fromkeys(
+        row["user_id"]
+        for row in rows
+        if row["type"] in _ACTIONS and not row["user_id"].startswith(INTERNAL_PREFIX)
+    )
