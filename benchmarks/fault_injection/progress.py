@@ -32,10 +32,16 @@ class Progress:
     _moved_at: dict[int, float] = field(default_factory=dict)
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _failure: Exception | None = None
 
     @property
     def lag(self) -> int:
-        """Records that the group has not committed, as of the last sample."""
+        """Records that the group has not committed, as of the last sample.
+
+        Raises ``RuntimeError`` if there will be no other sample.
+        """
+        if self._failure is not None:
+            raise RuntimeError("the sampling of commits has failed") from self._failure
         return sum(end - self._committed.get(p, 0) for p, end in [*self._ends.items()])
 
     @property
@@ -75,6 +81,9 @@ class Progress:
             except (KafkaError, OSError):  # the broker is down: that is a stall, too
                 self.members = 0
                 self._measure()
+            except Exception as error:
+                self._failure = error
+                return
 
     def _sample(self, admin: Any) -> None:
         self.members = members_of(admin, self.group_id)

@@ -117,11 +117,15 @@ class Stage:
     def strike(self) -> None:
         """Return in the middle of a burst that the workers have begun to store."""
         before = self.progress.stored
-        while self.progress.lag < BURST / 10:  # the workers may be faster than a burst
-            self.traffic.burst(BURST)
-            self.progress.wait_for_lag(BURST // 10, timeout_s=3.0)
+        self.wait(self._is_behind, "a burst to be more than the workers store at once")
         self.wait(lambda: self.progress.stored > before, "commit")
         self.lag = self.progress.lag
+
+    def _is_behind(self) -> bool:
+        if self.progress.lag < BURST / 10:
+            self.traffic.burst(BURST)
+            self.progress.wait_for_lag(BURST // 10, timeout_s=3.0)
+        return self.progress.lag >= BURST / 10
 
     def a_worker(self) -> str:
         """Return a worker's name, each in turn."""

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.streaming.faults import FAULTS
 from srp4ctr.embedded import apache_kafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis]
+# Seven faults, each with minutes to recover on a busy machine.
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(autouse=True)

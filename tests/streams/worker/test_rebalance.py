@@ -86,7 +86,7 @@ async def share_and_part(first: Member, second: Member, behind: Callable[[], int
             ]
             return all(owned) and sum(map(len, owned)) == 4 and behind() < 100
 
-        await until(have_all, 20.0)
+        await until(have_all)
         await asyncio.sleep(0.5)  # some turns more
 
     await first.start()
