@@ -3,7 +3,7 @@
 Full ranking, leave-last: a user's last item among all items but those of the history that
 serving reads. The product's own files and code find the candidates. SASRec is trained with
 a sampled softmax on the same behaviours and ranks the same items; so do popularity and
-EASE, a linear model in closed form. Differences are paired by user. Recall of the index and
+EASE, a linear model in closed form. Differences are paired by user. Recall of the search and
 latency are of synthetic items: ``retrieval_serving.py``.
 
     make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
@@ -36,8 +36,8 @@ from benchmarks.quality.retrieval_serving import measured
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.triton_repo.serving.nearest import best_rows
-from srp4ctr.triton_repo.serving.retriever import Listed, Shares, blended
+from srp4ctr.triton_repo.serving.nearest import greatest
+from srp4ctr.triton_repo.serving.retriever import Shares, blended
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -114,9 +114,7 @@ def rankers(data: LeaveLast, seed: int, recipe: Recipe) -> dict[str, Callable[[]
         return _expectations(data, seed, recipe)
 
     def alone(score: Score) -> Rank:
-        return lambda users: [
-            best_rows(each, max(DEPTHS)) for each in _unseen(data, users, score(users))
-        ]
+        return lambda users: [_best(each) for each in _unseen(data, users, score(users))]
 
     def with_popular(users: Int64s) -> list[Int64s]:
         pairs = zip(alone(encoder())(users), alone(popularity)(users), strict=True)
@@ -201,14 +199,16 @@ def _done(rows: Int64s, items: int) -> csr_matrix:
     return csr_matrix(done)
 
 
+def _best(scores: Scores) -> Int64s:
+    """Return the rows of the greatest scores, in order."""
+    rows = greatest(scores, max(DEPTHS))
+    return rows[np.argsort(-scores[rows], kind="stable")]
+
+
 def _blended(model: Int64s, popular: Int64s) -> Int64s:
     """Return what serving makes of both sources."""
-    sources = [
-        Listed(keys=each.tolist(), ids=[b""] * len(each))
-        for each in (model, popular, np.zeros(0, dtype=np.int64))
-    ]
-    pairs = blended(sources, Shares().of(is_cold=False), max(DEPTHS))
-    return np.array([sources[source].keys[place] for source, place in pairs])
+    shares = Shares().of(is_cold=False)[:2]
+    return np.concatenate([model, popular])[blended([model, popular], shares, max(DEPTHS))]
 
 
 def _places(data: LeaveLast, rank: Callable[[Int64s], list[Int64s]]) -> Int64s:

@@ -1,18 +1,17 @@
-"""Synthetic items → the recall of the index, and how long a recommendation takes.
+"""Synthetic items → the recall of the search, and how long a recommendation takes.
 
 A model of as many items with the weights that were drawn: what retrieval costs does not
 depend on training. Item vectors lie in clusters of very different sizes, as those of a
-catalogue do, and a state lies near one of them; no index finds neighbours of plain noise.
+catalogue do, and a state lies near one of them.
 A recommendation is a call of ``RankClient.recommend`` to a real Triton with a store of full
 rows: it retrieves and ranks 200 candidates.
 """
 
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +35,11 @@ from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import retrieval
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import export_onnx, sample
-from srp4ctr.training.export.retrieval import MAX_EXACT, Retriever
+from srp4ctr.training.export.retrieval import Retriever
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.serving.nearest import Nearest
+from srp4ctr.triton_repo.serving.nearest import Nearest, greatest
 
 LENGTH, WIDTH = 50, 64
 CLUSTERS, CANDIDATES, STATES = 3_000, 200, 200
@@ -61,20 +60,21 @@ def measured() -> dict[str, float]:
 
 
 def index_recall(items: int) -> float:
-    """Return the share of the exact first ``CANDIDATES`` that the lists find."""
-    vectors = synthetic(items)
-    every, nothing = np.ones(items, dtype=np.bool_), np.zeros(0, dtype=np.int64)
-    exact, listed = Nearest({"vectors": vectors}), Nearest(retrieval.in_lists(vectors))
-    hits, seconds = 0, [0.0, 0.0]
-    for state in states(STATES):
-        rows = []
-        for place, search in enumerate((exact, listed)):
-            began = time.perf_counter()
-            rows.append(search(state, CANDIDATES, every, nothing))
-            seconds[place] += time.perf_counter() - began
-        hits += len(np.intersect1d(rows[0], rows[1]))
-    ms = [1000.0 * each / STATES for each in seconds]
-    say(f"{items:,} items: exact {ms[0]:.1f} ms, by lists {ms[1]:.1f} ms")
+    """Return the share of the exact first ``CANDIDATES`` that serving's search finds."""
+    vectors, hits, taken = synthetic(items), 0, np.zeros((STATES, 2))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / bundle.PRODUCTS_FILE
+        retrieval.write_products(vectors, path)
+        search = Nearest(path, vectors)
+    for number, state in enumerate(states(STATES)):
+        began = time.thread_time()
+        exact = greatest(vectors @ state, CANDIDATES)
+        between = time.thread_time()
+        found = search(state, CANDIDATES)
+        taken[number] = between - began, time.thread_time() - between
+        hits += len(np.intersect1d(exact, found))
+    exact_ms, ms = 1000.0 * np.median(taken, axis=0)
+    say(f"{items:,} items, CPU time: float32 {exact_ms:.1f} ms, integers first {ms:.1f}")
     return round(hits / (STATES * CANDIDATES), 4)
 
 
@@ -120,12 +120,10 @@ def _serve(stack: ServingStack, items: int, version: str) -> None:
     )
     ids = [names[i].encode() for i in order.tolist()]
     vectors = synthetic(items)
-    arrays: Mapping[str, NDArray[Any]] = (
-        retrieval.in_lists(vectors) if items > MAX_EXACT else {"vectors": vectors}
-    )
+    retrieval.write_products(vectors, folder / bundle.PRODUCTS_FILE)
     save_file(
         {
-            **arrays,
+            "vectors": vectors,
             "id_letters": np.frombuffer(b"".join(ids), dtype=np.uint8),
             "id_ends": np.cumsum([len(each) for each in ids]),
             "counts": np.arange(items)[::-1].copy(),

@@ -27,7 +27,9 @@ VOCABULARY_FILE = "vocabulary.json"
 GOLDEN_FILE = "golden.safetensors"
 # Where pre-training predicts items, and not of older bundles: training/export/retrieval.py.
 RETRIEVER_FILE = "retriever.onnx"
+PRODUCTS_FILE = "products.onnx"
 ITEMS_FILE = "items.safetensors"
+RETRIEVAL_FILES = (RETRIEVER_FILE, PRODUCTS_FILE, ITEMS_FILE)
 CARD_FILE = "bundle.json"
 MANIFEST_FILE = "manifest.json"
 CONTENT_FILES = (

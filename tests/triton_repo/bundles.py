@@ -20,6 +20,7 @@ from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
+from srp4ctr.training.export import retrieval
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.promotion import Promotion
@@ -222,6 +223,7 @@ def write_retrieval(folder: Path, words: Vocabulary, names: Sequence[str]) -> No
         },
         folder / bundle.ITEMS_FILE,
     )
+    retrieval.write_products(vectors, folder / bundle.PRODUCTS_FILE)
     onnx.save(retriever(), folder / bundle.RETRIEVER_FILE)
 
 

@@ -1,73 +1,70 @@
-"""An expected state → the items with the greatest products, exactly or by lists.
+"""An expected state → the items with the greatest products: all of them are multiplied.
 
-Up to 200,000 items one product with all vectors is fast enough. Beyond that
-the export parts the vectors into lists of near ones (an inverted file), and a search reads
-the lists whose centres have the greatest products: no library is needed here, and filters
-stay exact, because they are applied to what is read.
+``products.onnx`` (``training/export/retrieval.py``) does so in small integers, which costs a
+fifth of float32; the best of them are multiplied again, exactly. No item is skipped, so a
+filter leaves exactly those that pass it, however few.
 
-Shapes: V items, C lists, D + 1 numbers of a vector.
+Shapes: V items, D + 1 numbers of a vector.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.features.tensors import schema
+from srp4ctr.triton_repo.serving.onnx_scorer import Session
+
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
-# Of about 2 sqrt(V) lists. Of the exact first 200 of a million items 64 lists find 80 % in
-# 1.3 ms, 128 85 % in 2.2, 256 90 % in 4.2, 512 96 % in 8.4; the exact product takes 19.
-PROBES = 256
-ROWS, LIST_ENDS, CENTRES = "rows", "list_ends", "centres"
+# Measured on 100,000 and a million vectors, real and synthetic: of twice as many items as
+# are wanted by integers, the wanted ones by float32 were always all.
+_REPEATED = 2
+_BLOCK = 64
+_LEFT_OUT = np.iinfo(np.int32).min
 
 
 class Nearest:
     """Finds items by their vectors."""
 
-    def __init__(self, items: Mapping[str, NDArray[Any]]) -> None:
-        """Search ``vectors`` (V, D + 1); by lists where ``items`` has them.
-
-        Then the vectors are in the order of the lists, and ``rows`` (V,) are theirs;
-        ``list_ends`` (C,) says where each ends, ``centres`` (C, D + 1) are their means.
-        """
-        self._vectors: Floats = items["vectors"]
-        self._lists = LIST_ENDS in items
-        if self._lists:
-            self._rows, self._centres = items[ROWS], items[CENTRES]
-            ends = items[LIST_ENDS]
-            self._starts, self._ends = np.concatenate([[0], ends[:-1]]), ends
+    def __init__(self, path: Path, vectors: Floats) -> None:
+        """Open the graph in ``path``, which multiplies ``vectors`` (V, D + 1)."""
+        self._multiply = Session(path, schema.NEXT_ITEM_TENSORS, {"D1": vectors.shape[1]})
+        self._vectors = vectors
 
     def __call__(
-        self, state: Floats, count: int, mask: NDArray[np.bool_], left_out: Int64s
+        self,
+        state: Floats,
+        count: int,
+        left_out: Sequence[Int64s] = (),
+        among: Int64s | None = None,
     ) -> Int64s:
         """Return up to ``count`` rows by falling product with ``state`` (D + 1,).
 
-        Only those in ``mask`` (V,) that are not ``left_out``.
+        None of the rows ``left_out``; only those ``among`` these, if they are given.
         """
-        if not self._lists:
-            scores = self._vectors @ state
-            scores[~mask] = -np.inf
-            scores[left_out] = -np.inf
-            return best_rows(scores, count)
-        # The fewer items pass the filter, the more lists are read.
-        passing = max(int(np.count_nonzero(mask)), 1) / len(mask)
-        probes = min(math.ceil(PROBES / passing), len(self._centres))
-        near = np.sort(best_rows(self._centres @ state, probes))
-        parts = [slice(self._starts[i], self._ends[i]) for i in near.tolist()]
-        scores = np.concatenate([self._vectors[part] @ state for part in parts])
-        rows = np.concatenate([self._rows[part] for part in parts]).astype(np.int64)
-        scores[~mask[rows] | np.isin(rows, left_out)] = -np.inf
-        return rows[best_rows(scores, count)]
+        [[scores]] = self._multiply({"next_item": state[None]}).values()
+        for rows in left_out:
+            scores[rows] = _LEFT_OUT
+        scores = scores if among is None else scores.take(among)
+        found = greatest(scores, _REPEATED * count)
+        found = found[scores[found] > _LEFT_OUT]
+        found = found if among is None else among.take(found)
+        products = self._vectors[found] @ state
+        best: Int64s = found[np.argsort(-products, kind="stable")[:count]]
+        return best
 
 
-def best_rows(scores: NDArray[Any], count: int) -> Int64s:
-    """Return the rows of the ``count`` greatest finite scores, in order."""
-    if count < len(scores):
-        rows = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-    else:
-        rows = np.arange(len(scores))
-    rows = rows[np.argsort(-scores[rows], kind="stable")]
-    found: Int64s = rows[np.isfinite(scores[rows])]
-    return found
+def greatest(scores: NDArray[Any], count: int) -> Int64s:
+    """Return the places of the ``count`` greatest ``scores``, or of all, in any order."""
+    places = np.arange(len(scores))
+    if (blocks := len(scores) // _BLOCK) > count:
+        # So many blocks have a score of at least ``least``: all that are wanted are.
+        tops = scores[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+        least = np.partition(tops, blocks - count)[blocks - count]
+        places = np.flatnonzero(scores >= least)
+    if (rest := len(places) - count) > 0:
+        places = places[np.argpartition(scores[places], rest)[rest:]]
+    return places

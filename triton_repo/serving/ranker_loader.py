@@ -79,7 +79,7 @@ def _recommender(
     metrics: ServingMetrics,
 ) -> Recommender | None:
     """Return what recommends by the bundle in ``folder``, None where it cannot."""
-    files = (bundle.ENCODER_FILE, bundle.RETRIEVER_FILE, bundle.ITEMS_FILE)
+    files = (bundle.ENCODER_FILE, *bundle.RETRIEVAL_FILES)
     if not all((folder / name).is_file() for name in files):
         return None
     shares = Shares(**json.loads(settings["recommend"]))

@@ -2,15 +2,13 @@
 
 In: B users as the store has them, and which items each may be shown. Out: up to K items of
 each, the likeliest first, and the source of each. The model's are those whose output
-vectors have the greatest product with the state of a [MASK] behind the history: exact, by
-one product of matrices, or by an index for a large catalogue (``nearest.py``).
+vectors have the greatest product with the state of a [MASK] behind the history.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +27,7 @@ from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES
 Int64s = NDArray[np.int64]
 MODEL, POPULAR, NEW = "model", "popular", "new"
 SOURCES = (MODEL, POPULAR, NEW)
+_NAMES = np.array([name.encode() for name in SOURCES], dtype=object)
 # Of a user without a history: the model knows only what is popular in training.
 _COLD_SHARES = (1e-9, 0.95, 0.05)
 REMEMBERED = 4096  # users whose next item is awaited, to measure recall
@@ -117,17 +116,20 @@ class Retriever:
             behaviors = {name: array[row : row + 1] for name, array in history.items()}
             sources = self._of_user(behaviors, excluded(users, row, each), offer, each)
             is_cold = not behaviors["history_item_rows"].any()
-            blend = blended(sources, self._shares.of(is_cold), self._shares.candidates)
+            lists, shares = [each.keys for each in sources], self._shares.of(is_cold)
+            places = blended(lists, shares, self._shares.candidates)
             now = times_ms[row] if times_ms and times_ms[row] else time.time_ns() // 10**6
-            keys = [sources[s].keys[i] for s, i in blend]
-            self._recall.observe(user_ids[row], users, row, keys, now)
-            found.append([(sources[s].ids[i], SOURCES[s]) for s, i in blend])
-        longest = max(1, *map(len, found))
-        item_ids, names = np.full((2, len(found), longest), b"", dtype=object)
-        for row, pairs in enumerate(found):
-            for place, (item_id, source) in enumerate(pairs):
-                item_ids[row, place], names[row, place] = item_id, source.encode()
-        return Candidates(users=users, item_ids=item_ids, sources=names)
+            self._recall.observe(
+                user_ids[row], users, row, np.concatenate(lists)[places], now
+            )
+            ids = [item_id for each in sources for item_id in each.ids]
+            names = _NAMES.repeat([len(each.ids) for each in sources])[places]
+            found.append(([ids[place] for place in places.tolist()], names))
+        longest = max(1, *(len(ids) for ids, _ in found))
+        item_ids, sources_ = np.full((2, len(found), longest), b"", dtype=object)
+        for row, (ids, names) in enumerate(found):
+            item_ids[row, : len(ids)], sources_[row, : len(ids)] = ids, names
+        return Candidates(users=users, item_ids=item_ids, sources=sources_)
 
     def _of_user(
         self,
@@ -137,47 +139,39 @@ class Retriever:
         filters: Filters,
     ) -> tuple["Listed", ...]:
         """Return what each of ``SOURCES`` has for a user, the best first."""
-        items, most = self._catalogue.items, self._shares.candidates
-        mask = self._catalogue.mask(offer, filters.key)
+        catalogue, words = self._catalogue, self._features.vocabulary
+        matching, wanted = catalogue.rows(offer, filters.key), catalogue.wanted(filters.key)
         start = int(first_behavior(history["history_item_rows"])[0])
         start = start if self._expect.is_any_length else 0
         [state] = self._expect({n: each[:, start:] for n, each in history.items()}).values()
-        rows = items.nearest(state[0], most, mask, self._rows_of(left_out))
-        by_model = Listed(
-            keys=items.keys[rows].tolist(), ids=list(map(items.id_of, rows.tolist()))
+        rows = words.item_rows(left_out)
+        own = rows[words.is_known(rows)] - words.first_known_row
+        found = catalogue.items.nearest(
+            state[0], self._shares.candidates, (offer.unavailable, own), matching
         )
-        wanted = self._catalogue.rows_of(filters.key)
-        chosen = set(left_out.tolist())
-        lists = (self._listed(each, wanted, chosen) for each in (offer.popular, offer.new))
-        return (by_model, *lists)
+        return (
+            Listed(
+                keys=catalogue.items.keys[found],
+                ids=list(map(catalogue.items.id_of, found.tolist())),
+            ),
+            self._listed(offer.popular, wanted, left_out),
+            self._listed(offer.new, wanted, left_out),
+        )
 
     def _listed(
-        self, items: ItemList, wanted: Sequence[tuple[slice, Int64s]], left_out: set[int]
+        self, items: ItemList, wanted: Sequence[tuple[slice, Int64s]], left_out: Int64s
     ) -> "Listed":
         """Return the first items that match and are not left out."""
-        matches = np.flatnonzero(have(items.attribute_rows, wanted)).tolist()
-        kept = (i for i in matches if int(items.keys[i]) not in left_out)
-        first = list(islice(kept, self._shares.candidates))
-        return Listed(
-            keys=items.keys[first].tolist() if first else [],
-            ids=[items.ids[i] for i in first],
-        )
-
-    def _rows_of(self, keys: Int64s) -> Int64s:
-        """Return the rows of those ``keys`` that the bundle knows."""
-        known = self._catalogue.items.keys
-        if not len(known):
-            return np.zeros(0, dtype=np.int64)
-        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        rows: Int64s = at[known[at] == keys]
-        return rows
+        kept = have(items.attribute_rows, wanted) & ~np.isin(items.keys, left_out)
+        first = np.flatnonzero(kept)[: self._shares.candidates]
+        return Listed(keys=items.keys[first], ids=[items.ids[i] for i in first.tolist()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """Items of one source for one user, the best first."""
 
-    keys: list[int]
+    keys: Int64s
     ids: list[bytes]
 
 
@@ -188,25 +182,21 @@ def excluded(users: UserArrays, row: int, filters: Filters) -> Int64s:
     return np.unique(np.concatenate([np.zeros(1, dtype=np.int64), *parts]))
 
 
-def blended(
-    sources: Sequence[Listed], shares: Sequence[float], most: int
-) -> list[tuple[int, int]]:
-    """Return (source, place in it) of the first ``most`` distinct items.
+def blended(sources: Sequence[Int64s], shares: Sequence[float], most: int) -> Int64s:
+    """Return the places of the first ``most`` distinct items in the joined ``sources``.
 
     At any depth each source has about its share of the items, for as long as it has any.
     """
-    places = sorted(
-        ((place + 0.5) / share, source, place)
-        for source, (each, share) in enumerate(zip(sources, shares, strict=True))
-        for place in range(len(each.keys))
-        if share > 0.0
+    depths = np.concatenate(
+        [
+            (np.arange(len(keys)) + 0.5) / share if share else np.full(len(keys), np.inf)
+            for keys, share in zip(sources, shares, strict=True)
+        ]
     )
-    found: dict[int, tuple[int, int]] = {}
-    for _, source, place in places:
-        found.setdefault(sources[source].keys[place], (source, place))
-        if len(found) >= most:
-            break
-    return list(found.values())
+    order = np.argsort(depths, kind="stable")
+    order = order[np.isfinite(depths[order])]
+    _, first = np.unique(np.concatenate(sources)[order], return_index=True)
+    return order[np.sort(first)[:most]]
 
 
 class Recall:
@@ -225,7 +215,7 @@ class Recall:
         user_id: bytes | str,
         users: UserArrays,
         row: int,
-        keys: Sequence[int],
+        keys: Int64s,
         now_ms: int,
     ) -> None:
         """Count the item that followed the user's last request; await the next one."""
@@ -237,7 +227,7 @@ class Recall:
             if later.any():
                 place = np.flatnonzero(offered == behaved[later.argmax()])
                 self._count(next_place(int(place[0]) if len(place) else None))
-        self._awaited[user_id] = now_ms, np.array(keys, dtype=np.int64)
+        self._awaited[user_id] = now_ms, keys
         if len(self._awaited) > REMEMBERED:
             self._awaited.popitem(last=False)
 

@@ -22,7 +22,6 @@ from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.pretraining import hide
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks
-from srp4ctr.triton_repo.serving.nearest import Nearest
 from tests.training.conftest import LENGTH, SIZES, TINY
 
 FIRST, IDS = 18, [f"item {number}" for number in range(22)]  # of 40 rows
@@ -103,24 +102,3 @@ def test_without_predicted_items_there_is_nothing_to_retrieve_by(
     heads = MaskedHeads(TINY, a_model.embedding)
     config = replace(recipe, pretraining="none")
     assert Pretrained.of(a_model, heads, config) is None
-
-
-def test_lists_find_nearly_what_an_exact_search_finds() -> None:
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((300, 16)).astype(np.float32) * 2.0
-    near = rng.standard_normal((50_000, 16)).astype(np.float32)
-    vectors = centres[rng.integers(300, size=len(near))] + near
-    exact, listed = (
-        Nearest(each) for each in ({"vectors": vectors}, retrieval.in_lists(vectors))
-    )
-    every, few = np.ones(len(vectors), dtype=bool), rng.random(len(vectors)) < 0.02
-    nothing = np.zeros(0, dtype=np.int64)
-    for mask in (every, few):
-        hits = 0
-        for state in vectors[:20]:
-            right = exact(state, 100, mask, nothing)
-            found = listed(state, 100, mask, right[:1])
-            assert mask[found].all()
-            assert right[0] not in found
-            hits += len(np.intersect1d(right[1:], found))
-        assert hits >= 0.97 * 20 * 99

@@ -18,10 +18,8 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
-from srp4ctr.triton_repo.serving.nearest import Nearest
 from srp4ctr.triton_repo.serving.retriever import (
     Filters,
-    Listed,
     Retriever,
     Shares,
     blended,
@@ -226,26 +224,11 @@ def test_next_items_are_counted_by_their_place(world: World) -> None:
 
 
 def test_a_blend_is_of_distinct_items_and_goes_on_where_a_source_ends() -> None:
-    def listed(*keys: int) -> Listed:
-        return Listed(keys=list(keys), ids=[str(key).encode() for key in keys])
-
-    sources = [listed(1, 2, 3, 4, 5, 6), listed(2, 9), listed()]
-    pairs = blended(sources, (0.5, 0.5, 0.0), 6)
-    assert [sources[s].keys[i] for s, i in pairs] == [1, 2, 9, 3, 4, 5]
-    assert blended([listed(), listed(), listed()], (0.5, 0.4, 0.1), 6) == []
-
-
-def test_an_exact_search_returns_the_greatest_products() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((500, 9)).astype(np.float32)
-    state = rng.standard_normal(9).astype(np.float32)
-    mask = rng.random(500) < 0.8
-    left_out = np.array([3, 77])
-    kept = [i for i in range(500) if mask[i] and i not in left_out]
-    expected = sorted(kept, key=lambda i: -float(vectors[i] @ state))
-    search = Nearest({"vectors": vectors})
-    assert search(state, 50, mask, left_out).tolist() == expected[:50]
-    assert len(search(state, 600, mask, left_out)) == len(kept)
+    sources = [np.array(keys, dtype=np.int64) for keys in ([1, 2, 3, 4, 5, 6], [2, 9], [])]
+    places = blended(sources, (0.5, 0.5, 0.0), 6)
+    assert np.concatenate(sources)[places].tolist() == [1, 2, 9, 3, 4, 5]
+    assert not len(blended([sources[2]] * 3, (0.5, 0.4, 0.1), 6))
+    assert blended(sources, (0.0, 1.0, 0.0), 6).tolist() == [6, 7]
 
 
 def test_files_of_other_items_are_refused(world: World) -> None:
