@@ -126,10 +126,10 @@ class Retriever:
             names = _NAMES.repeat([len(each.ids) for each in sources])[places]
             found.append(([ids[place] for place in places.tolist()], names))
         longest = max(1, *(len(ids) for ids, _ in found))
-        item_ids, sources_ = np.full((2, len(found), longest), b"", dtype=object)
+        item_ids, named = np.full((2, len(found), longest), b"", dtype=object)
         for row, (ids, names) in enumerate(found):
-            item_ids[row, : len(ids)], sources_[row, : len(ids)] = ids, names
-        return Candidates(users=users, item_ids=item_ids, sources=sources_)
+            item_ids[row, : len(ids)], named[row, : len(ids)] = ids, names
+        return Candidates(users=users, item_ids=item_ids, sources=named)
 
     def _of_user(
         self,
@@ -162,8 +162,9 @@ class Retriever:
         self, items: ItemList, wanted: Sequence[tuple[slice, Int64s]], left_out: Int64s
     ) -> "Listed":
         """Return the first items that match and are not left out."""
-        kept = have(items.attribute_rows, wanted) & ~np.isin(items.keys, left_out)
-        first = np.flatnonzero(kept)[: self._shares.candidates]
+        most = self._shares.candidates
+        first = np.flatnonzero(have(items.attribute_rows, wanted))[: most + len(left_out)]
+        first = first[~np.isin(items.keys[first], left_out)][:most]
         return Listed(keys=items.keys[first], ids=[items.ids[i] for i in first.tolist()])
 
 

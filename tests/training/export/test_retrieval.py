@@ -71,6 +71,7 @@ def test_the_files_answer_as_pretraining_does(
     tmp_path: Path,
 ) -> None:
     retrieval.export(pretrained, catalogue, sizes_of(TINY, SIZES), tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {*bundle.RETRIEVAL_FILES}
     items = load_file(tmp_path / bundle.ITEMS_FILE)
     session = onnxruntime.InferenceSession(tmp_path / bundle.RETRIEVER_FILE)
     requests = requests_of(count=5)  # an empty history first, then a full one

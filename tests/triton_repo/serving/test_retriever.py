@@ -180,6 +180,14 @@ def test_popular_and_new_items_have_their_shares_at_any_depth(world: World) -> N
     assert {"model", "new"} <= set(found.values())
 
 
+def test_what_the_user_has_clicked_does_not_shorten_what_is_popular(world: World) -> None:
+    world.shares = Shares(candidates=3, popular=1.0, new=0.0)
+    order = ["item-1", "item-6", "item-9", "item-4", "item-2", "item-3"]
+    world.reader.impressions = {KEYS[name]: 9.0 for name in order}
+    world.reader.clicks = {KEYS[name]: 9.0 - i for i, name in enumerate(order)}
+    assert list(world.find("ann").items()) == [(name, "popular") for name in order[2:5]]
+
+
 def test_a_new_item_whose_id_nobody_knows_is_no_candidate(world: World) -> None:
     world.shares = Shares(candidates=20, popular=0.3, new=0.3)
     world.reader.impressions = {KEYS["nameless"]: 9.0, KEYS["fresh"]: 1.0}
