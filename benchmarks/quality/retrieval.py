@@ -3,7 +3,7 @@
 Full ranking, leave-last: a user's last item among all items but those of the history that
 serving reads. The product's own files and code find the candidates. SASRec is trained with
 a sampled softmax on the same behaviours and ranks the same items; so do popularity and
-EASE, a linear model in closed form. Differences are paired by user. Recall of the search and
+EASE, a linear model in closed form. Differences are paired by user. The search's recall and
 latency are of synthetic items: ``retrieval_serving.py``.
 
     make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
