@@ -59,8 +59,8 @@ class ItemVectors:
             found = _mapped(path)
             vectors: NDArray[np.float32] = found["vectors"]  # (V, D + 1)
             self.counts: NDArray[Any] = found["counts"]  # (V,)
-            self._letters = memoryview(found["id_letters"])
-            self._ends = memoryview(found["id_ends"])
+            self._letters = found["id_letters"].data
+            self._ends = found["id_ends"].data
         except (ValueError, OSError, KeyError) as error:
             raise ArtifactError(f"{path} holds no items: {error!r}") from error
         if not len(vectors) == len(self.counts) == len(self._ends) == len(keys):

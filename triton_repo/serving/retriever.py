@@ -197,7 +197,8 @@ def blended(sources: Sequence[Int64s], shares: Sequence[float], most: int) -> In
     order = np.argsort(depths, kind="stable")
     order = order[np.isfinite(depths[order])]
     _, first = np.unique(np.concatenate(sources)[order], return_index=True)
-    return order[np.sort(first)[:most]]
+    places: Int64s = order[np.sort(first)[:most]]
+    return places
 
 
 class Recall:

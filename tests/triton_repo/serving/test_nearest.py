@@ -1,10 +1,11 @@
 """States → the items with the greatest products, of all or of those that may be shown."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from srp4ctr.training.export.retrieval import write_products
 from srp4ctr.triton_repo.serving.nearest import Nearest, greatest
@@ -70,9 +71,9 @@ def test_without_items_nothing_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 @pytest.mark.parametrize("count", [1, 7, 200, 9_000, 20_000])
-def test_the_greatest_are_the_greatest(count: int, kind: type) -> None:
+def test_the_greatest_are_the_greatest(count: int, kind: DTypeLike) -> None:
     rng = np.random.default_rng(2)
-    scores = rng.permutation(10_007).astype(kind)
+    scores: NDArray[Any] = rng.permutation(10_007).astype(kind)
     assert sorted(greatest(scores, count)) == sorted(np.argsort(-scores)[:count])
-    equal = np.zeros(10_007, dtype=kind)
+    equal: NDArray[Any] = np.zeros(10_007, dtype=kind)
     assert len(set(greatest(equal, count).tolist())) == min(count, len(equal))
