@@ -283,10 +283,9 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
     ) -> Path:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
-        encodes = encoder(mark, work if slow == "encoder" else 0)
-        onnx.save(encodes, folder / bundle.ENCODER_FILE)
-        scores = head(mark, work if slow == "head" else 0, fails=fails)
-        onnx.save(scores, folder / bundle.HEAD_FILE)
+        of_encoder, of_head = (work if slow == part else 0 for part in ("encoder", "head"))
+        onnx.save(encoder(mark, of_encoder), folder / bundle.ENCODER_FILE)
+        onnx.save(head(mark, of_head, fails=fails), folder / bundle.HEAD_FILE)
         tensors = golden(folder)
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)
@@ -294,8 +293,9 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         vocabulary.save(words or WORDS, folder / bundle.VOCABULARY_FILE)
         if names:
             write_retrieval(folder, words or WORDS, names)
-        card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
-        bundle.write_card(folder, card)
+        bundle.write_card(
+            folder, BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
+        )
         bundle.write_manifest(folder)
         return folder
 
