@@ -19,7 +19,7 @@ from srp4ctr.settings import load
 from srp4ctr.streams.events import file_import
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.imports import mapping as mappings
-from srp4ctr.streams.imports.mapping import Mapping
+from srp4ctr.streams.imports.mapping import CsvForm, Mapping
 
 if TYPE_CHECKING:  # not every role has DuckDB
     from srp4ctr.streams.imports.importing import ImportJob
@@ -88,7 +88,8 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
     if not files:
         raise MistakeError("name the FILES to import (--help has an example)")
     if guess:
-        _write_guess(files, mapping or Path(mappings.DEFAULT_MAPPING))
+        form = mappings.changed(Mapping(), set_ or ()).csv
+        _write_guess(files, mapping or Path(mappings.DEFAULT_MAPPING), form)
         return
     from srp4ctr.streams.imports.importing import ImportJob
 
@@ -155,12 +156,12 @@ def _publish(job: "ImportJob") -> None:
     out.print(f"published {done.published:,} messages{hidden}")
 
 
-def _write_guess(files: Sequence[str], target: Path) -> None:
+def _write_guess(files: Sequence[str], target: Path, form: CsvForm) -> None:
     from srp4ctr.streams.imports.guess import guess_mapping
 
     if target.exists():
         raise MistakeError(f"{target} exists already: --mapping names another file")
-    text = guess_mapping(files)
+    text = guess_mapping(files, form)
     target.write_text(text, encoding="utf-8")
     out.print(text, markup=False, highlight=False, soft_wrap=True)
     out.print(f"wrote {target}: read it, change it, then import", highlight=False)

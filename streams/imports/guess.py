@@ -1,186 +1,281 @@
-"""A file's columns → a mapping to read and change, with the reason of each line.
+"""Files in anyone's columns → a mapping to read and change, with the reason of each line.
 
-Names come first, values confirm: numbers that are times of our days in one unit only, texts
-with few values, 0 and 1. What is not clear is a comment, never a silent choice.
+Files of the same columns are one kind, of which the first is looked at. The kind that looks
+most like a log is the log; others are catalogues, further events, or left out by name.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import CsvForm
+from srp4ctr.streams.imports.guess_rows import (
+    MANY,
+    MAX_ACTIONS,
+    Draft,
+    guess_events,
+    is_flag,
+    snake,
+    time_by_value,
+)
+from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
+from srp4ctr.streams.imports.queries import compiled
 from srp4ctr.streams.imports.readers import open_table
-from srp4ctr.streams.imports.sql_text import quoted
-from srp4ctr.streams.imports.tables import Column, Table, files_in, opened
+from srp4ctr.streams.imports.sql_text import quoted, toml
+from srp4ctr.streams.imports.tables import Table, files_in, opened
 
-_SAMPLE = 1_000
-_NAMES = {
-    "user": r"(user|visitor|customer|member|account|client|session)_?(id)?|uid|u",
-    "item": r"(item|product|article|video|movie|content|news|ad|asset|sku|track|song|book)"
-    r"_?(id)?|iid|i",
-    "time": r"(event_?|click_?|impression_?)?(time|ts|timestamp)(_?stamp)?(_?(ms|s|us))?"
-    r"|date(time)?|created_?at|occurred_?at|clicked_?at|at|t",
-    "request": r"(request|impression|ranking|slate|list|page_?view|query|search)_?id",
-    "position": r"position|pos|rank|slot|place",
-    "action": r"action|behaviou?r|event(_?type|_?name)?|type|feedback_?type",
-    "value": r"rating|score|stars|value|price|dwell(_?time)?|read_?time(_?s)?|duration",
-}
-_CLICKED = r"(is_?)?click(ed|s)?|label"
-_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_TIMES_S = (631_152_000, 2_524_608_000)  # 1990 to 2050
-_MAX_ACTIONS = 30
+_LONG_TEXT = 200  # characters: the body of an article is no attribute
+_IDS_SHARED = (
+    0.5  # of the log's ids that a column without repetition has: they are the same
+)
+_TITLES = ("title", "name")
+_OWNERS = ("item", "user")
+_GENERIC = ("clicks",)  # a ready mapping that says less than a guess
 
 
-@dataclass(slots=True)
-class _Draft:
-    """Lines of the mapping to be, and the columns that they use."""
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The files of the same columns, and the first of them."""
 
-    table: Table
-    values: dict[str, list[Any]]
-    lines: list[str] = field(default_factory=list)
-    chosen: dict[str, str] = field(default_factory=dict)
+    draft: Draft
+    names: list[str]
 
-    def choose(self, key: str) -> str | None:
-        """Return the column whose name says that it is ``key``, best name first."""
-        matching = [
-            name
-            for name in self.table.columns
-            if re.fullmatch(_NAMES[key], _snake(name)) and name not in self.chosen.values()
-        ]
-        if not matching:
-            return None
-        alternatives = sorted(matching, key=lambda name: _preference(key, name))
-        others = ", ".join(alternatives[1:])
-        reason = "by its name" + (f" (or {others}?)" if others else "")
-        return self.take(key, alternatives[0], reason)
+    @property
+    def table(self) -> Table:
+        return self.draft.table
 
-    def take(self, key: str, name: str, reason: str) -> str:
-        """Add the line that makes column ``name`` the ``key``."""
-        self.chosen[key] = name
-        why = f"{reason}; values such as {_samples(self.values[name])}"
-        self.add(f"{key} = {_toml(name)}", why)
-        return name
-
-    def add(self, line: str, why: str = "") -> None:
-        self.lines += [f"# {why}", line] if why else [line]
+    @property
+    def likeness(self) -> float:
+        """How much it looks like a log of what users did."""
+        weights = {"user": 1.0, "item": 1.0, "time": 1.0, "action": 0.5, "position": 0.25}
+        found = sum(w for key, w in weights.items() if self.draft.named(key))
+        flags = any(is_flag(name, v) for name, v in self.draft.values.items())
+        return found + (0.75 if flags else 0.0)
 
 
-def guess_mapping(files: Sequence[str]) -> str:
-    """Return a mapping for the first of ``files`` as TOML, with its reasons as comments."""
-    path = files_in(files)[0]
-    with opened([path]) as database:
-        table = open_table(database, path, CsvForm(), number=0, skip_bad=True)
-        columns = ", ".join(quoted(each) for each in table.columns)
-        rows = list(table.rows(f"SELECT {columns} FROM {table.view} LIMIT {_SAMPLE}"))
-    if not rows:
-        raise MistakeError(f"{path} has no rows to look at")
-    values = {
-        name: [row[n] for row in rows if row[n] is not None]
-        for n, name in enumerate(table.columns)
-    }
-    draft = _Draft(table, values)
-    draft.add(f"# Guessed from {len(rows):,} rows of {path.name}: read it, then change it.")
-    draft.add(f"# Its columns: {', '.join(table.columns)}")
-    for key in ("user", "item"):
-        if not draft.choose(key):
-            draft.add(f'# {key} = "?"  # no column has a name of a {key}: fill it in')
-    _guess_time(draft)
-    _guess_events(draft)
+def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
+    """Return a mapping for ``files`` as TOML, with its reasons as comments.
+
+    ``form`` is what a CSV file does not say of itself. Raises ``MistakeError`` where no
+    file has a row.
+    """
+    form = form or CsvForm()
+    paths = files_in(files)
+    with opened(paths) as database:
+        kinds, unread = _kinds(database, paths, form)
+        log = max(kinds, key=lambda kind: kind.likeness)
+        if log.table.is_unnamed and not form.columns:
+            named = msgspec.structs.replace(form, columns=_names_by_value(log.draft))
+            note = "# The file has no header: the names in [csv] are guessed by values."
+            return f"{note}\n{guess_mapping(files, named)}"
+        draft, others = log.draft, [kind for kind in kinds if kind is not log]
+        draft.lines += _title(log)
+        if others:
+            pattern = ", ".join(map(toml, _patterns(log, others)))
+            draft.add(f"files = [{pattern}]", "the other files have other columns: below")
+        guess_events(draft)
+        draft.lines += [f"# Not looked at: {text}" for text in unread]
+        draft.lines += _others(log, others)
+    if form.columns:
+        draft.lines += ["", "[csv]", f"columns = [{', '.join(map(toml, form.columns))}]"]
     return "\n".join(draft.lines) + "\n"
 
 
-def _guess_time(draft: _Draft) -> None:
-    name = draft.choose("time") or _time_by_value(draft)
-    if name is None:
-        draft.add('# time = "?"  # no column has a name of a time: fill it in')
-        return
-    kind = Column(sql="", type=draft.table.columns[name]).time_kind
-    if kind == "number":
-        units = [unit for unit in _UNITS if _are_times(draft.values[name], unit)]
-        if len(units) == 1:
-            why = "only in this unit are all of them between 1990 and 2050"
-            draft.add(f'time_unit = "{units[0]}"', why)
-        else:
-            draft.add('# time_unit = "?"  # in no single unit are these times of our days')
-    elif kind != "zoned":
-        draft.add('time_zone = "UTC"', "texts without a zone: is it UTC? Europe/Berlin …")
-
-
-def _time_by_value(draft: _Draft) -> str | None:
-    for name, type_ in draft.table.columns.items():
-        kind = Column(sql="", type=type_).time_kind
-        if name in draft.chosen.values() or kind == "text":
+def _kinds(
+    database: Any, paths: Sequence[Path], form: CsvForm
+) -> tuple[list[_Kind], list[str]]:
+    """Return the kinds of files that have rows, and what is wrong with the others."""
+    found: dict[tuple[str, ...], _Kind] = {}
+    unread = []
+    for number, path in enumerate(paths):
+        try:
+            table = open_table(database, path, form, number=number, skip_bad=True)
+            if kind := found.get(tuple(table.columns)):
+                kind.names.append(path.name)
+                continue
+            draft = Draft(table)
+        except MistakeError as error:
+            unread.append(" ".join(str(error).split()))
             continue
-        values = draft.values[name]
-        if kind != "number" or sum(_are_times(values, unit) for unit in _UNITS) == 1:
-            return draft.take("time", name, "by its values, which are times of our days")
+        if draft.num_rows:
+            found[tuple(table.columns)] = _Kind(draft, [path.name])
+        else:
+            unread.append(f"{path} has no rows to look at")
+    if not found:
+        raise MistakeError("; ".join(unread))
+    return list(found.values()), unread
+
+
+def _names_by_value(draft: Draft) -> list[str]:
+    """Return names for columns without a header: user and item come first in most files."""
+    time = time_by_value(draft)
+    names = {time: "timestamp"} if time else {}
+    for column, values in draft.values.items():
+        few = len(set(values)) <= MAX_ACTIONS and isinstance(next(iter(values), 0), str)
+        if few and len(values) > MAX_ACTIONS and "action" not in names.values():
+            names.setdefault(column, "action")
+    free = (column for column in draft.table.columns if column not in names)
+    names |= zip(free, ("user_id", "item_id"), strict=False)
+    return [names.get(column, column) for column in draft.table.columns]
+
+
+def _title(log: _Kind) -> Iterator[str]:
+    draft, name = log.draft, log.names[0]
+    same = f", the first of {len(log.names)} files with its columns"
+    yield (
+        f"# Guessed from {draft.num_rows:,} rows of {name}"
+        f"{same if len(log.names) > 1 else ''}: read it, then change it."
+    )
+    columns = list(log.table.columns)
+    yield f"# Its columns: {', '.join(columns)}"
+    for each in _fitting(log.table):
+        yield f"# A ready mapping knows these columns, and needs no guess: --format {each}"
+
+
+def _fitting(table: Table) -> Iterator[str]:
+    """Yield the names of ready mappings whose columns ``table`` has."""
+    for name, mapping in ready_formats().items():
+        rules = [r for r in mapping.rules() if not r.files or _is_of(table.path, r.files)]
+        try:
+            for rule in rules:
+                compiled(mapping, table, [rule])
+        except MistakeError:
+            continue
+        if rules and name not in _GENERIC:
+            yield name
+
+
+def _others(log: _Kind, others: Sequence[_Kind]) -> Iterator[str]:
+    """Yield what the ``others`` are: the catalogue of items, of users, further events."""
+    catalogues: dict[str, Iterable[str]] = {}
+    for kind in others:
+        owners = _owners(kind, log)
+        key = next(iter(owners), "")
+        columns = f"{', '.join(kind.names)} ({', '.join(kind.table.columns)})"
+        if len(owners) == 2:
+            yield from _further_events(kind, [log, *others], log, owners)
+        elif why := _left_out(kind, key, catalogues):
+            yield from ("", f"# Left out, for {why}: {columns}")
+        else:
+            pattern = ", ".join(map(toml, _patterns(kind, [log, *others])))
+            attributes = _attributes(kind.draft, key, owners[key])
+            catalogues[key] = [f"files = [{pattern}]", *attributes]
+    if "item" not in catalogues and (own := list(_own_attributes(log))):
+        catalogues["item"] = own
+    for key, lines in catalogues.items():
+        yield from ("", f"[{key}s]", *lines)
+
+
+def _left_out(kind: _Kind, key: str, catalogues: Container[str]) -> str:
+    if not key:
+        return "no column has users or items"
+    if {"property", "value"} <= set(kind.table.columns):
+        return "`where` must pick one property"
+    return f"[{key}s] is of one kind of file" if key in catalogues else ""
+
+
+def _owners(kind: _Kind, log: _Kind) -> dict[str, str]:
+    """Return the columns of items' and users' ids: by name, else by the log's own ids."""
+    by_name = {key: named[0] for key in _OWNERS if (named := kind.draft.named(key))}
+    if by_name:
+        return by_name
+    by_value = (
+        (key, _column_of(log.draft.chosen[key], kind, log))
+        for key in _OWNERS
+        if key in log.draft.chosen
+    )
+    return dict([(key, name) for key, name in by_value if name][:1])
+
+
+def _column_of(ids: str, kind: _Kind, log: _Kind) -> str | None:
+    """Return the column without repetition that has the log's ``ids``."""
+    for name in kind.table.columns:
+        column = f"CAST({quoted(name)} AS VARCHAR)"
+        [(repeated,)] = kind.table.rows(
+            f"SELECT count({column}) - count(DISTINCT {column}) FROM {kind.table.view}"
+        )
+        [(share,)] = kind.table.rows(
+            f"SELECT avg(CAST(id IN (SELECT {column} FROM {kind.table.view}) AS INTEGER)) "
+            f"FROM (SELECT DISTINCT CAST({quoted(ids)} AS VARCHAR) AS id "
+            f"FROM {log.table.view} LIMIT 1000)"
+        )
+        if not repeated and (share or 0.0) >= _IDS_SHARED:
+            return name
     return None
 
 
-def _guess_events(draft: _Draft) -> None:
-    request, position = draft.choose("request"), draft.choose("position")
-    action, value = draft.choose("action"), draft.choose("value")
-    flags = (
-        name
-        for name, values in draft.values.items()
-        if re.fullmatch(_CLICKED, _snake(name)) and {str(v) for v in values} <= {"0", "1"}
+def _further_events(
+    kind: _Kind, kinds: Sequence[_Kind], log: _Kind, owners: dict[str, str]
+) -> Iterator[str]:
+    """Yield a rule for files with users and items; a comment where it is not clear."""
+    action, time = kind.draft.named("action"), kind.draft.named("time")
+    lines = [f"files = [{', '.join(map(toml, _patterns(kind, kinds)))}]"]
+    lines += ['type = "behavior"', 'where = "true"']
+    lines.append(f'action = "${action[0]}"' if action else 'action = "view"')
+    for key, name in {**owners, **({"time": time[0]} if time else {})}.items():
+        if name != log.draft.chosen.get(key):
+            lines.append(f"{key} = {toml(name)}")
+    mark = "" if action and time else "# "
+    yield from ("", f"# {kind.names[0]} has users and items, too: further events?")
+    yield f"{mark}[[events]]"
+    yield from (mark + line for line in lines)
+
+
+def _attributes(draft: Draft, key: str, owner: str) -> Iterator[str]:
+    """Yield the lines of a catalogue whose ids are in column ``owner``."""
+    yield f"{key} = {toml(owner)}"
+    yield from ("", f"[{key}s.attributes]")
+    for name, values in draft.values.items():
+        texts = list(map(str, values))
+        if name == owner or not texts:
+            continue
+        key = re.sub(r"\W+", "_", snake(name))
+        line = f"{key if key.isascii() else toml(key)} = {toml(name)}"
+        is_text = any(isinstance(each, str) for each in values)
+        if sum(map(len, texts)) / len(texts) > _LONG_TEXT:
+            yield f"# {line}  # long texts are no attributes"
+        elif is_text and key not in _TITLES and len(set(texts)) == len(texts) > 20:
+            yield f"# {line}  # each has its own, which no other item shares"
+        elif is_text and sum("|" in each for each in texts) > 0.3 * len(texts):
+            split = f"string_split({quoted(name)}, '|')"
+            yield f"{line.split(' = ')[0]} = {toml(split)}"
+        else:
+            yield line
+
+
+def _own_attributes(log: _Kind) -> Iterator[str]:
+    """Yield the lines of attributes in the log itself: an item has one value of each."""
+    if (item := log.draft.chosen.get("item")) is None:
+        return
+    free = [n for n in log.table.columns if n not in log.draft.chosen.values()]
+    free = [n for n in free if len(set(map(str, log.draft.values[n]))) > 1]
+    pairs = (f"count(DISTINCT ({quoted(item)}, {quoted(n)}))" for n in free)
+    [(rows, items, *numbers)] = log.table.rows(
+        f"SELECT {', '.join(['count(*)', f'count(DISTINCT {quoted(item)})', *pairs])} "
+        f"FROM (SELECT * FROM {log.table.view} LIMIT {MANY})"
     )
-    clicked = next(flags, None)
-    if request and clicked:
-        if not position:
-            draft.add('position = "0"', "no column has the place in the list")
-        draft.add(
-            'impression = "true"', f"each row was shown: {clicked} says what followed"
-        )
-        name = clicked if re.fullmatch(r"\w+", clicked) else quoted(clicked)
-        draft.add(f"click = {_toml(f'{name} = 1')}", "0 and 1 only")
-    elif action:
-        _guess_actions(draft, action)
-    elif value and re.fullmatch("rating|stars", _snake(value)):
-        draft.chosen["action"] = ""
-        draft.add(
-            'action = "rate"', f"a row is a rating of {_samples(draft.values[value])}"
-        )
-        draft.add('behavior = "true"', "every row")
-    else:
-        why = "nothing says what a row is: a click? Or behavior = with action = view, buy …"
-        draft.add('click = "true"', why)
+    own = [n for n, pair in zip(free, numbers, strict=True) if pair == items]
+    if own and rows > 1.2 * items:
+        yield f"# Each item has one value of each: {', '.join(own)}"
+        yield f"item = {toml(item)}"
+        yield from ("", "[items.attributes]")
+        yield from (f"{snake(n)} = {toml(n)}" for n in own)
 
 
-def _guess_actions(draft: _Draft, action: str) -> None:
-    found = sorted({str(each) for each in draft.values[action]})
-    line = draft.lines.index(f"action = {_toml(action)}")
-    if len(found) > _MAX_ACTIONS:
-        draft.lines[line] = f'action = "view"  # {action} has too many values'
-    else:
-        draft.lines[line] = f"action = {_toml('$' + action)}"
-        draft.add('# Its values; in [actions] they get other names, such as pv = "view":')
-        draft.add(f"# {', '.join(found)}")
-    draft.add('behavior = "true"', "every row is a behaviour; click = … makes some clicks")
+def _patterns(kind: _Kind, others: Sequence[_Kind]) -> list[str]:
+    """Return patterns of the files of ``kind`` only, or else all their names."""
+    if len(kind.names) == 1:
+        return kind.names
+    patterns = sorted({re.sub(r"\d+", "*", name) for name in kind.names})
+    strange = (name for other in others if other is not kind for name in other.names)
+    is_wider = any(fnmatch(n, each) for n in strange for each in patterns)
+    return kind.names if is_wider else patterns
 
 
-def _are_times(values: Sequence[float], unit: str) -> bool:
-    first, last = (at * _UNITS[unit] for at in _TIMES_S)
-    return bool(values) and all(first <= each <= last for each in values)
-
-
-def _preference(key: str, name: str) -> tuple[int, str]:
-    """Order names: user_id before session_id, timestamp before date."""
-    last = ("session", "date", "type") if key != "action" else ("type",)
-    return (1 if _snake(name).startswith(last) else 0, name)
-
-
-def _samples(values: Sequence[Any]) -> str:
-    found = list(dict.fromkeys(str(each)[:24] for each in values))[:3]
-    return ", ".join(each.replace("\n", " ") for each in found) or "none"
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def _toml(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _is_of(path: Path, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(path.name, each) for each in patterns)

@@ -1,4 +1,4 @@
-"""Names → SQL, and what DuckDB says of a file → a sentence with a line number."""
+"""Names → SQL and TOML, and what DuckDB says of a file → a sentence with a line number."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -62,3 +62,9 @@ def literal(text: str) -> str:
     """Return ``text`` as a string."""
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
+
+
+def toml(text: str) -> str:
+    """Return ``text`` as a string of TOML."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

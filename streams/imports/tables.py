@@ -24,7 +24,8 @@ BATCH_ROWS = 10_000
 _MEMORY_LIMIT = "256MB"  # DuckDB spills what is more to a temporary folder
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
-_KNOWN = (".csv", ".tsv", ".txt", ".inter", ".item", *JSON_SUFFIXES, *PARQUET_SUFFIXES)
+_TEXTS = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".user")
+_KNOWN = (*_TEXTS, *JSON_SUFFIXES, *PARQUET_SUFFIXES)
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _NUMBERS = (*_WHOLE, *(f"U{each}" for each in _WHOLE), "FLOAT", "DOUBLE", "DECIMAL")
 
@@ -67,6 +68,11 @@ class Table:
     first_line: int
     """The line of the first row: 2 after a header."""
     is_text: bool
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether no header names the columns."""
+        return list(self.columns) == [f"column{n}" for n in range(len(self.columns))]
 
     def resolve(
         self, setting: str, given: Expression, *, view: str = "", is_number: bool = False

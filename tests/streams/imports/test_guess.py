@@ -5,7 +5,7 @@ import pytest
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.imports.guess import guess_mapping
-from srp4ctr.streams.imports.mapping import Mapping, as_mapping
+from srp4ctr.streams.imports.mapping import CsvForm, Mapping, as_mapping
 from tests.streams.imports.written import HEADER, ROWS, events_in, imported, written
 
 
@@ -29,7 +29,132 @@ def test_values_of_an_action_are_listed(tmp_path: Path) -> None:
     text, mapping = guessed(written(tmp_path, rows))
     assert (mapping.user, mapping.item, mapping.action) == ("visitorid", "itemid", "$event")
     assert mapping.time_unit == "ms"
-    assert "# buy, pv" in text
+    assert "# Its values: buy (1), pv (1)" in text
+
+
+def shop(*actions: str) -> str:
+    """Return a log in which users act on items in this order, each by five users."""
+    rows = (
+        f"{user},i{user % 3},{1_600_000_000 + n},{action}\n"
+        for user in range(5)
+        for n, action in enumerate(actions)
+    )
+    return "user_id,item_id,ts,behavior\n" + "".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("actions", "click", "reason"),
+    [
+        (("pv", "pv", "fav", "buy"), "pv", "'pv' is the click, by its name; 50% of the"),
+        (("view", "view", "click", "buy"), "click", "'click' is the click, by its name"),
+        (("VIEW", "LIKE"), "VIEW", "another action of the user on the item follows 5"),
+        (("x", "x", "y"), "x", "'x' may be the click: 67% of the rows, and another"),
+        (("x", "x"), None, "every row; click = … would make some clicks"),
+    ],
+)
+def test_one_action_is_the_click_with_a_reason(
+    actions: tuple[str, ...], click: str | None, reason: str, tmp_path: Path
+) -> None:
+    source, out = written(tmp_path, shop(*actions)), tmp_path / "events.jsonl"
+    text, mapping = guessed(source)
+    assert mapping.click == (click and f"behavior = '{click}'")
+    assert reason in text
+    imported(source, mapping, out)
+    clicks = sum(each.__struct_config__.tag == "click" for each in events_in(out))
+    assert clicks == 5 * actions.count(click or "")
+
+
+def test_sampled_negatives_are_proposed_and_never_set(tmp_path: Path) -> None:
+    """Nobody knows what was shown: the owner of the log decides."""
+    for content in (shop("view", "buy"), HEADER + ROWS, "user,item,ts\n1,2,1600000000\n"):
+        text, _ = guessed(written(tmp_path, content))
+        assert '#   negatives = "sampled"' in text
+        assert not [line for line in text.splitlines() if line.startswith("negatives")]
+    shown = "user,item,ts,request_id,type\n1,2,1600000000,r,impression\n"
+    text, mapping = guessed(written(tmp_path, shown + "1,2,1600000001,r,click\n"))
+    assert "negatives" not in text
+    assert (mapping.impression, mapping.click) == ("type = 'impression'", "type = 'click'")
+    assert mapping.behavior is None
+
+
+def test_actions_get_the_names_that_the_model_knows(tmp_path: Path) -> None:
+    _, mapping = guessed(written(tmp_path, shop("view", "add_to_cart", "hate", "zoom")))
+    assert mapping.actions == {"add_to_cart": "cart", "hate": "dislike"}
+
+
+def test_a_flag_without_a_request_makes_requests_of_moments(tmp_path: Path) -> None:
+    rows = "user_id,video_id,ts,is_click\n1,2,1600000000,0\n1,3,1600000000,1\n"
+    source, out = written(tmp_path, rows), tmp_path / "events.jsonl"
+    text, mapping = guessed(source)
+    assert "no column says what was shown together" in text
+    assert dict(imported(source, mapping, out).counts) == {"impression": 2, "click": 1}
+
+
+def test_each_kind_of_file_of_a_folder_is_looked_at(tmp_path: Path) -> None:
+    """The log by its columns, catalogues by name or by the log's ids; the rest by name."""
+    out = tmp_path / "events.jsonl"
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, content in {
+        "a_tree.csv": "parent,child\n1,2\n",
+        "log_1.csv": shop("view", "buy"),
+        "log_2.csv": shop("view", "like", "buy"),
+        "people.csv": "user_id,city\n0,Rome\n1,Oslo\n",
+        "things.csv": "sku_code,colour\ni0,red\ni1,blue\ni2,red\n",
+        "votes.csv": "user_id,item_id,at,action\n1,i1,1600000000,hide\n",
+        "empty.csv": "user_id,city\n",
+    }.items():
+        written(folder, content, name)
+    text, mapping = guessed(folder)
+    assert mapping.files == ["log_*.csv"]
+    assert "the first of 2 files with its columns" in text
+    assert (
+        "# Left out, for no column has users or items: a_tree.csv (parent, child)" in text
+    )
+    assert mapping.items
+    assert mapping.users
+    assert (mapping.items.item, mapping.items.files) == ("sku_code", ["things.csv"])
+    assert (mapping.users.user, mapping.users.attributes) == ("user_id", {"city": "city"})
+    assert [rule.files for rule in mapping.events] == [["votes.csv"]]
+    report = imported(folder, mapping, out)
+    assert report.num_bad == 0
+    assert report.counts["behavior hide"] == 1
+    assert (report.counts["item"], report.counts["user"]) == (3, 2)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    written(tmp_path, shop("view", "buy"), "log.csv")
+    written(tmp_path, b"PAR1 and no more", "broken.parquet")
+    assert "# Not looked at: " in (text := guessed(tmp_path)[0])
+    assert "broken.parquet" in text
+
+
+def test_what_an_item_has_one_value_of_is_its_attribute(tmp_path: Path) -> None:
+    rows = [f"{n},{n % 4},160000000{n},view,c{n % 2},s{n}\n" for n in range(8)]
+    header = "user_id,item_id,ts,event,category,session_key\n"
+    _, mapping = guessed(written(tmp_path, header + "".join(rows)))
+    assert mapping.items
+    assert mapping.items.attributes == {"category": "category"}
+
+
+def test_without_a_header_columns_are_named_by_their_values(tmp_path: Path) -> None:
+    rows = [
+        f"{n % 9},{n % 7},4,{'pv' if n % 3 else 'buy'},16000000{n:02}\n" for n in range(60)
+    ]
+    source, out = written(tmp_path, "".join(rows)), tmp_path / "events.jsonl"
+    text, mapping = guessed(source)
+    names = ["user_id", "item_id", "column2", "action", "timestamp"]
+    assert mapping.csv.columns == names
+    assert "The file has no header" in text
+    assert imported(source, mapping, out).counts["click"] == 40
+    named = CsvForm(columns=["who", "item", "kind", "behavior", "ts"])
+    assert "kind" in guess_mapping([str(source)], named)
+
+
+def test_a_ready_mapping_that_fits_is_named(tmp_path: Path) -> None:
+    rows = "timestamp,visitorid,event,itemid,transactionid\n1600000000000,1,view,2,\n"
+    text, _ = guessed(written(tmp_path, rows, "events.csv"))
+    assert "needs no guess: --format retailrocket" in text
 
 
 def test_a_request_and_a_flag_are_impressions_and_clicks(tmp_path: Path) -> None:
@@ -49,6 +174,6 @@ def test_a_time_without_a_time_s_name_is_known_by_its_values(tmp_path: Path) -> 
 def test_what_is_not_clear_is_left_open(tmp_path: Path) -> None:
     text, mapping = guessed(written(tmp_path, "who,what,number\n1,2,3\n4,5,6\n"))
     assert (mapping.user, mapping.item, mapping.time) == (None, None, None)
-    assert "no column has a name of a user: fill it in" in text
+    assert "no column is named like the user: fill it in" in text
     with pytest.raises(MistakeError, match="no `user` for click"):
         mapping.rules()
