@@ -26,7 +26,7 @@ REAL = {
     "taobao": (
         "taobao_window_110k.csv.gz",
         {
-            "behavior view": 98_361,
+            "click": 98_361,
             "behavior cart": 6_063,
             "behavior favourite": 3_383,
             "behavior buy": 2_493,
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
     ),
     "taobao": (
         {"UserBehavior.csv": f"1,2,3,pv,{TIME}\n1,2,3,fav,{TIME}\n"},
-        ["behavior view 1 2", "behavior favourite 1 2", "item - - 2"],
+        ["click - 1 2", "behavior favourite 1 2", "item - - 2"],
     ),
     "kuairand": (
         {
@@ -108,19 +108,23 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
     "retailrocket": (
         {
             "events.csv": "timestamp,visitorid,event,itemid,transactionid\n"
-            f"{TIME}000,1,addtocart,2,\n{TIME}000,1,transaction,2,4000\n",
+            f"{TIME}000,1,view,2,\n{TIME}000,1,addtocart,2,\n{TIME}000,1,transaction,2,4\n",
             "item_properties_part1.csv": "timestamp,itemid,property,value\n"
             f"{TIME}000,2,categoryid,1338\n{TIME}000,2,888,n277.200\n",
         },
-        ["behavior cart 1 2", "behavior buy 1 2", "item - - 2"],
+        ["click - 1 2", "behavior cart 1 2", "behavior buy 1 2", "item - - 2"],
     ),
     "rees46": (
         {
             "2019-Oct.csv": "event_time,event_type,product_id,category_id,category_code,"
-            "brand,price,user_id,user_session\n2020-09-13 12:26:40 UTC,purchase,2,"
-            "2053013552326770905,appliances.kitchen,aqua,33.20,1,9333dfbd\n",
+            "brand,price,user_id,user_session\n"
+            + "".join(
+                f"2020-09-13 12:26:40 UTC,{each},2,2053013552326770905,"
+                "appliances.kitchen,aqua,33.20,1,9333dfbd\n"
+                for each in ("view", "purchase")
+            ),
         },
-        ["behavior buy 1 2", "item - - 2"],
+        ["click - 1 2", "behavior buy 1 2", "item - - 2"],
     ),
     "metarank": (
         {
