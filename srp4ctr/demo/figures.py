@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from srp4ctr.cli.tables.results import ranking_table
-from srp4ctr.cli.tables.users import sequence_table
+from srp4ctr.cli.tables.users import Names, sequence_table
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo.popularity_baseline import POPULARITY, PairedCtr, paired_ctr
 from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
@@ -28,7 +28,7 @@ from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.ops.feature_store import titles
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events.schema import Click, Event, item_key
+from srp4ctr.streams.events.schema import Click, Event, action_names, item_key
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 NUM_CANDIDATES = 100
@@ -124,7 +124,8 @@ def show_a_user(
     ids = ids[:NUM_CANDIDATES]
     used = {each for each in given.item_ids() if item_key(each) in seen}
     names = titles(settings.features, seen, used | {*ids})
-    console.print(sequence_table(f"user {user}", row, names, last=_SHOWN))
+    shown = Names(items=names, actions=action_names(given.actions()))
+    console.print(sequence_table(f"user {user}", row, shown, last=_SHOWN))
     with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)
     console.print(

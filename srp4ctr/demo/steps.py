@@ -64,6 +64,12 @@ class DemoInput:
                 found.update(event.item_id for event in events)
         return found
 
+    def actions(self) -> set[str]:
+        """Return the actions of all behaviours."""
+        before = {each.action for line in self.timelines for each in line.before}
+        visits = chain.from_iterable(line.visits for line in self.timelines)
+        return before | {each.action for visit in visits for each in visit.behaviors}
+
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
     """Return the events in ``path``, or MovieLens' where it is None."""

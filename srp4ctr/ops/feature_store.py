@@ -22,6 +22,7 @@ from srp4ctr.streams.events.schema import (
     Forget,
     UserEvent,
     UserUpdate,
+    action_names,
     item_key,
 )
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
@@ -45,6 +46,8 @@ class UserRows:
     user: UserState
     titles: Mapping[int, str]
     """By item key, of all items in the rows."""
+    actions: Mapping[int, str]
+    """The names of the actions that the user's events have, by code."""
     origins: Mapping[SequenceElement, str]
     """Each behaviour's event, and its place in the log."""
     counted: Sequence[UserEvent]
@@ -181,6 +184,9 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
         user_id=user_id,
         user=user,
         titles=titles(features, sorted(keys), _shown_or_used(logged, keys)),
+        actions=action_names(
+            each.event.action for _, each in logged if isinstance(each.event, Behavior)
+        ),
         origins=_origins(logged),
         counted=_counted([each for _, each in logged], user.last_offset),
     )

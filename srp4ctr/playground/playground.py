@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srp4ctr.cli.tables.results import item_status_words
-from srp4ctr.cli.tables.users import action_name
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError, OutageError
@@ -32,7 +31,7 @@ from srp4ctr.ops.feature_store import attribute_texts
 from srp4ctr.playground.reads import PlaygroundReads, recent_ids
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
-from srp4ctr.streams.events.schema import Click, now_ms
+from srp4ctr.streams.events.schema import Click, action_name, now_ms
 
 OFFERED_USERS = 12
 _DEADLINE_S = 5.0
@@ -104,10 +103,11 @@ class LivePlayground:
         found = self._reads.user(user_id)
         elements = found.sequence.elements[::-1]
         items = self._reads.items([each.item_key for each in elements])
+        actions = self._reads.actions(each.action for each in elements)
         behaviors = tuple(
             ShownBehavior(
                 item=items[each.item_key],
-                action=action_name(each.action),
+                action=action_name(each.action, actions),
                 at_ms=each.occurred_at,
                 value=each.value,
             )

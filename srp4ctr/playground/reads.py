@@ -17,7 +17,9 @@ from srp4ctr.ops.feature_store import attribute_texts, title_of
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
+    FIRST_HASHED_ACTION,
     INTERNAL_PREFIX,
+    action_names,
     item_key,
 )
 from srp4ctr.streams.raw_log.log_files import files_of
@@ -31,7 +33,7 @@ _RECENT_ITEMS = 1000
 _FILES = 3  # per partition; one covers two seconds of traffic, or is compacted
 _MOST_FILES = 30
 _ROWS = 2000  # the last of each file: a compacted one is long
-_COLUMNS = ["type", "user_id", "item_id", "occurred_at"]
+_COLUMNS = ["type", "user_id", "item_id", "occurred_at", "action"]
 _ACTIONS = ("click", "behavior")  # a user with impressions only has no sequence
 
 
@@ -46,6 +48,7 @@ class PlaygroundReads:
         self._lock = threading.Lock()
         self._views: Any = None
         self._known: dict[str, list[int]] = {}
+        self._actions: dict[int, str] = {}
 
     def user(self, user_id: str) -> UserState:
         """Return the user's row; it is empty for an unknown user."""
@@ -62,6 +65,13 @@ class PlaygroundReads:
         profiles = self._profiles([item_key(each) for each in item_ids])
         return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
 
+    def actions(self, codes: Iterable[int]) -> dict[int, str]:
+        """Return what hashed ``codes`` stand for, as far as the newest events say."""
+        hashed = {code for code in codes if code >= FIRST_HASHED_ACTION}
+        if not hashed <= self._actions.keys():
+            self._actions |= action_names(self._recent().actions)
+        return self._actions
+
     def candidates(self, user_id: str, count: int, draw: int) -> list[str]:
         """Return ``count`` items that are new to the user; each ``draw`` has others.
 
@@ -75,13 +85,16 @@ class PlaygroundReads:
         named = self._profiles(chosen)
         found = [named[key].item_id for key in chosen if key in named][:count]
         if not found:
-            features, kafka = self._settings.features, self._settings.kafka
-            recent = recent_ids(Path(features.log_dir), kafka.partitions, _RECENT_ITEMS)
+            recent = self._recent()
             new = [each for each in recent.items if item_key(each) not in seen]
             found = chance.sample(new, min(len(new), count))
         if not found:
             raise MistakeError("No items are known: enter the ids of some candidates.")
         return found
+
+    def _recent(self) -> "RecentIds":
+        log_dir = Path(self._settings.features.log_dir)
+        return recent_ids(log_dir, self._settings.kafka.partitions, _RECENT_ITEMS)
 
     def serving_version(self) -> str | None:
         """Return the serving bundle, by the live repository."""
@@ -158,10 +171,11 @@ def _shown(name: str, item_id: str, profile: ItemProfile | None) -> ShownItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentIds:
-    """Distinct ids, the newest first."""
+    """Distinct ids, the newest first, and the actions."""
 
     users: Sequence[str]
     items: Sequence[str]
+    actions: frozenset[str]
 
 
 def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
@@ -175,7 +189,9 @@ def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
     rows.sort(key=lambda row: -row["occurred_at"])
     items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
     return RecentIds(
-        users=list(islice(_users(rows), limit)), items=list(islice(items, limit))
+        users=list(islice(_users(rows), limit)),
+        items=list(islice(items, limit)),
+        actions=frozenset(row["action"] for row in rows if row["action"]),
     )
 
 

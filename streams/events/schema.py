@@ -5,7 +5,7 @@ writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -182,6 +182,7 @@ NAMED_ACTIONS = (
     "like",
     "dislike",
     "share",
+    "hide",
 )
 FIRST_HASHED_ACTION = 16
 NUM_ACTION_CODES = 32
@@ -193,3 +194,19 @@ def action_code(action: str) -> int:
         return NAMED_ACTIONS.index(action) + 1
     hashed_codes = NUM_ACTION_CODES - FIRST_HASHED_ACTION
     return FIRST_HASHED_ACTION + xxhash.xxh3_64_intdigest(action) % hashed_codes
+
+
+def action_names(actions: Iterable[str]) -> dict[int, str]:
+    """Return what each code stands for, of ``actions`` that were seen: some share one."""
+    found: dict[int, set[str]] = {}
+    for action in actions:
+        found.setdefault(action_code(action), set()).add(action)
+    return {code: " or ".join(sorted(names)) for code, names in found.items()}
+
+
+def action_name(code: int, seen: Mapping[int, str]) -> str:
+    """Return the action of ``code``; a hashed one is known by those that were ``seen``."""
+    if 0 < code <= len(NAMED_ACTIONS):
+        return NAMED_ACTIONS[code - 1]
+    other = f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"
+    return seen.get(code, other)

@@ -215,7 +215,7 @@ def test_a_user() -> None:
     now_ms = time.time_ns() // 1_000_000
     key = item_key("i-1")
     element = SequenceElement(
-        occurred_at=now_ms - 7_200_000, item_key=key, action=6, value=4.5
+        occurred_at=now_ms - 7_200_000, item_key=key, action=28, value=4.5
     )
     newest = 1_793_534_400_000_123
     shown_at = SequenceElement(occurred_at=now_ms - 180_000, item_key=key, action=SHOWN)
@@ -236,6 +236,7 @@ def test_a_user() -> None:
         user_id=UUID,
         user=user,
         titles={key: TITLE},
+        actions={28: "skip"},
         origins={element: f"{UUID}, 11@123456789"},
         counted=(Click(**event), Impression(position=0, **event)),
     )
@@ -243,7 +244,7 @@ def test_a_user() -> None:
     places = (UUID, "11@123456789", "123456789", str(newest))
     at = (results.clock(element.occurred_at), results.clock(now_ms - 180_000))
     attributes = (results.clock(user.profile_at_ms), "age", "34", "Ulm, Köln")
-    figures = ("rate 4.5", "2 h ago", "3 min ago", "12.50", "125.00", "123.45")
+    figures = ("skip 4.5", "2 h ago", "3 min ago", "12.50", "125.00", "123.45")
     assert_whole(shown, (*places, *at, *figures, *attributes))
 
 

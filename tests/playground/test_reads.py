@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.raw_logs import write_log
+from srp4ctr.features.config import FeatureConfig
 from srp4ctr.playground import reads
 from srp4ctr.playground.reads import recent_ids
-from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent
+from srp4ctr.settings import Settings
+from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent, action_code
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 
@@ -26,6 +28,7 @@ def test_the_newest_user_comes_first_and_once(tmp_path: Path) -> None:
     probe = a_behavior("i1", at_ms=NOON_MS + 5_000, user_id=f"{SYNTHETIC_USERS}1")
     write(tmp_path, 2, 0, probe)  # not a real user
     found = recent_ids(tmp_path, partitions=3, limit=10)
+    assert found.actions == {"view"}
     assert found.users == ["ben", "ann"]
     assert found.items == ["i1", "i3", "i2"]
     assert recent_ids(tmp_path, partitions=2, limit=1).users == ["ben"]
@@ -58,3 +61,15 @@ def test_only_the_last_rows_of_a_long_file_are_read(
 
 def test_a_missing_log_has_no_ids(tmp_path: Path) -> None:
     assert recent_ids(tmp_path / "nowhere", partitions=4, limit=10).users == []
+
+
+def test_a_hashed_action_has_the_name_that_the_log_has(tmp_path: Path) -> None:
+    """Named ones need no log; an action that comes later is looked for again."""
+    log_dir = tmp_path / "events"
+    found = reads.PlaygroundReads(Settings(features=FeatureConfig(log_dir=str(log_dir))))
+    skip, wink = action_code("skip"), action_code("wink")
+    write(log_dir, 0, 0, a_behavior(action="skip"))
+    assert found.actions([action_code("hide")]) == {}
+    assert found.actions([skip]) == {skip: "skip"}
+    write(log_dir, 0, 1, a_behavior(action="wink", at_ms=NOON_MS + 1))
+    assert found.actions([skip, wink]) == {skip: "skip", wink: "wink"}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,12 +10,7 @@ from rich.table import Table
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.ops.feature_store import UserRows, attribute_texts
-from srp4ctr.streams.events.schema import (
-    FIRST_HASHED_ACTION,
-    NAMED_ACTIONS,
-    Click,
-    Impression,
-)
+from srp4ctr.streams.events.schema import Click, Impression, action_name
 from srp4ctr.streams.state.counters import HALF_LIVES_H, decayed
 from srp4ctr.streams.state.sequences import BehaviorSequence, SequenceElement
 from srp4ctr.streams.state.user_state import UserState
@@ -22,10 +18,18 @@ from srp4ctr.streams.state.user_state import UserState
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))  # seconds
 
 
+class Names(NamedTuple):
+    """What keys and codes of a user's rows stand for."""
+
+    items: Mapping[int, str]
+    actions: Mapping[int, str]
+
+
 def user_tables(rows: UserRows) -> Iterator[Table]:
     """Yield a user's behaviours, exposures, counters and attributes."""
     title = f"user {escape(rows.user_id)}"
-    yield sequence_table(title, rows.user, rows.titles, origins=rows.origins)
+    names = Names(items=rows.titles, actions=rows.actions)
+    yield sequence_table(title, rows.user, names, origins=rows.origins)
     yield _exposures_table(rows.user.exposures, rows.titles)
     yield _activity_table(rows)
     if rows.user.attributes:
@@ -35,7 +39,7 @@ def user_tables(rows: UserRows) -> Iterator[Table]:
 def sequence_table(
     title: str,
     user: UserState,
-    names: Mapping[int, str],
+    names: Names,
     last: int = 50,
     origins: Mapping[SequenceElement, str] | None = None,
 ) -> Table:
@@ -52,10 +56,12 @@ def sequence_table(
     for element in elements[: -last - 1 : -1]:
         at = f"{clock(element.occurred_at)}\n{_ago(element.occurred_at)}"
         value = "" if element.value is None else f" {element.value:g}"
-        item = names[element.item_key]
+        item = names.items[element.item_key]
         if origins is not None:
             item += f"\n{origins.get(element, 'not in the log')}"
-        table.add_row(at, f"{action_name(element.action)}{value}", escape(item))
+        table.add_row(
+            at, f"{action_name(element.action, names.actions)}{value}", escape(item)
+        )
     return table
 
 
@@ -94,13 +100,6 @@ def _attributes_table(user: UserState) -> Table:
     shown = ((escape(name), escape(text)) for name, text in found.items())
     title = f"attributes, since {clock(user.profile_at_ms)}"
     return a_table(title, "attribute", "value", rows=shown)
-
-
-def action_name(code: int) -> str:
-    """Return the action of ``code`` in words; a hashed one has lost its own."""
-    if 0 < code <= len(NAMED_ACTIONS):
-        return NAMED_ACTIONS[code - 1]
-    return f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"
 
 
 def _ago(at_ms: int) -> str:
