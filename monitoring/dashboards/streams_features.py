@@ -94,6 +94,15 @@ _INTAKE = line(
         limits=thresholds.at_most(0.1, 1),
         noValue=_NO_INTAKE,
     ),
+    stat(
+        "HTTP intakes that can publish",
+        "Instances of the HTTP intake that reach the broker: 0 refuses every event.",
+        "short",
+        over_time("sum(srp4ctr_intake_broker_up)"),
+        limits=thresholds.at_least(1, 1),
+        noValue=_NO_INTAKE,
+    ),
+    widths=(7, 7, 6, 4),
 )
 _FRESHNESS = line(
     8,

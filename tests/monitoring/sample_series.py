@@ -68,6 +68,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     'reason="not_json"': ("events_rejected_total",),
     'type="click"': ("events_total",),
     'clicked="true"': ("labels_total",),
+    'instance="intake:9104"': ("intake_broker_up",),
     'outcome="accepted"': ("intake_events_total",),
     'status="200"': ("intake_requests_total",),
     'gate="calibration"': ("refresh_gate_passed",),
