@@ -25,9 +25,9 @@ from srp4ctr.streams.imports.guess_rows import (
 )
 from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
 from srp4ctr.streams.imports.queries import compiled
-from srp4ctr.streams.imports.readers import open_table
+from srp4ctr.streams.imports.readers import has_open_quotes, open_table
 from srp4ctr.streams.imports.sql_text import quoted, toml
-from srp4ctr.streams.imports.tables import Table, files_in, opened
+from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
 _LONG_TEXT = 200  # characters: the body of an article is no attribute
 _IDS_SHARED = (
@@ -54,6 +54,7 @@ class _Kind:
         """How much it looks like a log of what users did."""
         weights = {"user": 1.0, "item": 1.0, "time": 1.0, "action": 0.5, "position": 0.25}
         found = sum(w for key, w in weights.items() if self.draft.named(key))
+        found += 1.0 if {"year", "month", "day"} <= set(self.table.columns) else 0.0
         flags = any(is_flag(name, v) for name, v in self.draft.values.items())
         return found + (0.75 if flags else 0.0)
 
@@ -73,6 +74,8 @@ def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
             named = msgspec.structs.replace(form, columns=_names_by_value(log.draft))
             note = "# The file has no header: the names in [csv] are guessed by values."
             return f"{note}\n{guess_mapping(files, named)}"
+        if form.quote and has_open_quotes(database, paths, form):
+            return guess_mapping(files, msgspec.structs.replace(form, quote=""))
         draft, others = log.draft, [kind for kind in kinds if kind is not log]
         draft.lines += _title(log)
         if others:
@@ -81,8 +84,7 @@ def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
         guess_events(draft)
         draft.lines += [f"# Not looked at: {text}" for text in unread]
         draft.lines += _others(log, others)
-    if form.columns:
-        draft.lines += ["", "[csv]", f"columns = [{', '.join(map(toml, form.columns))}]"]
+    draft.lines += _csv_lines(form)
     return "\n".join(draft.lines) + "\n"
 
 
@@ -109,6 +111,15 @@ def _kinds(
     if not found:
         raise MistakeError("; ".join(unread))
     return list(found.values()), unread
+
+
+def _csv_lines(form: CsvForm) -> Iterator[str]:
+    if form != CsvForm():
+        yield from ("", "[csv]")
+    for name, default in msgspec.structs.asdict(CsvForm()).items():
+        if (given := getattr(form, name)) != default:
+            texts = f"[{', '.join(map(toml, given))}]" if name == "columns" else toml(given)
+            yield f"{name} = {given if isinstance(given, int) else texts}"
 
 
 def _names_by_value(draft: Draft) -> list[str]:
@@ -140,7 +151,7 @@ def _title(log: _Kind) -> Iterator[str]:
 def _fitting(table: Table) -> Iterator[str]:
     """Yield the names of ready mappings whose columns ``table`` has."""
     for name, mapping in ready_formats().items():
-        rules = [r for r in mapping.rules() if not r.files or _is_of(table.path, r.files)]
+        rules = [r for r in mapping.rules() if not r.files or matches(table.path, r.files)]
         try:
             for rule in rules:
                 compiled(mapping, table, [rule])
@@ -159,7 +170,7 @@ def _others(log: _Kind, others: Sequence[_Kind]) -> Iterator[str]:
         columns = f"{', '.join(kind.names)} ({', '.join(kind.table.columns)})"
         if len(owners) == 2:
             yield from _further_events(kind, [log, *others], log, owners)
-        elif why := _left_out(kind, key, catalogues):
+        elif why := _left_out(kind, owners, catalogues):
             yield from ("", f"# Left out, for {why}: {columns}")
         else:
             pattern = ", ".join(map(toml, _patterns(kind, [log, *others])))
@@ -171,12 +182,23 @@ def _others(log: _Kind, others: Sequence[_Kind]) -> Iterator[str]:
         yield from ("", f"[{key}s]", *lines)
 
 
-def _left_out(kind: _Kind, key: str, catalogues: Container[str]) -> str:
-    if not key:
+def _left_out(kind: _Kind, owners: dict[str, str], catalogues: Container[str]) -> str:
+    if not owners:
         return "no column has users or items"
+    [(key, column)] = owners.items()
     if {"property", "value"} <= set(kind.table.columns):
         return "`where` must pick one property"
+    if _repeated(kind.table, column) > 0.5:
+        return f"it has several rows of most {key}s"
     return f"[{key}s] is of one kind of file" if key in catalogues else ""
+
+
+def _repeated(table: Table, column: str) -> float:
+    """Return the share of rows whose value of ``column`` another row has, too."""
+    [(share,)] = table.rows(
+        f"SELECT 1.0 - count(DISTINCT {quoted(column)}) / count(*) FROM {table.view}"
+    )
+    return float(share)
 
 
 def _owners(kind: _Kind, log: _Kind) -> dict[str, str]:
@@ -196,15 +218,12 @@ def _column_of(ids: str, kind: _Kind, log: _Kind) -> str | None:
     """Return the column without repetition that has the log's ``ids``."""
     for name in kind.table.columns:
         column = f"CAST({quoted(name)} AS VARCHAR)"
-        [(repeated,)] = kind.table.rows(
-            f"SELECT count({column}) - count(DISTINCT {column}) FROM {kind.table.view}"
-        )
         [(share,)] = kind.table.rows(
             f"SELECT avg(CAST(id IN (SELECT {column} FROM {kind.table.view}) AS INTEGER)) "
             f"FROM (SELECT DISTINCT CAST({quoted(ids)} AS VARCHAR) AS id "
             f"FROM {log.table.view} LIMIT 1000)"
         )
-        if not repeated and (share or 0.0) >= _IDS_SHARED:
+        if not _repeated(kind.table, name) and (share or 0.0) >= _IDS_SHARED:
             return name
     return None
 
@@ -275,7 +294,3 @@ def _patterns(kind: _Kind, others: Sequence[_Kind]) -> list[str]:
     strange = (name for other in others if other is not kind for name in other.names)
     is_wider = any(fnmatch(n, each) for n in strange for each in patterns)
     return kind.names if is_wider else patterns
-
-
-def _is_of(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(path.name, each) for each in patterns)

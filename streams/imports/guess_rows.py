@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from srp4ctr.streams.imports.mapping import SYNONYMS
 from srp4ctr.streams.imports.sql_text import literal, quoted, toml
 from srp4ctr.streams.imports.tables import Column, Table
 
@@ -35,14 +36,6 @@ _VIEW = (
     r"pv|(product|item|article|content|page|detail)?_?(view|detail)(s|ed)?|view_?\w+"
     r"|(play|open|listen|watch|stream)(s|ed)?|reads?"
 )
-_KNOWN_AS = {
-    "cart": r"(add_?(to)?_?)?(cart|basket)",
-    "favourite": r"fav(ou?rite)?s?|bookmark(ed)?|wish_?list|star(red)?|collect",
-    "buy": r"buy|purchased?|transaction|order(ed)?|pay(ment)?|checkout",
-    "like": r"liked?|thumbs_?up|upvoted?",
-    "dislike": r"dislike[sd]?|hate[sd]?|thumbs_?down|downvoted?",
-    "share": r"share[sd]?|forward(ed)?",
-}
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _TIMES_S = (631_152_000, 2_524_608_000)  # 1990 to 2050
 MAX_ACTIONS = 30
@@ -158,6 +151,11 @@ def _guess_time(draft: Draft) -> None:
     name = draft.choose("time")
     if name is None and (name := time_by_value(draft)):
         draft.take("time", name, "by its values, which are times of our days")
+    parts = {snake(each): each for each in draft.table.columns}
+    if name is None and {"year", "month", "day"} <= parts.keys():
+        date = ", ".join(quoted(parts[each]) for each in ("year", "month", "day"))
+        draft.add(f"time = {toml(f'make_date({date})')}", "by its parts, which are columns")
+        return
     if name is None:
         draft.add('# time = "?"  # no column is named like a time: fill it in')
         return
@@ -232,7 +230,7 @@ def _guess_names(draft: Draft, found: Sequence[_Action]) -> None:
     known = [
         f"{toml(each.name)} = {toml(name)}"
         for each in found
-        for name, pattern in _KNOWN_AS.items()
+        for name, pattern in SYNONYMS.items()
         if each.name != name and each.is_like(pattern)
     ]
     if known:

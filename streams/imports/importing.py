@@ -7,7 +7,6 @@ but a window of event ids. A file of events is whole or absent.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from srp4ctr.streams.imports.report import DUPLICATE, NO_RULE, EventFields, Impo
 from srp4ctr.streams.imports.rows import BadRow, EventBuilder
 from srp4ctr.streams.imports.sinks import EventSink, writing
 from srp4ctr.streams.imports.sql_text import explained
-from srp4ctr.streams.imports.tables import Table, files_in, opened
+from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
 _WINDOW = 500_000  # events within which the stream, too, recognizes a duplicate
 _decoder = msgspec.json.Decoder(EventFields)
@@ -91,9 +90,9 @@ class _Run:
         catalogues = [name for each in mapping.catalogues for name in each.files]
         work = []
         for table in self.tables:
-            if _matches(table.path, catalogues):
+            if matches(table.path, catalogues):
                 continue
-            own = [r for r in rules if not r.files or _matches(table.path, r.files)]
+            own = [r for r in rules if not r.files or matches(table.path, r.files)]
             if not own:
                 self.report.notes.append(
                     f"{table.path.name} is not of this mapping's files"
@@ -126,7 +125,7 @@ class _Run:
 
     def _updates(self, catalogue: Items | Users, sink: EventSink) -> None:
         files = catalogue.files
-        tables = [t for t in self.tables if not files or _matches(t.path, files)]
+        tables = [t for t in self.tables if not files or matches(t.path, files)]
         if not tables:
             whose = "items" if isinstance(catalogue, Items) else "users"
             self.report.notes.append(
@@ -214,10 +213,6 @@ def _patterns(mapping: Mapping) -> Sequence[str]:
         return ()
     both = (*rules, *mapping.catalogues)
     return [name for each in both for name in each.files]
-
-
-def _matches(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(path.name, each) for each in patterns)
 
 
 def _why_none(report: ImportReport) -> str:

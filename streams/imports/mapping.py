@@ -23,6 +23,16 @@ Expression = str | list[str]
 Kind = Literal["impression", "click", "behavior"]
 _COLUMNS = ("user", "item", "time", "request", "position", "action", "value")
 
+SYNONYMS = {
+    "cart": r"(add_?(to)?_?)?(cart|basket)",
+    "favourite": r"fav(ou?rite)?s?|bookmark(ed)?|wish_?list|star(red)?|collect",
+    "buy": r"buy|purchased?|transaction|order(ed)?|pay(ment)?|checkout",
+    "like": r"liked?|thumbs_?up|upvoted?",
+    "dislike": r"dislike[sd]?|hate[sd]?|thumbs_?down|downvoted?",
+    "share": r"share[sd]?|forward(ed)?",
+}
+"""Words for the actions that the model has a code of its own for, as a guess finds them."""
+
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     user: Expression | None = None
@@ -78,6 +88,8 @@ class CsvForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     columns: list[str] = []
     """The names where no header has them."""
     encoding: str = "utf-8"
+    quote: str = '"'
+    """What stands around texts with delimiters; "" where the mark is a plain character."""
     skip: int = 0
     """Lines before the header, or before the first row."""
 

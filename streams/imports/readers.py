@@ -1,6 +1,7 @@
 """A file → a view of DuckDB in which each row has its number and a hash of its content."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,24 @@ def open_table(
         return _view(_Source(database=database, path=path, sql=sql), number)
 
 
+def has_open_quotes(database: Any, paths: Sequence[Path], form: CsvForm) -> bool:
+    """Return whether a file has quotation marks that are not closed."""
+    for number, path in enumerate(paths, len(paths)):
+        try:
+            table = open_table(database, path, form, number=number, skip_bad=False)
+            list(table.rows(f"SELECT count(*) FROM {table.view}"))
+        except MistakeError as error:
+            if "[csv] quote" in str(error):
+                return True
+    return False
+
+
 def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _Source:
     """Return how to read CSV: its form is detected once, then every value read as text."""
     given = f"skip = {form.skip}, encoding = {literal(form.encoding)}{_compression(path)}"
     detected = f"{given}, sample_size = -1, ignore_errors = true"
+    if not form.quote:
+        detected += ", quote = '', escape = ''"
     if form.delimiter:
         detected += f", delim = {literal(form.delimiter)}"
     delimiter, has_header, columns = database.execute(
@@ -69,7 +84,8 @@ def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _So
     rejects = ", store_rejects = true, rejects_limit = 0" if skip_bad else ""
     sql = (
         f"read_csv({_path(path)}, auto_detect = false, delim = {literal(delimiter)}, "
-        f"quote = '\"', escape = '\"', header = {bool(has_header)}, "
+        f"quote = {literal(form.quote)}, escape = {literal(form.quote)}, "
+        f"header = {bool(has_header)}, "
         f"columns = {{{names}}}, {given}{rejects})"
     )
     first_line = form.skip + 1 + bool(has_header)

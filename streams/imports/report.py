@@ -75,7 +75,7 @@ def refuse_bad(report: ImportReport, skip_bad: bool) -> None:
         return
     first = next(d for why, d in report.dropped.items() if why not in NOT_BAD)
     times = sum(d.rows for why, d in report.dropped.items() if why.startswith("time_"))
-    mixed = " Some times are of another unit than the others." if times else ""
+    mixed = " Some times are wrong, or of another unit than the others." if times else ""
     mixed = mixed if report.counts else ""
     raise MistakeError(
         f"{report.num_bad:,} of {report.rows:,} rows are bad, the first is "

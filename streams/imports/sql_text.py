@@ -23,7 +23,10 @@ def explained(path: Path) -> Iterator[None]:
 
 _IN_A_LINE = (
     (r"Expected Number of Columns: (\d+) Found: (\d+)", r"it has \2 columns instead of \1"),
-    ("unterminated quote", "a quotation mark is never closed"),
+    (
+        "unterminated quote",
+        'a quotation mark is never closed; where it is a plain character: [csv] quote = ""',
+    ),
     ("not utf-8", 'it is not UTF-8; in the mapping: [csv] encoding = "latin-1"'),
     ("Maximum line size", "it is longer than 2 MB"),
     ("", "it cannot be read"),

@@ -50,9 +50,14 @@ def files_in(given: Sequence[str], patterns: Sequence[str] = ()) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def matches(path: Path, patterns: Sequence[str]) -> bool:
+    """Return whether the file's name matches one of ``patterns``."""
+    return any(fnmatch(path.name, each) for each in patterns)
+
+
 def _is_wanted(path: Path, patterns: Sequence[str]) -> bool:
     if patterns:
-        return any(fnmatch(path.name, each) for each in patterns)
+        return matches(path, patterns)
     return path.name.lower().removesuffix(".gz").endswith(_KNOWN)
 
 

@@ -177,3 +177,35 @@ def test_what_is_not_clear_is_left_open(tmp_path: Path) -> None:
     assert "no column is named like the user: fill it in" in text
     with pytest.raises(MistakeError, match="no `user` for click"):
         mapping.rules()
+
+
+def test_a_date_in_three_columns_is_a_time(tmp_path: Path) -> None:
+    rows = "userID\tartistID\ttagID\tday\tmonth\tyear\n2\t52\t13\t1\t4\t2009\n"
+    source, out = written(tmp_path, rows, "tags.dat"), tmp_path / "events.jsonl"
+    _, mapping = guessed(source)
+    imported(source, mapping, out)
+    [event] = events_in(out)
+    assert (event.user_id, event.occurred_at) == ("2", 1_238_544_000_000)  # type: ignore[union-attr]
+
+
+def test_single_quotation_marks_are_plain_characters(tmp_path: Path) -> None:
+    written(tmp_path, shop("view", "buy", "view", "like"), "log.csv")
+    names = ['4" vinyl', "plain", '"Weird Al', *(f"x{n}" for n in range(30))]
+    lines = [f"i{n}\t{name}\n" for n, name in enumerate(names)]
+    written(tmp_path, "item_id\tname\n" + "".join(lines), "things.tsv")
+    text, mapping = guessed(tmp_path)
+    assert 'quote = ""' in text
+    out = tmp_path / "events" / "all.jsonl"
+    out.parent.mkdir()
+    assert imported(tmp_path, mapping, out).counts["item"] == len(names)
+    found = [each for each in events_in(out) if hasattr(each, "attributes")]
+    assert [each.attributes["name"] for each in found] == names
+
+
+def test_a_file_with_many_rows_of_a_user_is_no_catalogue(tmp_path: Path) -> None:
+    written(tmp_path, shop("view", "buy"), "log.csv")
+    friends = "".join(f"{n % 2},{n}\n" for n in range(20))
+    written(tmp_path, "user_id,friend\n" + friends, "friends.csv")
+    text, mapping = guessed(tmp_path)
+    assert "it has several rows of most users: friends.csv (user_id, friend)" in text
+    assert mapping.users is None

@@ -209,7 +209,7 @@ def test_a_bad_row_keeps_all_from_being_imported_unless_it_is_left_out(
 def test_mixed_units_are_called_so(tmp_path: Path) -> None:
     mixed = HEADER + ROWS + "u,i,1600000000000,4\n"
     report = imported(written(tmp_path, mixed), ratings())
-    assert "Some times are of another unit" in refusal(report)
+    assert "Some times are wrong, or of another unit" in refusal(report)
     whole = imported(written(tmp_path, HEADER + ROWS), ratings(time_unit="ms"))
     message = refusal(whole)
     assert "read as s it is 2020-09-13: is time_unit right?" in message
