@@ -80,6 +80,8 @@ class _Run:
     progress: Progress
     builder: EventBuilder = field(init=False)
     seen: tuple[set[int], set[int]] = field(default_factory=lambda: (set(), set()))
+    used: dict[Path, bytearray] = field(default_factory=dict)
+    """Of each file by row number: 1 for a row of which an event came, else 0."""
 
     def __post_init__(self) -> None:
         self.builder = EventBuilder(self.job.mapping, time.time_ns() // 1_000_000)
@@ -104,24 +106,33 @@ class _Run:
             self._events(query, on_table, sink)
         for catalogue in mapping.catalogues:
             self._updates(catalogue, sink)
+        for path, used in self.used.items():
+            self._drop_unused(next(t for t in self.tables if t.path == path), used)
+
+    def _drop_unused(self, table: Table, used: bytearray) -> None:
+        """Report the rows that no rule takes, neither in this pass nor in another."""
+        row = used.find(0, 1)
+        while row > 0:
+            self.report.drop(NO_RULE, _place(table, row), "no condition holds")
+            row = used.find(0, row + 1)
 
     def _events(
         self, query: Query, compiled: Sequence[CompiledRule], sink: EventSink
     ) -> None:
         table = query.table
+        used = self.used.setdefault(table.path, bytearray())
         for row in table.rows(query.text):
             self._count_row()
-            is_any = False
+            if row[0] >= len(used):
+                used.extend(bytes(row[0] + 1 - len(used)))
             for rule in compiled:
                 if rule.where is not None and not row[rule.where]:
                     continue
-                is_any = True
+                used[row[0]] = 1
                 event_id = row[1] if row[2] is None else f"{row[1]}-{row[2]}"
                 values = rule.values(row, event_id)
                 built = self.builder.build(rule.rule.type, values, rule.time_kind)
                 self._take(built, table, row[0], sink)
-            if not is_any:
-                self.report.drop(NO_RULE, _place(table, row[0]), "no condition holds")
 
     def _updates(self, catalogue: Items | Users, sink: EventSink) -> None:
         files = catalogue.files
@@ -137,6 +148,8 @@ class _Run:
             for row in table.rows(query.text):
                 if files:
                     self._count_row()
+                elif row[0] < len(used := self.used.get(table.path, bytearray())):
+                    used[row[0]] = 1
                 try:
                     built = self._update(query, row, since_ms)
                 except ValueError as error:
