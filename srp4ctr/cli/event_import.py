@@ -15,6 +15,7 @@ from rich.table import Table
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import a_table, figures
 from srp4ctr.errors import MistakeError
+from srp4ctr.ops.project.new_project import is_untouched
 from srp4ctr.settings import load
 from srp4ctr.streams.events import file_import
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
@@ -159,8 +160,10 @@ def _publish(job: "ImportJob") -> None:
 def _write_guess(files: Sequence[str], target: Path, form: CsvForm) -> None:
     from srp4ctr.streams.imports.guess import guess_mapping
 
-    if target.exists():
-        raise MistakeError(f"{target} exists already: --mapping names another file")
+    if target.exists() and not is_untouched(target):
+        raise MistakeError(
+            f"{target} exists already: remove it, or name another file with --mapping"
+        )
     text = guess_mapping(files, form)
     target.write_text(text, encoding="utf-8")
     out.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.ops.project.sample import FILES, write_sample
+from srp4ctr.streams.imports.mapping import DEFAULT_MAPPING
 
-TEMPLATES = ("settings.toml", "import.toml", "README.md")
+TEMPLATES = ("settings.toml", DEFAULT_MAPPING, "README.md")
 _SERVING = "SERVING_DIR"  # in the template
 
 
@@ -25,8 +26,8 @@ def begin(folder: Path, serving_dir: Path, *, sample: bool) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     serving = serving_dir.resolve() if serving_dir.is_dir() else ".serving"
     for name in TEMPLATES:
-        text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace(_SERVING, str(serving)), encoding="utf-8")
+        text = _text(name).replace(_SERVING, str(serving))
+        (folder / name).write_text(text, encoding="utf-8")
     if sample:
         write_sample(folder)
     return wanted
@@ -34,9 +35,18 @@ def begin(folder: Path, serving_dir: Path, *, sample: bool) -> list[Path]:
 
 def next_steps(folder: Path, *, sample: bool) -> str:
     """Return what to type after ``begin``."""
-    edit = "put your columns' names into import.toml, then "
+    guess = "srp4ctr events import FILES --guess, read and change import.toml, then "
     files = " ".join(FILES) if sample else "FILES"
     return (
-        f"next: cd {folder}; {'' if sample else edit}"
+        f"next: cd {folder}; {'' if sample else guess}"
         f"srp4ctr events import {files} --dry-run (README.md has what follows)"
     )
+
+
+def is_untouched(path: Path) -> bool:
+    """Return whether ``path`` is still the mapping that ``begin`` wrote."""
+    return path.read_text(encoding="utf-8", errors="replace") == _text(DEFAULT_MAPPING)
+
+
+def _text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli.main import app
+from srp4ctr.ops.project.new_project import begin
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from tests.streams.imports.written import HEADER, ROWS, written
@@ -58,6 +59,17 @@ def test_the_guess_is_written_once_and_used_from_then_on(
     assert "wrote import.toml" in typed("ratings.csv", "--guess").output
     assert "exists already" in str(typed("ratings.csv", "--guess").exception)
     assert "20 events" in typed("ratings.csv", "--out", "events.jsonl").output
+
+
+def test_the_guess_replaces_the_mapping_of_a_new_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, tmp_path / "serving", sample=False)
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, HEADER + ROWS)
+    assert "wrote import.toml" in typed("ratings.csv", "--guess").output
+    assert "20 events" in typed("ratings.csv", "--dry-run").output
+    assert "exists already" in str(typed("ratings.csv", "--guess").exception)
 
 
 def test_what_is_left_out_fits_80_columns(
