@@ -56,7 +56,8 @@ class _Kind:
         found = sum(w for key, w in weights.items() if self.draft.named(key))
         found += 1.0 if {"year", "month", "day"} <= set(self.table.columns) else 0.0
         flags = any(is_flag(name, v) for name, v in self.draft.values.items())
-        return found + (0.75 if flags else 0.0)
+        found += 0.75 if flags else 0.0
+        return found + 0.001 * len(self.table.columns)  # README.txt has one
 
 
 def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
@@ -188,17 +189,9 @@ def _left_out(kind: _Kind, owners: dict[str, str], catalogues: Container[str]) -
     [(key, column)] = owners.items()
     if {"property", "value"} <= set(kind.table.columns):
         return "`where` must pick one property"
-    if _repeated(kind.table, column) > 0.5:
+    if kind.table.repeated(column) > 0.5:
         return f"it has several rows of most {key}s"
     return f"[{key}s] is of one kind of file" if key in catalogues else ""
-
-
-def _repeated(table: Table, column: str) -> float:
-    """Return the share of rows whose value of ``column`` another row has, too."""
-    [(share,)] = table.rows(
-        f"SELECT 1.0 - count(DISTINCT {quoted(column)}) / count(*) FROM {table.view}"
-    )
-    return float(share)
 
 
 def _owners(kind: _Kind, log: _Kind) -> dict[str, str]:
@@ -223,7 +216,7 @@ def _column_of(ids: str, kind: _Kind, log: _Kind) -> str | None:
             f"FROM (SELECT DISTINCT CAST({quoted(ids)} AS VARCHAR) AS id "
             f"FROM {log.table.view} LIMIT 1000)"
         )
-        if not _repeated(kind.table, name) and (share or 0.0) >= _IDS_SHARED:
+        if not kind.table.repeated(name) and (share or 0.0) >= _IDS_SHARED:
             return name
     return None
 
@@ -253,8 +246,8 @@ def _attributes(draft: Draft, key: str, owner: str) -> Iterator[str]:
         texts = list(map(str, values))
         if name == owner or not texts:
             continue
-        key = re.sub(r"\W+", "_", snake(name))
-        line = f"{key if key.isascii() else toml(key)} = {toml(name)}"
+        key = _attribute(name)
+        line = f"{key} = {toml(name)}"
         is_text = any(isinstance(each, str) for each in values)
         if sum(map(len, texts)) / len(texts) > _LONG_TEXT:
             yield f"# {line}  # long texts are no attributes"
@@ -262,7 +255,7 @@ def _attributes(draft: Draft, key: str, owner: str) -> Iterator[str]:
             yield f"# {line}  # each has its own, which no other item shares"
         elif is_text and sum("|" in each for each in texts) > 0.3 * len(texts):
             split = f"string_split({quoted(name)}, '|')"
-            yield f"{line.split(' = ')[0]} = {toml(split)}"
+            yield f"{key} = {toml(split)}"
         else:
             yield line
 
@@ -283,7 +276,13 @@ def _own_attributes(log: _Kind) -> Iterator[str]:
         yield f"# Each item has one value of each: {', '.join(own)}"
         yield f"item = {toml(item)}"
         yield from ("", "[items.attributes]")
-        yield from (f"{snake(n)} = {toml(n)}" for n in own)
+        yield from (f"{_attribute(n)} = {toml(n)}" for n in own)
+
+
+def _attribute(column: str) -> str:
+    """Return a key of TOML for an attribute that is called like ``column``."""
+    name = re.sub(r"\W+", "_", snake(column)).strip("_") or "column"
+    return name if name.isascii() else toml(name)
 
 
 def _patterns(kind: _Kind, others: Sequence[_Kind]) -> list[str]:

@@ -79,6 +79,12 @@ class Table:
         """Whether no header names the columns."""
         return list(self.columns) == [f"column{n}" for n in range(len(self.columns))]
 
+    def repeated(self, column: str) -> float:
+        """Return the share of rows whose value of ``column`` an earlier row has, too."""
+        query = f"SELECT 1.0 - count(DISTINCT {quoted(column)}) / count(*) FROM {self.view}"
+        [(share,)] = self.rows(query)
+        return float(share)
+
     def resolve(
         self, setting: str, given: Expression, *, view: str = "", is_number: bool = False
     ) -> "Column":
