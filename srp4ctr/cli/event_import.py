@@ -19,6 +19,7 @@ from srp4ctr.ops.project.new_project import is_untouched
 from srp4ctr.settings import load
 from srp4ctr.streams.events import file_import
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
+from srp4ctr.streams.events.schema import now_ms
 from srp4ctr.streams.imports import mapping as mappings
 from srp4ctr.streams.imports.mapping import CsvForm, Mapping
 
@@ -134,7 +135,7 @@ def _imported(job: "ImportJob") -> "ImportReport":
         report = import_files(job, lambda rows: bar.update(task, completed=rows))
     for table in _report_tables(report):
         out.print(table)
-    for note in report.notes:
+    for note in [*report.notes, *_stale(report.last_ms)]:
         out.print(f"note: {escape(note)}", highlight=False)
     for payload in report.preview:
         out.print(payload.decode(), markup=False, highlight=False, soft_wrap=True)
@@ -184,6 +185,17 @@ def _report_tables(report: "ImportReport") -> Iterator[Table]:
     if dropped:
         columns = ("reason", figures("rows"), "what is wrong", "the first")
         yield a_table("not imported", *columns, rows=dropped)
+
+
+def _stale(last_ms: int | None) -> Iterator[str]:
+    """Yield that serving would read none of these events, if they are as old as that."""
+    days = load().features.sequence_ttl_days
+    age = (now_ms() - last_ms) / 86_400_000 if last_ms is not None else 0.0
+    if age > days:
+        yield (
+            f"the newest event is {age:,.0f} days old, and serving reads no behaviour that "
+            f"is older than {days:g}: set features.sequence_ttl_days before a refresh"
+        )
 
 
 def _format_table() -> Table:

@@ -130,7 +130,9 @@ def promote_model(
     found = promote(settings, bundle_folder(settings, version), canary=canary)
     if found.refusal:
         raise PromotionError(found.refusal)
-    if found.gates:
+    if not found.gates:
+        err.print("nothing changed: it did so already; new settings need a new bundle")
+    else:
         out.print(gates_table(found.gates))
     out.print(f"{version} {'is the canary' if canary else 'serves'}")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srp4ctr.cli.tables.results import item_status_words
+from srp4ctr.cli.tables.results import STATUS_ADVICE, item_status_words
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError, OutageError
@@ -38,16 +38,6 @@ _DEADLINE_S = 5.0
 _POLL_S = 0.025
 _PATIENCE_S = 10.0
 _MAX_SLATES = 256
-_ADVICE = {
-    "cold_user": "The store has nothing of this user: the scores use item and context "
-    "features only. A click starts the history.",
-    "empty_sequence": "This user has impressions but no actions yet: a click starts the "
-    "history.",
-    "stale_sequence": "This user's history is older than features.sequence_ttl_days and is "
-    "not used.",
-    "store_unavailable": "Triton could not read the feature store in time: the scores use "
-    "cached features only. Does the store run? `srp4ctr stack status`",
-}
 _NOTHING_SERVES = (
     "Nothing is promoted yet: `srp4ctr model refresh` trains a model and promotes it."
 )
@@ -270,7 +260,7 @@ class LivePlayground:
             items=ranked,
             model_version=ranking.model_version,
             status=ranking.status,
-            advice=_ADVICE.get(ranking.status, ""),
+            advice=STATUS_ADVICE.get(ranking.status, ""),
             feature_version=ranking.feature_version,
             latency_ms=latency_ms,
             cost=self._reads.cost(ranking.model_version, len(ranked)),

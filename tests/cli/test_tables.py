@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.table import Table
+from rich.table import Column, Table
 
 from srp4ctr.capacity.plan import CapacityOptions, CapacityPlan
 from srp4ctr.cli import operations
@@ -159,7 +159,8 @@ def test_a_ranking() -> None:
         feature_version="9f86d081884c7d65",
     )
     shown = at_80(results.ranking_table(ranking, {item_key(i): TITLE for i in items}))
-    assert_whole(shown, ("0.123", "0.988", "i-2", "stale_sequence", "9f86d081884c7d65"))
+    status = ("stale_sequence", "features.sequence_ttl_days")
+    assert_whole(shown, ("0.123", "0.988", "i-2", *status, "9f86d081884c7d65"))
     id_column = [line.split("│")[3].strip() for line in shown.splitlines() if "│" in line]
     assert UUID in "".join(id_column)  # it may take several lines
 
@@ -280,9 +281,8 @@ def test_the_audit_log() -> None:
 
 
 def test_a_figure_that_is_cut_is_found() -> None:
-    narrow = Table("a", "b")
+    narrow = Table("a", Column("b", max_width=5))
     narrow.add_row("x" * 100, "123,456,789")
-    narrow.columns[1].max_width = 5
     with pytest.raises(AssertionError):
         assert_whole(at_80(narrow), ["123,456,789"])
 

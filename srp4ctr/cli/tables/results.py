@@ -60,8 +60,21 @@ def whole(header: str) -> Column:
     return Column(header=header, no_wrap=True)
 
 
+STATUS_ADVICE = {
+    "cold_user": "The store has nothing of this user: the scores use item and context "
+    "features only. A click starts the history.",
+    "empty_sequence": "This user has impressions but no actions yet: a click starts the "
+    "history.",
+    "stale_sequence": "This user's history is older than features.sequence_ttl_days and is "
+    "not used. For a log of the past raise it, then train a bundle that has it: `srp4ctr "
+    "model refresh`.",
+    "store_unavailable": "Triton could not read the feature store in time: the scores use "
+    "cached features only. Does the store run? `srp4ctr stack status`",
+}
+
+
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
-    """Return the best ``top`` items of a ranking."""
+    """Return the best ``top`` items of a ranking, and what to do about its status."""
     order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
     sources = ranking.sources
     rows = (
@@ -87,7 +100,9 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
     ]
     if not sources:
         columns.remove("source")
-    return a_table(title, *columns, rows=rows)
+    table = a_table(title, *columns, rows=rows)
+    table.caption = STATUS_ADVICE.get(ranking.status)
+    return table
 
 
 def file_tables(report: FileReport) -> Iterator[Table]:

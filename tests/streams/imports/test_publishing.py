@@ -50,6 +50,18 @@ def test_a_dry_run_needs_no_broker_and_shows_three_events(
     assert done.output.count('"event_id"') == 3
 
 
+def test_events_that_serving_would_not_read_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, HEADER + ROWS)  # of 2020
+    assert "serving reads no behaviour that is older than 90" in " ".join(
+        typed("ratings.csv", *SET, "--dry-run").output.split()
+    )
+    monkeypatch.setenv("SRP4CTR_FEATURES__SEQUENCE_TTL_DAYS", "36500")
+    assert "serving reads" not in typed("ratings.csv", *SET, "--dry-run").output
+
+
 def test_the_guess_is_written_once_and_used_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
