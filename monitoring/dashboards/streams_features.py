@@ -1,7 +1,6 @@
 """Streams & features: event rates, freshness, feature store checks and drift.
 
-In: the stream worker's counters, the broker's lag, probes, checks of the store, drift.
-Out: the dashboard for operators of producers and the feature store.
+In: the worker's counters, the broker's lag, probes, checks, drift. Out: a dashboard.
 """
 
 from srp4ctr.features.bundles.drift_reference import MIN_VALUES
@@ -20,10 +19,12 @@ from srp4ctr.monitoring.dashboards.queries import (
     rates,
 )
 
+_REJECTED = or_none(rate("srp4ctr_events_rejected_total", by="reason"), "reason")
+_RETRIED = or_none(rate("srp4ctr_retries_total", by="operation"), "operation")
 _PROBE_FAILURES = "sum by (reason) (increase(srp4ctr_probe_failures_total[15m]))"
-_ROWS_LOST_AT = "max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0"
-_AGE_BUCKETS = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
-_AGES = f"sum by (model_version, le) (rate({_AGE_BUCKETS}[5m]))"
+_AGES = (
+    f"sum by (model_version, le) (rate(srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}[5m]))"
+)
 _WRONG_ROWS = "srp4ctr_feature_check_wrong_rows / (srp4ctr_feature_check_rows > 0)"
 _NO_CHECK = "no check yet: srp4ctr features check"
 _TOO_FEW = f"fewer than {MIN_VALUES} values in the window"
@@ -44,10 +45,7 @@ _EVENTS = line(
         "Rejected by reason",
         "Dead letters per second; replay them once the cause is fixed.",
         "cps",
-        over_time(
-            or_none(rate("srp4ctr_events_rejected_total", by="reason"), "reason"),
-            "{{reason}}",
-        ),
+        over_time(_REJECTED, "{{reason}}"),
         limits=thresholds.NONE_OF_IT,
         min=0,
     ),
@@ -99,8 +97,6 @@ _INTAKE = line(
         "Instances of the HTTP intake that reach the broker: 0 refuses every event.",
         "short",
         over_time("sum(srp4ctr_intake_broker_up)"),
-        limits=thresholds.at_least(1, 1),
-        noValue=_NO_INTAKE,
     ),
     widths=(7, 7, 6, 4),
 )
@@ -155,7 +151,7 @@ _PROBES = line(
         "Since the store lost rows",
         "When a worker last found acknowledged rows gone; it rebuilds them by itself.",
         "s",
-        over_time(f"min(time() - ({_ROWS_LOST_AT}))"),
+        over_time("min(time() - (max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0))"),
         noValue="none lost within a day",
     ),
     lines(
@@ -175,10 +171,7 @@ _RETRIES = line(
         "Retries by operation",
         "Calls made again as a server did not answer: a few at its restart are normal.",
         "cps",
-        over_time(
-            or_none(rate("srp4ctr_retries_total", by="operation"), "operation"),
-            "{{operation}}",
-        ),
+        over_time(_RETRIED, "{{operation}}"),
         limits=thresholds.at_most(0.02, 1),
         min=0,
     ),
