@@ -237,8 +237,7 @@ def inputs_of(
 
 def golden(folder: Path) -> dict[str, np.ndarray]:
     """Return two requests and what onnxruntime answers, in place of torch."""
-    tensors = inputs_of(schema.ENCODER_INPUTS, 2, 3)
-    tensors |= inputs_of(schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS, 2, 3)
+    tensors = inputs_of(schema.MODEL_INPUTS, 2, 3)
     tensors["candidate_item_rows"][1, 2] = 0
     for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
         session = onnxruntime.InferenceSession(folder / file)
@@ -293,9 +292,8 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         vocabulary.save(words or WORDS, folder / bundle.VOCABULARY_FILE)
         if names:
             write_retrieval(folder, words or WORDS, names)
-        bundle.write_card(
-            folder, BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
-        )
+        card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
+        bundle.write_card(folder, card)
         bundle.write_manifest(folder)
         return folder
 
