@@ -26,6 +26,7 @@ HEADER = "traceparent"
 ENDPOINT_VARIABLE, SAMPLE_VARIABLE = "SRP4CTR_TRACING__ENDPOINT", "SRP4CTR_TRACING__SAMPLE"
 # The spans whose parts ``part`` adds to: those of the requests that are being answered.
 _answering: ContextVar[Sequence[Any]] = ContextVar("answering", default=())
+_NOTHING = nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +122,21 @@ def record(
     return made
 
 
-@contextmanager
-def answering(parents: Sequence[str], name: str, **attributes: Any) -> Iterator[None]:
-    """Run a block as span ``name`` of each ``traceparent`` that is sampled.
+def answering(
+    parents: Sequence[str], name: str, **attributes: Any
+) -> AbstractContextManager[None]:
+    """Return a block that is span ``name`` of each ``traceparent`` that is sampled.
 
     ``part`` adds to all of them: requests that are answered together share their parts.
     """
-    sampled = list(filter(_is_sampled, parents)) if is_on() else []
-    if not sampled:
-        yield
-        return
+    sampled = list(filter(_is_sampled, filter(None, parents)))
+    return _answered(sampled, name, attributes) if sampled and is_on() else _NOTHING
+
+
+@contextmanager
+def _answered(
+    sampled: Sequence[str], name: str, attributes: Mapping[str, Any]
+) -> Iterator[None]:
     with ExitStack() as ending:
         spans = []
         for parent in sampled:
@@ -143,13 +149,14 @@ def answering(parents: Sequence[str], name: str, **attributes: Any) -> Iterator[
         yield
 
 
-@contextmanager
-def part(name: str) -> Iterator[None]:
-    """Run a block as span ``name`` below those of ``answering``, if there are any."""
+def part(name: str) -> AbstractContextManager[None]:
+    """Return a block that is span ``name`` below those of ``answering``, if any."""
     spans = _answering.get()
-    if not spans:
-        yield
-        return
+    return _part(name, spans) if spans else _NOTHING
+
+
+@contextmanager
+def _part(name: str, spans: Sequence[Any]) -> Iterator[None]:
     began_ns = time.time_ns()
     try:
         yield

@@ -27,7 +27,7 @@ from benchmarks.streaming.ingest_stack import cpu_s
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import item_cache, row_codec
+from srp4ctr.features.online import item_map, row_codec
 from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
 from srp4ctr.features.online.store import FeatureStoreSink, OnlineViews
@@ -200,20 +200,20 @@ def _changes(
 
 
 def _wait_whole(config: FeatureConfig) -> None:
-    memory = ItemMemory(item_cache.folder_of(config))
+    memory = ItemMemory(item_map.folder_of(config))
     while not memory.head[UP_TO_DATE_MS]:
         time.sleep(0.1)
 
 
 def _refresher(config: FeatureConfig) -> int:
-    folder = os.fsencode(item_cache.folder_of(config))
+    folder = os.fsencode(item_map.folder_of(config))
     files = Path("/proc").glob("[0-9]*/cmdline")
     (found,) = [file for file in files if folder in file.read_bytes().split(b"\0")]
     return int(found.parent.name)
 
 
 def _shared_mb(config: FeatureConfig) -> float:
-    files = item_cache.folder_of(config).iterdir()
+    files = item_map.folder_of(config).iterdir()
     return sum(file.stat().st_blocks * 512 for file in files) / 1e6
 
 

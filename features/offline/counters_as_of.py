@@ -15,7 +15,8 @@ import pyarrow as pa
 from ibis import _
 
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
-from srp4ctr.features.tensors.transforms import MS_PER_HOUR, ActivityArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays
+from srp4ctr.features.tensors.transforms import MS_PER_HOUR
 from srp4ctr.streams.state import reducers
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
@@ -63,13 +64,9 @@ def activity_table(log: EventLog, events: Table, instants: Table) -> Table:
 
 def activity_of(found: pa.Table) -> ActivityArrays:
     """Return the counts (N, 4) in N rows of ``activity_table``."""
-    impressions, clicks = (
-        np.stack([found[name].to_numpy() for name in names], axis=-1)
-        for names in (_IMPRESSIONS, _CLICKS)
-    )
+    columns = [found[name].to_numpy() for name in _COUNTS]
     return ActivityArrays(
-        impressions=impressions,
-        clicks=clicks,
+        counts=np.stack(columns, axis=-1).reshape(-1, 2, len(_CLICKS)),
         counted_at_ms=found["at_ms"].to_numpy(),
         first_seen_ms=found["first_seen_ms"].to_numpy(),
     )

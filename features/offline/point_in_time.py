@@ -34,7 +34,7 @@ from srp4ctr.features.offline.visible_events import (
     requests_of,
     shown_impressions,
 )
-from srp4ctr.features.tensors.transforms import (
+from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
     ItemExposures,
     SequenceArrays,

@@ -6,13 +6,11 @@ serving processes of a host map one table (``item_map.py``) and read nothing fro
 """
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -23,23 +21,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import item_map, item_refresher
 from srp4ctr.features.online.item_map import IS_DOWN, UP_TO_DATE_MS, ItemMap, ItemMemory
-from srp4ctr.features.tensors.transforms import ActivityArrays
-from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.features.tensors.arrays import ActivityArrays
+from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
 
-_SHARED_MEMORY = Path("/dev/shm")
 LOOK_EVERY_S = 1.0
 # A first table of half a million items takes half a minute.
 FILLED_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 2.0
 _START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
+
+# Columns of ``ItemRows.known``. A note has a bit for attributes, not for their absence, so
+# that zeros are right of an item without any.
+_ITEM_ROW, _NOTES, _ATTRIBUTES = 0, 1, 2
 
 # The refreshers that this process started: only it can reap them.
 _children: list[subprocess.Popen[bytes]] = []
@@ -47,13 +48,12 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ItemRows:
-    """Attributes and counters of items; arrays begin with the shape of their keys."""
+    """Rows, attributes and counters of items; arrays begin with the shape of their keys."""
 
-    attribute_rows: Int64s
-    """(…, A)"""
-    is_available: NDArray[np.bool_]
-    """(…): False where the last update of an item says so."""
-    activity: ActivityArrays
+    known: Int64s
+    """(…, 2 + A): the bundle's row of the item, its notes, and its attributes' rows."""
+    columns: Int64s
+    """(…, item_map.COLUMNS)"""
     version: int
     """When the table was last up to date, UTC ms: it holds what was stored then. 0 before
     all items are read."""
@@ -61,24 +61,50 @@ class ItemRows:
     def take(self, index: Any) -> "ItemRows":
         """Return the items ``index`` (numbers, mask or slices)."""
         return ItemRows(
-            attribute_rows=self.attribute_rows[index],
-            is_available=self.is_available[index],
-            activity=self.activity.take(index),
-            version=self.version,
+            known=self.known[index], columns=self.columns[index], version=self.version
+        )
+
+    @property
+    def item_rows(self) -> Int64s:
+        """The items' rows (…): see ``Vocabulary.item_rows``."""
+        return self.known[..., _ITEM_ROW]
+
+    @property
+    def attribute_rows(self) -> Int64s:
+        """Their attributes' rows (…, A)."""
+        return self.known[..., _ATTRIBUTES:]
+
+    @property
+    def status(self) -> Int64s:
+        """What is unknown of the items' attributes (…), as bits of ``ItemStatus``."""
+        return self.known[..., _NOTES] ^ ItemStatus.NO_ATTRIBUTES
+
+    @property
+    def is_available(self) -> NDArray[np.bool_]:
+        """Whether (…) the last update of an item does not say that it is gone."""
+        found: NDArray[np.bool_] = (self.status & ItemStatus.UNAVAILABLE) == 0
+        return found
+
+    @property
+    def activity(self) -> ActivityArrays:
+        """Their counters."""
+        counts = self.columns[..., item_map.COUNTS].view(np.float64)
+        return ActivityArrays(
+            counts=counts.reshape(*self.columns.shape[:-1], 2, -1),
+            counted_at_ms=self.columns[..., item_map.COUNTED_AT_MS],
+            first_seen_ms=self.columns[..., item_map.FIRST_SEEN_MS],
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Attributes:
-    """A bundle's rows of the attributes in one generation of the table."""
+class _Known:
+    """What a bundle knows of the items in one generation of the table."""
 
     items: ItemMap | None
     texts: Int64s
-    """(items,): of which text the rows are."""
+    """(items,): of which text the notes and the attributes' rows are."""
     rows: NDArray[np.int32]
-    """(items, A)"""
-    is_available: NDArray[np.bool_]
-    """(items,)"""
+    """(items, 2 + A): see ``ItemRows.known``. The item's own is 0 until it is needed."""
 
 
 class ItemTable:
@@ -93,13 +119,13 @@ class ItemTable:
         self._memory = memory
         self._vocabulary = vocabulary
         self._refreshing = refreshing
-        self._attributes = self._blank(None)
+        self._known = self._blank(None)
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
         """Return the rows of ``item_keys`` (any shape); key 0 is padding."""
-        known, items = self._attributes, self._memory.current()
+        known, items = self._known, self._memory.current()
         if known.items is not items:
-            self._attributes = known = self._blank(items)
+            self._known = known = self._blank(items)
         version, shape = int(self._memory.head[UP_TO_DATE_MS]), item_keys.shape
         keys = item_keys.ravel()
         if items is None:
@@ -109,17 +135,13 @@ class ItemTable:
             rows = items.find(keys)
             columns = items.read(rows)
             self._parse(items, known, rows, columns[:, item_map.TEXT])
-        counts = columns.view(np.float64)
-        attributes = known.rows.take(rows, axis=0).astype(np.int64)
+        found = known.rows.take(rows, axis=0).astype(np.int64)
+        new = keys * (found[:, _ITEM_ROW] == PAD_ROW)  # 0 pads
+        if np.count_nonzero(new):
+            self._add_item_rows(known, new, rows, found)
         return ItemRows(
-            attribute_rows=attributes.reshape(*shape, attributes.shape[-1]),
-            is_available=known.is_available.take(rows).reshape(shape),
-            activity=ActivityArrays(
-                impressions=counts[:, item_map.IMPRESSIONS].reshape(*shape, -1),
-                clicks=counts[:, item_map.CLICKS].reshape(*shape, -1),
-                counted_at_ms=columns[:, item_map.COUNTED_AT_MS].reshape(shape),
-                first_seen_ms=columns[:, item_map.FIRST_SEEN_MS].reshape(shape),
-            ),
+            known=found.reshape(*shape, found.shape[-1]),
+            columns=columns.reshape(*shape, item_map.COLUMNS),
             version=version,
         )
 
@@ -133,28 +155,38 @@ class ItemTable:
         if self._refreshing is not None:
             self._refreshing.stop()
 
-    def _blank(self, items: ItemMap | None) -> _Attributes:
+    def _blank(self, items: ItemMap | None) -> _Known:
         slots, size = self._vocabulary.num_attribute_slots, items.capacity if items else 1
-        return _Attributes(
+        return _Known(
             items=items,
             texts=np.zeros(size, dtype=np.int64),
-            rows=np.zeros((size, slots), dtype=np.int32),
-            is_available=np.ones(size, dtype=np.bool_),
+            rows=np.zeros((size, _ATTRIBUTES + slots), dtype=np.int32),
         )
 
-    def _parse(
-        self, items: ItemMap, known: _Attributes, rows: Int64s, texts: Int64s
-    ) -> None:
+    def _parse(self, items: ItemMap, known: _Known, rows: Int64s, texts: Int64s) -> None:
         """Bring ``known`` up to date for ``rows``: each text is parsed once."""
         is_other = known.texts.take(rows) != texts
-        if not is_other.any():
+        if not np.count_nonzero(is_other):
             return
         for place in np.flatnonzero(is_other).tolist():
             row, number = int(rows[place]), int(texts[place])
             attributes = parse_attributes(items.text(number))
-            known.rows[row] = self._vocabulary.attribute_rows(attributes)
-            known.is_available[row] = attributes.get(AVAILABLE) != NOT_AVAILABLE
+            of_attributes = self._vocabulary.attribute_rows(attributes)
+            has_any = of_attributes.any() * ItemStatus.NO_ATTRIBUTES
+            is_gone = attributes.get(AVAILABLE) == NOT_AVAILABLE
+            known.rows[row, _NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
+            known.rows[row, _ATTRIBUTES:] = of_attributes
             known.texts[row] = number
+
+    def _add_item_rows(
+        self, known: _Known, new: Int64s, rows: Int64s, found: Int64s
+    ) -> None:
+        """Put the items' own rows of the keys ``new`` into ``found``, and keep them."""
+        places = np.flatnonzero(new)
+        item_rows = self._vocabulary.item_rows(new[places])
+        found[places, _ITEM_ROW] = item_rows
+        is_stored = rows[places] > 0  # row 0 is that of all others
+        known.rows[rows[places[is_stored]], _ITEM_ROW] = item_rows[is_stored]
 
 
 def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
@@ -162,7 +194,7 @@ def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
 
     Waits for a first table, unless the store does not answer: then it fills later.
     """
-    folder = folder_of(config)
+    folder = item_map.folder_of(config)
     refreshing = RefresherWatch(config, folder)
     memory = ItemMemory(folder)
     refreshing.start()
@@ -173,23 +205,6 @@ def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
             break
         time.sleep(0.02)
     return ItemTable(memory, vocabulary, refreshing)
-
-
-def folder_of(config: FeatureConfig) -> Path:
-    """Return the folder, ours only, of this store's table on this host.
-
-    Shared memory where there is some: a file elsewhere would be written to a disk.
-    """
-    of_store = f"{item_map.FORMAT} {config.redis} {config.redis_cluster}"
-    name = (
-        f"srp4ctr-items-{os.getuid()}-{hashlib.sha256(of_store.encode()).hexdigest()[:12]}"
-    )
-    is_there = os.access(_SHARED_MEMORY, os.W_OK)
-    folder = (_SHARED_MEMORY if is_there else Path(tempfile.gettempdir())) / name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise MistakeError(f"{folder} belongs to another user: remove it")
-    return folder
 
 
 class RefresherWatch:

@@ -9,8 +9,10 @@ readable. (x86 keeps the order of loads and of stores; elsewhere the thousands o
 instructions between two calls of numpy do.)
 """
 
+import hashlib
 import mmap
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +20,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.errors import MistakeError
+from srp4ctr.features.config import FeatureConfig
+
 Int64s = NDArray[np.int64]
 
 # Changes with the layout: releases with different ones keep files of their own.
 FORMAT = 1
 # The columns of a row: where its attributes' text is, then what ``ActivityArrays`` has.
 TEXT, COUNTED_AT_MS, FIRST_SEEN_MS = 0, 1, 2
-IMPRESSIONS, CLICKS = slice(3, 7), slice(7, 11)  # as float64
+IMPRESSIONS, CLICKS, COUNTS = slice(3, 7), slice(7, 11), slice(3, 11)  # as float64
 COLUMNS = 11
 SMALLEST = 16
+_SHARED_MEMORY = Path("/dev/shm")
 _BUCKET = 8  # places: a cache line of keys
 _HEADER_BYTES = 4096
 _STEP_BYTES = 1 << 20
@@ -42,6 +48,23 @@ GENERATION, UP_TO_DATE_MS, IS_DOWN = 0, 1, 2
 def length_of(number: Any) -> Any:
     """Return the length in bytes of the text with ``number`` (or of an array of them)."""
     return number & ((1 << _LENGTH_BITS) - 1)
+
+
+def folder_of(config: FeatureConfig) -> Path:
+    """Return the folder, ours only, of this store's table on this host.
+
+    Shared memory where there is some: a file elsewhere would be written to a disk.
+    """
+    of_store = f"{FORMAT} {config.redis} {config.redis_cluster}"
+    name = (
+        f"srp4ctr-items-{os.getuid()}-{hashlib.sha256(of_store.encode()).hexdigest()[:12]}"
+    )
+    is_there = os.access(_SHARED_MEMORY, os.W_OK)
+    folder = (_SHARED_MEMORY if is_there else Path(tempfile.gettempdir())) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise MistakeError(f"{folder} belongs to another user: remove it")
+    return folder
 
 
 class FullError(Exception):

@@ -5,6 +5,7 @@ when an event next changes the user. What is called former goes with the release
 """
 
 import struct
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -161,21 +162,29 @@ def _unpack_former(
     )
 
 
-def recent_of(
-    sequence: BehaviorSequence, after_ms: int, length: int
-) -> dict[str, NDArray[Any]]:
-    """Return the fields of the last ``length`` elements later than ``after_ms``."""
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last elements of a sequence, oldest first, as arrays of one length."""
+
+    item_keys: NDArray[np.int64]
+    occurred_at_ms: NDArray[np.int64]
+    action_codes: NDArray[np.integer[Any]]
+    values: NDArray[np.float64]
+    """NaN where there is none."""
+
+
+def recent_of(sequence: BehaviorSequence, after_ms: int, length: int) -> Recent:
+    """Return the last ``length`` elements later than ``after_ms``."""
     times = np.frombuffer(sequence.times, "<u4" if sequence.is_narrow else "<i8")
     times = times + np.int64(sequence.base_ms)
-    first = max(np.searchsorted(times, after_ms, "right"), len(times) - length)
+    first = max(int(times.searchsorted(after_ms, "right")), len(times) - length)
     codes = np.frombuffer(sequence.codes, "u1")
     values = np.full(len(codes), np.nan)
     if sequence.values:
         values[codes >= HAS_VALUE] = np.frombuffer(sequence.values, "<f8")
-    fields = {
-        "occurred_at_ms": times,
-        "item_keys": np.frombuffer(sequence.keys, "<i8"),
-        "action_codes": codes & (HAS_VALUE - 1),
-        "values": values,
-    }
-    return {name: each[first:] for name, each in fields.items()}
+    return Recent(
+        item_keys=np.frombuffer(sequence.keys, "<i8")[first:],
+        occurred_at_ms=times[first:],
+        action_codes=codes[first:] & (HAS_VALUE - 1),
+        values=values[first:],
+    )

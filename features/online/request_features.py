@@ -24,6 +24,11 @@ from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
 from srp4ctr.features.online.packing import recent_of
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    ExposureArrays,
+    SequenceArrays,
+)
 from srp4ctr.features.tensors.request_values import ItemKeyCache, Text, text_of, times_of
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -36,6 +41,8 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_CACHED_PROFILES = 10_000
+MAX_CACHED_CONTEXTS = 1_000
+_NOBODY = UserState()
 
 
 class UserReader(Protocol):
@@ -66,16 +73,16 @@ class RequestBatch:
 class UserArrays:
     """B users as the store has them; an unknown one is empty."""
 
-    sequences: transforms.SequenceArrays
-    activity: transforms.ActivityArrays
-    exposures: transforms.ExposureArrays
+    sequences: SequenceArrays
+    activity: ActivityArrays
+    exposures: ExposureArrays
     attributes: tuple[str, ...]
     """JSON, "" for none."""
     statuses: tuple[str, ...]
     """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
-    versions: tuple[list[str], ...]
-    """``user=V@O`` where there is a row: its version in us and the last offset folded into
-    it, enough to recompute it from the log."""
+    versions: tuple[str, ...]
+    """``user=V@O``, or "" where there is no row: its version in us and the last offset
+    folded into it, enough to recompute it from the log."""
 
 
 class RequestFeatures:
@@ -96,6 +103,7 @@ class RequestFeatures:
         self._ttl_ms = round(ttl_days * _MS_PER_DAY)
         self._keys = ItemKeyCache()
         self._user_rows = lru_cache(MAX_CACHED_PROFILES)(vocabulary.user_attribute_rows)
+        self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(self._context)
 
     def assemble(
         self,
@@ -110,25 +118,28 @@ class RequestFeatures:
         ``found`` is what ``read`` returned. A time of 0, or none, is the clock's. Raises
         ``MistakeError`` for bad ids, times in seconds, a context that is no flat map.
         """
-        found = self.read(user_ids, times_ms) if found is None else found
-        key_of, times = self._keys.__getitem__, times_of(times_ms, len(user_ids))
+        times = times_of(times_ms, len(user_ids))
+        found = self._read(user_ids, times) if found is None else found
+        key_of = self._keys.__getitem__
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
-        texts = [""] * len(times) if contexts is None else contexts
-        parsed = [
-            vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
-            for text in texts
-        ]
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, found.sequences.item_keys], axis=1)
         items = self.items.lookup(every)
-        tensors = self._tensors(found, times, parsed, every, items)
-        known = self.vocabulary.is_known(tensors["candidate_item_rows"])
-        versions = (",".join([*v, f"items={items.version}"]) for v in found.versions)
+        candidates = items.take(np.s_[:, : keys.shape[1]])
+        history = items.take(np.s_[:, keys.shape[1] :])
         return RequestBatch(
-            tensors=tensors,
-            item_status=_item_status(keys, known, items.take(np.s_[:, : keys.shape[1]])),
+            tensors={
+                **self._of_users(found),
+                **_of_history(found.sequences, history),
+                **self._of_requests(found, times, contexts),
+                **_of_candidates(found, times, keys, candidates, history),
+            },
+            item_status=self._item_status(keys, candidates),
             statuses=found.statuses,
-            feature_versions=tuple(versions),
+            feature_versions=tuple(
+                f"{each},items={items.version}" if each else f"items={items.version}"
+                for each in found.versions
+            ),
             times_ms=times,
         )
 
@@ -140,59 +151,38 @@ class RequestFeatures:
         self, user_ids: Texts, times_ms: Sequence[int] | NDArray[Any] | None
     ) -> UserArrays:
         """Return the users as of their requests' times; raises as ``assemble`` does."""
-        users = [text_of(user_id, "user_id") for user_id in user_ids]
-        after_ms, rows = times_of(times_ms, len(users)) - self._ttl_ms, None
-        with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
-            rows = self._breaker(partial(self._reader.read_users, users))
-        return user_arrays(users, rows, after_ms, *self._lengths)
+        return self._read(user_ids, times_of(times_ms, len(user_ids)))
 
     def history(self, found: UserArrays) -> dict[str, NDArray[Any]]:
         """Return HISTORY_TENSORS of ``found``."""
-        keys = found.sequences.item_keys
-        return {
-            "history_item_rows": self.vocabulary.item_rows(keys),
-            "history_attribute_rows": self.items.lookup(keys).attribute_rows,
-            "history_behavior_codes": transforms.behavior_codes(found.sequences),
-        }
+        return _of_history(found.sequences, self.items.lookup(found.sequences.item_keys))
 
-    def _tensors(
-        self,
-        found: UserArrays,
-        times: Int64s,
-        contexts: list[dict[str, str]],
-        every: Int64s,
-        items: ItemRows,
+    def _read(self, user_ids: Texts, times: Int64s) -> UserArrays:
+        users, rows = [text_of(user_id, "user_id") for user_id in user_ids], None
+        with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
+            rows = self._breaker(partial(self._reader.read_users, users))
+        return user_arrays(users, rows, (times - self._ttl_ms).tolist(), *self._lengths)
+
+    def _of_requests(
+        self, found: UserArrays, times: Int64s, contexts: Texts | None
     ) -> dict[str, NDArray[Any]]:
-        """Return the model's tensors.
-
-        ``every`` (B, N + L) are the keys of ``items``: the candidates, then the history.
-        """
-        sequences, names = found.sequences, self.vocabulary.context_numbers
-        count = every.shape[1] - sequences.item_keys.shape[1]  # N
-        keys, candidates = every[:, :count], items.take(np.s_[:, :count])
-        rows = self.vocabulary.item_rows(every)
-        history_attributes = items.attribute_rows[:, count:]
-        numbers = np.stack([vocabulary.context_numbers(each, names) for each in contexts])
-        offsets = np.array([self.vocabulary.utc_offset_ms(each) for each in contexts])
-        affinity = transforms.attribute_affinity(
-            sequences, history_attributes, candidates.attribute_rows, times
-        )
-        shown = transforms.item_exposures(found.exposures, keys, times)
-        of_user = (affinity, transforms.exposure_features(shown, times))
-        return self._of_users(found) | {
-            "history_item_rows": rows[:, count:],
-            "history_attribute_rows": history_attributes,
-            "history_behavior_codes": transforms.behavior_codes(sequences),
+        """Return REQUEST_TENSORS of users in their ``contexts``."""
+        texts = [""] * len(times) if contexts is None else contexts
+        read = [self._contexts(text) for text in texts]
+        rows, numbers, offsets = zip(*read, strict=True)
+        return {
             "request_features": transforms.request_features(
-                sequences, found.activity, times, numbers, offsets
+                found.sequences, found.activity, times, np.array(numbers), np.array(offsets)
             ),
-            "context_rows": np.stack([vocabulary.context_rows(each) for each in contexts]),
-            "candidate_item_rows": rows[:, :count],
-            "candidate_attribute_rows": candidates.attribute_rows,
-            "candidate_features": transforms.candidate_features(
-                candidates.activity, keys, sequences.item_keys, of_user, times
-            ),
+            "context_rows": np.array(rows),
         }
+
+    def _context(self, text: Text) -> tuple[Int64s, NDArray[np.float32], int]:
+        """Return the rows and numbers of a context, and its clock's offset."""
+        found = vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
+        numbers = vocabulary.context_numbers(found, self.vocabulary.context_numbers)
+        offset_ms = self.vocabulary.utc_offset_ms(found)
+        return vocabulary.context_rows(found), numbers, offset_ms
 
     def _of_users(self, found: UserArrays) -> dict[str, NDArray[Any]]:
         """Return USER_TENSORS; {} where the bundle has no user fields."""
@@ -200,6 +190,13 @@ class RequestFeatures:
             return {}
         rows = [self._user_rows(text) for text in found.attributes]
         return {"user_attribute_rows": np.stack(rows)}
+
+    def _item_status(self, keys: Int64s, items: ItemRows) -> NDArray[np.uint8]:
+        is_unknown = items.item_rows < self.vocabulary.first_known_row
+        is_idle = items.activity.first_seen_ms <= 0
+        notes = is_unknown * ItemStatus.UNKNOWN_ITEM + is_idle * ItemStatus.NO_ACTIVITY
+        status = np.where(keys != 0, notes + items.status, ItemStatus.PADDING)
+        return status.astype(np.uint8)
 
 
 def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
@@ -218,47 +215,86 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
 def user_arrays(
     user_ids: Sequence[str],
     rows: Mapping[str, UserState] | None,  # None: the store does not answer
-    after_ms: NDArray[np.int64],
+    after_ms: Sequence[int],
     length: int,
     exposure_length: int,
 ) -> UserArrays:
-    """Return the last ``length`` behaviours later than ``after_ms`` (B,), and the rest."""
-    sequences = transforms.empty_sequences(len(user_ids), length)
-    activity = transforms.empty_activity(len(user_ids))
-    exposures = transforms.empty_exposures(len(user_ids), exposure_length)
-    attributes, statuses, versions = [""] * len(user_ids), list[str](), list[list[str]]()
-    for index, (user_id, oldest_ms) in enumerate(zip(user_ids, after_ms, strict=True)):
-        user = rows.get(user_id) if rows else None
-        if user is None:
-            statuses.append("store_unavailable" if rows is None else "cold_user")
-            versions.append([])
-            continue
-        status = "empty_sequence"
-        if len(user.sequence):
-            recent = recent_of(user.sequence, oldest_ms, length)
-            sequences.put_right(index, recent)
-            status = "ok" if len(recent["item_keys"]) else "stale_sequence"
-        activity.put(index, user)
-        attributes[index] = user.attributes
-        shown = recent_of(user.exposures, 0, exposure_length)
-        exposures.put_right(index, {**shown, "shown_at_ms": shown["occurred_at_ms"]})
-        statuses.append(status)
-        versions.append([f"user={user.version_us}@{user.last_offset}"])
+    """Return the last ``length`` behaviours later than ``after_ms`` (B), and the rest."""
+    missing = "store_unavailable" if rows is None else "cold_user"
+    users = [(rows or {}).get(user_id, _NOBODY) for user_id in user_ids]
+    done = [recent_of(u.sequence, t, length) for u, t in zip(users, after_ms, strict=True)]
+    shown = [recent_of(user.exposures, 0, exposure_length) for user in users]
     return UserArrays(
-        sequences=sequences,
-        activity=activity,
-        exposures=exposures,
-        attributes=tuple(attributes),
-        statuses=tuple(statuses),
-        versions=tuple(versions),
+        sequences=SequenceArrays(
+            item_keys=_padded([each.item_keys for each in done], length),
+            occurred_at_ms=_padded([each.occurred_at_ms for each in done], length),
+            action_codes=_padded([each.action_codes for each in done], length),
+            values=_padded([each.values for each in done], length, np.nan),
+        ),
+        activity=ActivityArrays(
+            counts=np.array([(user.impressions, user.clicks) for user in users]),
+            counted_at_ms=np.array([user.counted_at_ms for user in users]),
+            first_seen_ms=np.array([user.first_seen_ms for user in users]),
+        ),
+        exposures=ExposureArrays(
+            item_keys=_padded([each.item_keys for each in shown], exposure_length),
+            shown_at_ms=_padded([each.occurred_at_ms for each in shown], exposure_length),
+        ),
+        attributes=tuple(user.attributes for user in users),
+        statuses=tuple(
+            missing if user is _NOBODY else _status(user, len(each.item_keys))
+            for user, each in zip(users, done, strict=True)
+        ),
+        versions=tuple(
+            "" if user is _NOBODY else f"user={user.version_us}@{user.last_offset}"
+            for user in users
+        ),
     )
 
 
-def _item_status(keys: Int64s, known: NDArray[Any], items: ItemRows) -> NDArray[np.uint8]:
-    bits = (
-        np.where(known, 0, ItemStatus.UNKNOWN_ITEM)
-        | np.where(items.attribute_rows.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
-        | np.where(items.activity.first_seen_ms > 0, 0, ItemStatus.NO_ACTIVITY)
-        | np.where(items.is_available, 0, ItemStatus.UNAVAILABLE)
+def _padded(rows: Sequence[NDArray[Any]], length: int, fill: float = 0) -> NDArray[Any]:
+    """Return ``rows`` (B, up to ``length``) on the right of ``fill``."""
+    if len(rows) == 1 and len(rows[0]) == length:
+        return rows[0][None]
+    padded = np.full((len(rows), length), fill, dtype=rows[0].dtype)
+    for row, values in zip(padded, rows, strict=True):
+        row[length - len(values) :] = values
+    return padded
+
+
+def _status(user: UserState, count: int) -> str:
+    if count:
+        return "ok"
+    return "stale_sequence" if len(user.sequence) else "empty_sequence"
+
+
+def _of_history(sequences: SequenceArrays, items: ItemRows) -> dict[str, NDArray[Any]]:
+    """Return HISTORY_TENSORS of sequences of ``items`` (B, L)."""
+    return {
+        "history_item_rows": items.item_rows,
+        "history_attribute_rows": items.attribute_rows,
+        "history_behavior_codes": transforms.behavior_codes(sequences),
+    }
+
+
+def _of_candidates(
+    found: UserArrays,
+    times: Int64s,
+    keys: Int64s,
+    items: ItemRows,
+    history: ItemRows,
+) -> dict[str, NDArray[Any]]:
+    """Return CANDIDATE_TENSORS of ``items`` (B, N), for users with a ``history`` (B, L)."""
+    sequences, attributes = found.sequences, items.attribute_rows
+    affinity = transforms.attribute_affinity(
+        sequences, history.attribute_rows, attributes, times
     )
-    return np.where(keys != 0, bits, ItemStatus.PADDING).astype(np.uint8)
+    shown = transforms.item_exposures(found.exposures, keys, times)
+    of_user = (affinity, transforms.exposure_features(shown, times))
+    return {
+        "candidate_item_rows": items.item_rows,
+        "candidate_attribute_rows": attributes,
+        "candidate_features": transforms.candidate_features(
+            items.activity, keys, sequences.item_keys, of_user, times
+        ),
+    }

@@ -44,17 +44,17 @@ def text_of(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
 
 def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
     """Return the requests' times (B,): the clock's for 0. Raises ``MistakeError``."""
-    given = np.zeros(count) if times_ms is None else times_ms
-    times = np.asarray(given, dtype=np.int64).reshape(count)
-    times = np.where(times == 0, time.time_ns() // 1_000_000, times)
-    if (times < MIN_OCCURRED_AT_MS).any():
+    now_ms = time.time_ns() // 1_000_000
+    given = [0] * count if times_ms is None else np.ravel(times_ms).tolist()
+    times = [each or now_ms for each in given]
+    if times and min(times) < MIN_OCCURRED_AT_MS:
         raise MistakeError(
-            f"request_time_ms {times.min()} is before 1973: is it in seconds? "
+            f"request_time_ms {min(times)} is before 1973: is it in seconds? "
             "Send milliseconds"
         )
-    if (times > MAX_REQUEST_TIME_MS).any():
+    if times and max(times) > MAX_REQUEST_TIME_MS:
         raise MistakeError(
-            f"request_time_ms {times.max()} is after 2100: is it in microseconds? "
+            f"request_time_ms {max(times)} is after 2100: is it in microseconds? "
             "Send milliseconds"
         )
-    return times
+    return np.array(times, dtype=np.int64).reshape(count)

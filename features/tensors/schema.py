@@ -39,7 +39,7 @@ class Field:
     slots: int = 1
     """How many values of it one item may have."""
     source: str = ""
-    """Of a behaviour's field: which array of ``transforms.SequenceArrays`` it is of."""
+    """Of a behaviour's field: which array of ``SequenceArrays`` it is of."""
 
 
 @dataclass(frozen=True, slots=True)

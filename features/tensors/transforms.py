@@ -5,20 +5,31 @@ inputs. Both call these functions, so that training sees what serving saw.
 Every function works over leading axes (one request, a batch, a whole log).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_NUMBERS, Field
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    ExposureArrays,
+    Floats,
+    Int64s,
+    ItemExposures,
+    SequenceArrays,
+)
+from srp4ctr.features.tensors.schema import (
+    BEHAVIOR_FIELDS,
+    CANDIDATE_FEATURES,
+    NUM_CONTEXT_NUMBERS,
+    NUM_GAP_BUCKETS,
+    REQUEST_FEATURES,
+    Field,
+)
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
-Int64s = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 Rows = NDArray[Any]  # int64, or int32 in training
 
@@ -32,97 +43,12 @@ NEVER_S = 365 * 24 * 3600.0
 # Better than an hour or a day; three half-lives were no better than this one.
 AFFINITY_HALF_LIFE_H = 168.0
 _BATCH = 256  # requests: bounds a dense table
-_DECAY_PER_HOUR = -1.0 / np.array(HALF_LIVES_H)  # of counters, in half-lives
-_GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, schema.NUM_GAP_BUCKETS)) - 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arrays:
-    """Named arrays with the same leading axes."""
-
-    def take(self, index: Any) -> Self:
-        """Return the rows ``index`` (numbers, mask or slices) of each array."""
-        names: Sequence[str] = self.__slots__  # the fields, in order
-        return type(self)(**{name: getattr(self, name)[index] for name in names})
-
-    def put(self, index: Any, source: Any) -> None:
-        """Write the values of ``source`` into the rows ``index`` of each array."""
-        for each in fields(self):
-            getattr(self, each.name)[index] = getattr(source, each.name)
-
-    def put_right(self, index: int, source: Mapping[str, NDArray[Any]]) -> None:
-        """Write the arrays of ``source``, by name, at the end of row ``index``."""
-        for each in fields(self):
-            row, last = getattr(self, each.name)[index], source[each.name]
-            row[len(row) - len(last) :] = last
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SequenceArrays(Arrays):
-    """Behaviours of shape (…, L), newest last; key 0 pads on the left."""
-
-    item_keys: Int64s
-    action_codes: Int64s
-    occurred_at_ms: Int64s
-    values: Floats
-    """NaN: the behaviour has no value."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ActivityArrays(Arrays):
-    """Decayed counts of shape (…, 4), one per half-life, as of ``counted_at_ms`` (…)."""
-
-    impressions: Floats
-    clicks: Floats
-    counted_at_ms: Int64s
-    first_seen_ms: Int64s
-    """0: never seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ExposureArrays(Arrays):
-    """The last items shown to users, of shape (…, W), newest last; key 0 pads."""
-
-    item_keys: Int64s
-    shown_at_ms: Int64s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ItemExposures(Arrays):
-    """How often and when items were shown to the user before, of shape (…, N)."""
-
-    counts: Int64s
-    """Among the kept exposures."""
-    last_shown_ms: Int64s
-    """0: never."""
-
-
-def empty_sequences(count: int, length: int) -> SequenceArrays:
-    """Return ``count`` empty sequences (count, L)."""
-    return SequenceArrays(
-        item_keys=np.zeros((count, length), dtype=np.int64),
-        action_codes=np.zeros((count, length), dtype=np.int64),
-        occurred_at_ms=np.zeros((count, length), dtype=np.int64),
-        values=np.full((count, length), np.nan),
-    )
-
-
-def empty_activity(*shape: int) -> ActivityArrays:
-    """Return the activity of what was never seen."""
-    return ActivityArrays(
-        impressions=np.zeros((*shape, len(HALF_LIVES_H))),
-        clicks=np.zeros((*shape, len(HALF_LIVES_H))),
-        counted_at_ms=np.zeros(shape, dtype=np.int64),
-        first_seen_ms=np.zeros(shape, dtype=np.int64),
-    )
-
-
-def empty_exposures(count: int, length: int) -> ExposureArrays:
-    """Return no exposures (count, W)."""
-    return ExposureArrays(
-        item_keys=np.zeros((count, length), dtype=np.int64),
-        shown_at_ms=np.zeros((count, length), dtype=np.int64),
-    )
+_DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
+# Of request and candidate features: a column for each half-life.
+_RATES = slice(0, len(HALF_LIVES_H))
+_LOGS = slice(len(HALF_LIVES_H), 2 * len(HALF_LIVES_H))
+_CLICK = action_code("click")
+_GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
 
 
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
@@ -130,7 +56,7 @@ def behavior_codes(sequences: SequenceArrays) -> Int64s:
     present = sequences.item_keys != 0
     codes = np.empty((*present.shape, len(BEHAVIOR_FIELDS)), dtype=np.int64)
     for place, field in enumerate(BEHAVIOR_FIELDS):
-        codes[..., place] = _codes(sequences, field)
+        codes[..., place] = _codes(sequences, present, field)
     codes *= present[..., None]
     return codes
 
@@ -148,16 +74,21 @@ def request_features(
     ``utc_offset_ms`` (…) is how far users' clocks are ahead of UTC.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)
-    present = sequences.item_keys != 0
-    newest_ms = np.where(present, sequences.occurred_at_ms, 0).max(axis=-1)
-    since_s = np.maximum(at_ms - newest_ms, 0) / 1000.0
-    since_s = np.where(present.any(axis=-1), np.minimum(since_s, NEVER_S), NEVER_S)
+    features = np.empty((*at_ms.shape, len(REQUEST_FEATURES)), dtype=np.float32)
+    rates, counts = _counters(activity, at_ms)
+    features[..., _RATES] = rates
+    np.log1p(counts[..., 0, :], out=features[..., _LOGS])
+    # The newest is last; of an empty sequence it is of 1970, longer ago than NEVER_S.
+    since_s = _ages(sequences.occurred_at_ms[..., -1], at_ms) / 1000.0
+    since_s = np.minimum(since_s, NEVER_S)
     clock_ms = at_ms + np.asarray(utc_offset_ms, dtype=np.int64)
-    day = 2.0 * np.pi * (clock_ms % 86_400_000) / 86_400_000.0
-    single = (np.log1p(present.sum(axis=-1)), np.log1p(since_s), np.sin(day), np.cos(day))
-    columns = [*_counters(activity, at_ms)[:2], *(each[..., None] for each in single)]
-    columns.append(np.broadcast_to(numbers, (*at_ms.shape, NUM_CONTEXT_NUMBERS)))
-    return np.concatenate(columns, axis=-1).astype(np.float32)
+    day = (clock_ms % 86_400_000) * (2.0 * np.pi / 86_400_000.0)
+    length = np.count_nonzero(sequences.item_keys, axis=-1)
+    columns = np.log1p(length), np.log1p(since_s), np.sin(day), np.cos(day)
+    for place, column in enumerate(columns, 2 * len(HALF_LIVES_H)):
+        features[..., place] = column
+    features[..., -NUM_CONTEXT_NUMBERS:] = numbers
+    return features
 
 
 def candidate_features(
@@ -174,14 +105,20 @@ def candidate_features(
     ``exposure_features``.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
-    seen = activity.first_seen_ms > 0
-    hours = np.maximum(at_ms - activity.first_seen_ms, 0) / MS_PER_HOUR
-    age = np.where(seen, np.log1p(hours), 0.0)
-    inside = (item_keys[..., :, None] == history_item_keys[..., None, :]).any(axis=-1)
-    counters = _counters(activity, at_ms)
-    columns = [*counters, age[..., None], *of_user, inside[..., None]]
-    features = np.concatenate(columns, axis=-1)
-    return np.where(item_keys[..., None] != 0, features, 0.0).astype(np.float32)
+    features = np.empty((*item_keys.shape, len(CANDIDATE_FEATURES)), dtype=np.float32)
+    rates, counts = _counters(activity, at_ms)
+    features[..., _RATES] = rates
+    # Both logarithms stand side by side, as the counts do.
+    logs = counts.reshape(*item_keys.shape, -1)
+    end = len(HALF_LIVES_H) + logs.shape[-1]
+    np.log1p(logs, out=features[..., len(HALF_LIVES_H) : end])
+    hours = _ages(activity.first_seen_ms, at_ms) / MS_PER_HOUR
+    features[..., end] = np.log1p(hours) * (activity.first_seen_ms > 0)
+    features[..., end + 1 : end + 3], features[..., end + 3 : end + 5] = of_user
+    inside = item_keys[..., :, None] == history_item_keys[..., None, :]
+    features[..., end + 5] = inside.any(axis=-1)
+    features *= (item_keys != 0)[..., None]
+    return features
 
 
 def attribute_affinity(
@@ -194,17 +131,21 @@ def attribute_affinity(
 
     Over the behaviours (rows (…, L, A)) that share an attribute with the candidate (rows
     (…, N, A)), decayed with ``AFFINITY_HALF_LIFE_H`` and averaged over its attributes: the
-    smoothed share of clicks, and log(1 + count).
+    smoothed share of clicks, and log(1 + count). Padding has no attributes.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
-    hours = np.maximum(at_ms - sequences.occurred_at_ms, 0) / MS_PER_HOUR
-    present = sequences.item_keys != 0
-    weights = np.exp2(hours * (-1.0 / AFFINITY_HALF_LIFE_H)) * present
-    is_click = sequences.action_codes == action_code("click")
-    rows = history_attribute_rows, candidate_attribute_rows
-    acted, clicked = _sums_by_attribute([weights, weights * is_click], *rows)
-    share = (clicked + PRIOR_RATE) / (acted + 1.0)
-    return np.stack([share, np.log1p(acted)], axis=-1)
+    *lead, length = sequences.item_keys.shape
+    weights = np.empty((*lead, 2, length))
+    ages = _ages(sequences.occurred_at_ms, at_ms)
+    np.exp2(ages * (-1.0 / (AFFINITY_HALF_LIFE_H * MS_PER_HOUR)), out=weights[..., 0, :])
+    is_click = sequences.action_codes == _CLICK
+    np.multiply(weights[..., 0, :], is_click, out=weights[..., 1, :])
+    sums = _sums_by_attribute(weights, history_attribute_rows, candidate_attribute_rows)
+    acted, clicked = sums[..., 0, :], sums[..., 1, :]
+    found = np.empty((*acted.shape, 2))
+    np.divide(clicked + PRIOR_RATE, acted + 1.0, out=found[..., 0])
+    np.log1p(acted, out=found[..., 1])
+    return found
 
 
 def item_exposures(
@@ -219,23 +160,35 @@ def item_exposures(
     before = (exposures.item_keys != 0) & (exposures.shown_at_ms < at_ms)
     same = item_keys[..., :, None] == exposures.item_keys[..., None, :]
     same &= before[..., None, :]  # (…, N, W)
-    times = np.where(same, exposures.shown_at_ms[..., None, :], 0)
-    return ItemExposures(counts=same.sum(axis=-1), last_shown_ms=times.max(axis=-1))
+    times = same * exposures.shown_at_ms[..., None, :]
+    return ItemExposures(
+        counts=np.count_nonzero(same, axis=-1), last_shown_ms=times.max(axis=-1)
+    )
 
 
 def exposure_features(shown: ItemExposures, request_time_ms: ArrayLike) -> Floats:
     """Return (…, N, 2): log(1 + how often) and log(1 + hours since) items were shown."""
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
-    hours = np.maximum(at_ms - shown.last_shown_ms, 0) / MS_PER_HOUR
-    hours = np.where(shown.counts > 0, np.minimum(hours, NEVER_S / 3600), NEVER_S / 3600)
-    features: Floats = np.log1p(np.stack([shown.counts, hours], axis=-1))
-    return features
+    features = np.empty((*shown.counts.shape, 2))
+    features[..., 0] = shown.counts
+    # What was never shown was shown in 1970, longer ago than NEVER_S.
+    hours = _ages(shown.last_shown_ms, at_ms) / MS_PER_HOUR
+    np.minimum(hours, NEVER_S / 3600, out=features[..., 1])
+    return np.log1p(features, out=features)
 
 
-def _codes(sequences: SequenceArrays, field: Field) -> Int64s:
+def _ages(then_ms: Int64s, at_ms: Int64s) -> Int64s:
+    """Return how many milliseconds ago ``then_ms`` was; 0 of what is later."""
+    ages: Int64s = np.maximum(at_ms - then_ms, 0)
+    return ages
+
+
+def _codes(
+    sequences: SequenceArrays, present: NDArray[np.bool_], field: Field
+) -> ArrayLike:
     source: NDArray[Any] = getattr(sequences, field.source)
     if field.kind == "gap":
-        return _gap_buckets(source, sequences.item_keys != 0, field.size)
+        return _gap_buckets(source, present, field.size)
     return _value_buckets(source, field.size) if field.kind == "numeric" else source
 
 
@@ -243,57 +196,52 @@ def _gap_buckets(at_ms: Int64s, present: NDArray[np.bool_], size: int) -> Int64s
     """Return 1 for the first event, else 2 + floor(log2(1 + seconds)) of the gap."""
     bounds_ms = _GAP_BOUNDS_MS[: size - 3]
     buckets = np.ones(at_ms.shape, dtype=np.int64)
-    later = 1 + np.searchsorted(bounds_ms, np.diff(at_ms, axis=-1), side="right")
-    buckets[..., 1:] += later * (present[..., :-1] & present[..., 1:])
+    later = bounds_ms.searchsorted(at_ms[..., 1:] - at_ms[..., :-1], side="right") + 1
+    buckets[..., 1:] += later * present[..., :-1]  # padding is on the left
     return buckets
 
 
-def _value_buckets(values: Floats, size: int) -> Int64s:
+def _value_buckets(values: Floats, size: int) -> ArrayLike:
     """Return 1 for no value, else 2 + round(4 log2(1 + value)); negative counts as 0."""
+    if np.isnan(np.fmin.reduce(values, axis=None)):  # most sources have no values at all
+        return 1
     missing = np.isnan(values)
-    if missing.all():  # most sources have no values at all
-        return np.ones(values.shape, dtype=np.int64)
     positive = np.clip(np.where(missing, 0.0, values), 0.0, _MAX_VALUE)
     buckets = 2 + np.rint(4.0 * np.log2(1.0 + positive)).astype(np.int64)
     return np.where(missing, 1, np.minimum(buckets, size - 1))
 
 
-def _counters(activity: ActivityArrays, at_ms: Int64s) -> list[Floats]:
-    """Return rates, log(1 + impressions), log(1 + clicks), each (…, 4), as of ``at_ms``."""
-    hours = np.maximum(at_ms - activity.counted_at_ms, 0) / MS_PER_HOUR
-    decay = np.exp2(hours[..., None] * _DECAY_PER_HOUR)
-    impressions, clicks = activity.impressions * decay, activity.clicks * decay
-    prior_clicks = PRIOR_IMPRESSIONS * PRIOR_RATE
+def _counters(activity: ActivityArrays, at_ms: Int64s) -> tuple[Floats, Floats]:
+    """Return rates (…, 4) as of ``at_ms``, and impressions and clicks (…, 2, 4)."""
+    decay = np.exp2(_ages(activity.counted_at_ms, at_ms)[..., None] * _DECAY_PER_MS)
+    counts = activity.counts * decay[..., None, :]
+    impressions, clicks = counts[..., 0, :], counts[..., 1, :]
     # A click whose impression was lost must not raise a rate above 1.
-    rates = (np.minimum(clicks, impressions) + prior_clicks) / (
-        impressions + PRIOR_IMPRESSIONS
-    )
-    return [rates, np.log1p(impressions), np.log1p(clicks)]
+    clicks = np.minimum(clicks, impressions)
+    prior_clicks = PRIOR_IMPRESSIONS * PRIOR_RATE
+    return (clicks + prior_clicks) / (impressions + PRIOR_IMPRESSIONS), counts
 
 
-def _sums_by_attribute(
-    weighed: Sequence[Floats], history_rows: Rows, wanted: Rows
-) -> list[Floats]:
-    """Return, for each of ``weighed`` (…, L), a weight for each wanted item (…, N).
+def _sums_by_attribute(weights: Floats, history_rows: Rows, wanted: Rows) -> Floats:
+    """Return for weights (…, K, L) of behaviours those of each wanted item (…, K, N).
 
     The mean over the item's attributes of the weights of the behaviours that have it.
     """
     width = 1 + int(max(history_rows.max(initial=0), wanted.max(initial=0)))
-    length, slots = history_rows.shape[-2:]
-    shape = wanted.shape
-    weighed = [weights.reshape(-1, length) for weights in weighed]
-    history_rows = history_rows.reshape(-1, length * slots)
-    wanted = wanted.reshape(-1, *shape[-2:])
-    sums = [np.zeros(wanted.shape[:2]) for _ in weighed]
-    for start in range(0, len(wanted), _BATCH):
+    *lead, kinds, length = weights.shape
+    items, slots = wanted.shape[-2:]
+    weights = weights.reshape(-1, kinds, length)
+    history_rows = history_rows.reshape(-1, 1, length * slots)
+    wanted = wanted.reshape(-1, 1, items, slots)
+    sums = np.empty((len(weights), kinds, items))
+    for start in range(0, len(weights), _BATCH):
         part = slice(start, start + _BATCH)
-        first = np.arange(len(wanted[part]))[:, None] * width
+        repeated = weights[part].repeat(slots, axis=-1)
+        first = np.arange(0, repeated.shape[0] * kinds * width, width)
+        first = first.reshape(-1, kinds, 1)  # where the table of each begins
         at = (first + history_rows[part]).ravel()
-        columns = first[..., None] + wanted[part]
-        for total, weights in zip(sums, weighed, strict=True):
-            repeated = weights[part].repeat(slots, axis=-1).ravel()
-            table = np.bincount(at, repeated, len(first) * width)
-            table[::width] = 0.0  # of padding
-            total[part] = table[columns].sum(axis=-1)
-    counts = np.maximum((wanted != 0).sum(axis=-1), 1)
-    return [(total / counts).reshape(shape[:-1]) for total in sums]
+        table = np.bincount(at, repeated.ravel(), first.size * width)
+        table[::width] = 0.0  # of padding
+        table.take(first[..., None] + wanted[part]).sum(axis=-1, out=sums[part])
+    sums /= np.maximum(np.count_nonzero(wanted, axis=-1), 1)
+    return sums.reshape(*lead, kinds, items)

@@ -22,7 +22,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.check import check_features
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import snapshot
-from srp4ctr.features.tensors.transforms import ActivityArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Impression, UserEvent, item_key

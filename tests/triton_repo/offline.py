@@ -20,12 +20,9 @@ from srp4ctr.features.consistency.replay import (
     user_at,
 )
 from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors.arrays import ActivityArrays, SequenceArrays, empty_sequences
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.transforms import (
-    ActivityArrays,
-    SequenceArrays,
-    attribute_affinity,
-)
+from srp4ctr.features.tensors.transforms import attribute_affinity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
@@ -220,7 +217,7 @@ class OfflineLog:
 
 def _arrays(elements: Sequence[SequenceElement], length: int) -> SequenceArrays:
     """Return the sequence as a row (1, L), newest last."""
-    arrays = transforms.empty_sequences(1, length)
+    arrays = empty_sequences(1, length)
     for slot, element in enumerate(reversed(elements), start=1):
         arrays.item_keys[0, -slot] = element.item_key
         arrays.action_codes[0, -slot] = element.action
@@ -232,8 +229,7 @@ def _arrays(elements: Sequence[SequenceElement], length: int) -> SequenceArrays:
 
 def _activities(rows: Sequence[Activity]) -> ActivityArrays:
     return ActivityArrays(
-        impressions=np.array([row.impressions for row in rows]),
-        clicks=np.array([row.clicks for row in rows]),
+        counts=np.array([(row.impressions, row.clicks) for row in rows]),
         counted_at_ms=np.array([row.counted_at_ms for row in rows]),
         first_seen_ms=np.array([row.first_seen_ms for row in rows]),
     )

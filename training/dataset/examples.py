@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors.arrays import ActivityArrays, ItemExposures, SequenceArrays
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
-from srp4ctr.features.tensors.transforms import (
-    ActivityArrays,
-    ItemExposures,
-    SequenceArrays,
-    attribute_affinity,
-    exposure_features,
-)
+from srp4ctr.features.tensors.transforms import attribute_affinity, exposure_features
 from srp4ctr.features.tensors.vocabulary import (
     Vocabulary,
     context_numbers,

@@ -87,9 +87,9 @@ def apply_policy(
     Without a ``policy`` best first.
     """
     if policy is None:
-        order = np.argsort(-probabilities, axis=1, kind="stable")  # NaN sorts last
+        order = (-probabilities).argsort(axis=1, kind="stable")  # NaN sorts last
         ones = np.ones(probabilities.shape, dtype=np.float32)
-        return np.argsort(order, axis=1), ones
+        return order.argsort(axis=1), ones
     positions = np.empty(probabilities.shape, dtype=np.int64)
     propensities = np.empty(probabilities.shape, dtype=np.float32)
     for row, each in enumerate(probabilities):

@@ -53,7 +53,7 @@ class Scorer:
         self._encode = Session(folder / bundle.ENCODER_FILE, schema.ENCODER_INPUTS, sizes)
         read = schema.HEAD_INPUTS + schema.user_tensors(sizes)
         self._score = Session(folder / bundle.HEAD_FILE, read, sizes)
-        self._cache = StateCache(cache_bytes)
+        self._cache = StateCache(cache_bytes) if cache_bytes else None
         self._count_part = count_part
 
     def __call__(self, tensors: Tensors) -> Tensors:
@@ -80,18 +80,24 @@ class Scorer:
         One by one, so that no user's states depend on the other users of the call, and
         each history at its own length: a short one costs less.
         """
-        names = [spec.name for spec in schema.ENCODER_INPUTS]
-        first = first_behavior(tensors["history_item_rows"])
-        first = first if self._encode.is_any_length else np.zeros_like(first)
+        first = [0] * len(tensors["history_item_rows"])
+        if self._encode.is_any_length:
+            first = first_behavior(tensors["history_item_rows"]).tolist()
         rows, encoded = [], 0
-        for row, start in enumerate(first.tolist()):
-            history = {name: tensors[name][row : row + 1, start:] for name in names}
-            key = b"".join(each.tobytes() for each in history.values())
-            if (states := self._cache.get(key)) is None:
-                states = self._encode(history)
-                self._cache.put(key, states)
-                encoded += 1
-            rows.append(states)
+        for row, start in enumerate(first):
+            history = {
+                name: tensors[name][row : row + 1, start:] for name in self._encode.inputs
+            }
+            key = b""
+            if self._cache is not None:
+                key = b"".join(each.tobytes() for each in history.values())
+                if (states := self._cache.get(key)) is not None:
+                    rows.append(states)
+                    continue
+            rows.append(self._encode(history))
+            encoded += 1
+            if self._cache is not None:
+                self._cache.put(key, rows[-1])
         return _stacked(rows), encoded
 
 
@@ -137,7 +143,7 @@ class Session:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._inputs = [spec.name for spec in table]
+        self.inputs = [spec.name for spec in table]
         found = self._session.get_inputs()
         _check_inputs(path, found, table, sizes)
         self.is_any_length = isinstance(found[0].shape[1], str)
@@ -146,7 +152,7 @@ class Session:
 
     def __call__(self, tensors: Tensors) -> Tensors:
         """Return the file's outputs of its inputs among ``tensors``."""
-        inputs = {name: tensors[name] for name in self._inputs}
+        inputs = {name: tensors[name] for name in self.inputs}
         try:
             made = self._session.run(self._outputs, inputs)
         except InvalidArgument as error:
@@ -256,5 +262,6 @@ def _check_values(name: str, array: NDArray[Any]) -> None:
 
 
 def _check_texts(name: str, array: NDArray[Any]) -> None:
-    if not all(isinstance(each, (bytes, str)) for each in array.ravel().tolist()):
+    kinds = set(map(type, array.ravel().tolist()))
+    if not all(issubclass(kind, (bytes, str)) for kind in kinds):
         raise ValueError(f"{name} has values that are no texts")

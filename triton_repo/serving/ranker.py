@@ -8,8 +8,8 @@ one batch.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,7 +34,11 @@ from srp4ctr.triton_repo.serving.onnx_scorer import (
     check_tensors,
 )
 from srp4ctr.triton_repo.serving.recommender import Recommendations, Recommender
-from srp4ctr.triton_repo.serving.refusals import QueuedTooLongError, RefusedError
+from srp4ctr.triton_repo.serving.refusals import (
+    QueuedTooLongError,
+    RefusedError,
+    Refusing,
+)
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
 LOG = logging.getLogger(__name__)
@@ -55,6 +59,9 @@ _OF_ITEMS = {
 }
 _RECOMMENDED = {spec.name for spec in schema.RECOMMENDED_TENSORS}
 _PADDING = b""
+_OF_SHAPE, _OF_CONTENT = Refusing("shape", ValueError), Refusing("content", MistakeError)
+# Of ids the tensors are ours, and so is a row outside the model's tables.
+_OF_TENSORS, _OF_OURS = Refusing("tensors", ValueError), Refusing("tensors")
 
 
 class Features(Protocol):
@@ -145,7 +152,7 @@ class Ranker:
         is_ids = "user_id" in given
         if found is not None:
             wanted = wanted | {PROBABILITY, POSITION}
-        with _refusing("content", MistakeError), tracing.part("assemble"):
+        with _OF_CONTENT, tracing.part("assemble"):
             made = self._features(given, found) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
@@ -171,11 +178,11 @@ class Ranker:
             # No items: the head runs all the same, on one padding item.
             padding = np.array([[_PADDING]] * len(given["user_id"]), dtype=object)
             given = {**given, ITEM_IDS: padding}
-        with _refusing("shape", ValueError):
+        with _OF_SHAPE:
             self._check(given, ITEM_IDS if is_ids else ITEM_ROWS)
         if not finds_items:
             return given, None
-        with _refusing("content", MistakeError), tracing.part("retrieve"):
+        with _OF_CONTENT, tracing.part("retrieve"):
             if self.recommender is None:
                 raise MistakeError(f"bundle {self.version} {CANNOT_RECOMMEND}")
             found = self.recommender(given)
@@ -185,8 +192,7 @@ class Ranker:
         """Return the scores of B requests, and what they cost."""
         began_ns, is_ids = time.thread_time_ns(), "user_id" in given
         assert self.scorer is not None
-        # Of ids the tensors are ours, and so is a row outside the model's tables.
-        with _refusing("tensors", *(() if is_ids else (ValueError,))):
+        with _OF_OURS if is_ids else _OF_TENSORS:
             scores = self.scorer(made)
         if is_ids:
             scores = alike(given[ITEM_IDS], scores)
@@ -194,7 +200,7 @@ class Ranker:
         cost = (time.thread_time_ns() - began_ns) // requests
         if self.stats is not None:
             self.stats.observe_scores(scores[PROBABILITY])
-        return {**scores, SCORING_CPU.name: np.full((requests, 1), cost)}
+        return {**scores, SCORING_CPU.name: np.array([[cost]] * requests)}
 
     def _late(self, calls: Sequence[Call]) -> dict[int, Tensors | Exception]:
         """Return the refusals of those calls that have waited too long, by their places."""
@@ -259,7 +265,9 @@ class Ranker:
         batch = self.features.assemble(users, items, times, contexts, of_users)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(users)
-        notes = {name: np.array([each], dtype=object).T for name, each in texts.items()}
+        notes = {
+            name: np.array(each, dtype=object)[:, None] for name, each in texts.items()
+        }
         return {
             **notes,
             "item_status": batch.item_status,
@@ -286,12 +294,3 @@ def _served(given: Tensors, made: Tensors, row: int, own: Iterable[str]) -> Serv
 
 def _requests(call: Call) -> int:
     return len(next(iter(call.given.values())))
-
-
-@contextmanager
-def _refusing(reason: str, *mistakes: type[ValueError]) -> Iterator[None]:
-    """Refuse a call that raises one of ``mistakes``; ``reason``: what it is counted as."""
-    try:
-        yield
-    except mistakes as error:
-        raise RefusedError(str(error), reason) from error

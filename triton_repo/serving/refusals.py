@@ -12,6 +12,24 @@ class RefusedError(ValueError):
         self.reason = reason
 
 
+class Refusing:
+    """A block that refuses a call for ``mistakes`` in it, which are counted as ``reason``.
+
+    No generator: each request runs three of these.
+    """
+
+    def __init__(self, reason: str, *mistakes: type[ValueError]) -> None:
+        self._reason, self._mistakes = reason, mistakes
+
+    def __enter__(self) -> None:
+        """Nothing is needed."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise ``RefusedError`` from a mistake."""
+        if isinstance(error, self._mistakes):
+            raise RefusedError(str(error), self._reason) from error
+
+
 class QueuedTooLongError(Exception):
     """A call that would be answered too late."""
 

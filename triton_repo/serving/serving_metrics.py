@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -76,6 +76,11 @@ _ITEM_BITS = {
     "no_activity": ItemStatus.NO_ACTIVITY,
     "unavailable": ItemStatus.UNAVAILABLE,
 }
+# Of each status: what it is counted as.
+_STATUS_NAMES = [
+    [name for name, bit in _ITEM_BITS.items() if bits & bit] for bits in range(256)
+]
+_STATUS_NAMES[0] = ["ok"]
 # Of users' next items: the first twenty candidates, a hundred, later ones; in none.
 NEXT_PLACES = ("1-20", "21-100", "101-", "none")
 REFUSALS = ("shape", "content", "tensors", OTHER)
@@ -143,7 +148,8 @@ class ServingMetrics:
     ) -> None:
         """Flush to ``increments``, one for each key; ``model`` is the step's name."""
         self._increments, self._model = increments, model
-        self._counts, self._flushed = Counter[Key](), Counter[Key]()
+        self._counts: dict[Key, float] = dict.fromkeys(increments, 0.0)
+        self._flushed: dict[Key, int] = dict.fromkeys(increments, 0)
         self.before_flush: Callable[[], None] = lambda: None
         """Called by the thread; it may ``add`` to families that nobody else adds to."""
         self._cpu_since = time.process_time()
@@ -155,7 +161,7 @@ class ServingMetrics:
         key = family, model or self._model, label
         if key not in self._increments:
             key = family, model or self._model, OTHER
-        self._counts[key] += round(amount)
+        self._counts[key] += amount
 
     def start(self) -> None:
         """Flush from now on, and count CPU time without that of loading.
@@ -185,7 +191,7 @@ class ServingMetrics:
         cpu_us = (time.process_time() - self._cpu_since) * 1e6
         self._counts[CPU_US, self._model, ""] = round(cpu_us)
         for key, increment in self._increments.items():
-            if new := (count := self._counts[key]) - self._flushed[key]:
+            if new := (count := int(self._counts[key])) - self._flushed[key]:
                 increment(new)
                 self._flushed[key] = count
 
@@ -220,8 +226,9 @@ class RequestStats:
         """Count B answered requests: ``made`` are their tensors and notes."""
         for status in made["status"][:, 0].tolist():
             self.metrics.add(REQUEST_STATUS, 1, status)
-        for version, at_ms in zip(made["feature_version"][:, 0], times_ms, strict=True):
-            self._observe_age(version, int(at_ms))
+        versions = made["feature_version"][:, 0].tolist()
+        for version, at_ms in zip(versions, times_ms.tolist(), strict=True):
+            self._observe_age(version, at_ms)
         is_scored = "click_probability" in made
         self._observe_items(made["item_status"], is_scored)
         if is_scored:
@@ -229,7 +236,8 @@ class RequestStats:
 
     def observe_scores(self, probabilities: NDArray[np.float32]) -> None:
         """Count the candidates (B, N) that were scored; padding has NaN."""
-        self.metrics.add(CANDIDATES, int(np.count_nonzero(~np.isnan(probabilities))))
+        scored = np.count_nonzero(probabilities == probabilities)  # padding is NaN
+        self.metrics.add(CANDIDATES, int(scored))
 
     def observe_calls(self, answers: Sequence[object], seconds: float) -> None:
         """Count calls that were answered or refused together; Triton counts failures."""
@@ -251,14 +259,13 @@ class RequestStats:
             self.metrics.add(FEATURE_AGE_MS, age_ms)
 
     def _observe_items(self, status: NDArray[np.uint8], is_scored: bool) -> None:
-        present = status[status != ItemStatus.PADDING]
-        if not is_scored:  # with three steps another one scores them
-            self.metrics.add(CANDIDATES, len(present))
-        counts = {n: int(np.count_nonzero(present & b)) for n, b in _ITEM_BITS.items()}
-        counts["ok"] = int(np.count_nonzero(present == 0))
-        for name, count in counts.items():
-            if count:
+        for bits, count in enumerate(np.bincount(status.ravel()).tolist()):
+            if not count or bits == ItemStatus.PADDING:
+                continue
+            for name in _STATUS_NAMES[bits]:
                 self.metrics.add(ITEM_STATUS, count, name)
+            if not is_scored:  # with three steps another one scores them
+                self.metrics.add(CANDIDATES, count)
 
     def _compare_last(self, reference: Reference) -> None:
         while self._last:

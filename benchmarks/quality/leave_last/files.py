@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from benchmarks.quality.leave_last.leave_last_out import NEGATIVES, LeaveLast
 from srp4ctr.demo import movielens
 from srp4ctr.features.offline.point_in_time import UserHistories
-from srp4ctr.features.tensors.transforms import SequenceArrays
+from srp4ctr.features.tensors.arrays import SequenceArrays
 from srp4ctr.streams.events.schema import Behavior, ItemUpdate, action_code, item_key
 
 # The files hold only the order: one behaviour per day, so that the newest weigh more.

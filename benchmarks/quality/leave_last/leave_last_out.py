@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.arrays import ActivityArrays, ItemExposures, SequenceArrays
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.transforms import (
-    ActivityArrays,
-    ItemExposures,
-    SequenceArrays,
-)
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset import examples
@@ -207,10 +203,10 @@ class LeaveLast:
 
 def _activity(seen: Int64s, at_ms: Int64s) -> ActivityArrays:
     """Return counts of what is neither shown nor timed: an interaction is a click."""
-    counts = np.repeat(seen[:, None], len(HALF_LIVES_H), axis=1).astype(np.float64)
+    counts = np.empty((len(seen), 2, len(HALF_LIVES_H)))
+    counts[:] = seen[:, None, None]
     return ActivityArrays(
-        impressions=counts,
-        clicks=counts,
+        counts=counts,
         counted_at_ms=at_ms,
         first_seen_ms=np.zeros(len(seen), dtype=np.int64),
     )

@@ -14,7 +14,7 @@ from benchmarks.harness.raw_logs import label_of, write_log
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
-from srp4ctr.features.tensors.transforms import ActivityArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.counters import Activity, count, decayed
 from srp4ctr.streams.state.sequences import EMPTY, element_of, merge

@@ -13,7 +13,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import item_cache
+from srp4ctr.features.online import item_map
 from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.item_map import IS_DOWN, ItemMemory
 from srp4ctr.features.online.item_refresher import Refresher
@@ -66,7 +66,7 @@ def test_bundles_share_one_refresher_and_a_killed_one_is_replaced(
     config, _ = own_store
     sink = FeatureStoreSink(config)
     sink.write(Rows(shares={(5, 0): an_activity(2)}))
-    folder = item_cache.folder_of(config)
+    folder = item_map.folder_of(config)
     first = open_table(config, WORDS)
     others = [open_table(config, vocabulary.build({}, [])) for _ in range(2)]
     try:
@@ -99,7 +99,7 @@ def test_a_step_opens_while_the_store_is_down_and_is_filled_later(
     processes.stop(running, tmp_path)
     table = open_table(config, WORDS)
     try:
-        assert ItemMemory(item_cache.folder_of(config)).head[IS_DOWN] == 1
+        assert ItemMemory(item_map.folder_of(config)).head[IS_DOWN] == 1
         assert table.lookup(np.array([5])).version == 0
         again = broker.start_store(tmp_path, port, tied=True)
         until(lambda: table.lookup(np.array([5])).version > 0)

@@ -27,7 +27,7 @@ def sink(store_config: FeatureConfig) -> FeatureSink:
 
 def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArrays:
     """Return the last 4 behaviours and 3 exposures of each user."""
-    oldest_ms = np.full(len(user_ids), after_ms)
+    oldest_ms = [after_ms] * len(user_ids)
     return user_arrays(user_ids, sink.read(user_ids, []).users, oldest_ms, 4, 3)
 
 
@@ -77,7 +77,7 @@ def test_expired_behaviours_are_padding(sink: FeatureSink) -> None:
 def test_a_user_with_impressions_and_no_behaviours_is_known(sink: FeatureSink) -> None:
     sink.write(a_user("r-looker", 0))
     users = arrays_of(sink, "r-looker")
-    assert users.versions == ([f"user={AT_MS * 1000}@7"],)
+    assert users.versions == (f"user={AT_MS * 1000}@7",)
     assert users.statuses == ("empty_sequence",)
     assert not users.sequences.item_keys.any()
 
@@ -96,4 +96,4 @@ def test_times_of_years_are_served_as_those_of_days_are(sink: FeatureSink) -> No
 def test_a_user_s_version_has_the_last_event(sink: FeatureSink) -> None:
     sink.write(a_user("r-version", 2))
     users = arrays_of(sink, "r-nobody", "r-version")
-    assert users.versions == ([], [f"user={AT_MS * 1000}@7"])
+    assert users.versions == ("", f"user={AT_MS * 1000}@7")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.tensors import transforms, vocabulary
+from srp4ctr.features.tensors.arrays import ActivityArrays, SequenceArrays, empty_sequences
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
@@ -16,7 +17,6 @@ from srp4ctr.features.tensors.schema import (
     NUM_VALUE_BUCKETS,
     REQUEST_FEATURES,
 )
-from srp4ctr.features.tensors.transforms import ActivityArrays, SequenceArrays
 
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
 HOUR_MS = 3_600_000
@@ -37,11 +37,17 @@ def a_sequence(gaps_s: list[float], values: list[float] | None = None) -> Sequen
 
 def an_activity(impressions: float, clicks: float, at_ms: int) -> ActivityArrays:
     return ActivityArrays(
-        impressions=np.full((1, 4), impressions),
-        clicks=np.full((1, 4), clicks),
+        counts=np.array([[[impressions] * 4, [clicks] * 4]]),
         counted_at_ms=np.array([at_ms]),
         first_seen_ms=np.array([at_ms]),
     )
+
+
+def empty_activity(*shape: int) -> ActivityArrays:
+    """Return the activity of what was never seen."""
+    never = np.zeros(shape, dtype=np.int64)
+    counts = np.zeros((*shape, 2, 4))
+    return ActivityArrays(counts=counts, counted_at_ms=never, first_seen_ms=never)
 
 
 def test_padding_has_no_codes_and_the_first_event_no_gap() -> None:
@@ -83,8 +89,8 @@ def test_request_features_have_the_columns_of_the_schema() -> None:
 def test_the_hour_is_that_of_the_user_s_clock() -> None:
     offsets_ms = np.array([0, 330 * 60_000, -300 * 60_000])  # UTC, India, New York
     features = transforms.request_features(
-        transforms.empty_sequences(3, 5),
-        transforms.empty_activity(3),
+        empty_sequences(3, 5),
+        empty_activity(3),
         [NOON_MS] * 3,
         utc_offset_ms=offsets_ms,
     )
@@ -95,7 +101,7 @@ def test_the_hour_is_that_of_the_user_s_clock() -> None:
 
 def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
     features = transforms.request_features(
-        transforms.empty_sequences(1, 5), transforms.empty_activity(1), [NOON_MS]
+        empty_sequences(1, 5), empty_activity(1), [NOON_MS]
     )[0]
     assert features[:4].tolist() == [0.5] * 4
     assert features[4:9].tolist() == [0.0] * 5
@@ -104,11 +110,10 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
 
 def test_candidate_features_have_the_columns_of_the_schema() -> None:
     keys = np.array([[101, 7, 0]])
-    shared = transforms.empty_activity(1, 3)
+    shared = empty_activity(1, 3)
     activity = dataclasses.replace(
         shared,
-        impressions=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
-        clicks=np.array([[[1.0] * 4, [0.0] * 4, [9.0] * 4]]),
+        counts=np.array([[[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]]),
         first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
@@ -126,7 +131,7 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
 
 def test_a_lost_impression_keeps_a_rate_below_one() -> None:
     features = transforms.request_features(
-        transforms.empty_sequences(1, 5), an_activity(0.0, 40.0, NOON_MS), [NOON_MS]
+        empty_sequences(1, 5), an_activity(0.0, 40.0, NOON_MS), [NOON_MS]
     )
     assert features[0, 0] <= 1.0
 
@@ -184,6 +189,6 @@ def test_numbers_of_the_context_stand_in_the_last_columns() -> None:
     assert np.isfinite(numbers).all()
     assert numbers[1:5].tolist() == [0.0, 0.0, 0.0, 12.5]
     features = transforms.request_features(
-        transforms.empty_sequences(1, 3), transforms.empty_activity(1), [NOON_MS], [numbers]
+        empty_sequences(1, 3), empty_activity(1), [NOON_MS], [numbers]
     )
     assert features[0, -NUM_CONTEXT_NUMBERS:].tolist() == numbers.tolist()

@@ -3,14 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.transforms import (
-    NEVER_S,
+from srp4ctr.features.tensors.arrays import (
     ExposureArrays,
     ItemExposures,
     SequenceArrays,
+    empty_sequences,
+)
+from srp4ctr.features.tensors.transforms import (
+    NEVER_S,
     attribute_affinity,
-    empty_exposures,
     exposure_features,
     item_exposures,
 )
@@ -52,7 +53,9 @@ def test_columns_are_logs_and_never_is_a_year_ago() -> None:
 
 
 def test_an_unknown_user_has_no_exposures() -> None:
-    shown = item_exposures(empty_exposures(2, 3), np.array([[7, 0], [8, 9]]), [NOON_MS] * 2)
+    nothing = np.zeros((2, 3), dtype=np.int64)
+    none = ExposureArrays(item_keys=nothing, shown_at_ms=nothing)
+    shown = item_exposures(none, np.array([[7, 0], [8, 9]]), [NOON_MS] * 2)
     assert not shown.counts.any()
     assert not shown.last_shown_ms.any()
 
@@ -65,7 +68,7 @@ def test_affinity_counts_behaviours_on_items_with_the_same_attributes() -> None:
         occurred_at_ms=at_ms[None],
         values=np.full((1, 5), math.nan),
     )
-    history = np.array([[[5, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
+    history = np.array([[[0, 0]] * 2 + [[5, 0], [5, 6], [6, 0]]])  # the first two pad
     candidates = np.array([[[5, 0], [6, 5], [9, 0], [0, 0]]])
     now_ms = [NOON_MS + 168 * HOUR_MS]
     found = attribute_affinity(sequences, history, candidates, now_ms)
@@ -78,7 +81,7 @@ def test_affinity_counts_behaviours_on_items_with_the_same_attributes() -> None:
 def test_affinity_of_many_requests_is_that_of_each() -> None:
     rng = np.random.default_rng(3)
     count, length = 300, 4  # over one batch's size
-    sequences = transforms.empty_sequences(count, length)
+    sequences = empty_sequences(count, length)
     sequences.item_keys[:] = rng.integers(0, 3, (count, length))
     sequences.occurred_at_ms[:] = NOON_MS - rng.integers(0, HOUR_MS, (count, length))
     history = rng.integers(0, 6, (count, length, 2))

@@ -12,7 +12,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from srp4ctr.triton_repo.serving import ranker, ranker_loader, refusals, serving_metrics
+from srp4ctr.triton_repo.serving import byte_tensors, ranker_loader, serving_metrics
+from srp4ctr.triton_repo.serving.ranker import Call
+from srp4ctr.triton_repo.serving.refusals import triton_error
 
 
 class TritonPythonModel:
@@ -20,6 +22,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open store and files; Triton reports an exception as why the load failed."""
+        byte_tensors.install(pb_utils)
         given = json.loads(args["model_config"])["parameters"]
         settings = {name: value["string_value"] for name, value in given.items()}
         counter = pb_utils.MetricFamily.COUNTER
@@ -54,8 +57,8 @@ class TritonPythonModel:
         return list(map(_response, self.ranker.answer_all(list(map(_call, requests)))))
 
 
-def _call(request: Any) -> ranker.Call:
-    return ranker.Call(
+def _call(request: Any) -> Call:
+    return Call(
         given={each.name(): each.as_numpy() for each in request.inputs()},
         wanted=frozenset(request.requested_output_names()),
         parameters=request.parameters(),
@@ -65,7 +68,7 @@ def _call(request: Any) -> ranker.Call:
 
 def _response(answer: Any) -> Any:
     if isinstance(answer, Exception):
-        code, text = refusals.triton_error(answer)
+        code, text = triton_error(answer)
         error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
         return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])
