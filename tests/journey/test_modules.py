@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.kafka, pytest.mark.triton]
 # must stand in docs/decisions.md: last the table of items in shared memory, the packed row
 # of a user, the graphs that are made for serving, what refuses calls that wait, and items
 # for a user.
-MOST = {"click": 23, "refresh": 50, "promotion": 55, "request": 21}
+MOST = {"click": 23, "refresh": 51, "promotion": 58, "request": 23}
 # What a process is called here → what its number and command have in them.
 PROCESSES = {
     "here": f"{os.getpid()}: ",
