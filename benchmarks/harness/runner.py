@@ -30,6 +30,8 @@ JOBS_CODE = (
 )
 MODELS = "benchmarks/models"
 RUNS = "runs"
+TESTS = ("KuaiRand-Pure-", "ML-1M (CoLLM)-")
+"""How the names of examples begin at whose judged part one looks once per recipe."""
 Result = dict[str, Any]
 
 
@@ -61,6 +63,11 @@ class Job:
         share = f"@{self.label_share:.0%}" if self.label_share < 1.0 else ""
         name = f"{self.variant}{self._size}{share}-seed{self.config.seed}-{digest}.json"
         return self.root / RUNS / examples / name
+
+    @property
+    def is_of_test(self) -> bool:
+        """Whether its figures are of a published test, at which one looks once."""
+        return name_of(self.folder).startswith(TESTS)
 
     @property
     def _size(self) -> str:

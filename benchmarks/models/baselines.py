@@ -22,6 +22,7 @@ from srp4ctr.training.model.embeddings import (
     NumericFeatures,
     TableSizes,
     TokenEmbedding,
+    UserFields,
 )
 from srp4ctr.training.model.transformer import TransformerLayer
 
@@ -38,7 +39,8 @@ class LogisticRegression(ClickModel):
         self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
-        self.of_request = nn.Linear(self.request_features.encoded_width + CONTEXT_WIDTH, 1)
+        self.user_fields = user_fields(sizes)
+        self.of_request = nn.Linear(request_width(self), 1)
         self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
@@ -74,10 +76,11 @@ class Baseline(ClickModel):
         self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
         self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.user_fields = user_fields(sizes)
         features_width = sizes.attribute_width + self.candidate_features.encoded_width
         self.head = ClickHead(
             config,
-            user_width=self.request_features.encoded_width + CONTEXT_WIDTH,
+            user_width=request_width(self),
             candidate_width=reading_width + config.width + features_width,
         )
 
@@ -215,10 +218,24 @@ class SASRecClicks(Baseline):
         return [(items @ last[..., None]) / math.sqrt(items.shape[-1])]
 
 
-def request_vector(model: ClickModel, tensors: Tensors) -> Tensor:
-    """Return the request's counters and its context's vector (B, …)."""
-    features = model.request_features(tensors["request_features"])
-    return torch.cat([features, model.context(tensors["context_rows"])], dim=-1)
+def user_fields(sizes: TableSizes) -> UserFields | None:
+    """Return the vectors of users' attributes, where the data have some."""
+    return UserFields(sizes.user_fields) if sizes.user_fields else None
+
+
+def request_width(model: "LogisticRegression | Baseline") -> int:
+    """Return how wide ``request_vector`` is."""
+    own = model.user_fields.width if model.user_fields else 0
+    return model.request_features.encoded_width + CONTEXT_WIDTH + own
+
+
+def request_vector(model: "LogisticRegression | Baseline", tensors: Tensors) -> Tensor:
+    """Return the request's counters, its context's and user's vectors (B, …)."""
+    parts = [model.request_features(tensors["request_features"])]
+    parts.append(model.context(tensors["context_rows"]))
+    if model.user_fields:
+        parts.append(model.user_fields(tensors["user_attribute_rows"]))
+    return torch.cat(parts, dim=-1)
 
 
 BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {

@@ -1,11 +1,11 @@
-"""LightGBM on the same columns, with the context as categories.
+"""LightGBM on the same columns, with context and attributes as categories.
 
 In: slates. Out: a booster, stopped early by the calibrating slates' log loss. With the
 objective ``lambdarank`` it learns each slate's order, as the slate loss does elsewhere.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightgbm
@@ -30,6 +30,7 @@ PARAMETERS: Mapping[str, Any] = {
     "deterministic": True,
     "verbose": -1,
 }
+ATTRIBUTES = ("candidate_attribute_rows", "user_attribute_rows")
 _Floats = NDArray[np.float32]
 
 
@@ -39,6 +40,8 @@ class Columns:
 
     contexts: Mapping[str, pd.CategoricalDtype | None]
     """Of each context field its values, None where all are numbers."""
+    attributes: Mapping[tuple[str, int], pd.CategoricalDtype] = field(default_factory=dict)
+    """Of each slot of ``ATTRIBUTES`` that has several values in training, those."""
 
     def table(self, part: Part) -> pd.DataFrame:
         """Return a row per shown candidate; a value that training never met is missing."""
@@ -51,6 +54,9 @@ class Columns:
                 table[name] = pd.to_numeric(values, errors="coerce")
             else:
                 table[name] = values.astype(kind)
+        for (name, slot), kind in self.attributes.items():
+            values = pd.Series(_slots(part, name)[:, slot])
+            table[f"{name} {slot}"] = values.astype(kind)
         return table.set_axis([str(n) for n in range(table.shape[1])], axis=1)
 
 
@@ -61,7 +67,22 @@ def columns_of(part: Part) -> Columns:
         values = fields[name].dropna()
         is_number = np.isfinite(pd.to_numeric(values, errors="coerce")).all()
         kinds[name] = None if is_number else pd.CategoricalDtype(sorted(values.unique()))
-    return Columns(contexts=kinds)
+    attributes = {
+        (name, slot): pd.CategoricalDtype(known)
+        for name in ATTRIBUTES
+        for slot, rows in enumerate(_slots(part, name).T)
+        if len(known := np.unique(rows)) > 1
+    }
+    return Columns(contexts=kinds, attributes=attributes)
+
+
+def _slots(part: Part, name: str) -> NDArray[np.int64]:
+    """Return the attribute rows of each shown candidate, or of its user (M, slots)."""
+    shown, tensors = part.slates.shown, part.slates.tensors
+    if name.startswith("candidate_"):
+        return np.asarray(tensors[name][shown])
+    rows = tensors.get(name, np.zeros((len(part), 0), dtype=np.int64))
+    return np.asarray(rows[np.nonzero(shown)[0]])
 
 
 def _fields(part: Part) -> pd.DataFrame:

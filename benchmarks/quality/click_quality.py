@@ -13,6 +13,7 @@ it.
 
 import argparse
 import ast
+import getpass
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,10 +22,10 @@ from pathlib import Path
 from benchmarks import RESULTS, parser_of
 from benchmarks.harness.runner import RUNS, Job, run
 from benchmarks.harness.runs import keep, restore, run_all
-from benchmarks.harness.saved_result import merge_rows
+from benchmarks.harness.saved_result import circumstances, merge_rows
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
-from benchmarks.quality.clicks.click_sources import read
+from benchmarks.quality.clicks.click_sources import SOURCES, read
 from benchmarks.quality.clicks.variants import VARIANTS
 from srp4ctr.training.config import RefreshConfig
 
@@ -34,6 +35,7 @@ QUICK_SEEDS = 1
 SIZES = {"unknown": (False,), "known": (True,), "both": (False, True)}
 FILE = RESULTS / "click_quality.json"
 SEEDS = FILE.with_suffix(".seeds.jsonl")
+LOOKS = FILE.with_suffix(".looks.jsonl")
 
 
 def main() -> None:
@@ -48,6 +50,7 @@ def main() -> None:
     runs = options.resume / RUNS
     if not options.quick:
         restore(SEEDS, runs)
+    note_looks(jobs, LOOKS)
     measured = run_all(run, jobs, options.workers)
     seeds = {variant: seeds_of(options, variant) for variant in VARIANTS}
     rows = click_report.rows_of([each for each in measured if each], seeds)
@@ -58,6 +61,19 @@ def main() -> None:
     print(json.dumps({"rows": rows}))
     if failed := measured.count(None):
         raise SystemExit(f"{failed} of {len(measured)} runs failed: see above")
+
+
+def note_looks(jobs: Sequence[Job], file: Path) -> None:
+    """Append to ``file`` who measures which of ``jobs`` now, where a test may be worn out.
+
+    A result that is there is no new look. To choose a recipe take a validation set.
+    """
+    new = [job for job in jobs if job.is_of_test and not job.file.is_file()]
+    who = {"who": getpass.getuser(), **circumstances()}
+    for job in new:
+        name = job.file.relative_to(job.root / RUNS).as_posix()
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps({"run": name, **who}) + "\n")
 
 
 def seeds_of(options: argparse.Namespace, variant: str) -> int:
@@ -127,7 +143,7 @@ def _options() -> argparse.Namespace:
     variants = (f"  {name:<28} {each.meaning}" for name, each in VARIANTS.items())
     parser = parser_of("\n".join([f"{__doc__}\nvariants:", *variants]))
     add, either = parser.add_argument, argparse.BooleanOptionalAction
-    add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
+    add("--data", nargs="+", choices=list(SOURCES), default=["movielens"])
     add("--events", type=Path, help="JSON lines or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
     add("--variants", "--arms", type=_names, default=[*VARIANTS], help="a,b; default: all")

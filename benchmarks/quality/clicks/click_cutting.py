@@ -58,7 +58,8 @@ CUTTING_CODE = (
         f"benchmarks/quality/clicks/{name}.py"
         for name in ("click_sources", "click_cutting")
     ),
-    *("benchmarks/quality/clicks/ebnerd.py", "benchmarks/harness/raw_logs.py"),
+    *(f"benchmarks/quality/clicks/{name}.py" for name in ("collm", "ebnerd", "kuairand")),
+    "benchmarks/harness/raw_logs.py",
 )
 _Int64s = NDArray[np.int64]
 

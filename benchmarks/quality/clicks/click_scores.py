@@ -3,7 +3,8 @@
 In: the judged slates and a calibrated probability each. Out: named numbers; NaN where one
 is undefined. gAUC here is the mean over requests, each counting alike, as EB-NeRD's
 figures are published; ``gauc_by_impressions`` weighs them as
-``training.evaluation.metrics`` does.
+``training.evaluation.metrics`` does; ``uauc`` is the mean over users, each counting alike,
+which is what a feed has.
 """
 
 from typing import Any
@@ -27,7 +28,11 @@ def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, 
     clicked = part.clicked > 0.5
     requests = np.broadcast_to(part.requests[:, None], shown.shape)[shown]
     whole = _of(clicked, probabilities, requests)
-    found = whole | {"clicks": float(clicked.sum())}
+    users = np.unique(part.slates.user_ids, return_inverse=True)[1]
+    by_user = mean_auc(
+        clicked, probabilities, np.broadcast_to(users[:, None], shown.shape)[shown]
+    )
+    found = whole | {"clicks": float(clicked.sum()), "uauc": by_user}
     for name, rows in _buckets(examples, part).items():
         inside = _of(clicked[rows], probabilities[rows], requests[rows])
         found |= {f"{name}_{metric}": value for metric, value in inside.items()}

@@ -1,4 +1,4 @@
-"""Reads real logs as events of our schema: EB-NeRD, MovieLens-100K, or any file.
+"""Reads real logs as events of our schema: EB-NeRD, KuaiRand, MovieLens, or any file.
 
 In: a name, or a file as ``srp4ctr events publish`` takes it. Out: events by time, item
 updates, and the instant from which a model is judged where the data's publishers fixed it.
@@ -13,7 +13,7 @@ from pathlib import Path
 import xxhash
 
 from benchmarks import say
-from benchmarks.quality.clicks import ebnerd
+from benchmarks.quality.clicks import collm, ebnerd, kuairand
 from srp4ctr.demo import movielens
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.streams.events.codec import RejectedEvent, decode
@@ -27,6 +27,7 @@ from srp4ctr.streams.events.schema import (
 )
 
 CACHE = Path(".data/cache")
+VALIDATION_MS = 2 * 86_400_000
 MAX_REPORTED = 10  # bad lines that are reported one by one
 
 
@@ -71,13 +72,13 @@ class Source:
 
 
 def read(name: str, file: Path | None = None) -> Source:
-    """Return the source ``name``: ebnerd, movielens, or what is in ``file``.
+    """Return the source ``name`` of ``SOURCES``, or what is in ``file``.
 
     Raises ``ValueError`` or ``ConnectionError`` with what to do where it is not to be had.
     """
     if file is not None:
         return of_file(name, file)
-    return {"ebnerd": of_ebnerd, "movielens": of_movielens}[name]()
+    return SOURCES[name]()
 
 
 def of_ebnerd() -> Source:
@@ -93,6 +94,40 @@ def of_ebnerd() -> Source:
 def of_movielens() -> Source:
     """Return MovieLens-100K, as the demo has it."""
     return _source("movielens", movielens.read(movielens.fetch(CACHE)))
+
+
+def of_kuairand() -> Source:
+    """Return a fortnight of a feed of short videos; the second week judges."""
+    folder = ebnerd.DATA / kuairand.FOLDER
+    return Source(
+        name="KuaiRand-Pure",
+        events=_by_time(kuairand.events(folder)),
+        updates=kuairand.item_updates(folder),
+        judged_from_ms=kuairand.judged_from_ms(folder),
+    )
+
+
+def of_kuairand_validation() -> Source:
+    """Return the first week; its last two days judge: to choose a recipe by."""
+    whole = of_kuairand()
+    assert whole.judged_from_ms
+    return replace(
+        whole,
+        name="KuaiRand-Pure validation",
+        events=[each for each in whole.events if each.occurred_at < whole.judged_from_ms],
+        judged_from_ms=whole.judged_from_ms - VALIDATION_MS,
+    )
+
+
+def of_collm() -> Source:
+    """Return MovieLens-1M as a click set; the split, by date, is CoLLM's."""
+    folder = ebnerd.DATA / collm.FOLDER
+    return Source(
+        name="ML-1M (CoLLM)",
+        events=_by_time([*collm.events(folder)]),
+        updates=collm.item_updates(folder),
+        judged_from_ms=collm.judged_from_ms(folder),
+    )
 
 
 def of_file(name: str, path: Path) -> Source:
@@ -138,3 +173,12 @@ def _by_time(events: list[UserEvent]) -> list[UserEvent]:
 def _draw(user_id: str) -> float:
     """Return a number in [0, 1) that is the user's own."""
     return xxhash.xxh3_64_intdigest(f"part {user_id}") / 2.0**64
+
+
+SOURCES = {
+    "ebnerd": of_ebnerd,
+    "movielens": of_movielens,
+    "collm": of_collm,
+    "kuairand": of_kuairand,
+    "kuairand-validation": of_kuairand_validation,
+}

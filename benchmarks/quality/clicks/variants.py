@@ -16,21 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
-from benchmarks.models import trees
+from benchmarks.models import counts, trees
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
-from srp4ctr.training.objectives.pretraining import pretrain
+from srp4ctr.training.objectives.pretraining import ids_only, pretrain
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with
@@ -131,7 +132,24 @@ class TreeVariant:
         )
 
 
-Variant = ModelVariant | TreeVariant
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountsVariant:
+    """How often the item, the user and each value of the context were clicked."""
+
+    meaning: str
+    seeds: int = 1
+
+    def learn(self, task: TrainingTask) -> TrainedModel:
+        """Count the training slates."""
+        began = time.process_time()
+        counted = counts.learn(task.examples.train)
+        return TrainedModel(
+            logits=lambda part: counts.logits(counted, part),
+            seconds={"finetune": time.process_time() - began},
+        )
+
+
+Variant = ModelVariant | TreeVariant | CountsVariant
 
 
 def pretrained(
@@ -163,8 +181,28 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
+class IdsOnly(SRP4CTR):
+    """SRP4CTR that sees no attribute and no action: ids, counters and context."""
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__(config, replace(sizes, user_fields=()))
+
+    def encode(self, history: Tensors) -> dict[str, Tensor]:
+        """Return ``STATE_TENSORS`` of the items' ids."""
+        return super().encode(ids_only(dict(history)))
+
+    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Tensor:
+        """Return logits (B, N) that know no attribute."""
+        nothing = torch.zeros_like(inputs["candidate_attribute_rows"])
+        return super().logits({**inputs, "candidate_attribute_rows": nothing}, positions)
+
+
 def _without_user_fields(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
     return SRP4CTR(config, replace(sizes, user_fields=()))
+
+
+def _dcnv2_without_user_fields(config: ModelConfig, sizes: TableSizes) -> ClickModel:
+    return BASELINES["dcnv2"](config, replace(sizes, user_fields=()))
 
 
 def _ablation(
@@ -186,6 +224,13 @@ VARIANTS: Mapping[str, Variant] = {
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
     ),
+    "srp4ctr-ids-only": ModelVariant(
+        meaning="neither attributes nor actions, pre-trained as BERT4Rec",
+        build=IdsOnly,
+        is_pretrained=True,
+        recipe={"pretraining": "bert"},
+    ),
+    "counts": CountsVariant(meaning="log-odds of the item, user and context, summed"),
     "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
     "lightgbm-rank": TreeVariant(
         meaning="LightGBM, LambdaRank", objective="lambdarank", seeds=SEEDS
@@ -208,6 +253,10 @@ VARIANTS: Mapping[str, Variant] = {
         meaning="SRP4CTR without users' attributes, where the data have some",
         build=_without_user_fields,
         is_pretrained=True,
+    ),
+    "dcnv2-no-user-fields": ModelVariant(
+        meaning="DCNv2 without users' attributes, where the data have some",
+        build=_dcnv2_without_user_fields,
     ),
     "srp4ctr-last-layer": _ablation(
         "candidates read the last layer alone", model={"use_all_layers": False}
