@@ -1,14 +1,13 @@
 """Reads KuaiRand-Pure: short videos in a feed, with what users watched before.
 
 The logs of 25 Apr 2022 on are impressions; of before, only which videos a user met, in
-order, and which of them were watched long: behaviours, spaced evenly. An outcome is an event
-when it is known, not when the video is shown: a click means some seconds of watching.
+order, and which of them were watched long: behaviours, spaced evenly. An outcome is an
+event when it is known, not when the video is shown: a click means seconds of watching.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from srp4ctr.streams.events.schema import (
