@@ -66,14 +66,16 @@ def main() -> None:
 def note_looks(jobs: Sequence[Job], file: Path) -> None:
     """Append to ``file`` who measures which of ``jobs`` now, where a test may be worn out.
 
-    A result that is there is no new look. To choose a recipe take a validation set.
+    A result that is there, or a run that was cut off, is no new look. A recipe is chosen
+    on other data.
     """
-    new = [job for job in jobs if job.is_of_test and not job.file.is_file()]
+    noted = file.read_text() if file.is_file() else ""
     who = {"who": getpass.getuser(), **circumstances()}
-    for job in new:
+    for job in jobs:
         name = job.file.relative_to(job.root / RUNS).as_posix()
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps({"run": name, **who}) + "\n")
+        if job.is_of_test and not job.file.is_file() and f'"{name}"' not in noted:
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(json.dumps({"run": name, **who}) + "\n")
 
 
 def seeds_of(options: argparse.Namespace, variant: str) -> int:

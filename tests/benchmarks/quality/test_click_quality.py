@@ -2,111 +2,26 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.harness.runner import RUNS, Job, run
 from benchmarks.harness.saved_result import merge_rows
-from benchmarks.models import counts, trees
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality import click_quality
 from benchmarks.quality.click_quality import changed
-from benchmarks.quality.clicks import click_report, collm, ebnerd, kuairand
-from benchmarks.quality.clicks.click_cutting import examples_of, split_times
-from benchmarks.quality.clicks.click_examples import Examples, load
+from benchmarks.quality.clicks import click_report, ebnerd
+from benchmarks.quality.clicks.click_cutting import split_times
+from benchmarks.quality.clicks.click_examples import Examples
 from benchmarks.quality.clicks.click_scores import figures
-from benchmarks.quality.clicks.click_sources import (
-    Source,
-    of_collm,
-    of_file,
-    of_kuairand_validation,
-)
-from benchmarks.quality.clicks.variants import IdsOnly, request_flops
-from srp4ctr.features.tensors.schema import Field
-from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
+from benchmarks.quality.clicks.click_sources import Source, of_file
+from benchmarks.quality.clicks.variants import request_flops
+from srp4ctr.streams.events.schema import Behavior, Click, Impression, ItemUpdate
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.batches import slate_batch
-from srp4ctr.training.evaluation.metrics import auc
-
-MINUTE, START = 60_000, 1_700_000_000_000
-ITEMS, USERS, REQUESTS = 12, 8, 120
-
-
-def shop() -> Iterator[Event]:
-    """Yield a shop's events: even items are clicked, and one item is published late."""
-    for item in range(ITEMS):
-        at_ms = START if item < ITEMS - 1 else START + (REQUESTS - 5) * MINUTE
-        yield ItemUpdate(
-            event_id=f"p{item}",
-            item_id=f"i{item}",
-            occurred_at=at_ms,
-            attributes={"colour": "red" if item % 2 else "blue"},
-        )
-    drawn = np.random.default_rng(0)
-    for request in range(REQUESTS):
-        # The last item is shown from its publication on.
-        offered = ITEMS - (request < REQUESTS - 5)
-        yield from visit(request, drawn.choice(offered, size=4, replace=False).tolist())
-
-
-def visit(request: int, items: list[int]) -> Iterator[Event]:
-    at_ms = START + request * MINUTE
-    request_id, user_id = f"r{request}", f"u{request % USERS}"
-    for position, item in enumerate(items):
-        yield Impression(
-            event_id=f"s{request}-{position}",
-            request_id=request_id,
-            user_id=user_id,
-            item_id=f"i{item}",
-            position=position,
-            occurred_at=at_ms,
-            context={"device": "phone" if request % 2 else "desk"},
-        )
-    for item in items:
-        if item % 2 == 0:
-            yield Click(
-                event_id="c",
-                request_id=request_id,
-                user_id=user_id,
-                item_id=f"i{item}",
-                occurred_at=at_ms + 5_000,
-            )
-    yield Behavior(
-        event_id=f"v{request}",
-        user_id=user_id,
-        item_id=f"i{items[0]}",
-        action="view",
-        occurred_at=at_ms + 9_000,
-    )
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shop as a file with two bad lines."""
-    path = tmp_path_factory.mktemp("shop") / "shop.jsonl"
-    with path.open("wb") as written:
-        for event in shop():
-            written.write(msgspec.json.encode(event) + b"\n")
-        written.write(b'{"type": "click"}\nnot json\n')
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shop's examples, cut."""
-    source = of_file("shop", file)
-    return examples_of(source, RefreshConfig(), tmp_path_factory.mktemp("examples"))
-
-
-@pytest.fixture(scope="module")
-def examples(folder: Path) -> Examples:
-    return load(folder)
+from tests.benchmarks.quality.conftest import USERS, shop
 
 
 def test_bad_lines_are_counted_and_skipped(
@@ -309,80 +224,3 @@ def test_a_look_at_a_published_test_is_noted_once(folder: Path, tmp_path: Path) 
     noted = json.loads(line)
     assert noted["run"] == jobs[1].file.relative_to(tmp_path / RUNS).as_posix()
     assert noted.keys() >= {"who", "date", "hardware"}
-
-
-def test_counts_know_what_was_clicked(examples: Examples) -> None:
-    counted = counts.learn(examples.train)
-    scores = counts.logits(counted, examples.judge)
-    shown, clicked = examples.judge.slates.shown, examples.judge.slates.clicked > 0.5
-    assert auc(clicked[shown], scores[shown]) > 0.95  # even items are clicked, no other
-    assert not scores[~shown].any()
-
-
-def test_trees_read_the_attributes_that_differ(examples: Examples) -> None:
-    columns = trees.columns_of(examples.train)
-    assert [name for name, _ in columns.attributes] == ["candidate_attribute_rows"]
-    colours = columns.table(examples.judge).iloc[:, -1]
-    assert str(colours.dtype) == "category"
-    assert colours.nunique() == 2
-
-
-def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) -> None:
-    field = Field(name="plan", kind="categorical", size=2)
-    sizes = replace(examples.sizes, user_fields=(field,))
-    batch = slate_batch(
-        examples.judge.slates, np.arange(2), np.array([4, 50]), torch.device("cpu")
-    )
-    for name, build in BASELINES.items():
-        model = build(RefreshConfig().model, sizes).eval()
-        with torch.no_grad():
-            of = [
-                model({**batch.tensors, "user_attribute_rows": torch.full((2, 1), row)})
-                for row in (2, 3)
-            ]
-        assert not torch.equal(*of), name
-
-
-def test_ids_only_sees_no_attribute(examples: Examples) -> None:
-    batch = slate_batch(
-        examples.judge.slates, np.arange(2), np.array([4, 50]), torch.device("cpu")
-    )
-    model = IdsOnly(RefreshConfig().model, examples.sizes).eval()
-    changed_too = {
-        name: torch.flip(batch.tensors[name], dims=[0])
-        for name in ("candidate_attribute_rows", "history_behavior_codes")
-    }
-    with torch.no_grad():
-        same = model({**batch.tensors, **changed_too})
-        torch.testing.assert_close(model(batch.tensors), same)
-
-
-@pytest.mark.skipif(
-    not (ebnerd.DATA / kuairand.FOLDER).is_dir(), reason="needs KuaiRand-Pure"
-)
-def test_no_outcome_of_kuairand_is_known_when_the_video_is_shown() -> None:
-    source = of_kuairand_validation()
-    shown = {
-        (each.request_id, each.item_id): each.occurred_at
-        for each in source.events
-        if isinstance(each, Impression)
-    }
-    waits = [
-        each.occurred_at - shown[each.request_id, each.item_id]
-        for each in source.events
-        if isinstance(each, Click)
-    ]
-    assert min(waits) >= 0
-    assert np.median(waits) == kuairand.CLICK_MS
-    assert source.events[-1].occurred_at < kuairand.judged_from_ms(
-        ebnerd.DATA / kuairand.FOLDER
-    )
-
-
-@pytest.mark.skipif(not (ebnerd.DATA / collm.FOLDER).is_dir(), reason="needs CoLLM's files")
-def test_collm_has_all_its_rows() -> None:
-    source = of_collm()
-    shown = [each for each in source.events if isinstance(each, Impression)]
-    assert len(shown) == 33_891 + 10_401 + 7_331
-    assert source.judged_from_ms
-    assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 7_331

@@ -1,0 +1,99 @@
+"""What the compared models read, and what the published sources hold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.models import counts, trees
+from benchmarks.models.baselines import BASELINES
+from benchmarks.quality.clicks import collm, ebnerd, kuairand
+from benchmarks.quality.clicks.click_examples import Examples
+from benchmarks.quality.clicks.click_sources import (
+    of_collm,
+    of_kuairand_validation,
+)
+from benchmarks.quality.clicks.variants import IdsOnly
+from srp4ctr.features.tensors.schema import Field
+from srp4ctr.streams.events.schema import Click, Impression
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import slate_batch
+from srp4ctr.training.evaluation.metrics import auc
+
+
+def test_counts_know_what_was_clicked(examples: Examples) -> None:
+    counted = counts.learn(examples.train)
+    scores = counts.logits(counted, examples.judge)
+    shown, clicked = examples.judge.slates.shown, examples.judge.slates.clicked > 0.5
+    assert auc(clicked[shown], scores[shown]) > 0.95  # even items are clicked, no other
+    assert not scores[~shown].any()
+
+
+def test_trees_read_the_attributes_that_differ(examples: Examples) -> None:
+    columns = trees.columns_of(examples.train)
+    assert [name for name, _ in columns.attributes] == ["candidate_attribute_rows"]
+    colours = columns.table(examples.judge).iloc[:, -1]
+    assert str(colours.dtype) == "category"
+    assert colours.nunique() == 2
+
+
+def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) -> None:
+    field = Field(name="plan", kind="categorical", size=2)
+    sizes = replace(examples.sizes, user_fields=(field,))
+    batch = slate_batch(
+        examples.judge.slates, np.arange(2), np.array([4, 50]), torch.device("cpu")
+    )
+    for name, build in BASELINES.items():
+        model = build(RefreshConfig().model, sizes).eval()
+        with torch.no_grad():
+            of = [
+                model({**batch.tensors, "user_attribute_rows": torch.full((2, 1), row)})
+                for row in (2, 3)
+            ]
+        assert not torch.equal(*of), name
+
+
+def test_ids_only_sees_no_attribute(examples: Examples) -> None:
+    batch = slate_batch(
+        examples.judge.slates, np.arange(2), np.array([4, 50]), torch.device("cpu")
+    )
+    model = IdsOnly(RefreshConfig().model, examples.sizes).eval()
+    changed_too = {
+        name: torch.flip(batch.tensors[name], dims=[0])
+        for name in ("candidate_attribute_rows", "history_behavior_codes")
+    }
+    with torch.no_grad():
+        same = model({**batch.tensors, **changed_too})
+        torch.testing.assert_close(model(batch.tensors), same)
+
+
+@pytest.mark.skipif(
+    not (ebnerd.DATA / kuairand.FOLDER).is_dir(), reason="needs KuaiRand-Pure"
+)
+def test_no_outcome_of_kuairand_is_known_when_the_video_is_shown() -> None:
+    source = of_kuairand_validation()
+    shown = {
+        (each.request_id, each.item_id): each.occurred_at
+        for each in source.events
+        if isinstance(each, Impression)
+    }
+    waits = [
+        each.occurred_at - shown[each.request_id, each.item_id]
+        for each in source.events
+        if isinstance(each, Click)
+    ]
+    assert min(waits) >= 0
+    assert np.median(waits) == kuairand.CLICK_MS
+    assert source.events[-1].occurred_at < kuairand.judged_from_ms(
+        ebnerd.DATA / kuairand.FOLDER
+    )
+
+
+@pytest.mark.skipif(not (ebnerd.DATA / collm.FOLDER).is_dir(), reason="needs CoLLM's files")
+def test_collm_has_all_its_rows() -> None:
+    source = of_collm()
+    shown = [each for each in source.events if isinstance(each, Impression)]
+    assert len(shown) == 33_891 + 10_401 + 7_331
+    assert source.judged_from_ms
+    assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 7_331
