@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from srp4ctr.streams.events.schema import Click, Impression, ItemUpdate, UserEvent
+from benchmarks.harness.raw_logs import click_on
+from srp4ctr.streams.events.schema import Impression, ItemUpdate, UserEvent
 
 FOLDER = "collm_ml1m"
 PARTS = ("train", "valid", "test")
@@ -23,15 +24,17 @@ def events(folder: Path) -> Iterator[UserEvent]:
         columns = ["uid", "iid", "label", "timestamp"]
         rows = pd.read_parquet(folder / f"{part}.parquet", columns=columns)
         for uid, iid, label, at_s in rows.itertuples(index=False):
-            shared = {
-                "user_id": str(uid),
-                "item_id": str(iid),
-                "request_id": f"{uid}-{at_s}",
-            }
-            at_ms = int(at_s) * 1000
-            yield Impression(event_id="i", position=0, occurred_at=at_ms, **shared)
+            shown = Impression(
+                event_id="i",
+                request_id=f"{uid}-{at_s}",
+                user_id=str(uid),
+                item_id=str(iid),
+                position=0,
+                occurred_at=int(at_s) * 1000,
+            )
+            yield shown
             if label:
-                yield Click(event_id="c", occurred_at=at_ms + 1, **shared)
+                yield click_on(shown, shown.occurred_at + 1, "c")
 
 
 def item_updates(folder: Path) -> list[ItemUpdate]:
