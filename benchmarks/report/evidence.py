@@ -48,6 +48,9 @@ here all models know it.""",
     FROZEN: """\
 *Features frozen*: counters and histories do not change from the boundary on, as an offline
 table's would; elsewhere they move with the stream.""",
+    "KuaiRand": """\
+*KuaiRand-Pure*: a feed, one video a request, so that AUC and log loss count; gAUC is of the
+few requests with two.""",
 }
 CAPTIONS = {
     "quality_by_cost": """\
