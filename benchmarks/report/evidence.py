@@ -160,7 +160,11 @@ def _around(page: Path) -> tuple[str, str]:
 def _draw(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], folder: Path
 ) -> list[str]:
-    """Write the plots that there is something for, remove the others; name the written."""
+    """Write the plots that there is something for, remove the others; name the written.
+
+    They show SRP4CTR among others: data on which it did not run with all labels have none.
+    """
+    clicks = [of for of in clicks if of.reference]
     drawn = {
         "quality_by_cost": plots.quality_by_cost(clicks),
         "learning_curve": plots.learning_curve([*clicks, *pretraining]),
