@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from srp4ctr.streams.events.schema import (
+    Attributes,
     Behavior,
     Click,
     Impression,
@@ -70,14 +71,14 @@ def judged_from_ms(folder: Path) -> int:
 
 def _users(folder: Path) -> Iterator[UserUpdate]:
     for row in pd.read_parquet(folder / USERS).to_dict("records"):
-        attributes = {
-            name: str(row[name]) for name in USER_FIELDS if row[name] == row[name]
+        known: Attributes = {
+            name: str(row[name]) for name in USER_FIELDS if not pd.isna(row[name])
         }
         yield UserUpdate(
             event_id="p",
             user_id=str(row["user_id"]),
             occurred_at=BEGAN_MS,
-            attributes=attributes,
+            attributes=known,
         )
 
 
