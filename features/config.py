@@ -56,7 +56,11 @@ class FeatureConfig:
     registry_password_file: str = ""
     """Of the URL's user. The password is the file's content, less a last line break."""
     log_dir: str = ".data/events"
-    """The raw event log: date-partitioned Parquet, the offline truth."""
+    """The folder of the raw event log, and of the reports of its checks."""
+    log_uri: str = ""
+    """Where the raw log is, the offline truth: Delta Lake tables in a folder, or in an
+    object store (``s3://bucket/events``, whose endpoint, region and credentials are in the
+    environment: AWS_ENDPOINT_URL, …). Empty: in ``log_dir``."""
     offline_engine: Literal["duckdb", "spark"] = "duckdb"
     """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
     with its own session (the extra ``spark``)."""
@@ -87,6 +91,11 @@ class FeatureConfig:
         for is_wrong, sentence in self._checks():
             if is_wrong:
                 raise MistakeError(f"features.{sentence}")
+
+    @property
+    def raw_log(self) -> str:
+        """Where the raw log is."""
+        return self.log_uri or self.log_dir
 
     def _checks(self) -> Iterator[tuple[bool, str]]:
         """Yield whether a setting is wrong, and why."""

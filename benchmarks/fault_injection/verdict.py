@@ -7,10 +7,7 @@ each some names to look for.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
-
-import pyarrow.parquet as pq
 
 from benchmarks.fault_injection import reference_stream
 from benchmarks.fault_injection.cluster import Cluster
@@ -24,7 +21,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.log_reading import dataset
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.streams.state.user_state import UserState
@@ -204,10 +201,6 @@ def _wrong_dead_letters(cluster: Cluster, published: Published) -> list[str]:
 
 def _logged(cluster: Cluster) -> Counter[Place]:
     """Return how often each place is in the raw log."""
-    log_dir = Path(cluster.features.log_dir)
-    with reading(log_dir):
-        files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("*/*.parquet")
-        tables = [pq.ParquetFile(path).read(["partition", "offset"]) for path in files]
-    return Counter(
-        (row["partition"], row["offset"]) for table in tables for row in table.to_pylist()
-    )
+    rows = dataset(cluster.features.raw_log, BEHAVIOR_EVENTS_TOPIC)
+    found = rows.to_table(["partition", "offset"]).to_pylist()
+    return Counter((row["partition"], row["offset"]) for row in found)

@@ -15,7 +15,8 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     UserEvent,
 )
-from srp4ctr.streams.raw_log.log_tables import OffsetRange, row_of, write_range
+from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
+from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel, LabelJoin
 
 END_MS = 4_000_000_000_000  # after everything
@@ -27,7 +28,7 @@ Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it 
 def write_log(
     folder: Path, published: Sequence[Published], partition: int = 0, start: int = 0
 ) -> Path:
-    """Write ``published`` in this order as one file per topic; returns ``folder``."""
+    """Write ``published`` in this order in one commit per topic; returns ``folder``."""
     by_topic: dict[str, list[Record]] = {}
     for offset, (event, known_at) in enumerate(published, start):
         by_topic.setdefault(_topic(event), []).append(
@@ -43,11 +44,20 @@ def write_log(
     for topic, records in by_topic.items():
         rows = [row_of(record) for record in records]
         assert all(rows)
-        covered = OffsetRange(
-            topic=topic, partition=partition, start=start, end=start + len(published) - 1
-        )
-        write_range(folder, covered, [row for row in rows if row])
+        taken = OffsetRange(start=start, end=start + len(published))
+        write_rows(folder, topic, [row for row in rows if row], partition, taken)
     return folder
+
+
+def write_rows(
+    log: Path, topic: str, rows: Sequence[Row], partition: int, taken: OffsetRange
+) -> None:
+    """Write ``rows`` as a worker does that has ``taken`` so much of its partition."""
+    table = created(log, topic)
+    logged = next_offset(table, partition)
+    assert logged is None or logged <= taken.start, "a log is written in order"
+    begun = OffsetRange(start=taken.start if logged is None else logged, end=taken.end)
+    assert append(table, table_of(topic, rows), {partition: begun})
 
 
 def punctual(events: Iterable[UserEvent]) -> Iterator[Known]:

@@ -10,7 +10,7 @@ from srp4ctr import processes
 from srp4ctr.ops.promotion_service import checked
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.log_reading import dataset
 
 CHECKED = 1_000  # users, and as many items
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
@@ -92,9 +92,8 @@ class Kept:
 
 def kept(settings: Settings) -> Kept:
     """Return what the stack has kept, as of now."""
-    folder = Path(settings.features.log_dir)
-    events = f"read_parquet('{folder}/{BEHAVIOR_EVENTS_TOPIC}/*/*.parquet')"
-    labels = f"read_parquet('{folder}/{LABELS_TOPIC}/*/*.parquet')"
+    log = settings.features.raw_log
+    events, labels = "logged_events", "logged_labels"
     # The monitor's probe has ids of its own.
     theirs = "event_id NOT LIKE 'srp4ctr-probe%' AND user_id NOT LIKE 'srp4ctr-probe%'"
     shown = f"SELECT DISTINCT request_id, item_id FROM {events}"
@@ -104,7 +103,9 @@ def kept(settings: Settings) -> Kept:
             count(DISTINCT ("partition", "offset")), (SELECT count(*) FROM ({shown})),
             (SELECT count(*) FROM ({shown}) SEMI JOIN {labels} USING (request_id, item_id))
         FROM {events} WHERE {theirs}"""
-    with reading(folder), duckdb.connect() as database:
+    with duckdb.connect() as database:
+        database.register(events, dataset(log, BEHAVIOR_EVENTS_TOPIC))
+        database.register(labels, dataset(log, LABELS_TOPIC))
         counted = database.execute(query).fetchone()
     assert counted is not None
     distinct, logged, places, impressions, labelled = counted

@@ -9,9 +9,10 @@ by event, user, item and read, at two lengths of histories, on Apache Kafka and 
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from redis import Redis
 
@@ -37,11 +38,10 @@ from srp4ctr import processes
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
-    ITEMS_TOPIC,
     LABELS_TOPIC,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, opened
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.state_store import ItemProfile
@@ -200,11 +200,9 @@ def _kafka_bytes(stack: Cluster) -> int:
 
 def _log_bytes(stack: Cluster) -> int:
     """Return what the raw log of events, items and labels takes."""
-    topics = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
-    log_dir = Path(stack.features.log_dir)
-    with reading(log_dir):
-        files = (path for topic in topics for path in (log_dir / topic).rglob("*.parquet"))
-        return sum(path.stat().st_size for path in files)
+    tables = [opened(stack.features.raw_log, topic) for topic in LOGGED_TOPICS]
+    files = [pa.table(each.get_add_actions(flatten=True)) for each in tables if each]
+    return sum(pc.sum(each["size_bytes"]).as_py() or 0 for each in files)
 
 
 if __name__ == "__main__":

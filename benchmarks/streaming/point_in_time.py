@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks import parser_of
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_tables import schema_of
+from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
+from srp4ctr.streams.raw_log.log_tables import dated, schema_of
 
 LENGTH, TTL_DAYS = 50, 90.0
 SLATE = 10
@@ -107,12 +107,11 @@ def write_world(log_dir: Path, num_events: int, num_labels: int) -> None:
     events["partition"] = events["user"] % PARTITIONS
     events = events.sort_values(["partition", "created"], kind="stable")
     events["offset"] = events.groupby("partition").cumcount()
-    for (partition, day), rows in events.groupby(
+    for (partition, _), rows in events.groupby(
         [events["partition"], events["created"] // DAY_MS]
     ):
-        place = int(partition), int(day)
-        _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows), place)
-    _write(log_dir, LABELS_TOPIC, _label_table(events, rng, num_labels), place)
+        _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows), int(partition))
+    _write(log_dir, LABELS_TOPIC, _label_table(events, rng, num_labels), 0)
 
 
 def draw_events(rng: np.random.Generator, num_events: int) -> pd.DataFrame:
@@ -211,13 +210,11 @@ def _table(topic: str, rows: pd.DataFrame, named: dict[str, Any]) -> pa.Table:
     )
 
 
-def _write(log_dir: Path, topic: str, table: pa.Table, place: tuple[int, int]) -> None:
-    partition, day = place
-    date = np.datetime64(day, "D")
-    folder = log_dir / topic / f"date={date}"
-    folder.mkdir(parents=True, exist_ok=True)
-    ends = f"{table['offset'][0]}-{table['offset'][-1]}"
-    pq.write_table(table, folder / f"{partition}-{ends}.parquet")
+def _write(log_dir: Path, topic: str, table: pa.Table, partition: int) -> None:
+    logged = created(log_dir, topic)
+    start = next_offset(logged, partition) or 0
+    taken = OffsetRange(start=start, end=start + len(table))
+    assert append(logged, dated(table), {partition: taken})
 
 
 if __name__ == "__main__":

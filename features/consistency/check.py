@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.replay import (
@@ -27,7 +26,8 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
-from srp4ctr.streams.raw_log.log_files import covered_offsets
+from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.log_reading import covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
@@ -86,7 +86,7 @@ def check_features(
     before this call: the store must have everything before it. Partitions whose log lacks
     their first event, because of its retention, are left out.
     """
-    log_dir = Path(config.log_dir)
+    log_dir = config.raw_log
     users, cut = _sampled(log_dir, "user_id", sample)
     items, _ = _sampled(log_dir, "item_id", sample)
     rows = sink.read(
@@ -110,7 +110,7 @@ def check_features(
     return _summary(found, len(cut), _behind_ms(done, has))
 
 
-def _sampled(log_dir: Path, owner: Owner, sample: int) -> tuple[list[Place], set[int]]:
+def _sampled(log_dir: Log, owner: Owner, sample: int) -> tuple[list[Place], set[int]]:
     """Return a sample of the whole partitions' places, and the partitions left out."""
     found = places(log_dir, owner)
     cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
@@ -133,7 +133,7 @@ def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
 
 
 def _logged_offsets(
-    log_dir: Path, partitions: set[int], wanted: Mapping[int, int], patience_s: float
+    log_dir: Log, partitions: set[int], wanted: Mapping[int, int], patience_s: float
 ) -> dict[int, int]:
     """Return the log's last offsets; wait ``patience_s`` for those in ``wanted``."""
     deadline = time.monotonic() + patience_s
@@ -145,7 +145,7 @@ def _logged_offsets(
         time.sleep(_POLL_S)
 
 
-def _covered(log_dir: Path, partition: int) -> tuple[int, int]:
+def _covered(log_dir: Log, partition: int) -> tuple[int, int]:
     return covered_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
 
 

@@ -5,18 +5,17 @@ by the stream's own reducers. Exact and slow: for checks and for people, not for
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from srp4ctr.streams.raw_log.log_files import reading
-from srp4ctr.streams.raw_log.log_tables import event_of, schema_of
+from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.log_reading import dataset, reading
+from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import (
     Deduplication,
@@ -34,23 +33,25 @@ _TYPES: Mapping[Owner, Sequence[str]] = {
 }
 
 
-def places(log_dir: Path, owner: Owner) -> dict[Place, int]:
+def places(log_dir: Log, owner: Owner) -> dict[Place, int]:
     """Return the users of each partition of the log, or the items that were shown.
 
-    With each, how many events ``events_of`` would find, or some more after a crash.
+    With each, how many events ``events_of`` would find.
     """
     columns, is_wanted = [owner, "partition"], pc.field("type").isin(_TYPES[owner])
     if owner == "user_id":
         is_wanted &= pc.field(owner) != FORGOTTEN_USER
     with reading(log_dir):
-        table = _events(log_dir).to_table(columns=columns, filter=is_wanted)
+        table = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(
+            columns=columns, filter=is_wanted
+        )
     found = table.group_by(columns).aggregate([([], "count_all")]).to_pydict()
     counted_at = zip(found[owner], found["partition"], found["count_all"], strict=True)
     return {(value, partition): count for value, partition, count in sorted(counted_at)}
 
 
 def events_of(
-    log_dir: Path, owner: Owner, wanted: Collection[Place]
+    log_dir: Log, owner: Owner, wanted: Collection[Place]
 ) -> dict[Place, list[LoggedEvent]]:
     """Return the events at each of ``wanted``, each offset once, in order.
 
@@ -98,13 +99,7 @@ def _judged(events: Iterable[LoggedEvent], offset: int) -> list[tuple[LoggedEven
     return Deduplication().judge(each for each in events if each.offset <= offset)
 
 
-def _rows(log_dir: Path, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:
+def _rows(log_dir: Log, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:
     with reading(log_dir):
-        for batch in _events(log_dir).to_batches(filter=is_wanted):
+        for batch in dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_batches(filter=is_wanted):
             yield from batch.to_pylist()
-
-
-def _events(log_dir: Path) -> ds.Dataset:
-    folder = log_dir / BEHAVIOR_EVENTS_TOPIC
-    files = [str(path) for path in folder.glob("date=*/*.parquet")]  # none unfinished
-    return ds.dataset(files, schema=schema_of(BEHAVIOR_EVENTS_TOPIC), format="parquet")

@@ -1,15 +1,14 @@
-"""The raw event log (Parquet) → Ibis tables, on DuckDB or Spark: the one way to read it.
+"""The raw event log → Ibis tables, on DuckDB or Spark: the one way to read it.
 
-In: the folder that ``streams.raw_log.log_writer`` writes. Out: lazy tables, from which
-``features.offline.point_in_time`` computes features; nothing is read before ``rows``. Two
-files may hold one offset after a crash: deduplicate before counting rows.
+In: the log that ``streams.raw_log.log_writer`` writes, as it is when it is opened. Out:
+lazy tables, from which ``features.offline.point_in_time`` computes features; nothing is
+read before ``rows``.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
@@ -26,7 +25,8 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import check_files, reading
+from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.log_reading import dataset, reading
 from srp4ctr.streams.raw_log.log_tables import schema_of
 
 Table = Any  # ibis.Table, which has no types
@@ -98,20 +98,20 @@ class Limits:
 def opened_by(config: FeatureConfig) -> Iterator[EventLog]:
     """Open the log that ``config`` names, with its engine and limits."""
     limits = Limits(memory_gb=config.offline_memory_gb, temp_dir=config.offline_temp_dir)
-    with opened(Path(config.log_dir), config.offline_engine, limits) as log:
+    with opened(config.raw_log, config.offline_engine, limits) as log:
         yield log
 
 
 @contextmanager
 def opened(
-    log_dir: Path, engine: Engine = "duckdb", limits: Limits | None = None
+    log_dir: Log, engine: Engine = "duckdb", limits: Limits | None = None
 ) -> Iterator[EventLog]:
     """Open the log in ``log_dir``; an absent log is an empty one.
 
-    Every expression lists the files again, so none is removed before the block ends.
-    ``spark`` takes the session that there is, or starts one as Spark's own settings say.
+    Every expression reads the snapshot of that moment. ``spark`` takes the session that
+    there is, or starts one as Spark's own settings say.
     Raises ``MistakeError`` where pyspark is not installed or DuckDB's memory does not do,
-    and ``ArtifactError`` where DuckDB finds a file damaged; it does not say which.
+    and what ``reading`` raises.
     """
     limits = limits or Limits()
     with reading(log_dir), _connected(engine, limits) as database:
@@ -123,9 +123,6 @@ def opened(
                 f"features.offline_memory_gb = {limits.memory_gb:g}: raise it, or set "
                 "features.offline_engine = 'spark'"
             ) from error
-        except duckdb.Error:
-            check_files(log_dir)
-            raise
 
 
 @contextmanager
@@ -163,7 +160,7 @@ def _cached(database: Any, name: str, table: Table) -> Table:
     return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
 
 
-def _tables(database: Any, log_dir: Path) -> EventLog:
+def _tables(database: Any, log_dir: Log) -> EventLog:
     topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
@@ -203,16 +200,23 @@ def _effective(forgets: Table) -> Table:
     return more.select("user_id", "offset", until_ms="occurred_at", next_offset=following)
 
 
-def _read(database: Any, log_dir: Path, topic: str) -> Table:
-    """Return the topic's table; a file of an older release may lack columns."""
-    schema = schema_of(topic)
-    files = "date=*/*.parquet"  # one that is being written ends in .tmp until it is whole
-    if not any((log_dir / topic).glob(files)):
+def _read(database: Any, log_dir: Log, topic: str) -> Table:
+    """Return the topic's table; that of an older release may lack columns."""
+    rows, schema = dataset(log_dir, topic), schema_of(topic)
+    view = topic.replace("-", "_")
+    files = [f"{log_dir}/{topic}/{path}" for path in getattr(rows, "files", ())]
+    if not files:
         return ibis.memtable(schema.empty_table())
-    each_file: dict[str, Any] = {"union_by_name": True, "hive_partitioning": False}
     if database.name == "pyspark":
-        each_file = {"mergeSchema": True}
-    found = database.read_parquet(str(log_dir / topic / files), **each_file)
+        reader = _session().read.option("basePath", f"{log_dir}/{topic}")
+        found = reader.option("mergeSchema", True).parquet(*files)
+        found.createOrReplaceTempView(view)
+    elif "://" in str(log_dir):
+        database.con.register(view, rows)  # DuckDB alone cannot read there
+    else:  # faster than through Arrow
+        each_file: dict[str, Any] = {"union_by_name": True, "hive_partitioning": True}
+        database.read_parquet(files, table_name=view, **each_file)
+    found = database.table(view)
     return found.select(
         (found[name] if name in found.columns else ibis.null()).cast(dtype).name(name)
         for name, dtype in ibis.Schema.from_pyarrow(schema).items()

@@ -78,7 +78,7 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
 
     Safe while the worker runs: an older update never replaces a newer one.
     """
-    with opened(Path(config.log_dir)) as log:
+    with opened(config.raw_log) as log:
         newest = log.items.group_by("item_key").aggregate(
             item_id=_.item_id.argmax(_.occurred_at),
             attributes=_.attributes.argmax(_.occurred_at),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from srp4ctr.cli.tables.console import out
+from srp4ctr.cli.tables.console import err, out
 from srp4ctr.settings import load
 
 app = typer.Typer(
@@ -132,6 +132,27 @@ def erase_forgotten(
     served = "" if dry_run else f", {found.served:,} served requests removed"
     out.print(
         f"{'dry run: ' if dry_run else ''}{found.log.users:,} erasure requests; in "
-        f"{found.log.files:,} files {found.log.removed:,} rows removed, "
+        f"{found.log.folders:,} folders {found.log.removed:,} rows removed, "
         f"{found.log.anonymized:,} anonymized{served}"
     )
+
+
+@app.command("upgrade-log")
+def upgrade_log() -> None:
+    """Make Delta Lake tables of a raw log that a release before 0.3.0 has written.
+
+    First stop all workers. Run it again after an error: it goes on where it was. The old
+    files are removed when all their rows are in the tables.
+
+    Example:  srp4ctr features upgrade-log
+    """
+    from rich.progress import Progress
+
+    from srp4ctr.ops import feature_store
+
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("rows", total=None)
+        rows = feature_store.upgrade_log(
+            load(), lambda more: bar.update(task, advance=more)
+        )
+    out.print(f"moved: {rows}")

@@ -146,18 +146,29 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
     from srp4ctr.features.bundles import request_log
     from srp4ctr.streams.raw_log import erasure
 
-    log_dir = Path(settings.features.log_dir)
+    log = settings.features.raw_log
     if dry_run:
-        return ErasedFiles(log=erasure.erase_forgotten(log_dir, dry_run=True), served=0)
+        return ErasedFiles(log=erasure.erase_forgotten(log, dry_run=True), served=0)
     with audit_log(settings).audited("features erase-forgotten") as operation:
-        found = erasure.erase_forgotten(log_dir)
-        requests = erasure.erasure_requests_in(log_dir)
+        found = erasure.erase_forgotten(log)
+        requests = erasure.erasure_requests_in(log)
         served = request_log.remove(
             Path(settings.triton.served_log.folder),
             lambda each: erasure.is_erased(requests, each.user_id, each.time_ms),
         )
-        operation.after = f"{found.files} files, {served} served requests"
+        operation.after = f"{found.folders} folders, {served} served requests"
     return ErasedFiles(log=found, served=served)
+
+
+def upgrade_log(settings: Settings, progress: Callable[[int], None]) -> str:
+    """Make Delta Lake tables of a raw log of before 0.3.0; return how many rows came."""
+    from srp4ctr.streams.raw_log.upgrade import upgrade
+
+    features = settings.features
+    with audit_log(settings).audited("features upgrade-log", features.raw_log) as operation:
+        rows = upgrade(Path(features.log_dir), features.raw_log, progress)
+        operation.after = f"{rows:,} rows"
+    return operation.after
 
 
 def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
@@ -174,9 +185,9 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     user = OnlineViews(features).read_users([user_id]).get(user_id)
     if user is None:
         raise MistakeError(f"the store has no rows of user {user_id!r}")
-    log_dir = Path(features.log_dir)
-    places = [at for at in replay.places(log_dir, "user_id") if at[0] == user_id]
-    found = replay.events_of(log_dir, "user_id", places)
+    log = features.raw_log
+    places = [at for at in replay.places(log, "user_id") if at[0] == user_id]
+    found = replay.events_of(log, "user_id", places)
     logged = [(at[1], each) for at, events in found.items() for each in events]
     elements = user.sequence.elements + user.exposures.elements
     keys = {each.item_key for each in elements}

@@ -33,8 +33,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     groups = group_ids(settings.streams)
     prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
-    log_dir = Path(settings.features.log_dir)
-    run_worker(settings.kafka, settings.streams, sink, log_dir)
+    features = settings.features
+    folder = Path(features.log_dir)
+    run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
 
 
 def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:
@@ -103,7 +104,7 @@ def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) 
     """
     from srp4ctr.streams.worker.restore import restore as restore_log
 
-    if log_dir.resolve() == Path(settings.features.log_dir).resolve():
+    if log_dir.resolve() == Path(settings.features.raw_log).resolve():
         raise MistakeError(
             f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
         )

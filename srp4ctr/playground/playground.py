@@ -11,7 +11,6 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from srp4ctr.cli.tables.results import STATUS_ADVICE, item_status_words
 from srp4ctr.client.messages import Ranking
@@ -73,12 +72,12 @@ class LivePlayground:
 
     def offer(self) -> Offer:
         """Return the newest users, and what to do if there are none or nothing serves."""
-        log_dir = Path(self._settings.features.log_dir)
-        found = recent_ids(log_dir, self._settings.kafka.partitions, OFFERED_USERS)
+        log = self._settings.features.raw_log
+        found = recent_ids(log, self._settings.kafka.partitions, OFFERED_USERS)
         advice = ""
         if not found.users:
             advice = (
-                f"No events in {log_dir}: publish some (`srp4ctr events publish`), or "
+                f"No events in {log}: publish some (`srp4ctr events publish`), or "
                 "enter the id of a user."
             )
         can_rank = not self._reads.nothing_serves()

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
@@ -22,7 +22,8 @@ from srp4ctr.streams.events.schema import (
     action_names,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import files_of
+from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.log_reading import covered_offsets, dataset, reading
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
@@ -30,9 +31,7 @@ from srp4ctr.triton_repo.deployment.live_repository import read_serving
 _NAMES = ("title", "name")  # shown as the title
 _TRIES = 5  # profiles read per candidate: an item may have none
 _RECENT_ITEMS = 1000
-_FILES = 3  # per partition; one covers two seconds of traffic, or is compacted
-_MOST_FILES = 30
-_ROWS = 2000  # the last of each file: a compacted one is long
+_ROWS = 2000  # of each partition, the newest
 _COLUMNS = ["type", "user_id", "item_id", "occurred_at", "action"]
 _ACTIONS = ("click", "behavior")  # a user with impressions only has no sequence
 
@@ -93,8 +92,8 @@ class PlaygroundReads:
         return found
 
     def _recent(self) -> "RecentIds":
-        log_dir = Path(self._settings.features.log_dir)
-        return recent_ids(log_dir, self._settings.kafka.partitions, _RECENT_ITEMS)
+        log = self._settings.features.raw_log
+        return recent_ids(log, self._settings.kafka.partitions, _RECENT_ITEMS)
 
     def serving_version(self) -> str | None:
         """Return the serving bundle, by the live repository."""
@@ -178,43 +177,27 @@ class RecentIds:
     actions: frozenset[str]
 
 
-def recent_ids(log_dir: Path, partitions: int, limit: int) -> RecentIds:
+def recent_ids(log: Log, partitions: int, limit: int) -> RecentIds:
     """Return the ``limit`` newest users with an action, and the newest items.
 
-    By the newest files of each partition, at any length of the log; none if it is not here.
+    By the newest rows of each partition, at any length of the log; none if it is not here.
     """
-    rows = []
+    is_recent = pc.scalar(False)
     for partition in range(partitions):
-        rows += _newest_rows(files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, partition), limit)
+        _, last = covered_offsets(log, BEHAVIOR_EVENTS_TOPIC, partition)
+        is_new = pc.field("offset") > last - _ROWS
+        is_recent |= (pc.field("partition") == partition) & is_new
+    with reading(log):
+        found = dataset(log, BEHAVIOR_EVENTS_TOPIC).to_table(_COLUMNS, filter=is_recent)
+    rows = found.to_pylist()
     rows.sort(key=lambda row: -row["occurred_at"])
+    actions = [row for row in rows if row["type"] in _ACTIONS]
+    users = dict.fromkeys(
+        row["user_id"] for row in actions if not row["user_id"].startswith(INTERNAL_PREFIX)
+    )
     items = dict.fromkeys(row["item_id"] for row in rows if row["item_id"])
     return RecentIds(
-        users=list(islice(_users(rows), limit)),
+        users=list(islice(users, limit)),
         items=list(islice(items, limit)),
         actions=frozenset(row["action"] for row in rows if row["action"]),
-    )
-
-
-def _newest_rows(paths: Sequence[Path], limit: int) -> list[dict[str, Any]]:
-    """Return rows of a partition's last files: more of them if they have few users.
-
-    One user who clicks in the playground would else be the only one that it offers.
-    """
-    rows: list[dict[str, Any]] = []
-    for place, path in enumerate(reversed(paths[-_MOST_FILES:])):
-        if place >= _FILES and len(_users(rows)) >= limit:
-            break
-        try:
-            table = pq.ParquetFile(path).read(_COLUMNS)
-        except FileNotFoundError:
-            continue  # retention or compaction just removed it
-        rows += table.slice(max(0, table.num_rows - _ROWS)).to_pylist()
-    return rows
-
-
-def _users(rows: Iterable[Mapping[str, Any]]) -> dict[str, None]:
-    return dict.fromkeys(
-        row["user_id"]
-        for row in rows
-        if row["type"] in _ACTIONS and not row["user_id"].startswith(INTERNAL_PREFIX)
     )

@@ -1,6 +1,6 @@
 """Users who requested erasure → a raw log without them.
 
-In: the log, and the erasure requests in it. Out: the same files, in which nothing that
+In: the log, and the erasure requests in it. Out: the same log, in which nothing that
 these users did until then has a user any more. Their behaviours and labels are removed.
 Their impressions and clicks stay, for items' counters, anonymized: without event, context,
 score and version, under a request id that no other row and no caller has. The requests
@@ -10,21 +10,30 @@ stay as well: they apply to what comes late, or out of a backup.
 import hmac
 import secrets
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable, write_deltalake
 
+from srp4ctr.retries import retry
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
-from srp4ctr.streams.raw_log.log_files import opened, reading, unfinished_files
-from srp4ctr.streams.raw_log.log_tables import replace_table, schema_of
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    opened,
+    outages,
+    vacuum,
+)
+from srp4ctr.streams.raw_log.log_reading import dataset, reading
+from srp4ctr.streams.raw_log.log_tables import DATE
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
 Requests = Mapping[str, list[ErasureRequest]]  # by user
@@ -32,72 +41,103 @@ _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}
 _COUNTED = ("impression", "click")
 _NULLED = ("context", "score", "propensity", "model_version")
 _NO_EVENT = "erased"
+_ATTEMPTS = 20  # each of which a compaction was in the way of
+_Folder = tuple[str, int]  # date and partition
+_Changes = dict[int, dict[str, Any] | None]  # by offset: a row as it may stay, if it may
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Erasure:
     """What was erased, or would be."""
 
     users: int
     """Those who ever requested erasure."""
-    files: int = 0
-    """Those that were rewritten."""
+    folders: int = 0
+    """Dates of partitions that were rewritten."""
     removed: int = 0
     """Rows."""
     anonymized: int = 0
     """Rows."""
 
 
-def erase_forgotten(log_dir: Path, *, dry_run: bool = False) -> Erasure:
+def erase_forgotten(log: Log, *, dry_run: bool = False) -> Erasure:
     """Erase from the log all that its users requested; a second run finds nothing.
 
-    Safe while workers run: a file is replaced whole, and none that was read before is
-    merged after. One process at a time.
+    Safe while workers run. The files of before are removed at once: who reads a snapshot
+    with them ends with ``OutageError``, and finds the erased log when it tries again.
     """
-    with reading(log_dir):
-        return _erase(log_dir, dry_run)
-
-
-def _erase(log_dir: Path, dry_run: bool) -> Erasure:
-    requests = erasure_requests_in(log_dir)
+    requests = erasure_requests_in(log)
     key = secrets.token_bytes(32)  # of this call only: request ids cannot be guessed
-    files = removed = anonymized = 0
+    found = Erasure(users=len(requests))
     for topic in _TIMES if requests else ():
-        for path in sorted((log_dir / topic).glob("date=*/*.parquet")):
-            if not _names_any(path, requests):
-                continue
-            with opened(path) as file:
-                rows = file.read().to_pylist()
-            kept = [_erased(row, requests, topic, key) for row in rows]
-            gone = kept.count(None)
-            anonymous = sum(a is not b for a, b in zip(rows, kept, strict=True)) - gone
-            if not gone + anonymous:
-                continue
-            files, removed, anonymized = files + 1, removed + gone, anonymized + anonymous
+        if (table := opened(log, topic)) is None:
+            continue
+        for folder, changes in _changes(log, topic, requests, key).items():
             if not dry_run:
-                left = [row for row in kept if row is not None]
-                replace_table(path, pa.Table.from_pylist(left, schema=schema_of(topic)))
+                rewrite = partial(_rewrite, table, folder, changes)
+                retry("erasure", rewrite, attempts=_ATTEMPTS)
+            gone = sum(row is None for row in changes.values())
+            found.folders += 1
+            found.removed += gone
+            found.anonymized += len(changes) - gone
         if not dry_run:
-            # After the files, of which a merge may have read the rows before. A running
-            # writer that misses one writes it again.
-            for path in unfinished_files(log_dir, topic):
-                path.unlink(missing_ok=True)
-    return Erasure(users=len(requests), files=files, removed=removed, anonymized=anonymized)
+            # Also without a change: one that was killed may have come no further.
+            empty = partial(vacuum, log, topic, at_once=True)
+            retry("erasure", empty, attempts=_ATTEMPTS)
+    return found
 
 
-def erasure_requests_in(log_dir: Path) -> Requests:
+def _changes(
+    log: Log, topic: str, requests: Requests, key: bytes
+) -> dict[_Folder, _Changes]:
+    changes: dict[_Folder, _Changes] = defaultdict(dict)
+    users = pc.field("user_id").isin(pa.array(requests, pa.string()))
+    with reading(log):
+        for batch in dataset(log, topic).to_batches(filter=users):
+            for row in batch.to_pylist():
+                left = _erased(row, requests, topic, key)
+                if left is not row:
+                    changes[row[DATE], row["partition"]][row["offset"]] = left
+    return changes
+
+
+def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
+    """Replace the folder's rows by themselves with ``changes``, in one commit."""
+    # Not by ``delete`` or ``merge``: they write types that pyarrow cannot filter. What
+    # workers add meanwhile lies behind ``last``; a compaction is a conflict.
+    (date, partition), last = folder, max(changes)
+    with outages(table.table_uri):
+        table.update_incremental()
+    rows = table.to_pyarrow_dataset()
+    is_there = (pc.field(DATE) == date) & (pc.field("partition") == partition)
+    is_there &= pc.field("offset") <= last
+    is_changed = pc.field("offset").isin(pa.array(changes, pa.int64()))
+    left = [row for row in changes.values() if row is not None]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from rows.to_batches(filter=is_there & ~is_changed)
+        yield from pa.Table.from_pylist(left, schema=rows.schema).to_batches()
+
+    with outages(table.table_uri):
+        write_deltalake(
+            table,
+            pa.RecordBatchReader.from_batches(rows.schema, batches()),
+            mode="overwrite",
+            predicate=f"{DATE} = '{date}' AND partition = {partition} AND offset <= {last}",
+        )
+
+
+def erasure_requests_in(log: Log) -> Requests:
     """Return each user's requests by offset, less those that an earlier one covers."""
     found: dict[str, list[ErasureRequest]] = {}
-    columns = ["type", "user_id", "offset", "occurred_at"]
-    is_request = pc.field("type") == "forget"
-    with reading(log_dir):
-        for path in (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
-            with opened(path) as file:
-                requests = file.read(columns).filter(is_request).to_pylist()
-            for row in requests:
-                request = (row["offset"], row["occurred_at"])
-                found.setdefault(row["user_id"], []).append(request)
-    return {user: list(_growing(sorted(requests))) for user, requests in found.items()}
+    columns = ["user_id", "offset", "occurred_at"]
+    rows = dataset(log, BEHAVIOR_EVENTS_TOPIC)
+    with reading(log):
+        requests = rows.to_table(columns, filter=pc.field("type") == "forget").to_pylist()
+    for row in requests:
+        request = (row["offset"], row["occurred_at"])
+        found.setdefault(row["user_id"], []).append(request)
+    return {user: list(_growing(sorted(each))) for user, each in found.items()}
 
 
 def is_erased(requests: Requests, user_id: str, at_ms: int) -> bool:
@@ -111,12 +151,6 @@ def _growing(requests: list[ErasureRequest]) -> Iterator[ErasureRequest]:
         if until > latest:
             latest = until
             yield offset, until
-
-
-def _names_any(path: Path, requests: Requests) -> bool:
-    with opened(path) as file:
-        users = file.read(["user_id"])["user_id"]
-    return bool(pc.any(pc.is_in(users, value_set=pa.array(requests, pa.string()))).as_py())
 
 
 def _erased(

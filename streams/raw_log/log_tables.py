@@ -1,21 +1,13 @@
-"""Records → rows of the raw log → Parquet files: a flat table per topic. And back: events.
-
-``<log_dir>/<topic>/date=YYYY-MM-DD/<partition>-<start>-<end>.parquet``: the date is the
-record's timestamp in UTC, start and end the first and last offset that were taken. A crash
-leaves whole files only.
-"""
+"""Records → rows of the raw log, a flat table per topic. And back: events."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from srp4ctr.atomic_files import replace_file
 from srp4ctr.streams.events.codec import (
     LoggedEvent,
     Record,
@@ -42,6 +34,7 @@ from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
 Row = tuple[Any, ...]
 MS_PER_DAY = 86_400_000
+DATE = "date"  # of the record's timestamp, in UTC
 _TEXT, _INTEGER, _REAL = pa.string(), pa.int64(), pa.float64()
 
 _COLUMNS: Mapping[str, Mapping[str, Any]] = {
@@ -93,16 +86,6 @@ _COLUMNS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetRange:
-    """Which offsets of which partition a file covers, both ends included."""
-
-    topic: str
-    partition: int
-    start: int
-    end: int
-
-
 def schema_of(topic: str) -> Any:
     """Return the Arrow schema of ``topic``'s table."""
     return pa.schema(_COLUMNS[topic].items())
@@ -143,30 +126,18 @@ def update_of(row: Mapping[str, Any]) -> ItemUpdate:
     return msgspec.convert(known, ItemUpdate)
 
 
-def write_range(log_dir: Path, covered: OffsetRange, rows: Sequence[Row]) -> list[Path]:
-    """Write ``rows`` into a file per date and return when they are on disk.
-
-    The same range written again replaces its files by equal ones.
-    """
-    schema = schema_of(covered.topic)
-    created_at = schema.names.index("created_at")
-    by_day: dict[int, list[Row]] = {}
-    for row in rows:
-        by_day.setdefault(row[created_at] // MS_PER_DAY, []).append(row)
-    paths = []
-    for day, of_day in by_day.items():
-        folder = log_dir / covered.topic / f"date={date_of(day)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        paths.append(folder / f"{covered.partition}-{covered.start}-{covered.end}.parquet")
-        arrays = map(pa.array, zip(*of_day, strict=True), schema.types)
-        replace_table(paths[-1], pa.Table.from_arrays(list(arrays), schema=schema))
-    return paths
+def table_of(topic: str, rows: Sequence[Row]) -> Any:
+    """Return ``rows`` as Arrow's table, with their dates."""
+    schema = schema_of(topic)
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = list(map(pa.array, columns, schema.types))
+    return dated(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def replace_table(path: Path, table: Any) -> None:
-    """Make ``table`` the content of a log's file and return when it is on disk."""
-    # Its own temporary file: a writer that lost the partition may be at the same range.
-    replace_file(path, lambda file: pq.write_table(table, file))
+def dated(table: Any) -> Any:
+    """Return ``table`` with the dates of its rows."""
+    times = table["created_at"].cast(pa.timestamp("ms"))
+    return table.append_column(DATE, pc.strftime(times, format="%Y-%m-%d"))
 
 
 def date_of(day: int) -> str:

@@ -1,37 +1,30 @@
-"""The raw log: every event, item update and label → date-partitioned Parquet.
+"""The raw log: every event, item update and label → Delta Lake tables.
 
-In: the three topics, in a consumer group of its own. Out: the files from which training
-reads; a file is on disk before its offsets are committed, and what a crash left
-uncommitted is removed and written again. Committed files are merged when there are many.
+In: the three topics, in a consumer group of its own. Out: the tables from which training
+reads; rows are in them before their offsets are committed to Kafka, and a restart goes on
+where the table says. Small files are joined, and old dates removed, while rows come.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import pyarrow as pa
 from aiokafka import TopicPartition
+from deltalake import DeltaTable
 from mode import Service
 from prometheus_client import Counter
 
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.compaction import merge_some, remove_duplicates
-from srp4ctr.streams.raw_log.log_files import (
-    files_of,
-    remove_before,
-    remove_uncommitted,
-    remove_unfinished,
-)
-from srp4ctr.streams.raw_log.log_tables import OffsetRange, Row, row_of, write_range
+from srp4ctr.streams.raw_log import delta_tables
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log, OffsetRange
+from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
 MERGED = Counter(
@@ -40,48 +33,37 @@ MERGED = Counter(
     ["topic"],
 )
 
+_TIDY_EVERY_S = 300.0
 _EXPIRE_EVERY_S = 3600.0
-_MERGE_AT = 128  # files of a partition: at one each 2 s, what comes in 4 minutes
-_AGAIN_S = 10.0  # until tidying that a reader or an error prevented is retried
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-
-LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
-
-
-@dataclass(slots=True)
-class _Unwritten:
-    """The rows of a partition since its last file."""
-
-    start: int
-    end: int
-    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Partition:
-    """What is on disk of a partition, and what is not."""
+    """What is in the table of a partition, and what is not."""
 
-    committed: int
-    """The next offset: files before it are committed."""
-    files: int
-    """Their number since the last merge."""
-    unwritten: _Unwritten | None = None
+    logged: int
+    """The next offset that is not."""
+    taken: int
+    """The next offset that has not come."""
+    rows: list[Row] = field(default_factory=list)
 
 
 class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
-    """Writes the raw log: closes a file when it is full or old enough; merges files."""
+    """Writes the raw log: commits when enough has come, or after some time."""
 
-    def __init__(self, kafka: KafkaConfig, config: StreamConfig, log_dir: Path) -> None:
+    def __init__(self, kafka: KafkaConfig, config: StreamConfig, log: Log) -> None:
         super().__init__()
         group_id, max_records = config.log_group_id, config.max_poll_records
         self.group = BatchConsumer[_Partition](
             kafka, group_id, LOGGED_TOPICS, max_records, self._store
         )
         self._config = config
-        self._log_dir = log_dir
+        self._raw_log = log
+        self._tables: dict[str, DeltaTable] = {}
         self._written_at = time.monotonic()
-        self._expires_at = self._merges_at = self._written_at
+        self._expires_at = self._written_at
 
     async def on_start(self) -> None:
         """Join the group."""
@@ -98,123 +80,122 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
             async with self.group.poll(self._begin, self._take):
                 if self._is_time():
                     await self._store()
-                    await self._merge()
-                await self._expire()
 
     async def _begin(self, source: TopicPartition) -> None:
-        """Bring the partition's files in line with what the group has committed.
+        """Go to where the table ends; what was committed before it was logged comes again.
 
-        Raises ``MistakeError`` where there are files of a broker that is not this one.
+        Raises ``MistakeError`` where the table is of a broker that is not this one.
         """
         start, has_committed = await self.group.seek_committed(source)
-        place = (self._log_dir, source.topic, source.partition)
-        files = files_of(*place)
-        if files and not has_committed:
+        logged = await self.group.in_thread("log_files", self._logged, source)
+        if logged is not None and not has_committed:
             raise MistakeError(
-                f"{files[0]} was written from another broker's {source.topic}: this one's "
-                f"group {self._config.log_group_id} has never read it. Name another "
+                f"{self._raw_log} was written from another broker's {source.topic}: this "
+                f"one's group {self._config.log_group_id} has never read it. Name another "
                 "features.log_dir, or move that folder away"
             )
-        # Before the first file: after a crash its offset says which files to remove. And
-        # refused if the partition is not ours any more: a writer that was suspended must
-        # not remove what others have written and committed.
+        ends = await self.group.retry("offsets", lambda: self._ends(source))
+        start = start if logged is None else min(logged, ends[source])
+        # Before the first row: a table of a group that has committed nothing is refused.
         if not await self.group.commit({source: start}):
             return
-        if has_committed:
-            await self.group.in_thread("log_files", remove_uncommitted, *place, start)
-            await self.group.in_thread("log_files", remove_duplicates, *place)
-            await self._try(lambda: remove_unfinished(*place))
-        found = len(files_of(*place))
-        self.group.partitions[source] = _Partition(committed=start, files=found)
+        self.group.consumer.seek(source, start)
+        partition = _Partition(logged=start, taken=start)
+        if logged is not None and start < logged:
+            where = place_of(source, start)
+            _log.warning("Kafka lost records, which stay in the raw log", extra=where)
+            lost = {source: replace(partition, logged=logged)}
+            await self.group.in_thread("log_files", self._append, source.topic, lost)
+        self.group.partitions[source] = partition
+
+    async def _ends(self, source: TopicPartition) -> dict[TopicPartition, int]:
+        ends: dict[TopicPartition, int] = await self.group.consumer.end_offsets([source])
+        return ends
+
+    def _logged(self, source: TopicPartition) -> int | None:
+        table = delta_tables.opened(self._raw_log, source.topic)
+        return delta_tables.next_offset(table, source.partition) if table else None
 
     async def _take(
         self, _: TopicPartition, partition: _Partition, records: Sequence[Record]
     ) -> None:
         """Keep the rows of ``records``; rejected messages are not in the log."""
-        first = records[0].offset
         with located(records, row_of):
-            rows = [row for row in map(row_of, records) if row is not None]
-        unwritten = partition.unwritten = partition.unwritten or _Unwritten(first, first)
-        unwritten.end = records[-1].offset
-        unwritten.rows += rows
+            partition.rows += [row for row in map(row_of, records) if row is not None]
+        partition.taken = records[-1].offset + 1
 
     def _is_time(self) -> bool:
-        """Return whether enough has come or enough time has passed to write a file."""
-        partitions = self.group.partitions.values()
-        waiting = sum(len(each.unwritten.rows) for each in partitions if each.unwritten)
+        """Return whether enough has come or enough time has passed to write."""
+        waiting = sum(len(each.rows) for each in self.group.partitions.values())
         waited_s = time.monotonic() - self._written_at
         is_full = waiting >= self._config.log_flush_records
         return is_full or waited_s >= self._config.log_flush_interval_s
 
     async def _store(self) -> None:
-        """Write a file per partition and date, then commit."""
+        """Add to each topic's table what has come of it, then commit to Kafka."""
         self._written_at = time.monotonic()
-        partitions = self.group.partitions.items()
-        new = {source: each.unwritten for source, each in partitions if each.unwritten}
-        if not new:
+        for topic in LOGGED_TOPICS:
+            new = {
+                source: each
+                for source, each in self.group.partitions.items()
+                if source.topic == topic and each.taken > each.logged
+            }
+            if new:
+                await self._store_topic(topic, new)
+
+    async def _store_topic(
+        self, topic: str, new: Mapping[TopicPartition, _Partition]
+    ) -> None:
+        ends = {source: each.taken for source, each in new.items()}
+        if not await self.group.in_thread("log_files", self._append, topic, new):
+            _log.warning("another writer has added to %s: begins where it ended", topic)
+            for source in new:  # if they are ours, from where the table ends now
+                self.group.partitions.pop(source, None)
             return
-        await self.group.in_thread("log_files", _write, self._log_dir, new)
-        await self.group.commit({source: each.end + 1 for source, each in new.items()})
         for source, each in new.items():
             LOGGED.labels(source.topic).inc(len(each.rows))
-            if partition := self.group.partitions.get(source):  # the commit was accepted
-                partition.committed, partition.unwritten = each.end + 1, None
-                partition.files += 1
+            each.logged, each.rows = ends[source], []
+        await self.group.commit(ends)
 
-    async def _merge(self) -> None:
-        """Merge files of one partition that has many of them."""
-        partitions = self.group.partitions
-        many = (each for each in partitions if partitions[each].files >= _MERGE_AT)
-        source = next(many, None)
-        if source is None or time.monotonic() < self._merges_at:
-            return
-        partition = partitions[source] = partitions.pop(source)  # the next is another
-        place = (self._log_dir, source.topic, source.partition)
-        began = time.monotonic()
-        merged = await self._try(lambda: merge_some(*place, partition.committed))
-        # At least half of the time is for new records: to list 300,000 files takes 2.5 s.
-        wait_s = max(time.monotonic() - began, _AGAIN_S if merged is None else 0)
-        self._merges_at = time.monotonic() + wait_s
-        if merged is None:
-            return
-        if not merged:
-            partition.files = 0
-        else:
-            MERGED.labels(source.topic).inc(len(merged))
-            where = place_of(source, partition.committed)
-            _log.debug("merged %d files", len(merged), extra=where)
+    def _append(self, topic: str, new: Mapping[TopicPartition, _Partition]) -> bool:
+        table = self._tables.pop(topic, None) or delta_tables.created(self._raw_log, topic)
+        taken = {
+            source.partition: OffsetRange(start=each.logged, end=each.taken)
+            for source, each in new.items()
+        }
+        rows = [row for each in new.values() for row in each.rows]
+        places = [f"{p}, offset {e.start} to {e.end - 1}" for p, e in taken.items()]
+        with noted(f"{topic}, partition {'; '.join(places)}"):
+            is_ours = delta_tables.append(table, table_of(topic, rows), taken)
+        self._tables[topic] = table  # after an error it is opened anew
+        return is_ours
 
-    async def _expire(self) -> None:
-        """Once an hour, remove the dates that are older than the retention."""
-        days = self._config.log_retention_days
-        if not days or time.monotonic() < self._expires_at:
-            return
-        oldest = datetime.now(UTC).date() - timedelta(days=days)
-        removed = await self._try(lambda: remove_before(self._log_dir, oldest))
-        wait_s = _AGAIN_S if removed is None else _EXPIRE_EVERY_S
-        self._expires_at = time.monotonic() + wait_s
-        for folder in removed or ():
-            _log.info("removed %s: older than %g days", folder, days)
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _tidy(self) -> None:
+        """Now and then join the small files of our partitions; hourly, remove the old."""
+        while not self.should_stop:
+            await self.sleep(_TIDY_EVERY_S)
+            for topic, partition in sorted(self.group.partitions):
+                merged = await self._try(delta_tables.compact, topic, partition)
+                MERGED.labels(topic).inc(merged or 0)
+            if time.monotonic() >= self._expires_at:
+                self._expires_at = time.monotonic() + _EXPIRE_EVERY_S
+                for topic, partition in sorted(self.group.partitions):
+                    if partition == 0:  # one writer for each table
+                        await self._try(self._expire, topic)
 
-    async def _try(self, call: Callable[[], _Result]) -> _Result | None:
-        """Return ``call()``, made in a thread; None if a file caused an error.
+    def _expire(self, log: Log, topic: str) -> None:
+        if days := self._config.log_retention_days:
+            oldest = datetime.now(UTC).date() - timedelta(days=days)
+            for date in delta_tables.remove_before(log, topic, oldest):
+                _log.info("removed %s of %s: older than %g days", date, topic, days)
+        delta_tables.vacuum(log, topic)
 
-        Writing goes on, for the call only tidies what is written.
-        """
+    async def _try(self, call: Callable[..., _Result], *place: Any) -> _Result | None:
+        """Return ``call(log, *place)``, made in a thread; None if a disk or a conflict is
+        against it, until the next time."""
         try:
-            return await asyncio.to_thread(call)
-        except (OSError, pa.ArrowException) as error:
-            _log.warning(
-                "tidying the raw log failed, retrying in %g s: %r", _AGAIN_S, error
-            )
+            return await asyncio.to_thread(call, self._raw_log, *place)
+        except OutageError as error:
+            _log.warning("tidying the raw log failed, retrying later: %s", error)
             return None
-
-
-def _write(log_dir: Path, unwritten: Mapping[TopicPartition, _Unwritten]) -> None:
-    for source, each in unwritten.items():
-        covered = OffsetRange(
-            topic=source.topic, partition=source.partition, start=each.start, end=each.end
-        )
-        where = f"{source.topic}, partition {source.partition}, offset {each.start}"
-        with noted(f"{where} to {each.end}"):
-            write_range(log_dir, covered, each.rows)

@@ -29,6 +29,7 @@ from srp4ctr.streams.events.codec import (
     located,
 )
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, ItemUpdate, item_key
+from srp4ctr.streams.raw_log.delta_tables import Log
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
@@ -51,18 +52,18 @@ def group_ids(config: StreamConfig) -> tuple[str, ...]:
 
 
 def create_app(
-    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log: Log, folder: Path
 ) -> faust.App:
     """Return the application; nothing is connected before it starts.
 
-    Faust needs a folder, ``<log_dir>/.faust``; without tables it stays empty.
+    Faust needs a folder, ``.faust`` in ``folder``; without tables it stays empty.
     """
     app = faust.App(
         _items_group(config),
         broker=[f"aiokafka://{address}" for address in kafka.addresses],
         broker_credentials=_credentials(kafka),
         store="memory://",
-        datadir=str(log_dir / ".faust"),
+        datadir=str(folder / ".faust"),
         topic_disable_leader=True,
         web_enabled=False,
         consumer_auto_offset_reset="earliest",
@@ -73,13 +74,13 @@ def create_app(
     outputs = OutputProducer(kafka)
     _add_items_agent(app, sink, outputs)
     app.service(outputs)
-    app.service(SequenceWorker(kafka, config, sink, log_dir))
-    app.service(EventLogWriter(kafka, config, log_dir))
+    app.service(SequenceWorker(kafka, config, sink, log))
+    app.service(EventLogWriter(kafka, config, log))
     return app
 
 
 def run_worker(
-    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+    kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log: Log, folder: Path
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; blocks. Metrics are served meanwhile.
 
@@ -87,9 +88,9 @@ def run_worker(
     a signal.
     """
     ensure_topics(kafka)
-    log_dir.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     start_http_server(config.metrics_port, config.metrics_host)
-    app = create_app(kafka, config, sink, log_dir)
+    app = create_app(kafka, config, sink, log, folder)
     # What is imported stays: a full collection need not walk over all of Feast.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -10,6 +10,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile  # goes with the process
 from typing import IO
 
@@ -102,7 +103,7 @@ async def rebuild_rows(
     had before the span.
     """
     users, is_all = 0, past.is_whole and span.since_ms <= 0
-    folder = past.log_dir if past.log_dir.is_dir() else None
+    folder = past.log_dir if Path(past.log_dir).is_dir() else None
     with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:
         by_user, by_item = EventGroups(span.end, of_users), EventGroups(span.end, of_items)
         async for batch in past.events(span.since_ms, span.end):

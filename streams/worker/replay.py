@@ -9,7 +9,6 @@ committed.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,7 +18,8 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.log_files import covered_offsets, known_ms, read_files
+from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.log_reading import covered_offsets, known_ms, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
@@ -32,10 +32,10 @@ _MARKERS = 100
 class ReplaySource:
     """Reads ``source`` up to an offset, outside the group."""
 
-    def __init__(self, reader: Any, log_dir: Path, source: TopicPartition) -> None:
+    def __init__(self, reader: Any, log_dir: Log, source: TopicPartition) -> None:
         self._reader = reader
         self.log_dir = log_dir
-        """The raw log's folder."""
+        """The raw log."""
         self._source = source
         self._place = (log_dir, source.topic, source.partition)
         self._first = 0
@@ -45,7 +45,7 @@ class ReplaySource:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, kafka: KafkaConfig, log_dir: Path, source: TopicPartition
+        cls, kafka: KafkaConfig, log_dir: Log, source: TopicPartition
     ) -> AsyncIterator[Self]:
         """Connect to Kafka for as long as the block lasts."""
         reader: Any = AIOKafkaConsumer(
@@ -109,8 +109,8 @@ class ReplaySource:
         end = min(end, self.end)
         dropped_before = min(self._first, end)
         is_logged = start < dropped_before
-        rows = read_files(*self._place, max(0, since_ms), start) if is_logged else iter(())
-        # In a thread: it waits for the disk and the lock.
+        rows = read_rows(*self._place, max(0, since_ms), start) if is_logged else iter(())
+        # In a thread: it waits for the disk.
         while (batch := await asyncio.to_thread(lambda: next(rows, None))) is not None:
             yield [
                 event_of(row)

@@ -7,7 +7,6 @@ them again. Offsets are new, so the store must be empty and the log's folder new
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -17,21 +16,22 @@ from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import encode, event_key, event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
-from srp4ctr.streams.raw_log.log_files import read_files
+from srp4ctr.streams.raw_log.delta_tables import Log, opened
+from srp4ctr.streams.raw_log.log_reading import partitions_of, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of, update_of
 
 TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them
 
 
 def restore(
-    kafka: KafkaConfig, log_dir: Path, progress: Callable[[int], None] = lambda _: None
+    kafka: KafkaConfig, log_dir: Log, progress: Callable[[int], None] = lambda _: None
 ) -> Counter[str]:
     """Publish all that is in ``log_dir`` and return how many records of each topic.
 
     Calls ``progress`` with how many there are so far. Raises ``MistakeError`` for a folder
     that is no raw log, or where a topic holds records: everything would count twice.
     """
-    if not any((log_dir / topic).is_dir() for topic in TOPICS):
+    if not any(opened(log_dir, topic) for topic in TOPICS):
         raise MistakeError(f"{log_dir} is no raw log: it has none of {', '.join(TOPICS)}")
     ensure_topics(kafka)
     for topic in TOPICS:
@@ -50,12 +50,11 @@ def restore(
     return done
 
 
-def logged(log_dir: Path) -> Iterator[tuple[Event, int]]:
+def logged(log_dir: Log) -> Iterator[tuple[Event, int]]:
     """Yield the log's events and when each became known, partition by partition."""
     for topic in TOPICS:
-        names = (path.name for path in (log_dir / topic).glob("date=*/*.parquet"))
-        for partition in sorted({int(name.split("-")[0]) for name in names}):
-            for rows in read_files(log_dir, topic, partition):
+        for partition in partitions_of(log_dir, topic):
+            for rows in read_rows(log_dir, topic, partition):
                 for row in rows:
                     yield _event(topic, row), row["created_at"]
 

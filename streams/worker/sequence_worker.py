@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from aiokafka import TopicPartition
 from mode import Service
@@ -23,6 +22,7 @@ from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, now_ms
+from srp4ctr.streams.raw_log.delta_tables import Log
 from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
@@ -43,7 +43,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     """Consumes ``behavior-events`` in a group; an error that escapes ends the process."""
 
     def __init__(
-        self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log_dir: Path
+        self, kafka: KafkaConfig, config: StreamConfig, sink: FeatureSink, log: Log
     ) -> None:
         super().__init__()
         topics = [BEHAVIOR_EVENTS_TOPIC]
@@ -53,7 +53,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         self._kafka = kafka
         self._config = config
         self._sink = sink
-        self._log_dir = log_dir
+        self._raw_log = log
         self._outputs = OutputProducer(kafka)
         self._quiet_since: dict[TopicPartition, float] = {}
         self._stored_at = time.monotonic()
@@ -101,7 +101,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         state = PartitionState(source.partition, start, self._config)
         if not start:
             return state, set()
-        async with ReplaySource.opened(self._kafka, self._log_dir, source) as past:
+        async with ReplaySource.opened(self._kafka, self._raw_log, source) as past:
             await replay_memory(past, self._config, state)
             last = past.events(0, start, max(0, start - SAMPLE))
             return state, {each.event.user_id async for some in last for each in some}
@@ -251,7 +251,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 await self.group.in_thread("store_write", self._sink.write, rows)
 
         async def rebuild() -> tuple[int, int]:
-            async with ReplaySource.opened(self._kafka, self._log_dir, source) as past:
+            async with ReplaySource.opened(self._kafka, self._raw_log, source) as past:
                 done = await rebuild_rows(past, span, self._config, self._read, write)
                 return done, past.end
 

@@ -23,6 +23,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
+from srp4ctr.streams.raw_log.log_reading import dataset
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.triton_repo.config import TritonConfig
@@ -147,14 +148,15 @@ def test_one_click_from_the_producer_to_its_label(
     trace: Recorder, running: Settings
 ) -> None:
     at_ms, group = time.time_ns() // 1_000_000, running.streams.group_id
-    log = Path(running.features.log_dir) / BEHAVIOR_EVENTS_TOPIC
+    log = running.features.raw_log
     with (
         progress_of(running.kafka, group, BEHAVIOR_EVENTS_TOPIC) as committed,
         EventPublisher(running.kafka) as publisher,
     ):
 
         def is_kept(events: int) -> bool:
-            return committed() == len(list(log.rglob("*.parquet"))) == events
+            logged: int = dataset(log, BEHAVIOR_EVENTS_TOPIC).count_rows()
+            return committed() == logged == events
 
         publisher.publish(an_impression(at_ms=at_ms))
         asyncio.run(until(lambda: is_kept(1)))

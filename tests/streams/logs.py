@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
+from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import encode, event_key
+from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.log_files import files_of
-from srp4ctr.streams.raw_log.log_tables import OffsetRange, row_of, write_range
+from srp4ctr.streams.raw_log.delta_tables import OffsetRange
+from srp4ctr.streams.raw_log.log_reading import dataset, read_rows
+from srp4ctr.streams.raw_log.log_tables import Row, row_of
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from tests.builders import NOON_MS, a_behavior
 from tests.streams.records import ARecord
@@ -44,36 +45,37 @@ def log(
 
 def logged(log_dir: Path) -> list[tuple[int, int]]:
     """Return partition and offset of every logged event."""
-    files = (log_dir / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
-    rows = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]
-    return sorted((row["partition"], row["offset"]) for row in rows)
+    found = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(["partition", "offset"])
+    return sorted((row["partition"], row["offset"]) for row in found.to_pylist())
 
 
-def write(
-    log_dir: Path, start: int, end: int, rejected: frozenset[int] = frozenset()
-) -> None:
-    """Write what a writer would that has taken the records ``start`` to ``end``."""
-    event = a_behavior()
+def rows_between(start: int, end: int, user_id: str = "u1") -> list[Row]:
+    """Return the rows of the records ``start`` to ``end`` - 1."""
+    event = a_behavior(user_id=user_id)
     records = [
         ARecord(
             value=encode(event),
-            key=event_key(event),
+            key=user_id.encode(),
             offset=offset,
             timestamp=MIDNIGHT_MS + (offset - MIDNIGHT_AT) * 1000,
             partition=PARTITION,
         )
-        for offset in range(start, end + 1)
-        if offset not in rejected
+        for offset in range(start, end)
     ]
-    covered = OffsetRange(topic=TOPIC, partition=PARTITION, start=start, end=end)
-    rows = [row for row in map(row_of, records) if row is not None]
-    write_range(log_dir, covered, rows)
+    return [row for row in map(row_of, records) if row is not None]
 
 
-def logged_offsets(log_dir: Path) -> list[int]:
-    """Return every offset in the log, as often as it is there."""
-    tables = [
-        pq.ParquetFile(path).read(["offset"])
-        for path in files_of(log_dir, TOPIC, PARTITION)
-    ]
-    return sorted(offset for table in tables for offset in table["offset"].to_pylist())
+def write(log_dir: Path, start: int, end: int) -> None:
+    """Write what a writer would that has taken the records ``start`` to ``end`` - 1."""
+    taken = OffsetRange(start=start, end=end)
+    write_rows(log_dir, TOPIC, rows_between(start, end), PARTITION, taken)
+
+
+def rows(log_dir: Path) -> list[dict[str, Any]]:
+    """Return the rows of the log, as they are read."""
+    return [row for some in read_rows(log_dir, TOPIC, PARTITION) for row in some]
+
+
+def offsets(log_dir: Path) -> list[int]:
+    """Return every offset in the log, as it is read."""
+    return [row["offset"] for row in rows(log_dir)]

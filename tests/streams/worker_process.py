@@ -67,6 +67,7 @@ def main(kafka: str, metrics_port: str, log_dir: str, sink: str) -> None:
         KafkaConfig(**json.loads(kafka)),
         StreamConfig(metrics_port=int(metrics_port)),
         {each.__name__: each for each in (MemorySink, BrokenSink)}[sink](),
+        log_dir,
         Path(log_dir),
     )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
 
 from srp4ctr.features.consistency.replay import (
     events_of,
@@ -27,6 +26,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
+from srp4ctr.streams.raw_log.log_reading import dataset
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.sequences import SequenceElement
 from srp4ctr.streams.state.user_state import UserState
@@ -88,8 +88,7 @@ class OfflineLog:
     @cached_property
     def _updates(self) -> list[dict[str, Any]]:
         """The items' updates, in the order in which they became known."""
-        files = (self.log_dir / ITEMS_TOPIC).glob("date=*/*.parquet")
-        rows = ds.dataset([str(path) for path in files]).to_table().to_pylist()
+        rows = dataset(self.log_dir, ITEMS_TOPIC).to_table().to_pylist()
         return sorted(rows, key=lambda row: (row["created_at"], row["offset"]))
 
     def user_tensors(self, request: Request, versions: Versions) -> Tensors:

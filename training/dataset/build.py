@@ -72,7 +72,7 @@ class _Cut:
         )
         times_ms = tables.times_ms()
         if len(times_ms) < MIN_REQUESTS:
-            raise OutageError(_lack(log, config, features.log_dir, len(times_ms)))
+            raise OutageError(_lack(log, config, features.raw_log, len(times_ms)))
         boundary = boundary_ms(times_ms, config.held_out_share)
         return cls(
             log=log,
@@ -179,7 +179,7 @@ def write_training_set(
     folder: Path,
     champion: Vocabulary | None = None,
 ) -> dict[str, Any]:
-    """Write the training set of ``features.log_dir`` to ``folder``; return its numbers.
+    """Write the training set of the raw log to ``folder``; return its numbers.
 
     ``champion`` is the vocabulary of the bundle that is evaluated on the same requests.
     Raises ``OutageError`` with what to do when there is too little to train on yet.

@@ -25,8 +25,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_files import reading
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, opened
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     EXAMPLE_NAMES,
@@ -103,22 +102,18 @@ def name_of(
     streams: StreamConfig,
     champion: str,
 ) -> str:
-    """Return a digest of all that a training set is cut from; files by their stamps.
+    """Return a digest of all that a training set is cut from; the log by its files' names.
 
-    ``champion`` names the bundle whose vocabulary is read. The log's files are replaced
-    atomically: another stamp is another file.
+    ``champion`` names the bundle whose vocabulary is read. A file of the log never changes.
     """
     lengths = streams.sequence_length, streams.exposure_length
     cut = (config.held_out_share, config.num_oov_rows, config.min_item_count)
     negatives = (config.negatives, config.enough_labels)
     described = (cut, negatives, config.train_window_days, features, lengths, champion)
     digest = hashlib.sha256(repr((described, _FORMAT, schema.fingerprint())).encode())
-    log_dir = Path(features.log_dir)
-    with reading(log_dir):
-        for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC):
-            for file in sorted((log_dir / topic).glob("date=*/*.parquet")):
-                stamp = file.stat()
-                digest.update(f"{file} {stamp.st_size} {stamp.st_mtime_ns}\n".encode())
+    for topic in LOGGED_TOPICS:
+        if table := opened(features.raw_log, topic):
+            digest.update("\n".join(sorted(table.file_uris())).encode())
     return digest.hexdigest()
 
 

@@ -156,7 +156,7 @@ def check_served(
 
 
 def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
-    with event_tables.opened(Path(features.log_dir)) as log:
+    with event_tables.opened(features.raw_log) as log:
         return _Log(
             snapshots=point_in_time.snapshot(
                 log,

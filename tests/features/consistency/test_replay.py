@@ -78,14 +78,6 @@ def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
                     assert item_share_at(events, end, 3) == share
 
 
-def test_an_offset_that_two_files_hold_is_one_event(tmp_path: Path) -> None:
-    life: list[UserEvent] = [an_impression("i1"), a_click("i1"), a_behavior("i2")]
-    write_log(tmp_path, [(event, NOON_MS) for event in life])
-    write_log(tmp_path, [(event, NOON_MS) for event in life[1:]], start=1)
-    (events,) = events_of(tmp_path, "user_id", [("u1", 0)]).values()
-    assert [each.event for each in events] == life
-
-
 def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:
     for partition in (0, 2):
         write_log(tmp_path, [(a_behavior(), NOON_MS)], partition=partition)

@@ -88,15 +88,15 @@ def test_the_command_erases_served_requests_too(
         assert done.exception is None
         return " ".join(done.output.split())
 
-    report = "1 erasure requests; in 2 files 3 rows removed, 3 anonymized"
+    report = "1 erasure requests; in 2 folders 3 rows removed, 3 anonymized"
     assert typed("--dry-run") == f"dry run: {report}"
     assert read_entries(Path(".data/audit.jsonl")) == ([], 0)
     assert typed() == f"{report}, 1 served requests removed"
-    assert "in 0 files 0 rows" in typed()
+    assert "in 0 folders 0 rows" in typed()
     whole = [each for each in request_log.newest(folder, 9) if "odd" not in each.name]
     assert [request_log.read(path).user_id for path in whole] == ["bob"]
     entries, _ = read_entries(Path(".data/audit.jsonl"))
     assert [each.after for each in entries] == [
-        "2 files, 1 served requests",
-        "0 files, 0 served requests",
+        "2 folders, 1 served requests",
+        "0 folders, 0 served requests",
     ]

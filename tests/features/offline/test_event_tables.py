@@ -2,14 +2,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
-from srp4ctr.errors import ArtifactError, MistakeError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import EventLog, Limits, opened, opened_by
-from srp4ctr.streams.events.schema import UserEvent, action_code, item_key
+from srp4ctr.streams.events.codec import encode
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    UserEvent,
+    action_code,
+    item_key,
+)
+from srp4ctr.streams.raw_log.delta_tables import compact
+from srp4ctr.streams.raw_log.erasure import erase_forgotten
+from srp4ctr.streams.raw_log.log_reading import reading
+from srp4ctr.streams.raw_log.log_tables import row_of, table_of
 from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED
 from tests.builders import (
     NOON_MS,
@@ -19,6 +29,7 @@ from tests.builders import (
     an_impression,
     an_item,
 )
+from tests.streams.records import ARecord
 
 KNOWN_MS = NOON_MS + 60_000
 
@@ -98,18 +109,20 @@ def test_the_engine_keeps_to_the_memory_and_the_folder_that_are_set(
 
 def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> None:
     day_ms = 86_400_000
-    write_log(tmp_path, [(a_behavior("late"), KNOWN_MS + day_ms)], partition=0, start=5)
     write_log(tmp_path, [(a_behavior("early"), KNOWN_MS)], partition=0, start=0)
+    write_log(tmp_path, [(a_behavior("late"), KNOWN_MS + day_ms)], partition=0, start=5)
     write_log(tmp_path, [(a_behavior("other"), KNOWN_MS)], partition=1, start=0)
     with opened(tmp_path) as log:
         found = log.rows(log.events.order_by("partition", "offset"))
     assert found["item_id"].to_pylist() == ["early", "late", "other"]
 
 
-def test_a_file_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
-    write_log(tmp_path, [(an_impression("a", context={"page": "home"}), KNOWN_MS)])
-    [old] = tmp_path.rglob("*.parquet")
-    pq.write_table(pq.ParquetFile(old).read().drop(["context", "propensity"]), old)
+def test_a_table_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
+    row = row_of(ARecord(value=encode(an_impression("a")), partition=0, offset=0))
+    assert row is not None
+    old = table_of(BEHAVIOR_EVENTS_TOPIC, [row]).drop_columns(["context", "propensity"])
+    folder = tmp_path / BEHAVIOR_EVENTS_TOPIC
+    write_deltalake(folder, old, partition_by=["date", "partition"])
     with opened(tmp_path) as log:  # no file has them
         assert log.rows(log.events)["context"].to_pylist() == [None]
     write_log(tmp_path, [(an_impression("b", context={}), KNOWN_MS)], start=1)
@@ -119,12 +132,20 @@ def test_a_file_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
     assert found["context"].to_pylist() == [None, None, '{"x":"y"}']
 
 
-def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+def test_an_open_log_is_read_as_it_was(tmp_path: Path) -> None:
     write_log(tmp_path, [(a_behavior("a"), KNOWN_MS)])
-    [whole] = tmp_path.rglob("*.parquet")
-    whole.with_name("0-1-1.tmp").write_bytes(b"half")
     with opened(tmp_path) as log:
+        write_log(tmp_path, [(a_behavior("b"), KNOWN_MS)], start=1)
+        compact(tmp_path, BEHAVIOR_EVENTS_TOPIC, 0)
         assert len(log.rows(log.events)) == 1
+
+
+def test_files_that_an_erasure_removed_meanwhile_are_an_outage(tmp_path: Path) -> None:
+    write_log(tmp_path, [(a_behavior(), KNOWN_MS), (a_forget(at_ms=KNOWN_MS), KNOWN_MS)])
+    with opened(tmp_path) as log:
+        erase_forgotten(tmp_path)
+        with pytest.raises(OutageError, match="try again"), reading(tmp_path):
+            log.rows(log.events)
 
 
 def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:

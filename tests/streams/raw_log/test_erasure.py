@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.raw_logs import Published, label_of, write_log
-from srp4ctr.atomic_files import write_unfinished
+from srp4ctr.errors import OutageError
 from srp4ctr.features.consistency import replay
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
@@ -24,8 +24,9 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log import erasure
+from srp4ctr.streams.raw_log.delta_tables import compact
 from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in, is_erased
-from srp4ctr.streams.raw_log.log_files import read_files, removing
+from srp4ctr.streams.raw_log.log_reading import dataset, read_rows, reading
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
@@ -54,7 +55,7 @@ A_LIFE: list[UserEvent] = [
 
 
 def a_log(folder: Path, events: list[UserEvent], step: int = 3) -> Path:
-    """Write ``events`` as files of ``step`` each, with a label of each impression."""
+    """Write ``events`` as commits of ``step`` each, with a label of each impression."""
     for start in range(0, len(events), step):
         known: list[Published] = [
             (e, NOON_MS + 60_000) for e in events[start : start + step]
@@ -66,8 +67,7 @@ def a_log(folder: Path, events: list[UserEvent], step: int = 3) -> Path:
 
 
 def rows(folder: Path, topic: str) -> list[dict[str, Any]]:
-    files = sorted((folder / topic).glob("date=*/*.parquet"))
-    found = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]
+    found: list[dict[str, Any]] = dataset(folder, topic).to_table().to_pylist()
     return sorted(found, key=lambda row: row["offset"])
 
 
@@ -80,7 +80,7 @@ def counters(folder: Path) -> dict[tuple[str, int], Any]:
 
 
 def everything(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*.parquet")}
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
 
 
 def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
@@ -107,48 +107,75 @@ def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
     assert list(replay.places(log, "user_id")) == users
 
 
+def parquet_files(folder: Path) -> dict[Path, bytes]:
+    return {at: each for at, each in everything(folder).items() if at.suffix == ".parquet"}
+
+
 def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     log = a_log(tmp_path, A_LIFE)
     before = everything(log)
     found = erase_forgotten(log, dry_run=True)
     assert everything(log) == before
     assert erase_forgotten(log) == found
-    once = everything(log)
+    once = parquet_files(log)
     again = erase_forgotten(log)
-    assert (again.users, again.files) == (1, 0)
-    assert everything(log) == once
+    assert (again.users, again.folders) == (1, 0)
+    assert parquet_files(log) == once
 
 
-def test_what_a_killed_writer_left_is_erased_with_the_log(tmp_path: Path) -> None:
-    log = a_log(tmp_path, A_LIFE)
-    [whole, *_] = (log / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet")
-    left = write_unfinished(whole, lambda file: file.write(whole.read_bytes()))
-    erase_forgotten(log, dry_run=True)
-    assert left.exists()
-    erase_forgotten(log)
-    assert not left.exists()
-
-
-def test_no_file_may_be_removed_before_all_are_erased(
+def test_files_of_before_are_gone_though_nothing_is_left_to_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may_take: list[bool] = []
-
-    def replace_table(path: Path, table: object) -> None:
-        with removing(log) as is_exclusive:
-            may_take.append(is_exclusive)
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
 
     log = a_log(tmp_path, A_LIFE)
-    monkeypatch.setattr(erasure, "replace_table", replace_table)
-    assert erase_forgotten(log).files == len(may_take) == 4
-    assert not any(may_take)
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "vacuum", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_forgotten(log)
+    assert any(b"secret" in each for each in everything(log).values())
+    erase_forgotten(log)
+    assert not any(b"secret" in each for each in everything(log).values())
+
+
+def test_who_read_before_tries_again_and_finds_the_erased_log(tmp_path: Path) -> None:
+    log = a_log(tmp_path, A_LIFE)
+    before = dataset(log, BEHAVIOR_EVENTS_TOPIC)
+    erase_forgotten(log)
+    with pytest.raises(OutageError, match="try again"), reading(log):
+        before.to_table()
+    assert "secret-e" not in [row["event_id"] for row in rows(log, BEHAVIOR_EVENTS_TOPIC)]
+
+
+def test_what_is_written_and_compacted_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[int]()
+
+    def write_late(*arguments: Any, **options: Any) -> None:
+        if not done:
+            done.append(compact(log, BEHAVIOR_EVENTS_TOPIC, 0))
+            late = a_behavior("i9", user_id="bob")
+            write_log(log, [(late, NOON_MS + 60_000)], start=len(A_LIFE))
+        write_deltalake(*arguments, **options)
+
+    log = a_log(tmp_path, A_LIFE)
+    monkeypatch.setattr(erasure, "write_deltalake", write_late)
+    monkeypatch.setattr("srp4ctr.retries.FIRST_PAUSE_S", 0.01)
+    found = erase_forgotten(log)
+    assert done == [3]
+    assert (found.removed, found.anonymized) == (5, 3)
+    left = rows(log, BEHAVIOR_EVENTS_TOPIC)
+    assert [row["item_id"] for row in left if row["type"] == "behavior"] == ["i3", "i9"]
+    assert not any(b"secret" in each for each in everything(log).values())
 
 
 def test_a_log_without_requests_or_files_stays_as_it_is(tmp_path: Path) -> None:
     assert erase_forgotten(tmp_path).users == 0
     log = a_log(tmp_path, A_LIFE[:5])
     before = everything(log)
-    assert erase_forgotten(log).files == 0
+    assert erase_forgotten(log).folders == 0
     assert everything(log) == before
 
 
@@ -200,7 +227,7 @@ class AsLogged:
         self.log_dir = log
 
     async def events(self, since_ms: int, end: int) -> AsyncIterator[list[LoggedEvent]]:
-        for found in read_files(self.log_dir, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
+        for found in read_rows(self.log_dir, BEHAVIOR_EVENTS_TOPIC, 0, since_ms):
             yield [event_of(row) for row in found if row["offset"] < end]
 
 

@@ -1,23 +1,23 @@
-import asyncio
-import errno
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from aiokafka import TopicPartition
+from deltalake import write_deltalake
 
+from benchmarks.harness.raw_logs import write_log
+from srp4ctr.errors import OutageError
 from srp4ctr.retries import RETRIES
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
-from srp4ctr.streams.raw_log import log_writer
-from srp4ctr.streams.raw_log.compaction import merge_some
-from srp4ctr.streams.raw_log.log_files import files_of
-from srp4ctr.streams.raw_log.log_tables import OffsetRange, Row, write_range
-from srp4ctr.streams.raw_log.log_writer import MERGED, EventLogWriter
+from srp4ctr.streams.raw_log import delta_tables, log_writer
+from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
+from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.log_tables import table_of
+from srp4ctr.streams.raw_log.log_writer import MERGED
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.logs import log, logged
 
@@ -40,8 +40,9 @@ def test_each_event_is_logged_once_under_the_date_it_became_known(
         publisher.publish_raw(b"not an event", key=b"u1")
     log(kafka, config, tmp_path / "log", 21)
     assert len(logged(tmp_path / "log")) == 20
-    (items,) = (tmp_path / "log" / ITEMS_TOPIC).glob("date=2023-11-14/*.parquet")
-    assert pq.ParquetFile(items).read().to_pylist()[0]["attributes"] == '{"genre":["war"]}'
+    [item] = dataset(tmp_path / "log", ITEMS_TOPIC).to_table().to_pylist()
+    assert item["date"] == "2023-11-14"
+    assert item["attributes"] == '{"genre":["war"]}'
 
 
 def test_a_restart_goes_on_where_it_was(
@@ -54,36 +55,57 @@ def test_a_restart_goes_on_where_it_was(
     assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 20
 
 
-def test_a_file_that_a_crash_left_uncommitted_is_written_again_not_twice(
+def ends(log_dir: Path) -> dict[int, int]:
+    table = created(log_dir, BEHAVIOR_EVENTS_TOPIC)
+    return {each: next_offset(table, each) or 0 for each in (0, 1)}
+
+
+def test_what_a_crash_left_uncommitted_is_not_written_again(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path / "log", 10)
+    publish_some(kafka, 10, start=10)
+    # Another group writes what ours would have, had it died before its commit.
+    ahead = StreamConfig(log_group_id="died-before-its-commit")
+    log(kafka, ahead, tmp_path / "crash", 20)
+    ours, theirs = ends(tmp_path / "log"), ends(tmp_path / "crash")
+    crashed = dataset(tmp_path / "crash", BEHAVIOR_EVENTS_TOPIC).to_table()
+    new = [row for row in crashed.to_pylist() if row["offset"] >= ours[row["partition"]]]
+    left = crashed.from_pylist(new, schema=crashed.schema)
+    taken = {each: OffsetRange(start=ours[each], end=theirs[each]) for each in ours}
+    assert append(created(tmp_path / "log", BEHAVIOR_EVENTS_TOPIC), left, taken)
+    log(kafka, config, tmp_path / "log", 20)
+    found = logged(tmp_path / "log")
+    assert len(found) == len(set(found)) == 20
+
+
+def test_a_table_of_another_broker_is_an_error_that_says_so(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    nothing, taken = table_of(BEHAVIOR_EVENTS_TOPIC, []), OffsetRange(start=0, end=99)
+    table = created(tmp_path, BEHAVIOR_EVENTS_TOPIC)
+    assert append(table, nothing, {0: taken, 1: taken})
+    publish_some(kafka, 1)
+    with pytest.raises(ValueError, match="another broker"):
+        log(kafka, config, tmp_path, 1)
+
+
+def test_what_a_broker_lost_stays_and_what_comes_in_its_place_is_logged(
     kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
 ) -> None:
     publish_some(kafka, 10)
     log(kafka, config, tmp_path, 10)
+    lost = a_behavior(user_id="lost")
+    for partition, end in ends(tmp_path).items():  # of which Kafka has none
+        write_log(tmp_path, [(lost, NOON_MS)] * 3, partition, end)
+    log(kafka, config, tmp_path, 10, lambda: sum(ends(tmp_path).values()) == 10)
     publish_some(kafka, 10, start=10)
-    # Another group writes what ours would have, had it died before its commit.
-    ahead = StreamConfig(log_group_id="died-before-its-commit")
-    left_by_crash = tmp_path / "crash"
-    log(kafka, ahead, left_by_crash, 20)
-    newest = {0: 0, 1: 0}
-    for partition, offset in logged(tmp_path):
-        newest[partition] = max(newest[partition], offset + 1)
-    for path in (left_by_crash / BEHAVIOR_EVENTS_TOPIC).glob("date=*/*.parquet"):
-        number, _, end = path.stem.split("-")
-        target = tmp_path / BEHAVIOR_EVENTS_TOPIC / path.parent.name
-        path.rename(target / f"{number}-{newest[int(number)]}-{end}.parquet")
     log(kafka, config, tmp_path, 20)
-    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 20
-
-
-def test_a_folder_of_another_broker_is_an_error_that_says_so(
-    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
-) -> None:
-    folder = tmp_path / BEHAVIOR_EVENTS_TOPIC / "date=2023-11-14"
-    folder.mkdir(parents=True)
-    (folder / "0-0-99.parquet").touch()
-    publish_some(kafka, 1)
-    with pytest.raises(ValueError, match="another broker"):
-        log(kafka, config, tmp_path, 1)
+    found = dataset(tmp_path, BEHAVIOR_EVENTS_TOPIC).to_table(["user_id"]).to_pydict()
+    users = Counter(found["user_id"])
+    assert users == {"lost": 6} | {f"u{each}": 1 for each in range(20)}
+    assert sum(ends(tmp_path).values()) == 20
 
 
 def test_a_bug_ends_the_writer_and_names_the_records(
@@ -92,10 +114,10 @@ def test_a_bug_ends_the_writer_and_names_the_records(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def write(*_: object) -> None:
+    def write(*_: object, **__: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr(log_writer, "write_range", write)
+    monkeypatch.setattr(delta_tables, "write_deltalake", write)
     publish_some(kafka, 1)
     with pytest.raises(TypeError, match="a bug") as error:
         log(kafka, config, tmp_path, 1)
@@ -109,93 +131,74 @@ def test_a_full_disk_is_waited_for_and_counted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    full = [OSError(errno.ENOSPC, "no space")] * 2
+    full = [OSError("no space left on device")] * 2
 
-    def write(log_dir: Path, covered: OffsetRange, rows: list[Row]) -> None:
+    def write(*arguments: Any, **options: Any) -> None:
         if full:
             raise full.pop()
-        write_range(log_dir, covered, rows)
+        write_deltalake(*arguments, **options)
 
     counter = RETRIES.labels("log_files")
     before = counter._value.get()
-    monkeypatch.setattr(log_writer, "write_range", write)
+    monkeypatch.setattr(delta_tables, "write_deltalake", write)
     publish_some(kafka, 10)
     log(kafka, config, tmp_path, 10)
     assert len(logged(tmp_path)) == 10
     assert counter._value.get() - before == 2
 
 
-def number_of_files(log_dir: Path) -> int:
-    return sum(len(files_of(log_dir, BEHAVIOR_EVENTS_TOPIC, number)) for number in (0, 1))
-
-
-def merged_files() -> float:
-    [metric] = MERGED.collect()
-    of = {each.labels["topic"]: each.value for each in metric.samples}
-    return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
-
-
-def test_the_writer_merges_its_files_after_errors_and_readers(
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     kafka: KafkaConfig,
     config: StreamConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attempts: list[int] = []
+    lost = [OSError("connection reset")]
 
-    def merge(log_dir: Path, topic: str, partition: int, committed: int) -> object:
-        attempts.append(partition)
-        if len(attempts) == 1:
-            raise OSError("no space")
-        return (
-            None if len(attempts) == 2 else merge_some(log_dir, topic, partition, committed)
-        )
+    def write(*arguments: Any, **options: Any) -> None:
+        write_deltalake(*arguments, **options)
+        if lost:
+            raise lost.pop()
 
-    monkeypatch.setattr(log_writer, "_MERGE_AT", 4)
-    monkeypatch.setattr(log_writer, "_AGAIN_S", 0.0)
-    monkeypatch.setattr(log_writer, "merge_some", merge)
+    monkeypatch.setattr(delta_tables, "write_deltalake", write)
+    publish_some(kafka, 10)
+    log(kafka, config, tmp_path, 10)
+    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 10
+
+
+def number_of_files(log_dir: Path) -> int:
+    return len(dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).files)
+
+
+def merged_files() -> float:
+    [metric] = MERGED.collect()
+    totals = [each for each in metric.samples if each.name.endswith("_total")]
+    of = {each.labels["topic"]: each.value for each in totals}
+    return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
+
+
+def test_the_writer_joins_its_files_and_removes_old_dates(
+    kafka: KafkaConfig,
+    config: StreamConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conflicts, really = [OutageError("a conflict")], delta_tables.compact
+
+    def compact(log_dir: Path, topic: str, partition: int) -> int:
+        if conflicts:
+            raise conflicts.pop()
+        return really(log_dir, topic, partition)
+
+    monkeypatch.setattr(log_writer, "_TIDY_EVERY_S", 0.2)
+    monkeypatch.setattr(delta_tables, "compact", compact)
     before = merged_files()
     publish_some(kafka, 80)
     often = replace(config, log_flush_records=1, max_poll_records=4)
     log(kafka, often, tmp_path, 80, lambda: number_of_files(tmp_path) < 10)
     assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 80
     assert merged_files() - before > 10
+    brief = replace(often, log_retention_days=9.0)  # what was published is of 2023
     publish_some(kafka, 8, start=80)
-    log(kafka, often, tmp_path, 88)  # who begins again finds what is merged in order
-    assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 88
-
-
-def test_what_a_kill_left_unfinished_is_removed_at_the_next_start(
-    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
-) -> None:
-    publish_some(kafka, 10)
-    log(kafka, config, tmp_path, 10)
-    for path in list(tmp_path.rglob("*.parquet")):
-        path.with_suffix(".beef.tmp").touch()
-    publish_some(kafka, 1, start=10)
-    log(kafka, config, tmp_path, 11, lambda: not list(tmp_path.rglob("*.tmp")))
-    assert len(logged(tmp_path)) == 11
-
-
-def test_the_writer_merges_no_more_than_half_of_its_time(
-    config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, began = [0.0], list[float]()
-
-    def merge(*_: object) -> list[Path]:
-        began.append(now[0])
-        now[0] += 3.0
-        return [tmp_path]
-
-    async def run() -> None:
-        writer = EventLogWriter(KafkaConfig(), config, tmp_path)
-        source = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 0)
-        writer.group.partitions[source] = log_writer._Partition(committed=9, files=1000)
-        for _ in range(12):
-            await writer._merge()
-            now[0] += 1.0
-
-    monkeypatch.setattr(log_writer, "merge_some", merge)
-    monkeypatch.setattr(log_writer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    asyncio.run(run())
-    assert began == [0.0, 6.0, 12.0, 18.0]
+    log(kafka, brief, tmp_path, 88, lambda: not logged(tmp_path))
+    assert sum(ends(tmp_path).values()) == 88

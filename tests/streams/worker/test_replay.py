@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.log_files import known_ms, read_files
+from srp4ctr.streams.raw_log.log_reading import known_ms, read_rows
 from srp4ctr.streams.worker import replay
 from tests.builders import NOON_MS, a_behavior
 
@@ -53,7 +53,7 @@ def test_the_log_is_not_waited_for_in_the_event_loop(
 
     def read(*place: Any) -> Iterator[list[dict[str, Any]]]:
         threads.append(threading.current_thread())
-        yield from read_files(*place)
+        yield from read_rows(*place)
 
     async def run() -> tuple[int | None, list[int]]:
         async with replay.ReplaySource.opened(KafkaConfig(), tmp_path, SOURCE) as opened:
@@ -64,7 +64,7 @@ def test_the_log_is_not_waited_for_in_the_event_loop(
     write_log(tmp_path, [(a_behavior(), NOON_MS), (a_behavior("i2"), NOON_MS)])
     monkeypatch.setattr(replay, "AIOKafkaConsumer", EmptyKafka)
     monkeypatch.setattr(replay, "known_ms", known)
-    monkeypatch.setattr(replay, "read_files", read)
+    monkeypatch.setattr(replay, "read_rows", read)
     assert asyncio.run(run()) == (NOON_MS, [0, 1])
     assert len(threads) == 2
     assert threading.main_thread() not in threads

@@ -30,7 +30,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_files import covered_offsets
+from srp4ctr.streams.raw_log.log_reading import covered_offsets, dataset
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
@@ -187,7 +187,7 @@ def log(serving: Serving, steps: Sequence[Step]) -> OfflineLog:
     for partition, end in ends.items():
         place = (log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
         until(lambda place=place, end=end: covered_offsets(*place)[1] == end - 1)  # type: ignore[misc]
-    assert list((log_dir / ITEMS_TOPIC).glob("date=*/*.parquet"))
+    assert dataset(log_dir, ITEMS_TOPIC).count_rows()
     return OfflineLog(
         log_dir=log_dir,
         words=WORDS,
