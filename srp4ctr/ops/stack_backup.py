@@ -27,11 +27,11 @@ NOT_COPIED = ("scratch",)
 _IMAGE = "stream"  # its image has tar; it runs as root, to read every owner's files
 _LABEL = "com.docker.compose"
 _TAR = "cd /volume && exec tar -cz ."
-# Readers share the raw log's lock; compaction waits. Files that appear or grow meanwhile
-# (status 1) are for the next backup.
+# The tables' own logs are listed before the files that they name, which stay for hours, and
+# without the hint at a newer checkpoint. What grows meanwhile (status 1) is for the next.
 _LOG_TAR = """cd /volume
-[ -e events/.lock ] && locked='flock --shared events/.lock'
-$locked tar -cz --exclude='*.tmp' .
+{ find . -path '*/_delta_log/*' -type f ! -name _last_checkpoint
+find . ! -type d ! -path '*/_delta_log/*' ! -name '*.tmp'; } | tar -cz -T -
 [ $? -le 1 ]"""
 Say = Callable[[str], None]
 
