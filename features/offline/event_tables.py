@@ -67,10 +67,7 @@ class EventLog:
 
     def keep(self, table: Table) -> Table:
         """Return ``table`` computed, for several expressions."""
-        name = ibis.util.gen_name("kept")
-        if self.database.name == "pyspark":  # it has no temporary tables
-            return _cached(self.database, name, table)
-        return self.database.create_table(name, table, temp=True)
+        return _kept(self.database, table)
 
     def remembered(self, table: Table) -> Table:
         """Return the rows of ``table`` (user_id, occurred_at, …) that no erasure covers."""
@@ -153,9 +150,12 @@ def _session() -> Any:
     return SparkSession.builder.appName("srp4ctr").getOrCreate()
 
 
-def _cached(database: Any, name: str, table: Table) -> Table:
-    """Return ``table`` as a view whose rows Spark keeps once they have been computed."""
-    view = database.create_view(name, table)
+def _kept(database: Any, table: Table) -> Table:
+    """Return ``table`` computed: for Spark, a view whose rows it keeps once they are."""
+    name = ibis.util.gen_name("kept")
+    if database.name != "pyspark":
+        return database.create_table(name, table, temp=True)
+    view = database.create_view(name, table)  # it has no temporary tables
     _session().table(name).cache()
     return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
 
@@ -164,7 +164,7 @@ def _tables(database: Any, log_dir: Log) -> EventLog:
     topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
-    erasures = database.create_table("erasures", _effective(forgets), temp=True)
+    erasures = _kept(database, _effective(forgets))
     events = events.mutate(visible_at=ibis.greatest(events.occurred_at, events.created_at))
     profiles = events.filter(events.type == "user")
     events = events.filter(~events.type.isin(["forget", "user"]))
