@@ -6,7 +6,11 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from srp4ctr.triton_repo.serving import byte_tensors
 
-TEXTS = ([b"item-1", b"", b"\x00\xff", b"x" * 300], ["ö", "", "user=1@2"], [])
+TEXTS: tuple[list[object], ...] = (
+    [b"item-1", b"", b"\x00\xff", b"x" * 300],
+    ["ö", "", "user=1@2"],
+    [],
+)
 
 
 @pytest.mark.parametrize("texts", TEXTS)
