@@ -18,6 +18,8 @@ from srp4ctr.errors import MistakeError
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 FORMAT_VARIABLE, LEVEL_VARIABLE = "SRP4CTR_LOGGING__FORMAT", "SRP4CTR_LOGGING__LEVEL"
+EVERY_S = 10.0  # the same message of a library
+_MOST_TEMPLATES = 1000
 IDS = ("request_id", "event_id", "topic", "partition", "offset", "version", "trace_id")
 
 
@@ -51,6 +53,7 @@ def configure(process: str, config: LogConfig | None = None) -> None:
         )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if config.format == "json" else _Text)(process))
+    handler.addFilter(_Seldom())
     level = logging.getLevelName(config.level.upper())
     # Libraries tell of each connection and each refresh: of them, what goes wrong.
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
@@ -58,6 +61,32 @@ def configure(process: str, config: LogConfig | None = None) -> None:
         logging.getLogger(name).setLevel(level)
     # It warns of each turn of its loop over 0.1 s: on a busy machine many.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
+
+
+class _Seldom(logging.Filter):
+    """Lets a library's message pass every ten seconds, and says how often it came.
+
+    While a broker is away, aiokafka logs the same hundreds of times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "srp4ctr":
+            return True
+        template = str(record.msg)
+        passed_at, left_out = self._seen.get((record.name, template), (-EVERY_S, 0))
+        if record.created - passed_at < EVERY_S:
+            self._seen[record.name, template] = passed_at, left_out + 1
+            return False
+        if len(self._seen) >= _MOST_TEMPLATES:  # some are whole texts
+            self._seen.clear()
+        self._seen[record.name, template] = record.created, 0
+        if left_out:
+            record.msg = f"{template} (and {left_out} times before)"
+        return True
 
 
 class _Text(logging.Formatter):

@@ -25,10 +25,10 @@ except ZeroDivisionError:
 """
 
 
-def lines(**variables: str) -> list[str]:
+def lines(program: str = PROGRAM, **variables: str) -> list[str]:
     """Return what a process of its own logs under ``variables``."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -66,3 +66,22 @@ def test_an_unknown_format_or_level_names_the_known_ones() -> None:
         LogConfig(format="yaml")
     with pytest.raises(MistakeError, match=r"logging.level is 'loud'; one of debug"):
         LogConfig(level="loud")
+
+
+REPEATED = """
+import logging
+from srp4ctr import logs
+logs.configure("worker")
+for place in range(300):
+    logging.getLogger("aiokafka").error("no node with id %s", place)
+    logging.getLogger("srp4ctr.streams").warning("ours %s", place)
+logs.EVERY_S = 0.0
+logging.getLogger("aiokafka").error("no node with id %s", 300)
+"""
+
+
+def test_a_library_does_not_flood_the_log() -> None:
+    found = lines(REPEATED)
+    assert len([line for line in found if "srp4ctr.streams: ours" in line]) == 300
+    theirs = [line.partition("aiokafka: ")[2] for line in found if "aiokafka" in line]
+    assert theirs == ["no node with id 0", "no node with id 300 (and 299 times before)"]

@@ -7,6 +7,9 @@ batch of it is acknowledged only when it is stored.
 
 import asyncio
 import gc
+import logging
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ import faust
 from mode import CrashingSupervisor
 from prometheus_client import Counter, start_http_server
 
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
 from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.broker.topics import ensure_topics
@@ -37,11 +41,14 @@ from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
 
 _SESSION_S = 10.0  # as aiokafka's own
+_STOP_S = 20.0  # containers get 30 s
 _MAX_BATCH = 500
 _WITHIN_S = 0.1
 
 # A batch makes some 100,000 objects that end with it: collected once, not 140 times.
 _GC_THRESHOLDS = (100_000, 20, 20)
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["create_app", "ensure_topics", "group_ids", "run_worker"]
 
@@ -94,8 +101,31 @@ def run_worker(
     # What is imported stays: a full collection need not walk over all of Feast.
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False)
+    worker = _Worker(app, override_logging=False, redirect_stdouts=False)
     worker.execute_from_commandline()
+
+
+class _Worker(faust.Worker):  # type: ignore[misc]  # has no types
+    """A worker that ends in time, also where its broker does not answer any more."""
+
+    def stop_and_shutdown(self) -> None:
+        """Stop and commit all; what cannot be committed comes again after a restart."""
+        # aiokafka waits for a group's coordinator without end.
+        deadline = threading.Timer(_STOP_S, _end_at_once)
+        deadline.daemon = True
+        deadline.start()
+        super().stop_and_shutdown()
+        deadline.cancel()
+
+
+def _end_at_once() -> None:
+    _log.error(
+        "not stopped within %g s, for the broker does not answer: ends now. What was not "
+        "committed comes again after a restart, and counts once",
+        _STOP_S,
+    )
+    logging.shutdown()
+    os._exit(OutageError.exit_status)
 
 
 def _credentials(kafka: KafkaConfig) -> Any:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fault_injection.topic_reading import progress_of
-from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr import processes
+from srp4ctr.embedded.broker import start_broker
+from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import event_topic
@@ -46,6 +49,33 @@ def test_a_worker_counts_what_it_stores_and_stops_at_once(
     ):
         with progress_of(kafka, group, topic) as committed:
             assert committed() == records, group
+
+
+def test_a_worker_whose_broker_is_gone_stops_and_has_not_flooded_its_log(
+    tmp_path: Path,
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    with reserved_ports(2) as (at, port):
+        kafka = KafkaConfig(bootstrap=f"{HOST}:{at}", partitions=4, replication=1)
+        broker = start_broker(tmp_path, at, tied=True)
+        with EventPublisher(kafka) as publisher:
+            publisher.publish(a_behavior(at_ms=now_ms))
+            publisher.publish(an_item(at_ms=now_ms))
+            publisher.publish_raw(b"{")
+        worker = start(kafka, port, tmp_path)
+        try:
+            wait_until_counted(port)
+            processes.stop(broker, tmp_path, grace_s=0.0)
+            time.sleep(10.0)  # it tries to connect hundreds of times
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(timeout=120) == OutageError.exit_status
+        finally:
+            worker.kill()
+            worker.wait()
+    output = (tmp_path / "output").read_text()
+    assert "ends now. What was not committed comes again" in output
+    assert re.search(r"Unable connect to node .* times before", output)
+    assert len(output.splitlines()) < 500
 
 
 @pytest.mark.parametrize("event", [an_item(), a_behavior()])
