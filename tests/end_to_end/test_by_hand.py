@@ -118,6 +118,14 @@ def test_a_ranking_is_readable(shell: Shell) -> None:
     assert "unknown to the model" in shown
 
 
+def test_recommendations_are_readable_and_have_their_sources(shell: Shell) -> None:
+    shown = shell.type("model", "recommend", "user-1", "-n", "5")
+    assert "status ok" in shown
+    assert len(re.findall(r"Thing \d+", shown)) == 5
+    assert re.search(r"\b(model|popular)\b", shown)
+    assert "cold_user" in shell.type("model", "recommend", "nobody")
+
+
 def test_what_the_store_holds_of_a_user_is_readable(shell: Shell) -> None:
     shown = shell.type("features", "show", "user-1")
     assert "view" in shown
