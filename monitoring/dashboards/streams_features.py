@@ -97,6 +97,7 @@ _INTAKE = line(
         "Instances of the HTTP intake that reach the broker: 0 refuses every event.",
         "short",
         over_time("sum(srp4ctr_intake_broker_up)"),
+        noValue=_NO_INTAKE,
     ),
     widths=(7, 7, 6, 4),
 )

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 # Import name → the extras of pyproject.toml that bring it.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "aiokafka": ("streams",),
-    "duckdb": ("features", "training"),
+    "deltalake": ("streams", "features", "training"),
+    "duckdb": ("streams", "features", "training"),
     "faust": ("streams",),
     "feast": ("features",),
     "httpx": ("embedded",),
