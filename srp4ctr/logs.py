@@ -66,7 +66,8 @@ def configure(process: str, config: LogConfig | None = None) -> None:
 class _Seldom(logging.Filter):
     """Lets a library's message pass every ten seconds, and says how often it came.
 
-    While a broker is away, aiokafka logs the same hundreds of times a second.
+    While a broker is away, aiokafka logs the same hundreds of times a second. What has a
+    trace always passes.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class _Seldom(logging.Filter):
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] == "srp4ctr":
+        if record.exc_info or record.name.partition(".")[0] == "srp4ctr":
             return True
         template = str(record.msg)
         passed_at, left_out = self._seen.get((record.name, template), (-EVERY_S, 0))

@@ -23,10 +23,7 @@ from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundE
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_tables import (
-    DATE,
-    table_of,
-)
+from srp4ctr.streams.raw_log.log_tables import DATE, table_of
 
 LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
 OLD_FILES = "date=*/*.parquet"  # of releases before 0.3.0, in the same folder

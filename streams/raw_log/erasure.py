@@ -26,12 +26,7 @@ from srp4ctr.streams.events.schema import (
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
-from srp4ctr.streams.raw_log.delta_tables import (
-    Log,
-    opened,
-    outages,
-    vacuum,
-)
+from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages, vacuum
 from srp4ctr.streams.raw_log.log_reading import dataset, reading
 from srp4ctr.streams.raw_log.log_tables import DATE
 

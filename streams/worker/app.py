@@ -114,8 +114,10 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # has no types
         deadline = threading.Timer(_STOP_S, _end_at_once)
         deadline.daemon = True
         deadline.start()
-        super().stop_and_shutdown()
-        deadline.cancel()
+        try:
+            super().stop_and_shutdown()
+        finally:
+            deadline.cancel()
 
 
 def _end_at_once() -> None:
