@@ -40,20 +40,20 @@ class MeasuredCost(NamedTuple):
 
 Line = tuple[str, str, float, str, MeasuredCost | None]
 
-WORKER_US = MeasuredCost("footprints.json: worker_us_per_event", {50: 97.67, 200: 104.5})
-USER_BYTES = MeasuredCost("footprints.json: bytes_per_user", {50: 2691, 200: 6450})
+WORKER_US = MeasuredCost("footprints.json: worker_us_per_event", {50: 52.5, 200: 57.67})
+USER_BYTES = MeasuredCost("footprints.json: bytes_per_user", {50: 1751, 200: 3702})
 WINDOW_MS = MeasuredCost(
-    "footprints.json: pretraining_ms_per_window", {50: 1.511, 200: 7.384}
+    "footprints.json: pretraining_ms_per_window", {50: 1.192, 200: 5.583}
 )
 # These do not grow with L, or by less than the noise: means of both lengths.
-SHARE_BYTES = MeasuredCost("footprints.json: bytes_per_item_share", 434.0)
-PROFILE_BYTES = MeasuredCost("footprints.json: bytes_per_item_profile", 426.5)
+SHARE_BYTES = MeasuredCost("footprints.json: bytes_per_item_share", 547.0)
+PROFILE_BYTES = MeasuredCost("footprints.json: bytes_per_item_profile", 553.0)
 KAFKA_BYTES = MeasuredCost("footprints.json: kafka_bytes_per_event", 405.0)
 LOG_BYTES = MeasuredCost("footprints.json: log_bytes_per_event", 44.0)
-STORE_US = MeasuredCost("footprints.json: store_us_per_event", 14.915)
-KAFKA_US = MeasuredCost("footprints.json: kafka_us_per_event", 47.915)
-USER_READ_US = MeasuredCost("footprints.json: store_us_per_user_read", 85.0)
-ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 24.0)
+STORE_US = MeasuredCost("footprints.json: store_us_per_event", 7.835)
+KAFKA_US = MeasuredCost("footprints.json: kafka_us_per_event", 41.67)
+USER_READ_US = MeasuredCost("footprints.json: store_us_per_user_read", 30.0)
+ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 13.0)
 ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
 ENCODE_ONCE_S = {  # by L, then by the candidates of a request

@@ -100,9 +100,10 @@ def test_a_server_s_cores_are_requests_by_their_cpu_time() -> None:
     made = a_plan(requests_per_s=60_000.0, candidates=100, history=50)
     cores = 60_000 * measured.ENCODE_ONCE_S[50][100] * 100 / 1000
     expected = math.ceil(cores / 0.6)  # the planned share of a core
+    tiled = math.ceil(60_000 * measured.RE_ENCODE_S.at(50) * 100 / 1000 / 0.6)
     assert value(made, "encoded once per request") == expected
-    assert value(made, "re-encoded per candidate") == 610_690 // 100 + 1
-    assert value(made, "replicas of 16") == 44  # 697.3 / 16
+    assert value(made, "re-encoded per candidate") == tiled
+    assert value(made, "replicas of 16") == math.ceil(cores / 0.6 / 16)
 
 
 def test_each_replica_has_one_table_with_a_share_of_each_partition() -> None:
