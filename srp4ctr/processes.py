@@ -110,7 +110,7 @@ def launch(
     is_ready: Callable[[], bool],
     *,
     tied: bool,
-    timeout_s: float = 30.0,
+    timeout_s: float = 90.0,
 ) -> Running:
     """Start ``program`` and return once ``is_ready()``; else stop it: ``ProcessError``.
 
@@ -164,7 +164,7 @@ def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
 
 
 def wait_ready(
-    running: Running, is_ready: Callable[[], bool], *, timeout_s: float = 30.0
+    running: Running, is_ready: Callable[[], bool], *, timeout_s: float = 90.0
 ) -> None:
     """Return once ``is_ready()``; raise ProcessError if the process ends or is too slow."""
     deadline = time.monotonic() + timeout_s

@@ -18,7 +18,7 @@ from srp4ctr.streams.broker.topics import committed_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event
 
-_START_S = 90.0  # Feast's import takes some seconds
+_START_S = 240.0  # Feast's import takes some seconds
 _TIMEOUT_S = 60.0
 _POLL_S = 0.05
 

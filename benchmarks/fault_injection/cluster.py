@@ -20,7 +20,7 @@ from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 
 MAX_WORKERS = 4
-_START_S = 90.0  # Feast's import alone takes some seconds, of every worker at once
+_START_S = 240.0  # Feast's import alone takes some seconds, of every worker at once
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,10 +12,12 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.config import KafkaConfig
@@ -65,6 +67,8 @@ class Traffic:
     shape: Shape
     published: list[tuple[Message, Any]] = field(default_factory=list)
     """Each message and the future of its acknowledgement."""
+    patience_s: float = 120.0
+    """How long the broker may take for what is due at the end."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _bursts: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
     _publishing: Future[None] | None = None
@@ -80,7 +84,10 @@ class Traffic:
         self._bursts.put(events)
 
     def end(self) -> None:
-        """Publish what is still due, at once; return when the broker has it all."""
+        """Publish what is still due, at once; return when the broker has it all.
+
+        Raises ``KafkaTimeoutError`` where it has not after ``patience_s``.
+        """
         self._ended.set()
         if self._publishing is not None:
             self._publishing.result()
@@ -97,9 +104,13 @@ class Traffic:
         )
         try:
             self._publish_all(producer)
-            producer.flush(timeout=120)
+            producer.flush(timeout=self.patience_s)
+        except KafkaTimeoutError:  # unless forced, ``close`` waits for the lost broker
+            producer._sender.force_close()
+            raise
         finally:
-            producer.close()
+            with suppress(KafkaTimeoutError):
+                producer.close(timeout=5)
 
     def _publish_all(self, producer: Any) -> None:
         visits = Visits(self.shape)

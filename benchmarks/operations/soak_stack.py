@@ -25,7 +25,7 @@ from srp4ctr.triton_repo.config import TritonConfig
 
 LENGTH, WORKERS = 50, 2
 SERVING_KILLED = "a serving process killed"
-_START_S = 120.0
+_START_S = 240.0
 # Memory grows until these windows are full: they must be within the warm-up.
 SETTINGS = {
     "STREAMS__LABEL_WINDOW_S": "6",

@@ -17,7 +17,7 @@ from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 from srp4ctr.triton_repo.serving.backlog import METRICS_PORT
 
 # A step loads in seconds on an idle core, longer on a busy machine.
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 240.0
 _SHM = Path("/dev/shm")
 
 
