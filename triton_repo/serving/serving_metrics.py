@@ -172,10 +172,11 @@ class ServingMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after a last flush."""
+        """End the thread after a last flush, and keep no counter alive."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._increments = {}
 
     def _run(self) -> None:
         while not self._stopped.wait(FLUSH_EVERY_S):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from prometheus_client import REGISTRY
 from tritonclient.grpc import InferenceServerClient
@@ -26,6 +27,7 @@ from tests.triton_repo.bundles import (
     promote,
 )
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.process_exits import CRASHES, watched
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 pytestmark = pytest.mark.triton
@@ -81,6 +83,19 @@ def test_the_client_retries_a_failed_step_within_its_budget(
                 client.rank("u", [KNOWN_ITEM] * candidates, deadline_s=5.0)
     retries = (REGISTRY.get_sample_value(*RETRIES) or 0.0) - before
     assert 1 <= retries <= 10
+
+
+def test_a_stopped_server_s_processes_end_without_a_crash(
+    server: Server, failing: InferenceServerClient
+) -> None:
+    assert server.running is not None
+    family = psutil.Process(server.running.pid).children(recursive=True)
+    steps = [each.pid for each in family if "python_backend_stub" in each.exe()]
+    assert steps
+    with watched(steps) as signals:
+        server.stop()
+    server.start()
+    assert not any(CRASHES & got for got in signals.values()), signals
 
 
 def test_a_server_whose_promoted_model_does_not_load_is_not_ready(

@@ -42,9 +42,10 @@ class TritonPythonModel:
         self.metrics.start()
 
     def finalize(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, and drop Triton's counters: Python's exit is too late."""
         self.ranker.close()
         self.metrics.stop()
+        vars(self).clear()  # those that it destroys reach for memory that is gone
 
     def _counter(self, key: serving_metrics.Key) -> Any:
         family, model, value = key

@@ -1,0 +1,51 @@
+"""Watches how processes of others end, which only their parent and a tracer can see."""
+
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+_SEIZE, _CONT, _EXIT_TOO = 0x4206, 7, 0x40000000  # of linux/ptrace.h, and wait's __WALL
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+
+
+@contextmanager
+def watched(pids: Iterable[int]) -> Iterator[dict[int, set[int]]]:
+    """Yield, by process, the signals that its main thread gets until the block's end.
+
+    The block has to end the processes. Skips where tracing is not allowed.
+    """
+    seen: dict[int, set[int]] = {pid: set() for pid in pids}
+    refused: list[int] = []
+    is_watching = threading.Event()
+
+    def watch() -> None:  # whoever traces must wait: one thread does both
+        for pid in seen:
+            if _libc.ptrace(_SEIZE, pid, None, None):
+                refused.append(ctypes.get_errno())
+        is_watching.set()
+        left = set() if refused else set(seen)
+        while left:
+            for pid in [*left]:
+                _, status = os.waitpid(pid, _EXIT_TOO)
+                if not os.WIFSTOPPED(status):
+                    left.discard(pid)
+                    continue
+                number = os.WSTOPSIG(status)
+                seen[pid].add(number)
+                _libc.ptrace(_CONT, pid, None, number)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    is_watching.wait()
+    if refused:
+        thread.join()
+        pytest.skip(f"tracing is not allowed here: {os.strerror(refused[0])}")
+    yield seen
+    thread.join()
