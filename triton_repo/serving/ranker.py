@@ -38,6 +38,7 @@ from srp4ctr.triton_repo.serving.refusals import (
     QueuedTooLongError,
     RefusedError,
     Refusing,
+    without_frames,
 )
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
@@ -222,10 +223,10 @@ class Ranker:
         try:
             return self.answer(call)
         except RefusedError as error:
-            return error
+            return without_frames(error)
         except Exception as error:
             LOG.exception("a call failed")
-            return error
+            return without_frames(error)
 
     def _answer_batch(self, calls: Sequence[Call]) -> list[Tensors]:
         joined = {

@@ -34,6 +34,15 @@ class QueuedTooLongError(Exception):
     """A call that would be answered too late."""
 
 
+def without_frames(error: Exception) -> Exception:
+    """Return ``error`` without what it was raised in: its calls, and Triton's memory.
+
+    They would stay until Python's next full collection, and crash the process at its exit.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 def triton_error(error: Exception) -> tuple[str, str]:
     """Return the name of Triton's code, and what the caller is to read."""
     if isinstance(error, RefusedError):

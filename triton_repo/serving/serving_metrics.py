@@ -5,6 +5,7 @@ the step counts itself: under the model's name, and its parts under the names of
 that they are with three steps. A thread flushes the counts to Triton once a second.
 """
 
+import ctypes
 import logging
 import re
 import threading
@@ -135,6 +136,16 @@ def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
         yield from ((family, model, each) for each in labelled.get(family, ("",)))
 
 
+def keep_for_ever(*objects: object) -> None:
+    """Let ``objects`` outlive Python: nothing destroys them.
+
+    Where Python's exit destroys Triton's counters, they reach for memory that is gone, and
+    the process crashes; where ``finalize`` does, they may wait for Triton for ever.
+    """
+    for each in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+
+
 def _cells(reference: Reference | None) -> Iterator[str]:
     for name, bins in reference.bins.items() if reference else ():
         yield from (f"{name}/{place}" for place in range(len(bins.shares)))
@@ -172,11 +183,10 @@ class ServingMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after a last flush, and keep no counter alive."""
+        """End the thread after a last flush."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._increments = {}
 
     def _run(self) -> None:
         while not self._stopped.wait(FLUSH_EVERY_S):

@@ -33,6 +33,7 @@ class TritonPythonModel:
         folder, model = Path(args["model_repository"]), args["model_name"]
         keys = serving_metrics.keys(model, settings["model_version"], folder)
         self.counters = {key: self._counter(key) for key in keys}
+        serving_metrics.keep_for_ever(self.families, self.counters)
         increments = {key: each.increment for key, each in self.counters.items()}
         self.metrics = serving_metrics.ServingMetrics(increments, model)
         self.ranker = ranker_loader.load_ranker(folder, settings, os.environ, self.metrics)
@@ -42,10 +43,9 @@ class TritonPythonModel:
         self.metrics.start()
 
     def finalize(self) -> None:
-        """Stop the threads, and drop Triton's counters: Python's exit is too late."""
+        """Stop the threads."""
         self.ranker.close()
         self.metrics.stop()
-        vars(self).clear()  # those that it destroys reach for memory that is gone
 
     def _counter(self, key: serving_metrics.Key) -> Any:
         family, model, value = key
