@@ -1,6 +1,8 @@
 """The commands about bundles: list, serving one, differences."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from tests.training.logs import write_world
 
 GOOD = Gate(gate="auc", passed=True, value=0.75, limit=0.5, note="AUC 0.7500")
+REFRESH = ("model", "refresh", "--no-promote")
 BAD = Gate(gate="champion_auc", passed=False, value=0.7, limit=0.74, note="v1 has 0.75")
 
 
@@ -66,9 +69,9 @@ def write(
     reports.write(report)
 
 
-def test_a_refusal_of_the_new_bundle_is_an_exit_status_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bundles_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An event log to train on, and the folder in which bundles will be."""
     world = write_world(tmp_path)
     settings = {
         "FEATURES__LOG_DIR": world.log_dir,
@@ -84,12 +87,28 @@ def test_a_refusal_of_the_new_bundle_is_an_exit_status_of_its_own(
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"SRP4CTR_{name}", value)
-    refresh = ("model", "refresh", "--no-promote")
-    assert CliRunner().invoke(app, refresh).exit_code == 5
-    report = reports.read(tmp_path / "bundles" / "v1")
+    return tmp_path / "bundles"
+
+
+def test_a_refusal_of_the_new_bundle_is_an_exit_status_of_its_own(
+    bundles_to_be: Path,
+) -> None:
+    assert CliRunner().invoke(app, REFRESH).exit_code == 5
+    report = reports.read(bundles_to_be / "v1")
     assert report is not None
     assert report.outcome is RefreshOutcome.REFUSED
-    assert CliRunner().invoke(app, refresh).exit_code == 0  # nothing new
+    assert CliRunner().invoke(app, REFRESH).exit_code == 0  # nothing new
+
+
+def test_a_refresh_into_a_pipe_prints_its_steps_while_it_runs(bundles_to_be: Path) -> None:
+    command = [sys.executable, "-m", "srp4ctr.cli", *REFRESH]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as refresh:
+        assert refresh.stdout is not None
+        begun, ended = refresh.stdout.readline(), refresh.stdout.readline()
+        refresh.kill()  # long before its end, or it would have printed nothing so far
+    assert begun.startswith("examples 0/1")
+    assert ended.startswith("examples 1/1")
+    assert not (bundles_to_be / "v1").exists()
 
 
 def typed(*command: str) -> str:

@@ -1,5 +1,6 @@
 """Console output of running commands: named steps and progress."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # not every role has the training extra
 
 out = Console()
 err = Console(stderr=True)
+LINE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,10 @@ class Steps:
 
 @contextmanager
 def progress_listener(console: Console) -> Iterator["ProgressListener"]:
-    """Yield what draws one bar per step while the block runs."""
+    """Yield what draws one bar per step while the block runs; in a file, lines."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
     tasks: dict[str, TaskID] = {}
     with _progress(console) as progress:
 
@@ -91,6 +96,23 @@ def progress_listener(console: Console) -> Iterator["ProgressListener"]:
             progress.update(tasks[step], completed=done, total=total, note=escape(note))
 
         yield show
+
+
+def _lines(console: Console) -> "ProgressListener":
+    """Return what prints a step's begin and end, and between them how far it is."""
+    began_s: dict[str, float] = {}
+    printed_s: dict[str, float] = {}
+
+    def show(step: str, done: int, total: int, note: str = "") -> None:
+        now_s = time.monotonic()
+        seconds = now_s - began_s.setdefault(step, now_s)
+        if done == total or now_s - printed_s.get(step, -math.inf) >= LINE_EVERY_S:
+            printed_s[step] = now_s
+            parts = (f"{step} {done:,}/{total:,}", note, f"{seconds:.1f} s")
+            line = "  ".join(filter(None, parts))
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return show
 
 
 def _progress(console: Console, *, transient: bool = False) -> Progress:
