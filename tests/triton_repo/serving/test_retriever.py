@@ -17,6 +17,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.triton_repo.serving import catalogue
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from srp4ctr.triton_repo.serving.retriever import (
     Filters,
@@ -66,11 +67,14 @@ class World:
             self.reader, words, table_of(self.reader, words), sizes=SIZES, ttl_days=90
         )
 
+    def catalogue(self, features: RequestFeatures) -> Catalogue:
+        items = ItemVectors(self.folder, features.vocabulary.item_keys)
+        return Catalogue(items, features.vocabulary, features.items, self.profiles)
+
     def retriever(self) -> Retriever:
         features = self.features()
-        items = ItemVectors(self.folder, features.vocabulary.item_keys)
-        catalogue = Catalogue(items, features.vocabulary, features.items, self.profiles)
-        return Retriever(self.folder, features, catalogue, self.shares, self.counted.append)
+        items = self.catalogue(features)
+        return Retriever(self.folder, features, items, self.shares, self.counted.append)
 
     def find(
         self, user: str, filters: Filters | None = None, at_ms: int = NOW_MS
@@ -211,6 +215,29 @@ def test_an_empty_store_answers_with_what_was_popular_in_training(world: World) 
     rows = world.words.item_rows([KEYS[name] for name in NAMES])  # counts rise with rows
     expected = [NAMES[i] for i in np.argsort(-rows)][:6]
     assert found == dict.fromkeys(expected, "popular")
+
+
+def test_a_look_in_parts_finds_what_a_look_at_once_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.reader.impressions = dict.fromkeys(KEYS.values(), 9.0)
+    world.reader.clicks = {KEYS[name]: 1.0 + i for i, name in enumerate(NAMES)}
+    world.reader.attributes[KEYS["item-5"]] = {AVAILABLE: NOT_AVAILABLE}
+    looks = world.catalogue(world.features())
+    at_once = looks.offer
+    monkeypatch.setattr(catalogue, "_ITEMS_AT_ONCE", 4)
+    monkeypatch.setattr(catalogue, "_EVERY_S", 0.0)
+    looks.start()
+    ends_s = time.monotonic() + 60
+    while (in_parts := looks.offer) is at_once and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    looks.stop()
+    assert in_parts is not at_once
+    assert in_parts.popular.ids == at_once.popular.ids
+    assert in_parts.popular.ids[:2] == (b"item-11", b"item-10")
+    assert in_parts.new.ids == at_once.new.ids != ()
+    np.testing.assert_array_equal(in_parts.unavailable, at_once.unavailable)
+    np.testing.assert_array_equal(in_parts.attribute_rows, at_once.attribute_rows)
 
 
 def test_next_items_are_counted_by_their_place(world: World) -> None:
