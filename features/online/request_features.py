@@ -28,6 +28,7 @@ from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
     ExposureArrays,
     SequenceArrays,
+    UserArrays,
 )
 from srp4ctr.features.tensors.request_values import ItemKeyCache, Text, text_of, times_of
 from srp4ctr.features.tensors.schema import ItemStatus
@@ -70,19 +71,14 @@ class RequestBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class UserArrays:
-    """B users as the store has them; an unknown one is empty."""
+class FoundUsers:
+    """B users as of their requests, with the items of their histories."""
 
-    sequences: SequenceArrays
-    activity: ActivityArrays
-    exposures: ExposureArrays
-    attributes: tuple[str, ...]
-    """JSON, "" for none."""
-    statuses: tuple[str, ...]
-    """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
-    versions: tuple[str, ...]
-    """``user=V@O``, or "" where there is no row: its version in us and the last offset
-    folded into it, enough to recompute it from the log."""
+    arrays: UserArrays
+    times_ms: Int64s
+    """(B,): the requests' times, or the clock's."""
+    history: Mapping[str, NDArray[Any]]
+    """HISTORY_TENSORS"""
 
 
 class RequestFeatures:
@@ -111,37 +107,26 @@ class RequestFeatures:
         item_ids: Sequence[Texts] | NDArray[Any],
         times_ms: Sequence[int] | NDArray[Any] | None = None,
         contexts: Texts | None = None,
-        found: UserArrays | None = None,
     ) -> RequestBatch:
         """Return the tensors of B requests of N items each; "" pads the items.
 
-        ``found`` is what ``read`` returned. A time of 0, or none, is the clock's. Raises
-        ``MistakeError`` for bad ids, times in seconds, a context that is no flat map.
+        A time of 0, or none, is the clock's. Raises ``MistakeError`` for bad ids, times in
+        seconds, a context that is no flat map.
         """
         times = times_of(times_ms, len(user_ids))
-        found = self._read(user_ids, times) if found is None else found
-        key_of = self._keys.__getitem__
+        arrays, key_of = self._read(user_ids, times), self._keys.__getitem__
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         # Candidates and history at once: half the searches.
-        every = np.concatenate([keys, found.sequences.item_keys], axis=1)
+        every = np.concatenate([keys, arrays.sequences.item_keys], axis=1)
         items = self.items.lookup(every)
-        candidates = items.take(np.s_[:, : keys.shape[1]])
-        history = items.take(np.s_[:, keys.shape[1] :])
-        return RequestBatch(
-            tensors={
-                **self._of_users(found),
-                **_of_history(found.sequences, history),
-                **self._of_requests(found, times, contexts),
-                **_of_candidates(found, times, keys, candidates, history),
-            },
-            item_status=self._item_status(keys, candidates),
-            statuses=found.statuses,
-            feature_versions=tuple(
-                f"{each},items={items.version}" if each else f"items={items.version}"
-                for each in found.versions
-            ),
-            times_ms=times,
-        )
+        users = _found(arrays, times, items.take(np.s_[:, keys.shape[1] :]))
+        return self._batch(users, keys, items.take(np.s_[:, : keys.shape[1]]), contexts)
+
+    def of_candidates(
+        self, users: FoundUsers, item_keys: Int64s, contexts: Texts | None = None
+    ) -> RequestBatch:
+        """Return the tensors of ``users`` and N items each, by their keys; 0 pads."""
+        return self._batch(users, item_keys, self.items.lookup(item_keys), contexts)
 
     def close(self) -> None:
         """Stop refreshing the item table."""
@@ -149,13 +134,31 @@ class RequestFeatures:
 
     def read(
         self, user_ids: Texts, times_ms: Sequence[int] | NDArray[Any] | None
-    ) -> UserArrays:
+    ) -> FoundUsers:
         """Return the users as of their requests' times; raises as ``assemble`` does."""
-        return self._read(user_ids, times_of(times_ms, len(user_ids)))
+        times = times_of(times_ms, len(user_ids))
+        arrays = self._read(user_ids, times)
+        return _found(arrays, times, self.items.lookup(arrays.sequences.item_keys))
 
-    def history(self, found: UserArrays) -> dict[str, NDArray[Any]]:
-        """Return HISTORY_TENSORS of ``found``."""
-        return _of_history(found.sequences, self.items.lookup(found.sequences.item_keys))
+    def _batch(
+        self, users: FoundUsers, keys: Int64s, items: ItemRows, contexts: Texts | None
+    ) -> RequestBatch:
+        """Return the tensors of candidates ``keys`` (B, N), which the table has so."""
+        return RequestBatch(
+            tensors={
+                **self._of_users(users.arrays),
+                **users.history,
+                **self._of_requests(users, contexts),
+                **_of_candidates(users, keys, items),
+            },
+            item_status=self._item_status(keys, items),
+            statuses=users.arrays.statuses,
+            feature_versions=tuple(
+                f"{each},items={items.version}" if each else f"items={items.version}"
+                for each in users.arrays.versions
+            ),
+            times_ms=users.times_ms,
+        )
 
     def _read(self, user_ids: Texts, times: Int64s) -> UserArrays:
         users, rows = [text_of(user_id, "user_id") for user_id in user_ids], None
@@ -164,9 +167,10 @@ class RequestFeatures:
         return user_arrays(users, rows, (times - self._ttl_ms).tolist(), *self._lengths)
 
     def _of_requests(
-        self, found: UserArrays, times: Int64s, contexts: Texts | None
+        self, users: FoundUsers, contexts: Texts | None
     ) -> dict[str, NDArray[Any]]:
         """Return REQUEST_TENSORS of users in their ``contexts``."""
+        found, times = users.arrays, users.times_ms
         texts = [""] * len(times) if contexts is None else contexts
         read = [self._contexts(text) for text in texts]
         rows, numbers, offsets = zip(*read, strict=True)
@@ -268,27 +272,23 @@ def _status(user: UserState, count: int) -> str:
     return "stale_sequence" if len(user.sequence) else "empty_sequence"
 
 
-def _of_history(sequences: SequenceArrays, items: ItemRows) -> dict[str, NDArray[Any]]:
-    """Return HISTORY_TENSORS of sequences of ``items`` (B, L)."""
-    return {
+def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:
+    """Return users whose histories are of ``items`` (B, L)."""
+    history = {
         "history_item_rows": items.item_rows,
         "history_attribute_rows": items.attribute_rows,
-        "history_behavior_codes": transforms.behavior_codes(sequences),
+        "history_behavior_codes": transforms.behavior_codes(arrays.sequences),
     }
+    return FoundUsers(arrays=arrays, times_ms=times_ms, history=history)
 
 
 def _of_candidates(
-    found: UserArrays,
-    times: Int64s,
-    keys: Int64s,
-    items: ItemRows,
-    history: ItemRows,
+    users: FoundUsers, keys: Int64s, items: ItemRows
 ) -> dict[str, NDArray[Any]]:
-    """Return CANDIDATE_TENSORS of ``items`` (B, N), for users with a ``history`` (B, L)."""
-    sequences, attributes = found.sequences, items.attribute_rows
-    affinity = transforms.attribute_affinity(
-        sequences, history.attribute_rows, attributes, times
-    )
+    """Return CANDIDATE_TENSORS of ``items`` (B, N)."""
+    found, times, attributes = users.arrays, users.times_ms, items.attribute_rows
+    sequences, of_history = found.sequences, users.history["history_attribute_rows"]
+    affinity = transforms.attribute_affinity(sequences, of_history, attributes, times)
     shown = transforms.item_exposures(found.exposures, keys, times)
     of_user = (affinity, transforms.exposure_features(shown, times))
     return {

@@ -79,3 +79,19 @@ def empty_sequences(count: int, length: int) -> SequenceArrays:
         occurred_at_ms=np.zeros((count, length), dtype=np.int64),
         values=np.full((count, length), np.nan),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UserArrays:
+    """B users as the store has them; an unknown one is empty."""
+
+    sequences: SequenceArrays
+    activity: ActivityArrays
+    exposures: ExposureArrays
+    attributes: tuple[str, ...]
+    """JSON, "" for none."""
+    statuses: tuple[str, ...]
+    """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
+    versions: tuple[str, ...]
+    """``user=V@O``, or "" where there is no row: its version in us and the last offset
+    folded into it, enough to recompute it from the log."""

@@ -60,17 +60,19 @@ class ItemVectors:
             vectors: NDArray[np.float32] = found["vectors"]  # (V, D + 1)
             self.counts: NDArray[Any] = found["counts"]  # (V,)
             self._letters = found["id_letters"].data
-            self._ends = found["id_ends"].data
+            self._ends = found["id_ends"]
         except (ValueError, OSError, KeyError) as error:
             raise ArtifactError(f"{path} holds no items: {error!r}") from error
         if not len(vectors) == len(self.counts) == len(self._ends) == len(keys):
             raise ArtifactError(f"{path} has other items than the vocabulary")
         self.keys, self.nearest = keys, Nearest(folder / bundle.PRODUCTS_FILE, vectors)
 
-    def id_of(self, row: int) -> bytes:
-        """Return the id of the item in ``row``."""
-        start = self._ends[row - 1] if row else 0
-        return self._letters[start : self._ends[row]].tobytes()
+    def ids_of(self, rows: Int64s) -> list[bytes]:
+        """Return the ids of the items in ``rows``."""
+        starts, ends = self._ends.take(rows - 1) * (rows > 0), self._ends.take(rows)
+        letters = self._letters
+        pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+        return [letters[start:end].tobytes() for start, end in pairs]
 
 
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:
@@ -242,7 +244,12 @@ class Catalogue:
         return found
 
     def _listed(self, found: "_Items", rows: Int64s, most: int) -> ItemList:
-        named = [(row, self._id(row, int(found.keys[row]))) for row in rows.tolist()]
+        known = rows[rows < len(self.items.keys)]
+        ids = dict(zip(known.tolist(), self.items.ids_of(known), strict=True))
+        named = [
+            (row, ids.get(row) or self._ids.get(key, b""))
+            for row, key in zip(rows.tolist(), found.keys[rows].tolist(), strict=True)
+        ]
         kept = [(row, item_id) for row, item_id in named if item_id][:most]
         index = np.array([row for row, _ in kept], dtype=np.int64)
         return ItemList(
@@ -250,10 +257,6 @@ class Catalogue:
             ids=tuple(item_id for _, item_id in kept),
             attribute_rows=found.attribute_rows[index].astype(np.int64),
         )
-
-    def _id(self, row: int, key: int) -> bytes:
-        known = len(self.items.keys)
-        return self.items.id_of(row) if row < known else self._ids.get(key, b"")
 
     def _name(self, unknown: list[int]) -> None:
         """Read the ids of items that the bundle does not know; some have no profile."""

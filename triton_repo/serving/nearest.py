@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 # Measured on 100,000 and a million vectors, real and synthetic: of twice as many items as
 # are wanted by integers, the wanted ones by float32 were always all.
 _REPEATED = 2
-_BLOCK = 64
+_BLOCKS = 8  # for each that is wanted
 _LEFT_OUT = np.iinfo(np.int32).min
 
 
@@ -59,9 +59,10 @@ class Nearest:
 
 def greatest(scores: NDArray[Any], count: int) -> Int64s:
     """Return the places of the ``count`` greatest ``scores``, or of all, in any order."""
-    if (blocks := len(scores) // _BLOCK) > count:
-        # So many blocks have a score of at least ``least``: all that are wanted are.
-        tops = scores[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+    blocks = _BLOCKS * count
+    if (size := len(scores) // blocks) > 1:
+        # As many blocks as are wanted have a score of at least ``least``.
+        tops = scores[: size * blocks].reshape(size, blocks).max(axis=0)
         least = np.partition(tops, blocks - count)[blocks - count]
         places = np.flatnonzero(scores >= least)
     else:

@@ -68,10 +68,12 @@ _OF_TENSORS, _OF_OURS = Refusing("tensors", ValueError), Refusing("tensors")
 class Features(Protocol):
     """Makes tensors of ids: ``request_features.RequestFeatures``."""
 
-    def assemble(
-        self, users: Any, items: Any, times: Any, contexts: Any, found: Any = None
-    ) -> RequestBatch:
-        """Return the tensors of B requests of N items each; of users already ``found``."""
+    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+        """Return the tensors of B requests of N items each."""
+        ...
+
+    def of_candidates(self, users: Any, item_keys: Any, contexts: Any) -> RequestBatch:
+        """Return the same of users that were read, and of items by their keys."""
         ...
 
     def close(self) -> None:
@@ -257,15 +259,17 @@ class Ranker:
 
     def _features(self, given: Tensors, found: Recommendations | None) -> Tensors:
         """Return the model's tensors of ids, and the notes of the answer."""
-        users, items = given["user_id"][:, 0].tolist(), given[ITEM_IDS].tolist()
-        times, contexts = (
+        users, times, contexts = (
             given[name][:, 0].tolist() if name in given else None
-            for name in ("request_time_ms", "context")
+            for name in ("user_id", "request_time_ms", "context")
         )
-        of_users = found.users if found is not None else None
-        batch = self.features.assemble(users, items, times, contexts, of_users)
+        if found is None:
+            batch = self.features.assemble(users, given[ITEM_IDS].tolist(), times, contexts)
+        else:
+            chosen = found.candidates
+            batch = self.features.of_candidates(chosen.users, chosen.item_keys, contexts)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
-        texts["model_version"] = (self.version,) * len(users)
+        texts["model_version"] = (self.version,) * len(batch.statuses)
         notes = {
             name: np.array(each, dtype=object)[:, None] for name, each in texts.items()
         }

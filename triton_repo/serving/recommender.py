@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.features.online.request_features import UserArrays
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
@@ -61,11 +60,6 @@ class Recommendations:
         """The items to rank (B, N)."""
         return self.candidates.item_ids
 
-    @property
-    def users(self) -> UserArrays:
-        """The users as they were read."""
-        return self.candidates.users
-
     def best(self, made: Tensors) -> Tensors:
         """Return ``made`` with only the best of the ranked items, from the top.
 
@@ -79,12 +73,10 @@ class Recommendations:
             "recommended_item_ids": self.candidates.item_ids,
             "candidate_source": self.candidates.sources,
         }
-        chosen: dict[str, NDArray[Any]] = {
-            name: np.take_along_axis(array, places, axis=1)
-            for name, array in of_items.items()
-        }
+        at = np.arange(len(places))[:, None], places
+        chosen: dict[str, NDArray[Any]] = {n: each[at] for n, each in of_items.items()}
         over = np.arange(places.shape[1]) >= np.array(self.counts)[:, None]
-        over |= np.take_along_axis(is_hidden, places, axis=1)
+        over |= is_hidden[at]
         blank = {"click_probability": np.nan, "item_status": ItemStatus.PADDING}
         for name, padding in {**blank, "recommended_item_ids": b""}.items():
             if name in chosen:

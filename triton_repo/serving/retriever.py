@@ -5,7 +5,6 @@ each, the likeliest first, and the source of each. The model's are those whose o
 vectors have the greatest product with the state of a [MASK] behind the history.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.online.request_features import RequestFeatures, UserArrays
+from srp4ctr.features.online.request_features import FoundUsers, RequestFeatures
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemList, Offer, Where, have
 from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
 from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES
@@ -76,7 +76,8 @@ class Shares:
 class Candidates:
     """The items to rank for B users; "" pads."""
 
-    users: UserArrays
+    users: FoundUsers
+    item_keys: Int64s  # (B, N)
     item_ids: NDArray[np.object_]  # (B, N), bytes
     sources: NDArray[np.object_]  # (B, N), of SOURCES
 
@@ -110,26 +111,28 @@ class Retriever:
     ) -> Candidates:
         """Return the candidates of B users. Raises ``MistakeError`` for a wrong filter."""
         users, offer = self._features.read(user_ids, times_ms), self._catalogue.offer
-        history = self._features.history(users)
         found = []
         for row, each in enumerate(filters):
-            behaviors = {name: array[row : row + 1] for name, array in history.items()}
-            sources = self._of_user(behaviors, excluded(users, row, each), offer, each)
+            behaviors = {n: array[row : row + 1] for n, array in users.history.items()}
+            left_out = excluded(users.arrays, row, each)
+            sources = self._of_user(behaviors, left_out, offer, each)
             is_cold = not behaviors["history_item_rows"].any()
             lists, shares = [each.keys for each in sources], self._shares.of(is_cold)
             places = blended(lists, shares, self._shares.candidates)
-            now = times_ms[row] if times_ms and times_ms[row] else time.time_ns() // 10**6
-            self._recall.observe(
-                user_ids[row], users, row, np.concatenate(lists)[places], now
-            )
+            keys = np.concatenate(lists)[places]
+            self._recall.observe(user_ids[row], users, row, keys)
             ids = [item_id for each in sources for item_id in each.ids]
             names = _NAMES.repeat([len(each.ids) for each in sources])[places]
-            found.append(([ids[place] for place in places.tolist()], names))
-        longest = max(1, *(len(ids) for ids, _ in found))
-        item_ids, named = np.full((2, len(found), longest), b"", dtype=object)
-        for row, (ids, names) in enumerate(found):
-            item_ids[row, : len(ids)], named[row, : len(ids)] = ids, names
-        return Candidates(users=users, item_ids=item_ids, sources=named)
+            found.append((keys, [ids[place] for place in places.tolist()], names))
+        shape = len(found), max(1, *(len(keys) for keys, *_ in found))
+        item_keys = np.zeros(shape, dtype=np.int64)
+        item_ids, named = np.full((2, *shape), b"", dtype=object)
+        for row, (keys, ids, names) in enumerate(found):
+            item_keys[row, : len(keys)] = keys
+            item_ids[row, : len(keys)], named[row, : len(keys)] = ids, names
+        return Candidates(
+            users=users, item_keys=item_keys, item_ids=item_ids, sources=named
+        )
 
     def _of_user(
         self,
@@ -152,7 +155,7 @@ class Retriever:
         return (
             Listed(
                 keys=catalogue.items.keys[found],
-                ids=list(map(catalogue.items.id_of, found.tolist())),
+                ids=catalogue.items.ids_of(found),
             ),
             self._listed(offer.popular, wanted, left_out),
             self._listed(offer.new, wanted, left_out),
@@ -164,7 +167,9 @@ class Retriever:
         """Return the first items that match and are not left out."""
         most = self._shares.candidates
         first = np.flatnonzero(have(items.attribute_rows, wanted))[: most + len(left_out)]
-        first = first[~np.isin(items.keys[first], left_out)][:most]
+        keys = items.keys[first]
+        places = left_out.searchsorted(keys)
+        first = first[left_out.take(places, mode="clip") != keys][:most]
         return Listed(keys=items.keys[first], ids=[items.ids[i] for i in first.tolist()])
 
 
@@ -215,21 +220,22 @@ class Recall:
     def observe(
         self,
         user_id: bytes | str,
-        users: UserArrays,
+        users: FoundUsers,
         row: int,
         keys: Int64s,
-        now_ms: int,
     ) -> None:
         """Count the item that followed the user's last request; await the next one."""
-        at_ms, behaved = users.sequences.occurred_at_ms[row], users.sequences.item_keys[row]
+        sequences = users.arrays.sequences
+        at_ms, behaved = sequences.occurred_at_ms[row], sequences.item_keys[row]
         if (awaited := self._awaited.pop(user_id, None)) is not None:
             since_ms, offered = awaited
             later = (at_ms > since_ms) & (behaved != 0)
-            later &= ~np.isin(behaved, behaved[at_ms <= since_ms])
+            if later.any():
+                later &= ~np.isin(behaved, behaved[at_ms <= since_ms])
             if later.any():
                 place = np.flatnonzero(offered == behaved[later.argmax()])
                 self._count(next_place(int(place[0]) if len(place) else None))
-        self._awaited[user_id] = now_ms, keys
+        self._awaited[user_id] = int(users.times_ms[row]), keys
         if len(self._awaited) > REMEMBERED:
             self._awaited.popitem(last=False)
 
