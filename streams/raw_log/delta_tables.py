@@ -32,7 +32,7 @@ FILE_BYTES = 32 * 1024 * 1024  # compaction joins smaller files; larger ones sta
 _TABLE = {
     "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 hours",
-    "delta.deletedFileRetentionDuration": "interval 6 hours",
+    "delta.deletedFileRetentionDuration": "interval 2 hours",
     "delta.enableExpiredLogCleanup": "false",  # ``expire`` does: two remove one file twice
     # None of ids: a table's log would keep those of users who are erased.
     "delta.dataSkippingStatsColumns": "offset,created_at",
