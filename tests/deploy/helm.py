@@ -4,8 +4,6 @@ Where there is no ``helm`` but Go, one is built once into a cache; without eithe
 that need it are skipped.
 """
 
-import fcntl
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.harness import go_programs
+from srp4ctr.errors import Srp4ctrError
 from tests.structure.source_tree import ROOT
 
 CHART = ROOT / "deploy" / "helm" / "srp4ctr"
@@ -29,7 +29,6 @@ FULL = f"{RELEASE}-srp4ctr"
 WITH_SERVERS = ("--set", "bundled.enabled=true")
 SERVERS = ("kafka", "redis", "postgres")
 ROLES = ("init", "stream", "intake", "trainer", "triton", "monitor", "ops")
-_BUILD_S = 540.0
 
 
 def helm() -> str:
@@ -42,29 +41,14 @@ def helm() -> str:
 
 @cache
 def _found_or_built() -> tuple[str, str]:
-    """Return the path of a Helm, or why there is none. It is built once per machine."""
+    """Return the path of a Helm, or why there is none."""
     found = shutil.which("helm")
     if found and _version(found).startswith(("v3.", "v4.")):
         return found, ""
-    folder = Path.home() / ".cache" / "srp4ctr" / f"helm-{HELM}"
-    program, go = folder / "helm", shutil.which("go")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may run tests
-        if program.is_file():
-            return str(program), ""
-        if go is None:
-            return "", "needs Helm, or Go to build it"
-        built = subprocess.run(
-            [go, "install", f"helm.sh/helm/v3/cmd/helm@{HELM}"],
-            env={**os.environ, "GOBIN": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_S,
-            check=False,
-        )
-    failure = f"Helm {HELM} could not be built: {built.stderr[-300:]}"
-    return str(program), failure if built.returncode else ""
+    try:
+        return go_programs.built("helm", "helm.sh/helm/v3/cmd/helm", HELM), ""
+    except Srp4ctrError as error:
+        return "", str(error)
 
 
 def _version(program: str) -> str:
