@@ -95,7 +95,7 @@ class FeatureConfig:
     @property
     def raw_log(self) -> str:
         """Where the raw log is."""
-        return self.log_uri or self.log_dir
+        return self.log_uri.rstrip("/") or self.log_dir
 
     def _checks(self) -> Iterator[tuple[bool, str]]:
         """Yield whether a setting is wrong, and why."""

@@ -1,15 +1,23 @@
 """Tests run in two processes at a time (``make test``): which of them stay together.
 
-By xdist's own hook, for its groups (``--dist loadgroup``) are lost on pytest 9.2.
+By xdist's own hook, for its groups (``--dist loadgroup``) are lost on pytest 9.2. And where
+the raw logs are that they write: in a folder, and in a bucket of an S3 server.
 """
 
 import logging
 import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from benchmarks.harness.object_store import BUCKET, ObjectStore, find_server
+from srp4ctr import processes
+from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.online import feast_import
 
 # What is started once for all of these is started once.
@@ -60,3 +68,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _turn(item: pytest.Item) -> int:
     turns = (turn for turn, start in enumerate(LONGEST) if item.nodeid.startswith(start))
     return next(turns, len(LONGEST))
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Yield an S3 server; skip where there is none, and no Go to build one."""
+    try:
+        find_server()
+    except Srp4ctrError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("objects")
+    with reserved_ports(1) as (port,):
+        store = ObjectStore(folder=folder, port=port)
+        running = store.start()
+        yield store
+        processes.stop(running, folder)
+
+
+@pytest.fixture
+def bucket_log(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the address of a log that is not there yet; the environment has its keys."""
+    for name, value in object_store.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/events"
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def raw_log(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Return where a log may be written, of either kind."""
+    if request.param == "folder":
+        return tmp_path / "events"
+    address: str = request.getfixturevalue("bucket_log")
+    return address

@@ -1,7 +1,7 @@
 """Writes raw logs by the stream's own code, and joins labels as it does."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -15,20 +15,27 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     UserEvent,
 )
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    OffsetRange,
+    append,
+    created,
+    next_offset,
+)
 from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel, LabelJoin
 
 END_MS = 4_000_000_000_000  # after everything
 _BATCH = 500  # events between two looks at the watermark
 Known = tuple[UserEvent, int]  # an event, and since when it is known
+AnyLog = TypeVar("AnyLog", bound=Log)
 Published = tuple[UserEvent | ItemUpdate | ImpressionLabel, int]  # and when it was known
 
 
 def write_log(
-    folder: Path, published: Sequence[Published], partition: int = 0, start: int = 0
-) -> Path:
-    """Write ``published`` in this order in one commit per topic; returns ``folder``."""
+    log: AnyLog, published: Sequence[Published], partition: int = 0, start: int = 0
+) -> AnyLog:
+    """Write ``published`` in this order in one commit per topic; returns ``log``."""
     by_topic: dict[str, list[Record]] = {}
     for offset, (event, known_at) in enumerate(published, start):
         by_topic.setdefault(_topic(event), []).append(
@@ -45,12 +52,12 @@ def write_log(
         rows = [row_of(record) for record in records]
         assert all(rows)
         taken = OffsetRange(start=start, end=start + len(published))
-        write_rows(folder, topic, [row for row in rows if row], partition, taken)
-    return folder
+        write_rows(log, topic, [row for row in rows if row], partition, taken)
+    return log
 
 
 def write_rows(
-    log: Path, topic: str, rows: Sequence[Row], partition: int, taken: OffsetRange
+    log: Log, topic: str, rows: Sequence[Row], partition: int, taken: OffsetRange
 ) -> None:
     """Write ``rows`` as a worker does that has ``taken`` so much of its partition."""
     table = created(log, topic)

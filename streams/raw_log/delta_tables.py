@@ -1,4 +1,4 @@
-"""The raw log on disk: a Delta Lake table per topic, which workers append to.
+"""The raw log, in a folder or a bucket: a Delta Lake table per topic, to append to.
 
 ``<log>/<topic>``, partitioned by the ``date`` of the record's timestamp, in UTC, and by
 Kafka's ``partition``. A commit adds rows and, as application transactions, the next offset
@@ -21,7 +21,8 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundError
 
-from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.buckets import failure
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_tables import DATE, table_of
 
@@ -37,6 +38,8 @@ _TABLE = {
     # None of ids: a table's log would keep those of users who are erased.
     "delta.dataSkippingStatsColumns": "offset,created_at",
 }
+STORE = {"retry_timeout": "20s"}
+"""Of a bucket that hangs: by default three minutes pass before a caller knows."""
 Log = Path | str
 """The log's folder, or its address."""
 
@@ -61,7 +64,7 @@ def opened(log: Log, topic: str) -> DeltaTable | None:
         )
     try:
         with outages(log):
-            return DeltaTable(f"{log}/{topic}")
+            return DeltaTable(f"{log}/{topic}", storage_options=STORE)
     except TableNotFoundError:
         return None
 
@@ -71,7 +74,12 @@ def created(log: Log, topic: str) -> DeltaTable:
     schema = table_of(topic, []).schema
     with outages(log):
         return DeltaTable.create(
-            f"{log}/{topic}", schema, "ignore", [DATE, "partition"], configuration=_TABLE
+            f"{log}/{topic}",
+            schema,
+            "ignore",
+            [DATE, "partition"],
+            configuration=_TABLE,
+            storage_options=STORE,
         )
 
 
@@ -175,10 +183,13 @@ def file_list(table: DeltaTable) -> list[dict[str, Any]]:
 
 @contextmanager
 def outages(log: Log) -> Iterator[None]:
-    """Say of the block's error, a disk's or a conflict, that the same call may succeed."""
+    """Say of the block's error, a disk's or a conflict, that the same call may succeed.
+
+    Raises ``MistakeError`` where a bucket refuses us.
+    """
     try:
         yield
     except (TableNotFoundError, SchemaMismatchError, PermissionError):
         raise
     except (DeltaError, OSError) as error:
-        raise OutageError(f"the raw log {log}: {error}") from error
+        raise failure(f"the raw log {log}", error) from error

@@ -21,6 +21,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     first_key,
     next_offset,
     opened,
+    outages,
 )
 from srp4ctr.streams.raw_log.log_tables import (
     DATE,
@@ -32,6 +33,7 @@ from srp4ctr.streams.raw_log.log_tables import (
 
 _ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
 _SORT_MEMORY = "512MB"  # beyond it a partition's rows are sorted on disk
+_NOT_ANSWERED = "Error performing"  # a request to a bucket
 _NEAR = 10_000  # offsets: where the row before one is looked for first
 
 
@@ -99,7 +101,7 @@ def reading(log: Log) -> Iterator[None]:
     """Say which file is damaged where the block finds one; it reads a snapshot of ``log``.
 
     Raises ``ArtifactError`` for it, and ``OutageError`` where files of the snapshot are
-    gone: another try reads a newer one.
+    gone, or its bucket was: another try reads a newer one.
     """
     try:
         yield
@@ -114,7 +116,10 @@ def reading(log: Log) -> Iterator[None]:
                 f"{log} has changed while it was read (an erasure, or hours have passed): "
                 f"try again. {error}"
             ) from error
-        raise
+        if _NOT_ANSWERED not in str(error):
+            raise
+        with outages(log):
+            raise OSError(str(error)) from error
 
 
 def check_files(log: Log) -> None:
@@ -125,6 +130,9 @@ def check_files(log: Log) -> None:
                 for _ in fragment.to_batches(batch_size=_ROWS_AT_ONCE):
                     pass
             except (OSError, pa.ArrowInvalid) as error:
+                if _NOT_ANSWERED in str(error):
+                    with outages(log):
+                        raise
                 raise ArtifactError(
                     f"{log}/{topic}/{fragment.path} is damaged: {error}. Put a backup of "
                     "it there, or remove it and have the table forget it (docs/backup.md): "

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
@@ -10,7 +9,7 @@ from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange
+from srp4ctr.streams.raw_log.delta_tables import Log, OffsetRange
 from srp4ctr.streams.raw_log.log_reading import dataset, read_rows
 from srp4ctr.streams.raw_log.log_tables import Row, row_of
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
@@ -26,7 +25,7 @@ MIDNIGHT_MS = NOON_MS - NOON_MS % 86_400_000 + 86_400_000
 def log(
     kafka: KafkaConfig,
     config: StreamConfig,
-    log_dir: Path,
+    log_dir: Log,
     records: int,
     is_done: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -43,7 +42,7 @@ def log(
         asyncio.run(run())
 
 
-def logged(log_dir: Path) -> list[tuple[int, int]]:
+def logged(log_dir: Log) -> list[tuple[int, int]]:
     """Return partition and offset of every logged event."""
     found = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(["partition", "offset"])
     return sorted((row["partition"], row["offset"]) for row in found.to_pylist())
@@ -65,17 +64,17 @@ def rows_between(start: int, end: int, user_id: str = "u1") -> list[Row]:
     return [row for row in map(row_of, records) if row is not None]
 
 
-def write(log_dir: Path, start: int, end: int) -> None:
+def write(log_dir: Log, start: int, end: int) -> None:
     """Write what a writer would that has taken the records ``start`` to ``end`` - 1."""
     taken = OffsetRange(start=start, end=end)
     write_rows(log_dir, TOPIC, rows_between(start, end), PARTITION, taken)
 
 
-def rows(log_dir: Path) -> list[dict[str, Any]]:
+def rows(log_dir: Log) -> list[dict[str, Any]]:
     """Return the rows of the log, as they are read."""
     return [row for some in read_rows(log_dir, TOPIC, PARTITION) for row in some]
 
 
-def offsets(log_dir: Path) -> list[int]:
+def offsets(log_dir: Log) -> list[int]:
     """Return every offset in the log, as it is read."""
     return [row["offset"] for row in rows(log_dir)]

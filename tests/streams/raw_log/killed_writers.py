@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.raw_log.delta_tables import (
@@ -34,10 +33,10 @@ ANN = "ann"
 
 
 def main(log: str, kills: str, seed: str) -> None:
-    """Write the log in the folder ``log`` until so many processes were killed."""
+    """Write the log ``log`` until so many processes were killed."""
     chance = random.Random(int(seed))
-    works: list[Callable[[], None]] = [partial(write, Path(log), w) for w in PARTITIONS]
-    works += [partial(tidy, Path(log)), partial(erase, Path(log))]
+    works: list[Callable[[], None]] = [partial(write, log, w) for w in PARTITIONS]
+    works += [partial(tidy, log), partial(erase, log)]
     running = {_fork(work): work for work in works}
     killed = lost = 0
     while killed < int(kills):
@@ -80,7 +79,7 @@ def _fork(work: Callable[[], None]) -> int:
         os._exit(1)
 
 
-def write(log: Path, writer: int) -> None:
+def write(log: str, writer: int) -> None:
     """Append to the writer's partitions from where the table says."""
     table = created(log, TOPIC)
     at = {each: next_offset(table, each) or 0 for each in PARTITIONS[writer]}
@@ -103,7 +102,7 @@ def _rows(partition: int, taken: OffsetRange) -> list[Row]:
     return found
 
 
-def tidy(log: Path) -> None:
+def tidy(log: str) -> None:
     """Join small files, and remove those that nobody needs."""
     for partition in range(4):
         compact(log, TOPIC, partition)
@@ -111,7 +110,7 @@ def tidy(log: Path) -> None:
     time.sleep(0.1)
 
 
-def erase(log: Path) -> None:
+def erase(log: str) -> None:
     """Erase who is forgotten."""
     erase_forgotten(log)
     time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The tables of the raw log: each offset once, in order, for whoever reads."""
+"""The tables of the raw log: each offset once, in order, in a folder and in a bucket."""
 
 import os
 import time
@@ -9,12 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.streams.events.schema import LABELS_TOPIC
 from srp4ctr.streams.raw_log import delta_tables, log_reading
 from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
     OffsetRange,
     append,
     compact,
@@ -48,8 +51,13 @@ from tests.training.logs import a_label
 PLACE = (TOPIC, PARTITION)
 
 
-def files(log: Path) -> list[Path]:
-    return sorted((log / TOPIC).glob("date=*/**/*.parquet"))
+def files(log: Log) -> list[str]:
+    """Return the paths of the table's files, whether it has them or not any more."""
+    store = fs.PyFileSystem(DeltaStorageHandler(f"{log}/{TOPIC}"))
+    found = store.get_file_info(fs.FileSelector("", recursive=True))
+    return sorted(
+        each.path for each in found if each.path.startswith("date=") and each.is_file
+    )
 
 
 def add(table: DeltaTable, start: int, end: int) -> bool:
@@ -57,9 +65,9 @@ def add(table: DeltaTable, start: int, end: int) -> bool:
     return append(table, rows, {PARTITION: OffsetRange(start=start, end=end)})
 
 
-def test_rows_lie_under_the_date_and_the_partition(tmp_path: Path) -> None:
-    write(tmp_path, 18, 23)
-    folders = [str(path.parent.relative_to(tmp_path / TOPIC)) for path in files(tmp_path)]
+def test_rows_lie_under_the_date_and_the_partition(raw_log: Log) -> None:
+    write(raw_log, 18, 23)
+    folders = [path.rpartition("/")[0] for path in files(raw_log)]
     assert folders == ["date=2023-11-14/partition=3", "date=2023-11-15/partition=3"]
 
 
@@ -73,75 +81,75 @@ def test_an_absent_log_is_empty_and_is_not_made(tmp_path: Path) -> None:
     assert not log.exists()
 
 
-def test_what_was_added_before_an_error_is_not_added_again(tmp_path: Path) -> None:
-    table = created(tmp_path, TOPIC)
+def test_what_was_added_before_an_error_is_not_added_again(raw_log: Log) -> None:
+    table = created(raw_log, TOPIC)
     assert add(table, 0, 5)
     assert add(table, 0, 5)
     assert add(table, 5, 7)
-    assert offsets(tmp_path) == list(range(7))
+    assert offsets(raw_log) == list(range(7))
 
 
-def test_who_has_lost_the_partition_cannot_add_to_it(tmp_path: Path) -> None:
-    zombie = created(tmp_path, TOPIC)
+def test_who_has_lost_the_partition_cannot_add_to_it(raw_log: Log) -> None:
+    zombie = created(raw_log, TOPIC)
     assert add(zombie, 0, 5)
-    assert add(created(tmp_path, TOPIC), 5, 9)
+    assert add(created(raw_log, TOPIC), 5, 9)
     assert not add(zombie, 5, 7)
-    assert offsets(tmp_path) == list(range(9))
+    assert offsets(raw_log) == list(range(9))
 
 
 def test_of_two_writers_at_the_same_moment_one_commits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw_log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_late(table: DeltaTable, rows: pa.Table, **options: Any) -> None:
         with monkeypatch.context() as undone:
             undone.setattr(delta_tables, "write_deltalake", write_deltalake)
-            assert add(created(tmp_path, TOPIC), 5, 9)  # the partition's new owner
+            assert add(created(raw_log, TOPIC), 5, 9)  # the partition's new owner
         write_deltalake(table, rows, **options)
 
-    zombie = created(tmp_path, TOPIC)
+    zombie = created(raw_log, TOPIC)
     assert add(zombie, 0, 5)
     monkeypatch.setattr(delta_tables, "write_deltalake", write_late)
     with pytest.raises(OutageError, match="oncurrent"):
         add(zombie, 5, 7)
     assert not add(zombie, 5, 7)
-    assert offsets(tmp_path) == list(range(9))
+    assert offsets(raw_log) == list(range(9))
 
 
-def test_offsets_without_rows_are_logged_too(tmp_path: Path) -> None:
-    table = created(tmp_path, TOPIC)
+def test_offsets_without_rows_are_logged_too(raw_log: Log) -> None:
+    table = created(raw_log, TOPIC)
     nothing = table_of(TOPIC, [])
     assert append(table, nothing, {PARTITION: OffsetRange(start=0, end=4)})
-    assert covered_offsets(tmp_path, *PLACE) == (0, 3)
+    assert covered_offsets(raw_log, *PLACE) == (0, 3)
     assert add(table, 4, 6)
-    assert covered_offsets(tmp_path, *PLACE) == (0, 5)
+    assert covered_offsets(raw_log, *PLACE) == (0, 5)
     assert next_offset(table, PARTITION + 1) is None
 
 
-def test_small_files_are_joined_each_date_by_itself(tmp_path: Path) -> None:
+def test_small_files_are_joined_each_date_by_itself(raw_log: Log) -> None:
     for start in range(16, 26, 2):  # a new day begins with offset 20
-        write(tmp_path, start, start + 2)
-    before, covered = rows(tmp_path), covered_offsets(tmp_path, *PLACE)
-    snapshot = dataset(tmp_path, TOPIC)
-    assert compact(tmp_path, *PLACE) == 5
-    assert rows(tmp_path) == before
-    assert covered_offsets(tmp_path, *PLACE) == covered == (16, 25)
-    assert len(dataset(tmp_path, TOPIC).files) == 2
+        write(raw_log, start, start + 2)
+    before, covered = rows(raw_log), covered_offsets(raw_log, *PLACE)
+    snapshot = dataset(raw_log, TOPIC)
+    assert compact(raw_log, *PLACE) == 5
+    assert rows(raw_log) == before
+    assert covered_offsets(raw_log, *PLACE) == covered == (16, 25)
+    assert len(dataset(raw_log, TOPIC).files) == 2
     assert snapshot.count_rows() == 10  # who has begun reads on
-    vacuum(tmp_path, TOPIC)
+    vacuum(raw_log, TOPIC)
     assert snapshot.count_rows() == 10
-    assert compact(tmp_path, *PLACE) == 0
-    vacuum(tmp_path, TOPIC, at_once=True)
-    assert len(files(tmp_path)) == 2
-    assert rows(tmp_path) == before
+    assert compact(raw_log, *PLACE) == 0
+    vacuum(raw_log, TOPIC, at_once=True)
+    assert len(files(raw_log)) == 2
+    assert rows(raw_log) == before
 
 
-def test_a_partition_is_joined_by_itself(tmp_path: Path) -> None:
+def test_a_partition_is_joined_by_itself(raw_log: Log) -> None:
     for partition in (0, 1):
         for offset in (0, 1):
-            write_log(tmp_path, [(a_behavior(), NOON_MS)], partition, offset)
-    assert compact(tmp_path, TOPIC, 1) == 2
-    assert len(dataset(tmp_path, TOPIC).files) == 3
-    assert partitions_of(tmp_path, TOPIC) == [0, 1]
+            write_log(raw_log, [(a_behavior(), NOON_MS)], partition, offset)
+    assert compact(raw_log, TOPIC, 1) == 2
+    assert len(dataset(raw_log, TOPIC).files) == 3
+    assert partitions_of(raw_log, TOPIC) == [0, 1]
 
 
 def test_rows_are_read_in_order_some_at_a_time(
@@ -160,59 +168,59 @@ def test_rows_are_read_in_order_some_at_a_time(
 
 
 def test_when_an_offset_became_known_is_that_of_the_row_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw_log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_reading, "_NEAR", 2)
     for start in (0, 5, 10):
-        write_log(tmp_path, [(a_behavior(), NOON_MS + start)], PARTITION, start)
-    known = {at: known_ms(tmp_path, *PLACE, at) for at in (0, 4, 5, 99)}
+        write_log(raw_log, [(a_behavior(), NOON_MS + start)], PARTITION, start)
+    known = {at: known_ms(raw_log, *PLACE, at) for at in (0, 4, 5, 99)}
     assert known == {0: NOON_MS, 4: NOON_MS, 5: NOON_MS + 5, 99: NOON_MS + 10}
 
 
-def test_dates_before_a_day_leave_the_log_and_then_the_disk(tmp_path: Path) -> None:
-    write(tmp_path, 0, 25)
-    write_log(tmp_path, [(a_label("r", "u", "i"), NOON_MS)])
-    assert remove_before(tmp_path, TOPIC, date(2023, 11, 15)) == ["2023-11-14"]
-    assert offsets(tmp_path) == list(range(20, 25))
-    assert covered_offsets(tmp_path, *PLACE) == (20, 24)
-    assert remove_before(tmp_path, TOPIC, date(2023, 11, 15)) == []
-    assert len(files(tmp_path)) == 2
-    vacuum(tmp_path, TOPIC, at_once=True)
-    assert len(files(tmp_path)) == 1
-    assert remove_before(tmp_path, LABELS_TOPIC, date(2023, 12, 1)) == ["2023-11-14"]
-    write(tmp_path, 25, 30)  # a writer goes on where it was
-    assert remove_before(tmp_path, TOPIC, date(2023, 12, 1)) == ["2023-11-15"]
-    assert covered_offsets(tmp_path, *PLACE) == (30, 29)
+def test_dates_before_a_day_leave_the_log_and_then_the_disk(raw_log: Log) -> None:
+    write(raw_log, 0, 25)
+    write_log(raw_log, [(a_label("r", "u", "i"), NOON_MS)])
+    assert remove_before(raw_log, TOPIC, date(2023, 11, 15)) == ["2023-11-14"]
+    assert offsets(raw_log) == list(range(20, 25))
+    assert covered_offsets(raw_log, *PLACE) == (20, 24)
+    assert remove_before(raw_log, TOPIC, date(2023, 11, 15)) == []
+    assert len(files(raw_log)) == 2
+    vacuum(raw_log, TOPIC, at_once=True)
+    assert len(files(raw_log)) == 1
+    assert remove_before(raw_log, LABELS_TOPIC, date(2023, 12, 1)) == ["2023-11-14"]
+    write(raw_log, 25, 30)  # a writer goes on where it was
+    assert remove_before(raw_log, TOPIC, date(2023, 12, 1)) == ["2023-11-15"]
+    assert covered_offsets(raw_log, *PLACE) == (30, 29)
 
 
 def test_what_a_kill_left_is_removed_after_hours_not_what_is_being_written(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, 0, 5)
-    [whole] = files(tmp_path)
+    whole = tmp_path / TOPIC / files(tmp_path)[0]
     left, new = whole.with_name("part-left.parquet"), whole.with_name("part-new.parquet")
     for path in (left, new):
         path.write_bytes(whole.read_bytes())
     long_ago = time.time() - 7 * 3600
     os.utime(left, (long_ago, long_ago))
     vacuum(tmp_path, TOPIC, at_once=True)
-    assert files(tmp_path) == sorted([whole, new])
+    assert {Path(path).name for path in files(tmp_path)} == {whole.name, new.name}
     assert offsets(tmp_path) == list(range(5))
 
 
-def test_a_table_of_another_release_is_read_and_written(tmp_path: Path) -> None:
+def test_a_table_of_another_release_is_read_and_written(raw_log: Log) -> None:
     table = table_of(TOPIC, rows_between(0, 2)).drop_columns(["propensity", "action"])
     older = {PARTITION: OffsetRange(start=0, end=2)}
-    write_deltalake(tmp_path / TOPIC, table, partition_by=["date", "partition"])
-    assert append(created(tmp_path, TOPIC), table, older) is True
-    assert len(rows(tmp_path)) == 4
+    write_deltalake(f"{raw_log}/{TOPIC}", table, partition_by=["date", "partition"])
+    assert append(created(raw_log, TOPIC), table, older) is True
+    assert len(rows(raw_log)) == 4
     newer = table_of(TOPIC, rows_between(2, 3)).append_column("mood", pa.array(["gay"]))
     taken = {PARTITION: OffsetRange(start=2, end=3)}
-    assert append(created(tmp_path, TOPIC), newer, taken)
-    write(tmp_path, 3, 4)  # an older release that goes on beside it
-    assert dataset(tmp_path, TOPIC).to_table(["mood"])["mood"].to_pylist().count("gay") == 1
-    assert [row["offset"] for row in rows(tmp_path)][-2:] == [2, 3]
-    assert rows(tmp_path)[-1]["action"] == "view"
+    assert append(created(raw_log, TOPIC), newer, taken)
+    write(raw_log, 3, 4)  # an older release that goes on beside it
+    assert dataset(raw_log, TOPIC).to_table(["mood"])["mood"].to_pylist().count("gay") == 1
+    assert [row["offset"] for row in rows(raw_log)][-2:] == [2, 3]
+    assert rows(raw_log)[-1]["action"] == "view"
 
 
 def test_files_of_an_older_release_are_no_empty_log(tmp_path: Path) -> None:
@@ -226,7 +234,7 @@ def test_files_of_an_older_release_are_no_empty_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1 broken", b"PAR1 brokPAR1\4\0\0\0PAR1"])
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, 0, 5)
-    [path] = files(tmp_path)
+    path = tmp_path / TOPIC / files(tmp_path)[0]
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=f"{path} is damaged"):
         offsets(tmp_path)

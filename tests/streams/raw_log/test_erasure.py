@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
+from benchmarks.harness.raw_logs import AnyLog, Published, label_of, write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.features.consistency import replay
 from srp4ctr.streams.config import StreamConfig
@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log import erasure
-from srp4ctr.streams.raw_log.delta_tables import compact
+from srp4ctr.streams.raw_log.delta_tables import Log, compact
 from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in, is_erased
 from srp4ctr.streams.raw_log.log_reading import dataset, read_rows, reading
 from srp4ctr.streams.raw_log.log_tables import event_of
@@ -54,24 +54,24 @@ A_LIFE: list[UserEvent] = [
 ]
 
 
-def a_log(folder: Path, events: list[UserEvent], step: int = 3) -> Path:
+def a_log(log: AnyLog, events: list[UserEvent], step: int = 3) -> AnyLog:
     """Write ``events`` as commits of ``step`` each, with a label of each impression."""
     for start in range(0, len(events), step):
         known: list[Published] = [
             (e, NOON_MS + 60_000) for e in events[start : start + step]
         ]
-        write_log(folder, known, start=start)
+        write_log(log, known, start=start)
     labels = [label_of(each) for each in events if isinstance(each, Impression)]
-    write_log(folder, [(each, NOON_MS + 60_000) for each in labels])
-    return folder
+    write_log(log, [(each, NOON_MS + 60_000) for each in labels])
+    return log
 
 
-def rows(folder: Path, topic: str) -> list[dict[str, Any]]:
+def rows(folder: Log, topic: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = dataset(folder, topic).to_table().to_pylist()
     return sorted(found, key=lambda row: row["offset"])
 
 
-def counters(folder: Path) -> dict[tuple[str, int], Any]:
+def counters(folder: Log) -> dict[tuple[str, int], Any]:
     """Return what each item's share of each partition counted, by the stream's own fold."""
     places = replay.places(folder, "item_id")
     events = replay.events_of(folder, "item_id", places)
@@ -99,8 +99,8 @@ def test_what_a_forgotten_user_did_is_gone_or_nobodys(tmp_path: Path) -> None:
     assert {row["user_id"] for row in rows(log, LABELS_TOPIC)} == {"bob"}
 
 
-def test_items_keep_their_counters_and_users_theirs(tmp_path: Path) -> None:
-    log = a_log(tmp_path, A_LIFE)
+def test_items_keep_their_counters_and_users_theirs(raw_log: Log) -> None:
+    log = a_log(raw_log, A_LIFE)
     before, users = counters(log), list(replay.places(log, "user_id"))
     erase_forgotten(log)
     assert counters(log) == before

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from srp4ctr.streams.raw_log.delta_tables import created, next_offset
+from srp4ctr.streams.raw_log.delta_tables import Log, created, next_offset
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_reading import check_files, dataset, read_rows
 from tests.fuzzing import examples
@@ -16,19 +15,19 @@ from tests.structure.source_tree import ROOT
 
 
 @pytest.mark.parametrize("seed", range(examples(1)))
-def test_no_row_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
+def test_no_row_is_lost_or_doubled(raw_log: Log, seed: int) -> None:
     program = "tests.streams.raw_log.killed_writers"
-    words = [sys.executable, "-m", program, str(tmp_path), "12", str(seed)]
+    words = [sys.executable, "-m", program, str(raw_log), "12", str(seed)]
     done = subprocess.run(words, check=True, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("12 ")
-    table, before = created(tmp_path, TOPIC), dataset(tmp_path, TOPIC).count_rows()
+    table, before = created(raw_log, TOPIC), dataset(raw_log, TOPIC).count_rows()
     logged = [next_offset(table, partition) or 0 for partition in range(4)]
     assert min(logged) > 0
-    erased = erase_forgotten(tmp_path)
+    erased = erase_forgotten(raw_log)
     rows = [
         (row["partition"], row["offset"], row["user_id"])
         for partition in range(4)
-        for some in read_rows(tmp_path, TOPIC, partition)
+        for some in read_rows(raw_log, TOPIC, partition)
         for row in some
     ]
     assert len(rows) == before - erased.removed
@@ -40,4 +39,4 @@ def test_no_row_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
     assert (erased.users == 0) == ((0, 400) not in there)
     if erased.users:
         assert [(p, o) for p, o, user in rows if user == ANN and o != 400] == []
-    check_files(tmp_path)
+    check_files(raw_log)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from srp4ctr.cli.main import app
 from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.raw_log import upgrade as upgrading
-from srp4ctr.streams.raw_log.delta_tables import created, next_offset
+from srp4ctr.streams.raw_log.delta_tables import Log, created, next_offset
 from srp4ctr.streams.raw_log.log_reading import covered_offsets
 from srp4ctr.streams.raw_log.log_tables import table_of
 from srp4ctr.streams.raw_log.upgrade import upgrade
@@ -40,17 +40,19 @@ def old_ones(log: Path) -> list[str]:
     return sorted(path.name for path in (log / TOPIC).glob("date=*/*.*"))
 
 
-def test_every_row_is_in_the_tables_and_the_old_files_are_gone(tmp_path: Path) -> None:
-    log, progress = a_log(tmp_path), list[int]()
-    assert upgrade(log, log, progress.append) == sum(progress) == 26
-    assert offsets(log) == list(range(4, 30))
-    assert covered_offsets(log, TOPIC, PARTITION) == (4, 29)
-    assert rows(log)[3]["item_id"] == "i1"
-    assert old_ones(log) == []
-    assert not (log / ".lock").exists()
-    write(log, 30, 32)  # workers go on
-    assert offsets(log) == list(range(4, 32))
-    assert upgrade(log, log, progress.append) == 0
+def test_every_row_is_in_the_tables_and_the_old_files_are_gone(
+    tmp_path: Path, raw_log: Log
+) -> None:
+    old, progress = a_log(tmp_path / "events"), list[int]()
+    assert upgrade(old, raw_log, progress.append) == sum(progress) == 26
+    assert offsets(raw_log) == list(range(4, 30))
+    assert covered_offsets(raw_log, TOPIC, PARTITION) == (4, 29)
+    assert rows(raw_log)[3]["item_id"] == "i1"
+    assert old_ones(old) == []
+    assert not (old / ".lock").exists()
+    write(raw_log, 30, 32)  # workers go on
+    assert offsets(raw_log) == list(range(4, 32))
+    assert upgrade(old, raw_log, progress.append) == 0
 
 
 def test_what_files_repeat_and_lack_after_crashes_is_there_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from srp4ctr.cli.main import app
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.raw_log.delta_tables import Log
 from srp4ctr.streams.worker.restore import logged, restore
 from tests.builders import (
     NOON_MS,
@@ -40,9 +41,9 @@ def test_every_event_comes_back_with_when_it_was_known(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 def test_a_new_broker_holds_what_the_lost_one_held(
-    kafka: KafkaConfig, tmp_path: Path
+    kafka: KafkaConfig, raw_log: Log
 ) -> None:
-    log = write_log(tmp_path, A_PAST)
+    log = write_log(raw_log, A_PAST)
     assert restore(kafka, log) == {ITEMS_TOPIC: 1, BEHAVIOR_EVENTS_TOPIC: 5}
     found = read_topic(kafka, ITEMS_TOPIC) + read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert [(r.value, r.timestamp) for r in found] == [(encode(e), at) for e, at in A_PAST]  # type: ignore[arg-type]
