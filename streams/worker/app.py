@@ -19,7 +19,7 @@ import faust
 from mode import CrashingSupervisor
 from prometheus_client import Counter, start_http_server
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import OutageError, Srp4ctrError
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
 from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.broker.topics import ensure_topics
@@ -92,7 +92,7 @@ def run_worker(
     """Run a worker until SIGTERM or Ctrl-C; blocks. Metrics are served meanwhile.
 
     Creates missing topics. Raises ``SystemExit``, as Faust's own worker does: 0 after
-    a signal.
+    a signal. Raises the ``Srp4ctrError`` that ended it, if one did.
     """
     ensure_topics(kafka)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,12 @@ def run_worker(
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     worker = _Worker(app, override_logging=False, redirect_stdouts=False)
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        if isinstance(worker.crash_reason, Srp4ctrError):
+            raise worker.crash_reason from None
+        raise
 
 
 class _Worker(faust.Worker):  # type: ignore[misc]  # has no types
