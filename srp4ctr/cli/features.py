@@ -86,7 +86,7 @@ def check(
         compared = feature_store.check(
             settings, sample, lambda found: out.print(check_table(found))
         )
-        nothing = f"nothing to compare: no events in {settings.features.log_dir}"
+        nothing = f"nothing to compare: no events in {settings.features.raw_log}"
     if not compared:
         out.print(nothing)
 

@@ -125,22 +125,22 @@ def replay_rejected(
 
 @events.command("restore")
 def restore(
-    log_dir: Annotated[
-        Path,
-        typer.Argument(help="Folder of the raw log, other than setting features.log_dir."),
+    log: Annotated[
+        str,
+        typer.Argument(help="Folder or address of a raw log that no worker writes."),
     ],
 ) -> None:
     """Publish a whole raw log into a new, empty Kafka, with the original timestamps.
 
     Use it after the loss of Kafka. First empty the feature store and set features.log_dir
-    to a new folder, because offsets start again. docs/backup.md lists all steps.
+    or log_uri to a new place, because offsets start again. docs/backup.md lists all steps.
 
     Example:  srp4ctr events restore .data/events.lost
     """
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("restore", total=None)
         done = stream_jobs.restore(
-            load(), log_dir, lambda count: bar.update(task, completed=count)
+            load(), log, lambda count: bar.update(task, completed=count)
         )
     out.print(f"restored {done}")
 

@@ -96,19 +96,20 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progres
     return f"{done} partitions and the attributes of {items:,} items"
 
 
-def restore(settings: Settings, log_dir: Path, progress: Callable[[int], None]) -> str:
-    """Publish raw log ``log_dir`` into a new, empty Kafka; return how many events.
+def restore(settings: Settings, log: str, progress: Callable[[int], None]) -> str:
+    """Publish the raw log at ``log`` into a new, empty Kafka; return how many events.
 
     Raises ``MistakeError`` where that is the log that workers write, or as
     ``worker.restore``.
     """
     from srp4ctr.streams.worker.restore import restore as restore_log
 
-    if log_dir.resolve() == Path(settings.features.raw_log).resolve():
+    if Path(log).resolve() == Path(settings.features.raw_log).resolve():
         raise MistakeError(
-            f"{log_dir} is features.log_dir: move it away first, workers begin a new one"
+            f"{log} is features.log_uri or log_dir: move it away first, or set another "
+            "one; workers begin a new one"
         )
-    with audit_log(settings).audited("events restore", str(log_dir)) as operation:
-        done = restore_log(settings.kafka, log_dir, progress)
+    with audit_log(settings).audited("events restore", log) as operation:
+        done = restore_log(settings.kafka, log, progress)
         operation.after = ", ".join(f"{done[topic]:,} {topic}" for topic in sorted(done))
     return operation.after
