@@ -1,7 +1,8 @@
 """Runs all checks of ``srp4ctr doctor`` on a deployment.
 
 It tries the servers as an unauthenticated client, and then with the settings' credentials.
-It changes nothing: what it tries is refused, or only reads.
+It changes nothing: what it tries is refused, or only reads, and what it makes next to the
+raw log's tables is removed.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ CHECKS = {
         "metrics": "metrics",
     },
     "kafka": {"kafka access": "anonymous", "kafka rules": "rules", "topics": "topics"},
+    "raw_log": {"raw log": "commits"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
     "intake": {"intake access": "anonymous"},
     "triton": {
@@ -33,7 +35,15 @@ CHECKS = {
 }
 # Checks that need the credentials of the deployment.
 NEED_CREDENTIALS = {
-    *("kafka rules", "topics", "store user", "store", "triton control", "triton"),
+    *(
+        "kafka rules",
+        "topics",
+        "raw log",
+        "store user",
+        "store",
+        "triton control",
+        "triton",
+    ),
 }
 
 
