@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports
 from srp4ctr.features.config import FeatureConfig
@@ -35,6 +36,8 @@ class Cluster:
     features: FeatureConfig
     ports: tuple[int, ...]
     """Of the broker, Kafka's controller, Valkey, then one of metrics per worker."""
+    objects: ObjectStore | None
+    """The server of the raw log's bucket, where it is in one."""
     running: dict[str, processes.Running] = field(default_factory=dict)
 
     def start_kafka(self) -> None:
@@ -49,6 +52,11 @@ class Cluster:
         """Start Valkey with the data it had; return when it answers."""
         started = broker.start_store(self.folder, self.ports[2], tied=True)
         self.running["store"] = started
+
+    def start_objects(self) -> None:
+        """Start the raw log's server, if there is one, with the objects it had."""
+        if self.objects:
+            self.running["objects"] = self.objects.start()
 
     def start_worker(self, number: int) -> processes.Running:
         """Start worker ``number``; return at once."""
@@ -101,17 +109,28 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    folder: Path, streams: StreamConfig, partitions: int, which: str = "kafka"
+    folder: Path,
+    streams: StreamConfig,
+    partitions: int,
+    which: str = "kafka",
+    *,
+    in_bucket: bool = False,
 ) -> Iterator[Cluster]:
-    """Yield a broker with our topics, Valkey with our views, and no worker yet."""
+    """Yield a broker with our topics, Valkey with our views, and no worker yet.
+
+    With ``in_bucket`` the raw log is in a bucket, whose keys are in the environment.
+    """
     # The ports stay reserved: what is restarted needs its own one again.
-    with ports.reserved_ports(3 + MAX_WORKERS) as numbers:
+    with ports.reserved_ports(4 + MAX_WORKERS) as (*numbers, last):
+        objects = ObjectStore(folder=folder, port=last) if in_bucket else None
+        os.environ.update(objects.environment() if objects else {})
         bootstrap = f"{ports.HOST}:{numbers[0]}"
         kafka = KafkaConfig(bootstrap=bootstrap, partitions=partitions)
         features = FeatureConfig(
             redis=f"{ports.HOST}:{numbers[2]}",
             registry=str(folder / "registry.db"),
             log_dir=str(folder / "events"),
+            log_uri=f"s3://{BUCKET}/events" if in_bucket else "",
             partitions=partitions,
         )
         whole = Cluster(
@@ -120,11 +139,13 @@ def cluster(
             kafka=kafka,
             streams=streams,
             features=features,
-            ports=numbers,
+            ports=tuple(numbers),
+            objects=objects,
         )
         _write_settings(whole)
         try:
             whole.start_store()
+            whole.start_objects()
             with ThreadPoolExecutor(1) as pool:  # both take some seconds
                 applied = pool.submit(_apply_views, features)
                 whole.start_kafka()
@@ -149,7 +170,7 @@ def _write_settings(whole: Cluster) -> None:
             whole.streams,
             ("label_window_s", "correction_window_s", "sequence_length"),
         ),
-        "features": (whole.features, ("redis", "registry", "log_dir")),
+        "features": (whole.features, ("redis", "registry", "log_dir", "log_uri")),
     }
     lines = ["[embedded]", f"data_dir = {str(whole.folder)!r}"]
     for section, (config, names) in sections.items():

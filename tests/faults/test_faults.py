@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from benchmarks.streaming.faults import FAULTS
+from benchmarks.fault_injection.faults import FAULTS
 from srp4ctr.embedded import apache_kafka
 
 # Seven faults, each with minutes to recover on a busy machine.
