@@ -195,7 +195,8 @@ def _redacted(error: Mapping[str, Any]) -> Any:
     """Return the section or the value that ``error`` refuses, without any password."""
     value = error["input"]
     if isinstance(value, Mapping):
-        return {name: each for name, each in value.items() if not is_secret(name)}
+        shown = {n: each for n, each in value.items() if not is_secret(n)}
+        return {n: "…" if "@" in str(each) else each for n, each in shown.items()}
     return "…" if is_secret(str(error["loc"][-1])) else value
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from srp4ctr.errors import MistakeError
 
 __pydantic_config__ = {"extra": "forbid"}
+_SCHEMES = ("s3", "gs", "az")
 MIN_REQUESTS = 20  # fewer leave nothing to hold out
 
 
@@ -70,6 +71,12 @@ class RefreshConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bundles_dir: str = ".data/bundles"
+    bundles_uri: str = ""
+    """Where bundles are published for processes that share no disk with training:
+    ``s3://bucket/bundles``, whose endpoint, region and credentials are in the environment
+    (AWS_ENDPOINT_URL, …). A refresh then leaves promotion to ``srp4ctr model promote
+    --every``, where Triton is; ``bundles_dir`` holds each process's copies. Empty: all
+    share ``bundles_dir``."""
     pretraining: Literal["none", "bert", "items", "behaviors", "both"] = "both"
     """What pre-training hides: ``bert`` item ids, and it sees no side information;
     ``items`` ids with attributes; ``behaviors`` action, gap and value; ``both`` is FG-BERT
@@ -181,6 +188,12 @@ class RefreshConfig:
             for name in names:
                 if not holds(value := getattr(self, name)):
                     raise MistakeError(f"training.{name} is {value}; it must be {range_}")
+        scheme, _, place = self.bundles_uri.partition("://")
+        if self.bundles_uri and (scheme not in _SCHEMES or set("@?") & set(place)):
+            raise MistakeError(
+                "training.bundles_uri is s3://BUCKET/PREFIX (or gs://, az://), without "
+                "credentials: those are in the environment"
+            )
         if self.negatives not in (choices := ("impressions", "sampled")):
             raise MistakeError(
                 f"training.negatives is {self.negatives!r}; one of {choices}"

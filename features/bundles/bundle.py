@@ -108,7 +108,7 @@ def write_manifest(folder: Path) -> Path:
     Written last, so its existence means that the bundle is whole.
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
-    hashes = {name: _sha256(folder / name) for name in names if name != MANIFEST_FILE}
+    hashes = {name: sha256(folder / name) for name in names if name != MANIFEST_FILE}
     path = folder / MANIFEST_FILE
     _write_json(path, hashes)
     return path
@@ -120,21 +120,30 @@ def verify(folder: Path) -> BundleManifest:
     Raises ``ArtifactError`` that names a file which is missing, changed, too large or of an
     unknown kind.
     """
-    hashes = _read_json(folder / MANIFEST_FILE)
-    for name in CONTENT_FILES:
-        if name not in hashes:
-            raise ArtifactError(f"{folder / MANIFEST_FILE} does not list {name}")
-    for name, expected in hashes.items():
-        if Path(name).name != name:
-            raise ArtifactError(f"{folder / MANIFEST_FILE} lists a path: {name!r}")
+    for name, expected in read_hashes(folder / MANIFEST_FILE).items():
         _check_file(folder / name)
-        if _sha256(folder / name) != expected:
+        if sha256(folder / name) != expected:
             raise ArtifactError(f"{folder / name} has changed since the bundle was written")
     card = read(folder)
     if card.version != folder.name:
         raise ArtifactError(f"{folder} holds bundle {card.version}: was it renamed?")
     check_fingerprint(card)
     return card
+
+
+def read_hashes(manifest: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that ``manifest`` lists.
+
+    Raises ``ArtifactError`` where it lacks one, or lists what is no name of a file.
+    """
+    hashes = _read_json(manifest)
+    for name in CONTENT_FILES:
+        if name not in hashes:
+            raise ArtifactError(f"{manifest} does not list {name}")
+    for name in hashes:
+        if Path(name).name != name:
+            raise ArtifactError(f"{manifest} lists a path: {name!r}")
+    return hashes
 
 
 def check_fingerprint(card: BundleManifest) -> None:
@@ -161,15 +170,18 @@ def read(folder: Path) -> BundleManifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def list_bundles(bundles_dir: Path) -> list[Path]:
-    """Return the folders of the whole bundles in ``bundles_dir``, oldest version first."""
-    whole = [p for p in _versioned(bundles_dir) if (p / MANIFEST_FILE).is_file()]
-    return sorted(whole, key=lambda path: _number(path.name))
+def list_bundles(bundles_dir: Path, having: str = MANIFEST_FILE) -> list[Path]:
+    """Return the folders of the whole bundles in ``bundles_dir``, oldest version first.
+
+    ``having`` the card only, as of those in an object store: ``CARD_FILE``.
+    """
+    found = [p for p in _versioned(bundles_dir) if (p / having).is_file()]
+    return sorted(found, key=lambda path: number(path.name))
 
 
 def next_version(bundles_dir: Path) -> str:
     """Return the first version above every folder there, unfinished ones included."""
-    numbers = [_number(path.name) for path in _versioned(bundles_dir)]
+    numbers = [number(path.name) for path in _versioned(bundles_dir)]
     return f"v{max(numbers, default=0) + 1}"
 
 
@@ -192,11 +204,13 @@ def _versioned(bundles_dir: Path) -> list[Path]:
     return [p for p in bundles_dir.iterdir() if p.is_dir() and _VERSION.fullmatch(p.name)]
 
 
-def _number(version: str) -> int:
+def number(version: str) -> int:
+    """Return 7 of ``v7``."""
     return int(version.removeprefix("v"))
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -75,7 +75,7 @@ class BundleCache:
 
     def newest(self, serving: str | None) -> tuple[BundleFacts, ...]:
         """Return the newest few bundles, and the serving one."""
-        folders = bundle.list_bundles(self._bundles_dir)[-NEWEST:]
+        folders = bundle.list_bundles(self._bundles_dir, bundle.CARD_FILE)[-NEWEST:]
         versions = {*(folder.name for folder in folders), *filter(None, [serving])}
         found = (self.of(version) for version in sorted(versions))
         return tuple(each for each in found if each is not UNKNOWN)

@@ -15,6 +15,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
     "mmh3": ("features",),
     "noida_db": ("embedded",),
+    "obstore": ("bucket",),
     "onnx": ("training",),
     "onnxruntime": ("training",),
     "onnxscript": ("training",),

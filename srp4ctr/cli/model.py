@@ -1,5 +1,6 @@
 """``srp4ctr model VERB``: train, compare, promote and query models."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,36 +106,36 @@ def diff_models(one: Version, other: Version, as_json: AsJson = False) -> None:
 
 @app.command("promote")
 def promote_model(
-    version: Version,
+    version: Annotated[
+        str | None,
+        typer.Argument(help="Version, as v2. Default: the newest that was not promoted."),
+    ] = None,
     canary: Annotated[
         bool,
         typer.Option(
             "--canary", help="Serve it as rank_clicks_canary, alongside the current model."
         ),
     ] = False,
+    every: Annotated[
+        str | None, typer.Option(help="Repeat at this interval: 1m or 1h. Default: once.")
+    ] = None,
 ) -> None:
     """Serve a bundle; if anything fails, the current one keeps serving.
 
     The promotion is refused while the feature store differs from the raw log (`srp4ctr
     features check`). A canary serves the share of users that clients send to it. Promote
     it without --canary to serve all users, or end it with `srp4ctr model rollback
-    --canary`.
+    --canary`. Where training shares no disk with Triton, `--every 1m` promotes what
+    refreshes publish.
 
     Example:  srp4ctr model promote v2 --canary
     """
-    from srp4ctr.cli.tables.models import gates_table
-    from srp4ctr.ops.promotion_service import bundle_folder, promote
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
+    from srp4ctr.cli.tables.models import promotion_lines
+    from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
 
-    settings = load()
-    found = promote(settings, bundle_folder(settings, version), canary=canary)
-    if found.refusal:
-        raise PromotionError(found.refusal)
-    if not found.gates:
-        err.print("nothing changed: it did so already; new settings need a new bundle")
-    else:
-        out.print(gates_table(found.gates))
-    out.print(f"{version} {'is the canary' if canary else 'serves'}")
+    plan = PromotionPlan(version=version or "", canary=canary, every=every or "")
+    display = partial(promotion_lines, canary=canary)
+    run_promotion(load(), plan, lambda found: _print(*display(found)), err.print)
 
 
 @app.command("rollback")
@@ -166,10 +167,11 @@ def fill_repository(
 
     Example:  srp4ctr model fill /models/triton-2
     """
+    from srp4ctr.training.export import bundle_store
     from srp4ctr.triton_repo.deployment.rollout import fill
 
     settings = load()
-    bundles = Path(settings.training.bundles_dir)
+    bundles = partial(bundle_store.bundle_folder, settings.training)
     serving = fill(repository, settings.triton, settings.features, bundles).serving
     out.print(f"{repository}: {serving or 'nothing serves yet'}", soft_wrap=True)
 
@@ -269,6 +271,6 @@ def _show(content: Any, as_json: bool, *tables: Table) -> None:
         _print(*tables)
 
 
-def _print(*tables: Table) -> None:
+def _print(*tables: Table | str) -> None:
     for table in tables:
         out.print(table)

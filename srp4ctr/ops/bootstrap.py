@@ -55,6 +55,8 @@ def _model_status(settings: Settings) -> str:
     if bundles:
         newest = bundles[-1].name
         return f"model: none serves; `srp4ctr model promote {newest}` makes it serve"
+    if settings.training.bundles_uri:
+        return "model: none serves here; `srp4ctr model promote` takes the newest bundle"
     return (
         "model: none yet; Triton answers NOT_FOUND until the first refresh has promoted "
         "one, which needs labels"

@@ -4,6 +4,7 @@ RankClient and Kafka's producer are imported only for the probe, the charts only
 report: the image of ``monitor run`` has no matplotlib.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import MistakeError, Srp4ctrError
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
@@ -27,6 +28,11 @@ from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.events.schema import Behavior
+from srp4ctr.training.export import bundle_store
+from srp4ctr.training.refresh.reports import STATUS_FILE
+
+LOG = logging.getLogger(__name__)
+_UPDATE_S = 60.0
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
@@ -39,9 +45,21 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if store := bundle_store.store_of(settings.training):
+        threading.Thread(target=follow_bundles, args=(store, stop), daemon=True).start()
     monitoring = settings.monitoring
     say(f"metrics: http://{monitoring.host}:{monitoring.port}/metrics  (Ctrl-C stops)")
     run_monitor(sources_of(settings), monitoring, stop, probe_factory(settings))
+
+
+def follow_bundles(store: bundle_store.BundleStore, stop: threading.Event) -> None:
+    """Copy cards, reports and the refresh's status as they come, until ``stop`` is set."""
+    while not stop.is_set():
+        try:
+            store.update(STATUS_FILE)
+        except (Srp4ctrError, OSError) as error:
+            LOG.warning("figures of new bundles are missing: %s", error)
+        stop.wait(_UPDATE_S)
 
 
 def write_report(

@@ -1,5 +1,6 @@
 """Settings → bundles and what serves: checks, promotion, rollback, and descriptions."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -8,15 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srp4ctr.atomic_files import write_json
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import MistakeError, Srp4ctrError
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings
+from srp4ctr.training.export import bundle_store
 
 if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
     from srp4ctr.training.skew.check import ServedCheck
+    from srp4ctr.triton_repo.deployment.live_repository import Serving
     from srp4ctr.triton_repo.deployment.promotion import Promotion
+
+LOG = logging.getLogger(__name__)
 
 
 def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
@@ -89,8 +94,8 @@ def promote(
 ) -> "Promotion":
     """Promote the bundle in ``folder``, and add its gates to the bundle's report.
 
-    The audit log names ``command``. Raises ``ArtifactError`` for a damaged bundle, and
-    ``OutageError`` where no server answers.
+    Trainers find both in the object store. The audit log names ``command``. Raises
+    ``ArtifactError`` for a damaged bundle, and ``OutageError`` where no server answers.
     """
     from srp4ctr.training.refresh import reports  # no torch
 
@@ -101,9 +106,30 @@ def promote(
         audited.refusal = found.refusal
     report = reports.read(folder)
     is_decided = failed(found.gates) or not found.refusal
-    if report is not None and found.gates and is_decided:
+    # One that is ready and serves was promoted by a process that did not come to say so.
+    is_new = found.gates or (report and report.outcome is reports.RefreshOutcome.READY)
+    if report is not None and is_new and is_decided:
         reports.write(reports.with_promotion(report, found.gates))
+    share_serving(settings, *(f"{folder.name}/{name}" for name in bundle_store.REPORTS))
     return found
+
+
+def share_serving(settings: Settings, *names: str) -> None:
+    """Write into the object store, if there is one, what serves, and the files ``names``.
+
+    Without it only trainers miss them: what was done to Triton stays done.
+    """
+    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+
+    if not settings.training.bundles_uri:
+        return
+    try:
+        store = bundle_store.BundleStore(settings.training)
+        serving = read_serving(Path(settings.triton.repository))
+        write_json(store.folder / SERVING_FILE, serving)
+        store.send(SERVING_FILE, *names)
+    except Srp4ctrError as error:
+        LOG.warning("trainers do not know yet what serves: %s", error)
 
 
 def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
@@ -125,15 +151,18 @@ def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
     return run(folder, triton, settings.features, gate, canary=canary)
 
 
-def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...]]:
+def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...] | None]:
     """Return a function that promotes the bundle in a folder, for a refresh.
 
     It returns the gates, also where one failed. Raises ``PromotionError`` where the bundle
-    passed them and still does not serve.
+    passed them and still does not serve. With an object store ``model promote --every``
+    promotes it, and the function returns None.
     """
     from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
-    def promote_folder(folder: Path) -> tuple[Gate, ...]:
+    def promote_folder(folder: Path) -> tuple[Gate, ...] | None:
+        if settings.training.bundles_uri:
+            return None
         found = promote(settings, folder, "model refresh")
         if found.refusal and not failed(found.gates):
             raise PromotionError(found.refusal)
@@ -152,30 +181,44 @@ def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
         undo = promotion.end_canary if canary else promotion.rollback
     command = "model rollback --canary" if canary else "model rollback"
     with audit_log(settings).audited(command, state=partial(what_serves, settings)):
-        return undo(settings.triton).serving
+        serving = undo(settings.triton).serving
+    share_serving(settings)
+    return serving
 
 
 def serving_folder(settings: Settings) -> Path | None:
     """Return the folder of the bundle that serves; None before the first promotion."""
-    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    serving = serving_now(settings).serving
+    return bundle_store.bundle_folder(settings.training, serving) if serving else None
 
-    serving = read_serving(Path(settings.triton.repository)).serving
-    return Path(settings.training.bundles_dir) / serving if serving else None
+
+def serving_now(settings: Settings) -> "Serving":
+    """Return what serves, by the live repository, or as the object store has it.
+
+    The latter where the repository is on another machine.
+    """
+    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+
+    repository = Path(settings.triton.repository)
+    is_elsewhere = not (repository / SERVING_FILE).is_file()
+    if settings.training.bundles_uri and is_elsewhere:
+        repository = Path(settings.training.bundles_dir)
+    return read_serving(repository)
 
 
 def what_serves(settings: Settings) -> str:
     """Return the bundle that serves, and the canary if there is one."""
-    from srp4ctr.triton_repo.deployment.live_repository import read_serving
-
-    found = read_serving(Path(settings.triton.repository))
+    found = serving_now(settings)
     canary = f", canary {found.canary}" if found.canary else ""
     return f"{found.serving or 'nothing'}{canary}"
 
 
 def bundle_folder(settings: Settings, version: str) -> Path:
     """Return the folder of bundle ``version``; ``MistakeError`` where there is none."""
-    folder = Path(settings.training.bundles_dir) / version
-    if not folder.is_dir():
+    from srp4ctr.features.bundles import bundle
+
+    folder = bundle_store.bundle_folder(settings.training, version)
+    if not (folder / bundle.CARD_FILE).is_file():
         raise MistakeError(f"there is no bundle {version}: srp4ctr model list shows them")
     return folder
 
@@ -186,16 +229,19 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
     ``MistakeError`` where one does not exist.
     """
     from srp4ctr.features.bundles import bundle
-    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
 
-    serving = read_serving(Path(settings.triton.repository))
+    if store := bundle_store.store_of(settings.training):
+        store.update(SERVING_FILE)
+    serving = serving_now(settings)
     roles = {
         serving.previous: "previous",
         serving.canary: "canary",
         serving.serving: "serving",
     }
     bundles_dir = Path(settings.training.bundles_dir)
-    folders = {folder.name: folder for folder in bundle.list_bundles(bundles_dir)}
+    found = bundle.list_bundles(bundles_dir, bundle.CARD_FILE)
+    folders = {folder.name: folder for folder in found}
     if unknown := [version for version in versions if version not in folders]:
         raise MistakeError(
             f"there is no bundle {', '.join(unknown)}: srp4ctr model list shows them"

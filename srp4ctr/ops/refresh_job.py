@@ -1,4 +1,6 @@
-"""Runs refreshes, once or at an interval; each writes its status for the monitor.
+"""Runs refreshes, or promotions of what others published, once or at an interval.
+
+Each refresh writes its status for the monitor.
 
 Torch is imported when a refresh begins.
 """
@@ -10,18 +12,34 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
-from srp4ctr.ops.promotion_service import promoter, serving_folder
+from srp4ctr.ops.promotion_service import (
+    bundle_folder,
+    promote,
+    promoter,
+    serving_folder,
+    share_serving,
+)
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
-from srp4ctr.training.refresh.reports import STATUS_FILE, RefreshReport, RefreshStatus
+from srp4ctr.training.export import bundle_store
+from srp4ctr.training.refresh import reports
+from srp4ctr.training.refresh.reports import (
+    STATUS_FILE,
+    RefreshOutcome,
+    RefreshReport,
+    RefreshStatus,
+)
 
-if TYPE_CHECKING:  # torch: 3 s
+if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
+    from srp4ctr.training.loop.distributed import Processes
     from srp4ctr.training.loop.progress import ProgressListener
+    from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -45,6 +63,17 @@ class RefreshPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionPlan:
+    """What to promote."""
+
+    version: str = ""
+    """"": the newest that passed its training's gates, unless it was promoted before."""
+    canary: bool = False
+    every: str = ""
+    """``1m``: repeat until a signal; "": once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
     """How refreshes are shown to a person."""
 
@@ -61,28 +90,19 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> RefreshRepor
     an interval that is none, and as ``training.refresh.pipeline``.
     """
     from srp4ctr.training.loop.distributed import joined, yield_to_serving
-    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
     from srp4ctr.training.refresh.stages import run_worker
 
     interval_s = seconds_of(plan.every) if plan.every else 0.0
     yield_to_serving(settings.training)
 
-    def once() -> RefreshReport:
-        with display.progress() as progress:
-            options = RefreshOptions(
-                promote=promoter(settings) if plan.promote else None,
-                serving=serving_folder(settings),
-                from_scratch=plan.from_scratch,
-                force=plan.force,
-                progress=progress,
-                processes=processes,
-            )
-            parts = (settings.training, settings.features, settings.streams)
-            return refresh(*parts, options)
-
     def turn() -> RefreshReport:
+        once = partial(_refresh, settings, plan, display, processes)
         bundles_dir = Path(settings.training.bundles_dir)
-        report = refresh_and_record(once, bundles_dir, interval_s)
+        try:
+            report = refresh_and_record(once, bundles_dir, interval_s)
+        finally:
+            if store := bundle_store.store_of(settings.training):
+                _send_status(store)
         display.show(report)
         return report
 
@@ -94,6 +114,93 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> RefreshRepor
             raise MistakeError("--every needs one process: repeat the torchrun command")
         with ended_by_sigterm():
             return repeat(turn, interval_s, display.say) if plan.every else turn()
+
+
+def _refresh(
+    settings: Settings, plan: RefreshPlan, display: Display, processes: "Processes"
+) -> RefreshReport:
+    """Refresh once; with an object store, from what is there and into it."""
+    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
+
+    if store := bundle_store.store_of(settings.training):
+        store.synchronize(SERVING_FILE)
+    with display.progress() as progress:
+        options = RefreshOptions(
+            promote=promoter(settings) if plan.promote else None,
+            serving=serving_folder(settings),
+            from_scratch=plan.from_scratch,
+            force=plan.force,
+            progress=progress,
+            processes=processes,
+        )
+        parts = (settings.training, settings.features, settings.streams)
+        report = refresh(*parts, options)
+    if store:
+        store.publish(report.folder)
+    return report
+
+
+def _send_status(store: bundle_store.BundleStore) -> None:
+    try:
+        store.send(STATUS_FILE)
+    except OutageError as error:  # not what this refresh ended with
+        LOG.warning("the monitor does not know how the refresh ended: %s", error)
+
+
+def run_promotion(
+    settings: Settings,
+    plan: PromotionPlan,
+    show: Callable[["Promotion | None"], None],
+    say: Callable[[str], None],
+) -> None:
+    """Promote a bundle and ``show`` it; None where none waits for it.
+
+    Or repeatedly the newest that waits, until SIGTERM; then ``say`` gets the failures.
+    Raises ``PromotionError`` where it was refused, else as ``promote``.
+    """
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
+
+    def turn() -> None:
+        if plan.version:
+            folder = bundle_folder(settings, plan.version)
+            found: Promotion | None = promote(settings, folder, canary=plan.canary)
+        else:
+            found = promote_new(settings, canary=plan.canary)
+        if found and found.refusal:
+            raise PromotionError(found.refusal)
+        if found or not plan.every:
+            show(found)
+
+    if not plan.every:
+        return turn()
+    if plan.version:
+        raise MistakeError("--every promotes what is new: leave the version out")
+    with ended_by_sigterm():
+        repeat(turn, seconds_of(plan.every), say, announce=False)
+
+
+def promote_new(settings: Settings, *, canary: bool = False) -> "Promotion | None":
+    """Promote the newest bundle that waits for it; None where none does.
+
+    It passed its training's gates, and no newer one was promoted. Raises as ``promote``,
+    and as ``BundleStore`` where the object store is away.
+    """
+    from srp4ctr.features.bundles import bundle
+    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+
+    bundles_dir = Path(settings.training.bundles_dir)
+    if store := bundle_store.store_of(settings.training):
+        store.update(SERVING_FILE)
+        if read_serving(bundles_dir) != read_serving(Path(settings.triton.repository)):
+            share_serving(settings)  # it was away after a promotion
+    for folder in reversed(bundle.list_bundles(bundles_dir, bundle.CARD_FILE)):
+        report = reports.read(folder)
+        if report and report.outcome is RefreshOutcome.PROMOTED:
+            return None
+        if report and report.outcome is RefreshOutcome.READY:
+            return promote(settings, bundle_folder(settings, folder.name), canary=canary)
+    return None
 
 
 def seconds_of(interval: str) -> float:
@@ -141,11 +248,12 @@ def repeat(
     interval_s: float,
     say: Callable[[str], None],
     sleep: Callable[[float], Any] = time.sleep,
+    announce: bool = True,
 ) -> NoReturn:
     """Repeat ``turn`` until a signal ends the process; failures are reported or logged.
 
     One that takes longer than the interval is followed by the next at once; after an
-    outage, or without labels, the next begins after a minute.
+    outage, or without labels, the next begins after a minute. ``announce`` says when.
     """
     while True:
         due = time.monotonic() + interval_s
@@ -156,9 +264,10 @@ def repeat(
             if isinstance(failure, OutageError):
                 due = min(due, time.monotonic() + _RETRY_S)
         except Exception as failure:
-            LOG.exception("this refresh failed; the next one resumes it")
+            LOG.exception("this turn failed; the next one resumes it")
             say(f"failed: {failure}")
         wait_s = max(due - time.monotonic(), 0.0)
         next_at = datetime.now(tz=UTC) + timedelta(seconds=wait_s)
-        say(f"next refresh: {next_at:%Y-%m-%d %H:%M:%S} UTC  (Ctrl-C ends)")
+        if announce:
+            say(f"next refresh: {next_at:%Y-%m-%d %H:%M:%S} UTC  (Ctrl-C ends)")
         sleep(wait_s)

@@ -26,6 +26,7 @@ from srp4ctr.streams.raw_log.delta_tables import Log
 from srp4ctr.streams.raw_log.log_reading import covered_offsets, dataset, reading
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.training.export.bundle_store import bundle_folder
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 _NAMES = ("title", "name")  # shown as the title
@@ -126,7 +127,7 @@ class PlaygroundReads:
         return self._known[version]
 
     def _folder(self, version: str) -> Path:
-        return Path(self._settings.training.bundles_dir) / version
+        return bundle_folder(self._settings.training, version)
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
         found: dict[int, ItemProfile] = self._store().read_profiles(keys)

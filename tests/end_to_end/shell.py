@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +26,16 @@ class Shell:
     http_port: int
     background: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def type(self, *words: str, expect: int = 0) -> str:
+    def type(
+        self, *words: str, expect: int = 0, env: Mapping[str, str] | None = None
+    ) -> str:
         """Run ``srp4ctr WORDS`` to its end and return what it printed."""
         done = subprocess.run(
             self._command(*words),
             capture_output=True,
             text=True,
             cwd=self.folder,
-            env=self._env(),
+            env={**self._env(), **(env or {})},
             check=False,
         )
         assert done.returncode == expect, done.stdout + done.stderr

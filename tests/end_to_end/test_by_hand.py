@@ -13,6 +13,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr.embedded import ports
 from srp4ctr.streams.events.codec import encode
 from tests.builders import a_behavior
@@ -20,6 +21,7 @@ from tests.docs.pages import commands
 from tests.end_to_end import shop
 from tests.end_to_end.shell import HTTP_PORT, Shell, install_command
 
+BUNDLES = f"s3://{BUCKET}/tour/bundles"
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
@@ -196,6 +198,32 @@ def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
     assert "v1 serves" in shell.type("model", "rollback")
     assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
     assert "v2 serves" in shell.type("model", "promote", "v2")
+
+
+def test_a_bundle_comes_to_triton_by_a_bucket(
+    shell: Shell, object_store: ObjectStore
+) -> None:
+    bucket = {**object_store.environment(), "SRP4CTR_TRAINING__BUNDLES_URI": BUNDLES}
+    trainer = bucket | {"SRP4CTR_TRITON__REPOSITORY": "no-models-here"}
+    serving = bucket | {"SRP4CTR_TRAINING__BUNDLES_DIR": "no-bundles-here"}
+    assert "no bundle waits" in shell.type("model", "promote", env=serving)
+    assert "v3: ready" in shell.type("model", "refresh", "--force", env=trainer)
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
+    found = json.loads(shell.type("model", "show", "v3", "--json", env=trainer))
+    assert any("v2 has" in gate["note"] for gate in found["gates"])  # the champion
+    assert "v3 serves" in shell.type("model", "promote", env=serving)
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v3"]
+    assert "no bundle waits" in shell.type("model", "promote", env=serving)
+    listed = json.loads(shell.type("model", "list", "--json", env=trainer))
+    assert [(each["role"], each["outcome"]) for each in listed] == [
+        ("", "promoted"),
+        ("previous", "promoted"),
+        ("serving", "promoted"),
+    ]
+    assert "v1 serves" in shell.type("model", "promote", "v1", env=serving)  # fetched now
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
+    assert "v3 serves" in shell.type("model", "rollback", env=serving)
+    assert "v3: nothing new" in shell.type("model", "refresh", env=trainer)
 
 
 def test_a_forgotten_user_has_no_history(shell: Shell) -> None:

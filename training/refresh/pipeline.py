@@ -45,8 +45,9 @@ from srp4ctr.training.refresh.stages import Training
 class RefreshOptions:
     """The environment of one refresh."""
 
-    promote: Callable[[Path], tuple[Gate, ...]] | None = None
-    """Promotes the bundle in a folder and returns its gates; None: no promotion."""
+    promote: Callable[[Path], tuple[Gate, ...] | None] | None = None
+    """Promotes the bundle in a folder and returns its gates, or None where another process
+    will; None: no promotion."""
     serving: Path | None = None
     """The folder of the bundle that serves now."""
     from_scratch: bool = False
@@ -105,7 +106,9 @@ def _promoted(
     """Return ``report`` after a promotion, if there is to be one; write it."""
     if report.outcome is RefreshOutcome.READY and options.promote is not None:
         with clock.step("promote"):
-            report = reports.with_promotion(report, options.promote(report.folder))
+            gates = options.promote(report.folder)
+        if gates is not None:
+            report = reports.with_promotion(report, gates)
     report = replace(report, seconds={**report.seconds, **clock.seconds})
     reports.write(report)
     return report

@@ -34,6 +34,7 @@ _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
 # Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
+    "bundles_uri": "",
     "tensorboard_dir": "",
     "mlflow_uri": "",
     "mlflow_experiment": "",

@@ -37,6 +37,7 @@ from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import torch_rows
 from srp4ctr.training.evaluation.champion import EarlierBundle
 from srp4ctr.training.export import onnx_export
+from srp4ctr.training.export.bundle_store import bundle_folder
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import warm_start
@@ -134,9 +135,9 @@ def check_served(
     check, shifts = ServedCheck(), [np.zeros(0)]
     log = _read(features, streams)
     for version in sorted({each.model_version for each in served}):
-        folder = Path(config.bundles_dir) / version
+        folder = bundle_folder(config, version)
         answered = [each for each in served if each.model_version == version]
-        if not folder.is_dir():
+        if not (folder / bundle.MANIFEST_FILE).is_file():
             check.no_bundle += len(answered)
             continue
         model, first = _Bundle(folder, log.profiles, config), len(shifts)

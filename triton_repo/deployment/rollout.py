@@ -7,7 +7,7 @@ bundle serves already: ``fill`` renders its repository before it starts.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,13 +103,16 @@ def _take_back(changed: Sequence[tuple[TritonConfig, Serving]]) -> None:
 
 
 def fill(
-    repository: Path, config: TritonConfig, features: FeatureConfig, bundles: Path
+    repository: Path,
+    config: TritonConfig,
+    features: FeatureConfig,
+    bundle_folder: Callable[[str], Path],
 ) -> Serving:
     """Fill ``repository`` with what the first server serves; return what it holds then.
 
     The first server itself gets what the others serve, and only if it has nothing.
-    ``bundles`` holds the bundles' folders. Raises ``ArtifactError`` where the serving one
-    is gone, damaged or of another schema.
+    ``bundle_folder`` returns a version's. Raises ``ArtifactError`` where the serving one is
+    gone, damaged or of another schema.
     """
     with locked(repository):
         own = read_serving(repository)
@@ -118,11 +121,11 @@ def fill(
             return own
         one = replace(config, repository=str(repository), replicas=())
         for version in (wanted.previous, wanted.canary):
-            if version and not (bundles / version).is_dir():
+            if version and not _is_whole(bundle_folder(version)):
                 LOG.warning("%s is gone: %s is filled without it", version, repository)
                 wanted = _without(wanted, version)
         for version in sorted(filter(None, wanted.versions)):
-            _render(bundles / version, one, features)
+            _render(bundle_folder(version), one, features)
         live_repository.place(repository, wanted)
         return wanted
 
@@ -144,8 +147,12 @@ def _without(serving: Serving, version: str) -> Serving:
     return replace(serving, previous=previous, canary=canary)
 
 
+def _is_whole(source: Path) -> bool:
+    return (source / bundle.MANIFEST_FILE).is_file()
+
+
 def _render(source: Path, config: TritonConfig, features: FeatureConfig) -> None:
-    if not source.is_dir():
+    if not _is_whole(source):
         raise ArtifactError(f"{source} is gone: promote a bundle that is there")
     card = bundle.verify(source)
     if not repository_writer.is_rendered_from(

@@ -41,7 +41,7 @@ NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
     *("freeze", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
-    *("bundles_dir", "patience", "tensorboard_dir"),
+    *("bundles_dir", "bundles_uri", "patience", "tensorboard_dir"),
 }
 NOT_OF_ENCODER = {
     *("head_width", "num_cross_layers", "num_queries", "num_spans"),

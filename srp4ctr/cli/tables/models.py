@@ -1,7 +1,7 @@
 """Bundles and refresh reports → tables, and dicts for JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -11,6 +11,9 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.training.refresh import reports  # no torch
 from srp4ctr.training.refresh.reports import RefreshReport
+
+if TYPE_CHECKING:  # tritonclient: another extra
+    from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 _NEGATIVES = {"impressions": "real impressions", "sampled": bundle.SAMPLED_NOTE}
 _MARKS = {True: "passed", False: "[red]failed[/red]", None: "[dim]skipped[/dim]"}
@@ -94,6 +97,19 @@ def gates_table(gates: Sequence[Gate]) -> Table:
         numbers = (reports.figure(gate.value), reports.figure(gate.limit))
         table.add_row(gate.gate, _MARKS[gate.passed], *numbers, escape(gate.note))
     return table
+
+
+def promotion_lines(found: "Promotion | None", *, canary: bool) -> Iterator[Table | str]:
+    """Yield what a promotion found and what serves; None: there was no bundle for it."""
+    if found is None:
+        yield "no bundle waits for its promotion: srp4ctr model list"
+        return
+    if found.gates:
+        yield gates_table(found.gates)
+    else:
+        yield "nothing changed: it did so already; new settings need a new bundle"
+    serving = found.serving
+    yield f"{serving.canary} is the canary" if canary else f"{serving.serving} serves"
 
 
 def _summary(gates: Sequence[Mapping[str, Any]]) -> str:

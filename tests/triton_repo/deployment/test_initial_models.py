@@ -66,11 +66,11 @@ def test_an_added_server_has_the_same_files_as_the_first(
     serving = Serving(serving="v2", previous="v1", canary="v3")
     serve(tmp_path / "first", serving, bundles)
     second = tmp_path / "second"
-    assert fill(second, servers, FeatureConfig(), bundles) == serving
+    assert fill(second, servers, FeatureConfig(), bundles.joinpath) == serving
     assert files_of(second) == files_of(tmp_path / "first")
     assert {path.name for path in second.iterdir()} >= set(ENSEMBLES)
     before = {path: path.stat().st_mtime_ns for path in second.rglob("*.pbtxt")}
-    assert fill(second, servers, FeatureConfig(), bundles) == serving
+    assert fill(second, servers, FeatureConfig(), bundles.joinpath) == serving
     assert {path: path.stat().st_mtime_ns for path in second.rglob("*.pbtxt")} == before
 
 
@@ -78,7 +78,9 @@ def test_nothing_is_made_where_nothing_serves(
     servers: TritonConfig, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
-        assert fill(tmp_path / name, servers, FeatureConfig(), tmp_path) == Serving()
+        assert (
+            fill(tmp_path / name, servers, FeatureConfig(), tmp_path.joinpath) == Serving()
+        )
         assert files_of(tmp_path / name) == {}
 
 
@@ -88,7 +90,7 @@ def test_an_outdated_server_is_brought_up_to_date(
     bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "first", Serving(serving="v2"), bundles)
     serve(tmp_path / "third", Serving(serving="v1", canary="v2"), bundles)
-    found = fill(tmp_path / "third", servers, FeatureConfig(), bundles)
+    found = fill(tmp_path / "third", servers, FeatureConfig(), bundles.joinpath)
     assert found == Serving(serving="v2") == read_serving(tmp_path / "third")
     assert live_versions(tmp_path / "third") == {"v2"}
     assert not (tmp_path / "third" / "rank_clicks_canary").exists()
@@ -100,10 +102,10 @@ def test_the_first_server_takes_from_the_others_only_if_it_has_nothing(
     bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "third", Serving(serving="v1"), bundles)
     first = tmp_path / "first"
-    assert fill(first, servers, FeatureConfig(), bundles).serving == "v1"
+    assert fill(first, servers, FeatureConfig(), bundles.joinpath).serving == "v1"
     # A promotion in progress has changed the first one.
     serve(first, Serving(serving="v2", previous="v1"), bundles)
-    assert fill(first, servers, FeatureConfig(), bundles).serving == "v2"
+    assert fill(first, servers, FeatureConfig(), bundles.joinpath).serving == "v2"
 
 
 def test_a_bundle_that_is_gone_is_left_out_unless_it_serves(
@@ -112,11 +114,11 @@ def test_a_bundle_that_is_gone_is_left_out_unless_it_serves(
     bundles = bundles_of(make_bundle, 1, 2)
     serve(tmp_path / "first", Serving(serving="v2", previous="v1"), bundles)
     (bundles / "v1").rename(tmp_path / "v1")
-    found = fill(tmp_path / "second", servers, FeatureConfig(), bundles)
+    found = fill(tmp_path / "second", servers, FeatureConfig(), bundles.joinpath)
     assert found == Serving(serving="v2")
     (bundles / "v2").rename(tmp_path / "v2")
     with pytest.raises(ValueError, match="v2 is gone"):
-        fill(tmp_path / "third", servers, FeatureConfig(), bundles)
+        fill(tmp_path / "third", servers, FeatureConfig(), bundles.joinpath)
     assert read_serving(tmp_path / "third") == Serving()
 
 
@@ -127,7 +129,7 @@ def test_a_damaged_bundle_is_refused(
     serve(tmp_path / "first", Serving(serving="v1"), source.parent)
     (source / bundle.HEAD_FILE).write_bytes(b"")
     with pytest.raises(ValueError, match=r"head\.onnx has changed"):
-        fill(tmp_path / "second", servers, FeatureConfig(), source.parent)
+        fill(tmp_path / "second", servers, FeatureConfig(), source.parent.joinpath)
 
 
 def test_the_settings_of_each_server_are_its_own(
@@ -136,7 +138,7 @@ def test_the_settings_of_each_server_are_its_own(
     source = make_bundle("v1", mark=1.0)
     serve(tmp_path / "first", Serving(serving="v1"), source.parent)
     gpu = replace(servers, backend="onnxruntime")
-    fill(tmp_path / "second", gpu, FeatureConfig(), source.parent)
+    fill(tmp_path / "second", gpu, FeatureConfig(), source.parent.joinpath)
     steps = repository_writer.step_folders(tmp_path / "second", "v1")
     assert len(steps) == 3
 
@@ -167,7 +169,7 @@ def test_a_filled_server_serves_and_is_ready_once_it_is_started(
         replicas=(ReplicaConfig(grpc=server.triton.grpc, repository=str(own)),),
     )
     server.stop()
-    fill(own, both, server.features, source.parent)
+    fill(own, both, server.features, source.parent.joinpath)
     assert why_not_ready(server.triton.grpc, own, TlsConfig())
     server.start()
     deadline = time.monotonic() + 60.0
