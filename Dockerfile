@@ -42,7 +42,7 @@ ENTRYPOINT ["srp4ctr"]
 # The HTTP intake runs here, too.
 FROM build AS monitor-packages
 RUN uv pip install --constraint requirements.lock --requirement pyproject.toml \
-      --extra monitoring --extra serving --extra intake \
+      --extra monitoring --extra serving --extra intake --extra bucket \
  && slim.sh && sbom.sh
 
 FROM python AS monitor
@@ -63,7 +63,7 @@ RUN test -z "${TORCH_BACKEND}" || sed -i -E \
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
       --extra streams --extra features --extra postgres --extra training --extra serving \
-      --extra page \
+      --extra page --extra bucket \
  && slim.sh && sbom.sh
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl
