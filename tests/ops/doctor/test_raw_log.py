@@ -1,6 +1,5 @@
 """The doctor's check that the raw log's place keeps all that is committed at once."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.doctor import raw_log as checks
 from srp4ctr.ops.doctor.run import examine
 from srp4ctr.settings import Settings
-from tests.proxies import proxy
 
 
 def settings(log: Path | str) -> Settings:
@@ -35,23 +33,6 @@ def test_it_leaves_nothing_there(
     objects = object_store.folder_of(bucket_log).rglob("*")
     assert [path for path in objects if path.is_file()] == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_without_conditional_put_is_wrong(
-    bucket_log: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def as_if_written(answer: bytes) -> bytes:
-        if answer.startswith(b"HTTP/1.1 412 "):
-            lines = ["HTTP/1.1 200 OK", 'ETag: "x"', "Content-Length: 0"]
-            return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
-        return answer
-
-    with proxy(object_store.port, answer=as_if_written) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        (found,) = checks.commits(settings(bucket_log))
-    assert found.state == "wrong"
-    assert re.search(r"keeps \d+ of 24 rows that are committed at once", found.found)
-    assert "conditional PUT" in found.do
 
 
 def test_a_log_that_is_not_there_yet_is_not_checked(tmp_path: Path) -> None:
