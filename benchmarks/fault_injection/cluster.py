@@ -125,20 +125,12 @@ def cluster(
         objects = ObjectStore(folder=folder, port=last) if in_bucket else None
         os.environ.update(objects.environment() if objects else {})
         bootstrap = f"{ports.HOST}:{numbers[0]}"
-        kafka = KafkaConfig(bootstrap=bootstrap, partitions=partitions)
-        features = FeatureConfig(
-            redis=f"{ports.HOST}:{numbers[2]}",
-            registry=str(folder / "registry.db"),
-            log_dir=str(folder / "events"),
-            log_uri=f"s3://{BUCKET}/events" if in_bucket else "",
-            partitions=partitions,
-        )
         whole = Cluster(
             folder=folder,
             which=which,
-            kafka=kafka,
+            kafka=KafkaConfig(bootstrap=bootstrap, partitions=partitions),
             streams=streams,
-            features=features,
+            features=_features(folder, numbers[2], partitions, in_bucket),
             ports=tuple(numbers),
             objects=objects,
         )
@@ -147,13 +139,25 @@ def cluster(
             whole.start_store()
             whole.start_objects()
             with ThreadPoolExecutor(1) as pool:  # both take some seconds
-                applied = pool.submit(_apply_views, features)
+                applied = pool.submit(_apply_views, whole.features)
                 whole.start_kafka()
                 ensure_topics(whole.kafka)
                 applied.result()
             yield whole
         finally:
             whole.close()
+
+
+def _features(
+    folder: Path, redis_port: int, partitions: int, in_bucket: bool
+) -> FeatureConfig:
+    return FeatureConfig(
+        redis=f"{ports.HOST}:{redis_port}",
+        registry=str(folder / "registry.db"),
+        log_dir=str(folder / "events"),
+        log_uri=f"s3://{BUCKET}/events" if in_bucket else "",
+        partitions=partitions,
+    )
 
 
 def _apply_views(features: FeatureConfig) -> None:

@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.request_features import UserArrays, user_arrays
+from srp4ctr.features.online.request_features import user_arrays
+from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of

@@ -30,9 +30,10 @@ class OneTensorPerItem:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def assemble(
-        self, users: Any, items: Any, times: Any, contexts: Any, found: Any = None
-    ) -> RequestBatch:
+    def of_candidates(self, users: Any, item_keys: Any, contexts: Any) -> RequestBatch:
+        raise NotImplementedError
+
+    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
         self.calls.append(len(users))
         if b"bad" in users:
             raise MistakeError("user_id is bad")
