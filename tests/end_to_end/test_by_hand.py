@@ -277,5 +277,7 @@ def test_the_lines_of_status_are_ready_to_paste(shell: Shell, tmp_path: Path) ->
     here: dict[str, Any] = {}
     exec("\n".join(python), here)
     with here["publisher"] as publisher, here["client"] as client:
-        assert client.rank("user-1", ["item-1"], deadline_s=5.0).model_version == "v2"
+        (serves,) = rank_plainly(shell, b"user-1", [b"item-1"])["model_version"]
+        ranked = client.rank("user-1", ["item-1"], deadline_s=5.0)
+        assert ranked.model_version == serves.decode()
         publisher.publish(a_behavior("item-1"))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.fs import DeltaStorageHandler
 
 from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked, ok
@@ -15,6 +15,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.raw_log.delta_tables import STORE, outages
 
 _WRITERS, _COMMITS = 6, 4
+_PATIENT = CommitProperties(max_commit_retries=200)  # 15 do not do on a busy machine
 _SCHEMA = pa.schema([("writer", pa.int64())])
 
 
@@ -45,7 +46,7 @@ def _kept(place: str) -> int:
         mine = DeltaTable(place, storage_options=STORE)
         rows = pa.table({"writer": [writer]}, schema=_SCHEMA)
         for _ in range(_COMMITS):
-            write_deltalake(mine, rows, mode="append")
+            write_deltalake(mine, rows, mode="append", commit_properties=_PATIENT)
 
     try:
         with ThreadPoolExecutor(_WRITERS) as pool:
