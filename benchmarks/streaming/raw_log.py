@@ -63,7 +63,7 @@ def main() -> None:
     found |= {
         "commit_p50_ms": last["p50_ms"],
         "commit_p99_ms": last["p99_ms"],
-        "metadata_mb_a_day": last["written_mb"] * 24,
+        "metadata_mb_a_day": 24 * last["written_mb"] / min(1.0, options.hours),
         "hours": hours,
     }
     print(
