@@ -17,6 +17,7 @@ NAMES = (
         "point_in_time",
         "pretraining",
         "promotion",
+        "raw_log",
         "replicas",
         "retrieval",
     ),
