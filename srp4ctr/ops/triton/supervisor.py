@@ -67,9 +67,14 @@ def supervise(command: Sequence[str], grpc: str, repository: str) -> int:
     Orphans of the server are reaped, as a container's first process must do.
     """
     environment = {n: v for n, v in os.environ.items() if n not in _OWN_VARIABLES}
+    early: list[int] = []  # signals from before there is a server to send them to
+    for number in _FORWARDED:
+        signal.signal(number, lambda given, _: early.append(given))
     server = subprocess.Popen(command, env=environment)
     for number in _FORWARDED:
         signal.signal(number, lambda given, _: server.send_signal(given))
+    for number in early:
+        server.send_signal(number)
     config = config_in(os.environ, grpc, repository)
     status = watch(server.pid, config, lambda: _reaped(server.pid))
     code = os.waitstatus_to_exitcode(status)

@@ -48,6 +48,23 @@ def test_a_signal_reaches_the_server_which_ends_in_its_own_time(tmp_path: Path) 
     assert (rest, running.returncode) == ("answered\n", 7)
 
 
+def test_a_signal_while_the_server_starts_reaches_it(tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, signal, subprocess, sys, time\n"
+        "class Slow(subprocess.Popen):\n"
+        "    def __init__(self, *given, **named):\n"
+        "        super().__init__(*given, **named)\n"
+        "        time.sleep(2)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "subprocess.Popen = Slow\n"
+        "sys.argv = ['s', '127.0.0.1:1', sys.argv[1], '--', 'bash', '-c', sys.argv[2]]\n"
+        "runpy.run_module('srp4ctr.ops.triton.supervisor', run_name='__main__')"
+    )
+    script = 'trap "exit 7" TERM; for i in {1..600}; do sleep .1; done'
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, script], cwd=ROOT)
+    assert done.returncode == 7
+
+
 def test_what_the_server_leaves_behind_is_reaped_and_does_not_end_it(
     tmp_path: Path,
 ) -> None:
