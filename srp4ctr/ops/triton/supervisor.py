@@ -73,8 +73,8 @@ def supervise(command: Sequence[str], grpc: str, repository: str) -> int:
     server = subprocess.Popen(command, env=environment)
     for number in _FORWARDED:
         signal.signal(number, lambda given, _: server.send_signal(given))
-    for number in early:
-        server.send_signal(number)
+    for missed in early:
+        server.send_signal(missed)
     config = config_in(os.environ, grpc, repository)
     status = watch(server.pid, config, lambda: _reaped(server.pid))
     code = os.waitstatus_to_exitcode(status)
