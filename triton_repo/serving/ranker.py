@@ -222,10 +222,9 @@ class Ranker:
     def _answer_single(self, call: Call) -> Tensors | Exception:
         try:
             return self.answer(call)
-        except RefusedError as error:
-            return without_frames(error)
         except Exception as error:
-            LOG.exception("a call failed")
+            if not isinstance(error, RefusedError):
+                LOG.exception("a call failed")
             return without_frames(error)
 
     def _answer_batch(self, calls: Sequence[Call]) -> list[Tensors]:
