@@ -12,14 +12,13 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaTimeoutError
 
 from benchmarks.harness.raw_logs import click_on
+from srp4ctr.streams.broker.producer import disconnect
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
 from srp4ctr.streams.events.schema import (
@@ -105,12 +104,8 @@ class Traffic:
         try:
             self._publish_all(producer)
             producer.flush(timeout=self.patience_s)
-        except KafkaTimeoutError:  # unless forced, ``close`` waits for the lost broker
-            producer._sender.force_close()
-            raise
         finally:
-            with suppress(KafkaTimeoutError):
-                producer.close(timeout=5)
+            disconnect(producer)
 
     def _publish_all(self, producer: Any) -> None:
         visits = Visits(self.shape)

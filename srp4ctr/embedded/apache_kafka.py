@@ -18,7 +18,7 @@ from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 
 KAFKA = "4.4.0"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-_START_TIMEOUT_S = 240.0  # seen: above 90 on two cores that ten others want
+_START_TIMEOUT_S = 240.0  # at a load of 24 on two cores 90 did not do
 _JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>

@@ -55,6 +55,16 @@ _HINTS = (
 )
 
 
+def disconnect(producer: KafkaProducer) -> None:
+    """Close ``producer`` at once; what is not acknowledged yet is given up."""
+    try:
+        producer.close(timeout=1.0)
+    except KafkaError:  # it closes nothing while no broker takes what is left
+        producer._sender.force_close()
+        with suppress(KafkaError):
+            producer.close(timeout=1.0)
+
+
 class EventPublisher:
     """Publishes events; a context manager that waits for every acknowledgement on exit.
 
@@ -155,12 +165,7 @@ class EventPublisher:
 
     def disconnect(self) -> None:
         """Disconnect at once; what is not acknowledged yet is given up."""
-        try:
-            self._producer.close(timeout=1.0)
-        except KafkaError:  # it closes nothing while no broker takes what is left
-            self._producer._sender.force_close()
-            with suppress(KafkaError):
-                self._producer.close(timeout=1.0)
+        disconnect(self._producer)
 
     def send(
         self,

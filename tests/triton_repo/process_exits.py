@@ -23,29 +23,22 @@ def watched(pids: Iterable[int]) -> Iterator[dict[int, set[int]]]:
     """
     seen: dict[int, set[int]] = {pid: set() for pid in pids}
     refused: list[int] = []
-    is_watching = threading.Event()
+    all_watched = threading.Barrier(len(seen) + 1)
 
-    def watch() -> None:  # whoever traces must wait: one thread does both
-        for pid in seen:
-            if _libc.ptrace(_SEIZE, pid, None, None):
-                refused.append(ctypes.get_errno())
-        is_watching.set()
-        left = set() if refused else set(seen)
-        while left:
-            for pid in [*left]:
-                _, status = os.waitpid(pid, _EXIT_TOO)
-                if not os.WIFSTOPPED(status):
-                    left.discard(pid)
-                    continue
-                number = os.WSTOPSIG(status)
-                seen[pid].add(number)
-                _libc.ptrace(_CONT, pid, None, number)
+    def watch(pid: int) -> None:  # only the thread that traces a process can wait for it
+        if _libc.ptrace(_SEIZE, pid, None, None):
+            refused.append(ctypes.get_errno())
+        all_watched.wait()
+        while not refused and os.WIFSTOPPED(status := os.waitpid(pid, _EXIT_TOO)[1]):
+            seen[pid].add(number := os.WSTOPSIG(status))
+            _libc.ptrace(_CONT, pid, None, number)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    is_watching.wait()
+    threads = [threading.Thread(target=watch, args=(pid,), daemon=True) for pid in seen]
+    for thread in threads:
+        thread.start()
+    all_watched.wait()
     if refused:
-        thread.join()
         pytest.skip(f"tracing is not allowed here: {os.strerror(refused[0])}")
     yield seen
-    thread.join()
+    for thread in threads:
+        thread.join()
