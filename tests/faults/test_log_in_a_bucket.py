@@ -163,7 +163,8 @@ def test_a_worker_whose_keys_are_refused_ends_and_says_why(
     with pytest.raises(processes.ProcessError, match="has ended"):
         wait_for(stack, lambda: False)
     del stack.running["worker1"]
-    assert processes._children[worker.pid].returncode == MistakeError.exit_status
+    status = processes._children[worker.pid].wait(timeout=60)
+    assert status == MistakeError.exit_status
     assert "these keys are refused" in Path(worker.log).read_text()
     for path in (stack.folder / "logs").iterdir():
         text = path.read_text(errors="replace")
