@@ -12,7 +12,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
-from srp4ctr.streams.raw_log.delta_tables import STORE, outages
+from srp4ctr.streams.raw_log.delta_tables import outages, store_options
 
 _WRITERS, _COMMITS = 6, 4
 _PATIENT = CommitProperties(max_commit_retries=200)  # 15 do not do on a busy machine
@@ -40,10 +40,10 @@ def commits(settings: Settings) -> Iterator[Finding]:
 
 def _kept(place: str) -> int:
     """Return how many rows a table has of several writers; it is removed again."""
-    table = DeltaTable.create(place, _SCHEMA, storage_options=STORE)
+    table = DeltaTable.create(place, _SCHEMA, storage_options=store_options())
 
     def write(writer: int) -> None:
-        mine = DeltaTable(place, storage_options=STORE)
+        mine = DeltaTable(place, storage_options=store_options())
         rows = pa.table({"writer": [writer]}, schema=_SCHEMA)
         for _ in range(_COMMITS):
             write_deltalake(mine, rows, mode="append", commit_properties=_PATIENT)
@@ -54,5 +54,5 @@ def _kept(place: str) -> int:
         table.update_incremental()
         return int(table.to_pyarrow_dataset().count_rows())
     finally:
-        DeltaStorageHandler(place, STORE).delete_dir("")
+        DeltaStorageHandler(place, store_options()).delete_dir("")
         shutil.rmtree(place, ignore_errors=True)  # of a folder, the empty ones are left
