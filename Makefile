@@ -137,7 +137,7 @@ PUSH ?= 1
 images: ## build our images and push them as REGISTRY/srp4ctr-ROLE:VERSION (PUSH= prints the commands)
 	@test -n "$(REGISTRY)" || { echo "where to? REGISTRY=registry.example.com/team"; exit 2; }
 	@$(if $(PUSH),,echo) $(COMPOSE) build
-	@set -e; for role in stream monitor trainer triton; do image=srp4ctr-$$role:$(VERSION); \
+	@set -e; for role in stream monitor trainer triton objects; do image=srp4ctr-$$role:$(VERSION); \
 	  $(if $(PUSH),,echo) docker tag $$image $(REGISTRY)/$$image; \
 	  $(if $(PUSH),,echo) docker push $(REGISTRY)/$$image; done
 
