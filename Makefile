@@ -115,7 +115,7 @@ ops: ## run an operator's command in the real stack (ARGS="features check --samp
 doctor: ## check what the real stack exposes, and what does not work
 	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
 
-backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only data, without a stop)
+backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only objects and data, without a stop)
 	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
 
