@@ -126,7 +126,7 @@ restore: ## recreate the volumes from a backup (FROM=folder)
 containers: setup ## run compose.yaml as a whole and break each part; about 25 minutes
 	@$(BIN)/python -m tests.containers.whole $(ARGS)
 
-refresh: ## train, evaluate and promote now, in the real stack (ARGS="--force")
+refresh: ## train and evaluate now, in the real stack; the promoter promotes (ARGS="--force")
 	@$(COMPOSE) run --rm --no-deps $(if $(filter gpu,$(PROFILE)),trainer-gpu,trainer) model refresh $(ARGS)
 
 logs: ## follow the real stack's logs (ARGS="stream trainer")
