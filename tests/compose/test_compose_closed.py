@@ -69,6 +69,7 @@ def test_workers_trainer_and_triton_share_no_volume() -> None:
         "data": around_triton | {"monitor"},
         "models": around_triton | {"monitor", "triton"},
         "served": around_triton | {"triton"},
+        "spill": around_triton,
     }
     for name in set.union(*shared.values()):  # one user, who can read what others write
         assert SERVICES[name]["user"] == "10001:10001", name

@@ -13,7 +13,6 @@ _OF_OBJECTS = (
     *("AWS_", "SSL_CERT_FILE"),
     *("SRP4CTR_FEATURES__LOG_URI", "SRP4CTR_TRAINING__BUNDLES_URI"),
 )
-_SCRATCH = {"HOME": "/scratch", "TMPDIR": "/scratch"}
 _ALL = ["data:/data", "models:/models", "served:/served", "scratch:/scratch"]
 # Role → its volumes there.
 _VOLUMES = {
@@ -22,12 +21,6 @@ _VOLUMES = {
     "monitor": ["data:/data:ro", "models:/models:ro"],
     "trainer": _ALL,
     "ops": _ALL,
-}
-# Role → the variables that name those volumes.
-_PATHS = {
-    "monitor": {"SRP4CTR_TRAINING__BUNDLES_DIR": "/data/bundles"},
-    "ops": _SCRATCH,
-    "trainer": _SCRATCH,
 }
 
 
@@ -46,8 +39,11 @@ def _on_volumes(role: str, service: dict[str, Any]) -> dict[str, Any]:
     found = {k: v for k, v in made["environment"].items() if not k.startswith(_OF_OBJECTS)}
     if name == "stream":  # it sorts the past next to the log
         del found["TMPDIR"]
-    made["environment"] = found | _PATHS.get(name, {})
+    if name == "monitor":
+        found["SRP4CTR_TRAINING__BUNDLES_DIR"] = "/data/bundles"
+    made["environment"] = found
     made["volumes"] = _VOLUMES.get(name, service.get("volumes", []))
+    made["tmpfs"] = _without(service["tmpfs"], "/data")
     made["secrets"] = _without(made["secrets"], "objects_")
     made["networks"] = _without(made["networks"], "objects")
     made["command"] = _without(service["command"], "--buckets")

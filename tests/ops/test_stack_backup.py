@@ -66,7 +66,7 @@ def test_a_folder_that_holds_something_is_not_written_into(made: Path) -> None:
 
 
 def test_a_stack_that_never_ran_has_nothing_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(MistakeError, match="no volume objects, data: was the"):
+    with pytest.raises(MistakeError, match="no volume data, objects: was the"):
         backup(Recorded(), tmp_path / "new", silent)
 
 
