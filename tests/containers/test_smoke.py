@@ -155,7 +155,7 @@ def test_without_object_storage_workers_say_so_and_lose_nothing(
     assert_nothing_is_lost(stack, published)
 
 
-def test_objects_that_are_killed_and_made_anew_are_the_same(
+def test_killed_object_storage_is_started_again_and_has_all(
     stack: ComposeStack, published: list[int]
 ) -> None:
     stack.kill("objects")

@@ -111,11 +111,11 @@ def test_who_has_no_key_reads_and_lists_nothing(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY_FILE")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     for bucket in ("events", "bundles"):
-        stranger = S3Store(bucket, skip_signature=True)
+        unsigned = S3Store(bucket, skip_signature=True)
         with pytest.raises(obstore.exceptions.BaseError, match="AccessDenied"):
-            obstore.list(stranger).collect()
+            obstore.list(unsigned).collect()
         with pytest.raises(obstore.exceptions.BaseError, match="AccessDenied"):
-            obstore.put(stranger, "x", b"")
+            obstore.put(unsigned, "x", b"")
 
 
 def test_no_user_may_change_rights(known_as: As) -> None:
