@@ -2,6 +2,16 @@
 # docker build --target stream .
 ARG VERSION=0.2.0
 
+# An S3 server (Apache-2.0) whose volume belongs to a user of its own.
+FROM ghcr.io/versity/versitygw:v1.8.0 AS objects
+ARG VERSION
+LABEL org.opencontainers.image.title="srp4ctr-objects" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.documentation="docs/ of release ${VERSION}"
+RUN mkdir /objects && chown 10002:10002 /objects
+USER 10002:10002
+
 FROM python:3.12.11-slim-bookworm AS python
 ARG VERSION
 LABEL org.opencontainers.image.title="srp4ctr" \
@@ -10,7 +20,8 @@ LABEL org.opencontainers.image.title="srp4ctr" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.documentation="docs/ of release ${VERSION}"
 RUN useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /data /models /served /scratch && chown srp4ctr:srp4ctr /data /models /served /scratch
+ && mkdir -p /data /models /served /scratch /cards \
+ && chown srp4ctr:srp4ctr /data /models /served /scratch /cards
 ENV PATH=/opt/srp4ctr/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 

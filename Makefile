@@ -115,7 +115,7 @@ ops: ## run an operator's command in the real stack (ARGS="features check --samp
 doctor: ## check what the real stack exposes, and what does not work
 	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
 
-backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only data, without a stop)
+backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only objects and data, without a stop)
 	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
 
@@ -126,7 +126,7 @@ restore: ## recreate the volumes from a backup (FROM=folder)
 containers: setup ## run compose.yaml as a whole and break each part; about 25 minutes
 	@$(BIN)/python -m tests.containers.whole $(ARGS)
 
-refresh: ## train, evaluate and promote now, in the real stack (ARGS="--force")
+refresh: ## train and evaluate now, in the real stack; the promoter promotes (ARGS="--force")
 	@$(COMPOSE) run --rm --no-deps $(if $(filter gpu,$(PROFILE)),trainer-gpu,trainer) model refresh $(ARGS)
 
 logs: ## follow the real stack's logs (ARGS="stream trainer")
@@ -137,7 +137,7 @@ PUSH ?= 1
 images: ## build our images and push them as REGISTRY/srp4ctr-ROLE:VERSION (PUSH= prints the commands)
 	@test -n "$(REGISTRY)" || { echo "where to? REGISTRY=registry.example.com/team"; exit 2; }
 	@$(if $(PUSH),,echo) $(COMPOSE) build
-	@set -e; for role in stream monitor trainer triton; do image=srp4ctr-$$role:$(VERSION); \
+	@set -e; for role in stream monitor trainer triton objects; do image=srp4ctr-$$role:$(VERSION); \
 	  $(if $(PUSH),,echo) docker tag $$image $(REGISTRY)/$$image; \
 	  $(if $(PUSH),,echo) docker push $(REGISTRY)/$$image; done
 

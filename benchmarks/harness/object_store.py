@@ -15,13 +15,14 @@ from srp4ctr import processes
 from srp4ctr.embedded import ports
 
 BUCKET = "srp4ctr"
-_NAME, _VERSION = "versitygw", "v1.8.0"
+VERSION = "v1.8.0"
+_NAME = "versitygw"
 _PACKAGE = "github.com/versity/versitygw/cmd/versitygw"
 
 
 def find_server() -> str:
     """Return the path of versitygw; raises what ``go_programs.built`` does."""
-    return shutil.which(_NAME) or go_programs.built(_NAME, _PACKAGE, _VERSION)
+    return shutil.which(_NAME) or go_programs.built(_NAME, _PACKAGE, VERSION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

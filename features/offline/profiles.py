@@ -99,6 +99,7 @@ def write_profile_log(updates: pa.Table, path: Path) -> None:
     columns = {name: updates[name] for name in ("item_key", "item_id", "attributes")}
     for name in ("occurred_at", "created_at"):
         columns[name] = updates[name].cast(pa.timestamp("ms", tz="UTC"))
+    path.parent.mkdir(parents=True, exist_ok=True)  # of a machine that writes no log
     replace_file(path, lambda file: pq.write_table(pa.table(columns), file))
 
 

@@ -138,6 +138,21 @@ def promote_model(
     run_promotion(load(), plan, lambda found: _print(*display(found)), err.print)
 
 
+@app.command("publish")
+def publish_bundles() -> None:
+    """Copy the bundles of training.bundles_dir into the bucket of training.bundles_uri.
+
+    Once, when bundles move from a folder into a bucket: each refresh publishes its own.
+    What is there already stays.
+
+    Example:  srp4ctr model publish
+    """
+    from srp4ctr.ops import promotion_service
+
+    published = promotion_service.publish_all(load())
+    out.print(f"published: {', '.join(published) or 'nothing'}", soft_wrap=True)
+
+
 @app.command("rollback")
 def roll_back(
     canary: Annotated[

@@ -103,17 +103,24 @@ def init(
             "password. Default: create no users."
         ),
     ] = None,
+    buckets: Annotated[
+        bool,
+        typer.Option(
+            "--buckets",
+            help="Create the buckets of features.log_uri and training.bundles_uri, with "
+            "the rights of compose.yaml's users.",
+        ),
+    ] = False,
 ) -> None:
     """Prepare running servers: create topics and Kafka users, register feature views.
 
-    It waits for a broker or a registry that does not answer yet. Running it again is
-    harmless.
+    It waits for a server that does not answer yet. Running it again is harmless.
 
     Example:  srp4ctr stack init --kafka-users secrets
     """
     from srp4ctr.ops.bootstrap import initialize_when_up
 
-    initialize_when_up(load(), kafka_users, _say)
+    initialize_when_up(load(), kafka_users, _say, buckets=buckets)
 
 
 def _show_snippets(status: stack.StackStatus) -> None:

@@ -1,4 +1,4 @@
-"""Prepares empty servers of the real stack: topics, Kafka users, feature views.
+"""Prepares empty servers of the real stack: topics, users and their rights, feature views.
 
 Runs at each start (``srp4ctr stack init``) and leaves unchanged what exists.
 """
@@ -6,24 +6,30 @@ Runs at each start (``srp4ctr stack init``) and leaves unchanged what exists.
 from collections.abc import Callable
 from pathlib import Path
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import password_in
 
+Say = Callable[[str], None]
+
 
 def initialize_when_up(
-    settings: Settings, users: Path | None, say: Callable[[str], None]
+    settings: Settings, users: Path | None, say: Say, *, buckets: bool = False
 ) -> None:
     """Run ``initialize``, repeated while a server does not answer; SIGTERM ends it."""
     with ended_by_sigterm():
-        retry_during_outage(lambda: initialize(settings, users, say), say)
+        retry_during_outage(lambda: initialize(settings, users, say, buckets=buckets), say)
 
 
-def initialize(settings: Settings, users: Path | None, say: Callable[[str], None]) -> None:
+def initialize(
+    settings: Settings, users: Path | None, say: Say, *, buckets: bool = False
+) -> None:
     """Make what the stack needs before its first event, and ``say`` what was made.
 
-    ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. Raises
+    ``users`` holds a file ``kafka_NAME`` per Kafka user, with its password. ``buckets``:
+    make those of the raw log and the bundles, with their users' rights. Raises
     ``OutageError`` where a server does not answer, ``MistakeError`` where it refuses us.
     """
     from srp4ctr.features.online import feast_store  # Feast: 3 s
@@ -39,8 +45,22 @@ def initialize(settings: Settings, users: Path | None, say: Callable[[str], None
         passwords = {u: password_in(file, "", "--kafka-users") for u, file in files.items()}
         granted = kafka_acl.grant(settings.kafka, passwords, probes=probes)
         say(f"Kafka users: {', '.join(granted)}")
+    if buckets:
+        say(f"buckets: {', '.join(_make_buckets(settings))}")
     say(f"feature views: {', '.join(feast_store.apply(settings.features))}")
     say(_model_status(settings))
+
+
+def _make_buckets(settings: Settings) -> list[str]:
+    from srp4ctr import bucket_policies
+
+    log, bundles = settings.features.log_uri, settings.training.bundles_uri
+    if not log.startswith("s3://") or not bundles.startswith("s3://"):
+        raise MistakeError(
+            "--buckets: features.log_uri and training.bundles_uri are not both s3://…"
+        )
+    given = {log: bucket_policies.LOG_GRANTS, bundles: bucket_policies.BUNDLE_GRANTS}
+    return bucket_policies.make(given)
 
 
 def _model_status(settings: Settings) -> str:
@@ -56,7 +76,7 @@ def _model_status(settings: Settings) -> str:
         newest = bundles[-1].name
         return f"model: none serves; `srp4ctr model promote {newest}` makes it serve"
     if settings.training.bundles_uri:
-        return "model: none serves here; `srp4ctr model promote` takes the newest bundle"
+        return "model: what serves is known where Triton is: `srp4ctr model list`"
     return (
         "model: none yet; Triton answers NOT_FOUND until the first refresh has promoted "
         "one, which needs labels"

@@ -62,7 +62,7 @@ RIGHTS: Mapping[str, Rights] = {
     # Operators' commands: rebuild, forget and replay write events, restore everything.
     "ops": Rights(reads=ALL_TOPICS, writes=ALL_TOPICS, joins_groups=True, sees_groups=True),
     # Its gate reads the worker's offsets.
-    "trainer": Rights(describes=ALL_TOPICS, sees_groups=True),
+    "promoter": Rights(describes=ALL_TOPICS, sees_groups=True),
     "monitor": Rights(
         describes=ALL_TOPICS,
         reads=(LABELS_TOPIC, BEHAVIOR_EVENTS_TOPIC),

@@ -186,6 +186,24 @@ def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
     return serving
 
 
+def publish_all(settings: Settings) -> list[str]:
+    """Copy the bundles of ``bundles_dir`` into the object store; return their versions.
+
+    For those of the time before there was one: a refresh publishes its own. Raises as
+    ``BundleStore.publish``.
+    """
+    from srp4ctr.features.bundles import bundle
+
+    if (store := bundle_store.store_of(settings.training)) is None:
+        raise MistakeError("training.bundles_uri is not set: where to?")
+    found = bundle.list_bundles(Path(settings.training.bundles_dir))
+    with audit_log(settings).audited("model publish", store.uri) as audited:
+        for folder in found:
+            store.publish(folder)
+        audited.after = ", ".join(folder.name for folder in found)
+    return [folder.name for folder in found]
+
+
 def serving_folder(settings: Settings) -> Path | None:
     """Return the folder of the bundle that serves; None before the first promotion."""
     serving = serving_now(settings).serving

@@ -1,10 +1,10 @@
 """The real stack's volumes ↔ a folder of archives: ``make backup``, ``make restore``.
 
 A whole backup stops the stack while it copies, because Kafka and Postgres can only be
-copied while stopped. ``--live`` stops nothing and copies only the volume ``data`` (raw log,
-bundles, audit log), from which the others can be rebuilt: docs/backup.md. The manifest is
-written last: a folder without one is an unfinished backup. It needs only Python's standard
-library and Docker.
+copied while stopped. ``--live`` stops nothing and copies only the volumes ``objects`` (raw
+log, bundles) and ``data`` (audit log), from which the others can be rebuilt:
+docs/backup.md. The manifest is written last: a folder without one is an unfinished backup.
+It needs only Python's standard library and Docker.
 """
 
 import argparse
@@ -22,16 +22,19 @@ from typing import Any
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError, Srp4ctrError
 
 MANIFEST = "backup.json"
-LIVE_VOLUME = "data"
-NOT_COPIED = ("scratch",)
+LIVE_VOLUMES = ("objects", "data")
+NOT_COPIED = ("scratch", "spill", "workers", "cards")
 _IMAGE = "stream"  # its image has tar; it runs as root, to read every owner's files
 _LABEL = "com.docker.compose"
-_TAR = "cd /volume && exec tar -cz ."
+_TAR = "cd /volume && exec tar --xattrs -cz ."  # the S3 server's hashes of its objects
 # The tables' own logs are listed before the files that they name, which stay for hours, and
 # without the hint at a newer checkpoint. What grows meanwhile (status 1) is for the next.
+# Folders keep their owners; unfinished uploads stay behind.
 _LOG_TAR = """cd /volume
-{ find . -path '*/_delta_log/*' -type f ! -name _last_checkpoint
-find . ! -type d ! -path '*/_delta_log/*' ! -name '*.tmp'; } | tar -cz -T -
+{ find . -type d ! -path '*/.sgwtmp*'
+find . -path '*/_delta_log/*' -type f ! -name _last_checkpoint
+find . ! -type d ! -path '*/_delta_log/*' ! -name '*.tmp' ! -path '*/.sgwtmp/*'
+} | tar --xattrs --no-recursion -cz -T -
 [ $? -le 1 ]"""
 Say = Callable[[str], None]
 
@@ -83,7 +86,7 @@ def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> Non
     folder.chmod(0o700)  # it holds users' histories
     if any(folder.iterdir()):
         raise MistakeError(f"{folder} is not empty: name a new folder")
-    chosen = {LIVE_VOLUME: docker.volumes[LIVE_VOLUME]} if live else docker.volumes
+    chosen = {n: docker.volumes[n] for n in LIVE_VOLUMES} if live else docker.volumes
     missing = [name for name, volume in chosen.items() if not docker.exists(volume)]
     if missing:
         raise MistakeError(f"no volume {', '.join(missing)}: was the stack ever up?")
@@ -136,7 +139,7 @@ def restore(docker: Docker, folder: Path, say: Say) -> None:
     for name, archive in archives.items():
         say(f"{name}: {archive['bytes'] / 1e6:,.0f} MB")
         docker.create(name, docker.volumes[name])
-        script = "tar -xz --same-owner --numeric-owner -C /volume"
+        script = "tar --xattrs -xz --same-owner --numeric-owner -C /volume"
         command = docker.in_volume(docker.volumes[name], "rw", script)
         with (folder / archive["file"]).open("rb") as source:
             _pipe(name, command, stdin=source)
@@ -148,7 +151,7 @@ def _archive(
 ) -> dict[str, Any]:
     """Write one volume's archive, and return its entry of the manifest."""
     file = folder / f"{name}.tar.gz"
-    mode, script = ("rw", _LOG_TAR) if name == LIVE_VOLUME else ("ro", _TAR)
+    mode, script = ("rw", _LOG_TAR) if name in LIVE_VOLUMES else ("ro", _TAR)
     command = docker.in_volume(volume, mode, script)
     with file.open("wb") as target:
         os.fchmod(target.fileno(), 0o600)
@@ -190,7 +193,7 @@ def main() -> None:
     parser.add_argument("verb", choices=("backup", "restore"))
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--live", action="store_true", help="copy only the volume data, and stop nothing"
+        "--live", action="store_true", help="copy only objects and data, and stop nothing"
     )
     parser.add_argument("compose", nargs="+", help="-- docker compose -f …")
     arguments = parser.parse_args()

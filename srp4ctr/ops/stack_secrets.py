@@ -8,6 +8,7 @@ readable only by their owner.
 
 import argparse
 import hashlib
+import json
 import secrets
 import sys
 from collections.abc import Sequence
@@ -25,19 +26,20 @@ SERVERS = {
     "triton": ("triton", "localhost", "127.0.0.1"),
     "grafana": ("grafana", "localhost", "127.0.0.1"),
     "intake": ("intake", "localhost", "127.0.0.1"),
+    "objects": ("objects", "localhost", "127.0.0.1"),
 }
 # Servers that are published under the names in the arguments.
 PUBLISHED = ("kafka", "triton", "grafana", "intake")
 # Clients with a certificate for Triton.
-CLIENTS = ("trainer", "ops", "monitor", "watch", "caller")
-KAFKA_USERS = ("admin", "stream", "trainer", "ops", "monitor", "producer", "intake")
+CLIENTS = ("promoter", "ops", "monitor", "watch", "caller")
+KAFKA_USERS = ("admin", "stream", "promoter", "ops", "monitor", "producer", "intake")
 # Permissions in the store: the commands of our own reads and writes and of Feast's.
 _READ, _SAFE = "+@connection +@read", "-@dangerous"
 _CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
 REDIS_USERS = {
     "stream": _CHANGES,
     "ops": _CHANGES,
-    "trainer": f"~* {_READ} {_SAFE}",
+    "promoter": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
 # Nobody can log in as this user, but it needs its rights: Redis reads its append-only file
@@ -46,12 +48,15 @@ REDIS_USERS = {
 _REPLAYING = "user default off resetpass ~* &* +@all"
 # Without a password; may only ping.
 _HEALTH = "user health on nopass resetkeys resetchannels -@all +ping"
+OBJECT_USERS = ("admin", "stream", "trainer", "promoter", "ops", "monitor")
 PASSWORDS = (
     *(f"kafka_{user}" for user in KAFKA_USERS),
     *(f"redis_{user}" for user in REDIS_USERS),
+    *(f"objects_{user}" for user in OBJECT_USERS),
     *("postgres", "grafana_admin", "triton_control", "intake_token"),
 )
 REDIS_ACL = "redis.acl"
+OBJECT_ACCOUNTS = "objects_users.json"
 # In no container: the second one is for the services that rank.
 KEPT = (certificates.AUTHORITY_KEY, "caller.key")
 
@@ -73,9 +78,12 @@ def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
     for name in PASSWORDS:
         if name not in before:
             _write(folder / name, secrets.token_urlsafe(24))
-    users = redis_acl(folder)
-    if REDIS_ACL not in before or (folder / REDIS_ACL).read_text() != users:
-        _write(folder / REDIS_ACL, users)
+    for name, users in {
+        REDIS_ACL: redis_acl(folder),
+        OBJECT_ACCOUNTS: object_accounts(folder),
+    }.items():
+        if name not in before or (folder / name).read_text() != users:
+            _write(folder / name, users)
     for path in folder.iterdir():
         path.chmod(0o600 if path.name in KEPT else 0o444)
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -89,6 +97,18 @@ def redis_acl(folder: Path) -> str:
         for user, rights in REDIS_USERS.items()
     )
     return "\n".join((_REPLAYING, _HEALTH, *users)) + "\n"
+
+
+def object_accounts(folder: Path) -> str:
+    """Return versitygw's file of users; their rights are in its buckets' policies.
+
+    A server that verifies signatures must know the keys themselves.
+    """
+    keys = {user: (folder / f"objects_{user}").read_text() for user in OBJECT_USERS[1:]}
+    accounts = {
+        user: {"access": user, "secret": key, "role": "user"} for user, key in keys.items()
+    }
+    return json.dumps({"accessAccounts": accounts}, indent=1) + "\n"
 
 
 def _sha256(path: Path) -> str:

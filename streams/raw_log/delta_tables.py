@@ -21,7 +21,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundError
 
-from srp4ctr.buckets import failure
+from srp4ctr.buckets import failure, secret_options
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_tables import DATE, table_of
@@ -52,6 +52,11 @@ class OffsetRange:
     end: int
 
 
+def store_options() -> dict[str, str]:
+    """Return the options of every call that opens a table."""
+    return STORE | secret_options()
+
+
 def opened(log: Log, topic: str) -> DeltaTable | None:
     """Return the table as it is now; None where nothing was ever logged.
 
@@ -64,7 +69,7 @@ def opened(log: Log, topic: str) -> DeltaTable | None:
         )
     try:
         with outages(log):
-            return DeltaTable(f"{log}/{topic}", storage_options=STORE)
+            return DeltaTable(f"{log}/{topic}", storage_options=store_options())
     except TableNotFoundError:
         return None
 
@@ -79,7 +84,7 @@ def created(log: Log, topic: str) -> DeltaTable:
             "ignore",
             [DATE, "partition"],
             configuration=_TABLE,
-            storage_options=STORE,
+            storage_options=store_options(),
         )
 
 

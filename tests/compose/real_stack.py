@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.harness.object_store import find_server
 from srp4ctr import processes, settings
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
@@ -32,7 +33,7 @@ PRODUCERS: dict[str, Any] = yaml.safe_load(
 OURS = {
     name: each
     for name, each in SERVICES.items()
-    if "SRP4CTR_KAFKA__BOOTSTRAP" in each.get("environment", {})
+    if "SRP4CTR_FEATURES__LOG_URI" in each.get("environment", {})
 }
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")  # as compose reads it: ${NAME:-default}
@@ -127,6 +128,41 @@ def redis(folder: Path, secrets: Path) -> Iterator[str]:
             yield f"{HOST}:{port}"
         finally:
             processes.stop(running, folder)
+
+
+@contextmanager
+def objects(folder: Path, secrets: Path) -> Iterator[str]:
+    """Yield the address of an S3 server with the stack's own command and users."""
+    data = folder / "objects"
+    data.mkdir(parents=True)
+    with reserved_ports(1) as (port,):
+        changes = {
+            SECRETS: str(secrets),
+            "/tmp/users": str(folder / "users"),
+            "exec versitygw": f"exec {find_server()}",
+            "--port :7070": f"--port {HOST}:{port}",
+            "posix /objects": f"posix {data}",
+        }
+        program = processes.Program(
+            name="objects", command=tuple(words_of("objects", changes))
+        )
+        running = processes.start(program, folder, tied=True)
+        try:
+            processes.wait_ready(running, lambda: is_open(port))
+            yield f"https://{HOST}:{port}"
+        finally:
+            processes.stop(running, folder)
+
+
+def bucket_variables(address: str, user: str, secrets: Path) -> dict[str, str]:
+    """Return the variables with which ``user`` reaches the objects at ``address``."""
+    return {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_REGION": "us-east-1",
+        "SSL_CERT_FILE": str(secrets / "ca.pem"),
+        "AWS_ACCESS_KEY_ID": user,
+        "AWS_SECRET_ACCESS_KEY_FILE": str(secrets / f"objects_{user}"),
+    }
 
 
 def store_of(address: str, user: str, secrets: Path, folder: Path) -> FeatureConfig:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer import Typer
 
+from benchmarks.harness import object_store
 from srp4ctr import settings
 from srp4ctr.cli.main import app
 from srp4ctr.embedded import apache_kafka
@@ -35,7 +36,7 @@ PINNED = re.compile(r"[^:\s]+:v?\d+(\.\d+)+[\w.-]*")
 def inside(monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     """The settings as a container of ours has them."""
     monkeypatch.chdir(ROOT)
-    return settings_of(SERVICES["trainer"], monkeypatch)
+    return settings_of(SERVICES["promoter"], monkeypatch)
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def port_of(address: str) -> str:
 
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
-        *("kafka", "redis", "postgres", "init", "stream", "trainer", "trainer-gpu"),
-        *("triton", "triton-gpu", "ops", "intake"),
+        *("kafka", "redis", "postgres", "objects", "init", "stream", "intake"),
+        *("trainer", "trainer-gpu", "promoter", "triton", "triton-gpu", "ops"),
         *("monitor", "prometheus", "alertmanager", "grafana"),
     }
 
@@ -62,17 +63,23 @@ def test_kafka_is_the_release_that_was_tried() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{apache_kafka.KAFKA}"
 
 
+def test_the_s3_server_is_the_release_that_was_tried() -> None:
+    assert f"FROM ghcr.io/versity/versitygw:{object_store.VERSION} AS objects" in DOCKERFILE
+
+
 def test_images_are_pinned_to_a_release() -> None:
     bases = re.findall(r"^FROM (\S+?:\S+)", DOCKERFILE, re.MULTILINE)
     images = [service["image"] for service in SERVICES.values()]
-    assert len(bases) == 2
+    assert len(bases) == 3
     assert [i for i in images + bases if not PINNED.fullmatch(i)] == []
 
 
 def test_every_variable_is_a_setting_and_names_a_service(
     inside: settings.Settings,
 ) -> None:
+    endpoint = SERVICES["promoter"]["environment"]["AWS_ENDPOINT_URL"]
     addresses = (
+        endpoint.removeprefix("https://"),
         inside.kafka.bootstrap,
         inside.features.redis,
         inside.triton.grpc,
@@ -99,7 +106,7 @@ def test_kafka_advertises_addresses_inside_and_outside_of_the_network(
     host = DEFAULTED.sub(r"\1", SERVICES["kafka"]["environment"]["KAFKA_HOST"])
     listeners = advertised.replace("${env:KAFKA_HOST}", host).split(",")
     assert {each.partition("://")[2] for each in listeners} == {
-        COMPOSE["x-settings"]["SRP4CTR_KAFKA__BOOTSTRAP"],
+        COMPOSE["x-kafka"]["SRP4CTR_KAFKA__BOOTSTRAP"],
         outside.kafka.bootstrap,
     }
     mount = "./streams/kafka.properties:/etc/srp4ctr/kafka.properties:ro"
@@ -127,7 +134,7 @@ def test_each_role_runs_a_command_that_exists() -> None:
     for name in OURS.keys() - {"ops"}:  # it is given one
         noun, verb, *_ = OURS[name]["command"]
         assert verb in _verbs(nouns[noun])
-    assert len(OURS) == 7
+    assert len(OURS) == 8
 
 
 def test_an_operator_s_command_starts_and_changes_no_service() -> None:
@@ -138,13 +145,19 @@ def test_an_operator_s_command_starts_and_changes_no_service() -> None:
 
 
 def test_the_trainer_repeats_and_leaves_the_machine_to_serving(
-    monkeypatch: pytest.MonkeyPatch, inside: settings.Settings
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("trainer", "trainer-gpu"):
         assert SERVICES[name]["command"] == ["model", "refresh", "--every", "1h"]
         training = settings_of(SERVICES[name], monkeypatch).training
     assert training.niceness > 0
     assert training.max_gpu_memory_share < 1.0
+
+
+def test_what_the_trainer_publishes_is_promoted_where_triton_is() -> None:
+    promoter, triton = SERVICES["promoter"], SERVICES["triton"]
+    assert promoter["command"] == ["model", "promote", "--every", "1m"]
+    assert set(triton["volumes"]) < set(promoter["volumes"])
 
 
 @pytest.mark.parametrize("profile", ["", "-gpu"])

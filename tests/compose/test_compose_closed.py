@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr import bucket_policies
 from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.ops.triton import supervisor
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
@@ -56,14 +57,31 @@ def test_a_container_can_change_nothing_but_its_volumes(name: str) -> None:
     assert is_short or "test" in service["healthcheck"]
 
 
-def test_ours_and_triton_are_one_user_who_shares_the_volumes() -> None:
-    shared = {"data", "models", "served"}
+def test_workers_trainer_and_triton_share_no_volume() -> None:
+    users: dict[str, set[str]] = {name: set() for name in COMPOSE["volumes"]}
     for name, service in SERVICES.items():
-        volumes = {each.partition(":")[0] for each in service.get("volumes", [])}
-        if volumes & shared:
-            assert service["user"] == "10001:10001", name
+        for each in service.get("volumes", []):
+            if not each.startswith("./"):
+                users[each.partition(":")[0]].add(name.removesuffix("-gpu"))
+    shared = {name: those for name, those in users.items() if len(those) > 1}
+    around_triton = {"promoter", "ops"}
+    assert shared == {
+        "data": around_triton | {"monitor"},
+        "models": around_triton | {"monitor", "triton"},
+        "served": around_triton | {"triton"},
+        "spill": around_triton,
+    }
+    for name in set.union(*shared.values()):  # one user, who can read what others write
+        assert SERVICES[name]["user"] == "10001:10001", name
     assert DOCKERFILE.count("useradd --uid 10001") == 2
     assert "USER root" not in DOCKERFILE
+
+
+def test_the_objects_belong_to_a_user_of_their_own() -> None:
+    user = SERVICES["objects"]["user"]
+    assert [n for n, each in SERVICES.items() if each["user"] == user] == ["objects"]
+    assert f"mkdir /objects && chown {user} /objects" in DOCKERFILE
+    assert SERVICES["objects"]["volumes"] == ["objects:/objects"]
 
 
 def test_no_secret_is_in_an_environment_a_command_or_this_file() -> None:
@@ -98,6 +116,17 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
         with monkeypatch.context() as own:
             ours = settings_of(service, own)
         user = {"init": "admin"}.get(name, name.removesuffix("-gpu"))
+        environment = service["environment"]
+        if "objects" in service["networks"]:
+            assert environment["AWS_ACCESS_KEY_ID"] == user
+            file = environment["AWS_SECRET_ACCESS_KEY_FILE"]
+            assert file == f"/run/secrets/objects_{user}"
+            assert user in stack_secrets.OBJECT_USERS
+        if user == "trainer":  # of the rest it knows only the registry
+            assert not {"SRP4CTR_KAFKA__BOOTSTRAP"} & set(environment)
+            assert not ours.features.redis_username
+            assert not ours.triton.control_key_file
+            continue
         assert ours.kafka.security_protocol == "SASL_SSL"
         assert ours.kafka.sasl_username == user
         assert user in stack_secrets.KAFKA_USERS
@@ -105,6 +134,17 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
             assert ours.features.redis_username in stack_secrets.REDIS_USERS
         if name != "init":
             assert user in kafka_acl.RIGHTS
+
+
+def test_every_user_of_the_objects_has_rights_there_and_no_other_is_made() -> None:
+    assert set(bucket_policies.USERS) | {"admin"} == set(stack_secrets.OBJECT_USERS)
+    having = {
+        secret.removeprefix("objects_"): name.removesuffix("-gpu")
+        for name, service in SERVICES.items()
+        for secret in service.get("secrets", [])
+        if secret.startswith("objects_") and name != "objects"
+    }
+    assert having == {"admin": "init"} | {name: name for name in bucket_policies.USERS}
 
 
 def test_services_share_a_network_only_where_they_need_it() -> None:
@@ -115,7 +155,9 @@ def test_services_share_a_network_only_where_they_need_it() -> None:
     }
     assert not {"kafka", "redis", "postgres"} & met["grafana"]
     assert not {"kafka", "redis", "postgres"} & met["prometheus"]
-    assert "kafka" not in met["triton"]
+    assert not {"kafka", "objects"} & met["triton"]
+    assert not {"kafka", "redis", "triton"} & met["trainer"]
+    assert met["objects"] == {"objects", "init", *bucket_policies.USERS, "trainer-gpu"}
     assert {"redis", "postgres"}.isdisjoint(met["monitor"])
     inner = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
     assert set(COMPOSE["networks"]) - inner == {"edge", "producers"}
@@ -132,18 +174,18 @@ def test_changing_triton_s_models_needs_the_key() -> None:
     guarded = f"--grpc-restricted-protocol={CONTROLS}:{CONTROL_HEADER}=$$(cat {file})"
     for profile in ("", "-gpu"):
         assert guarded in " ".join(SERVICES[f"triton{profile}"]["command"])
-    for name in ("trainer", "trainer-gpu", "triton", "triton-gpu", "ops"):
+    for name in ("promoter", "triton", "triton-gpu", "ops"):
         environment = SERVICES[name]["environment"]
         assert environment[supervisor.CONTROL_KEY_FILE] == file
     secrets = {name: each.get("secrets", []) for name, each in SERVICES.items()}
     having = {name for name, each in secrets.items() if "triton_control" in each}
-    assert {name.removesuffix("-gpu") for name in having} == {"triton", "trainer", "ops"}
+    assert {name.removesuffix("-gpu") for name in having} == {"triton", "promoter", "ops"}
 
 
 def test_each_client_of_triton_has_its_own_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clients = {"trainer": "trainer", "ops": "ops", "monitor": "monitor", "triton": "watch"}
+    clients = {name: name for name in ("promoter", "ops", "monitor")} | {"triton": "watch"}
     for service, name in clients.items():
         environment = {k: str(v) for k, v in SERVICES[service]["environment"].items()}
         tls = supervisor.tls_in(environment)

@@ -13,7 +13,7 @@ import pytest
 
 from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.config import KafkaConfig
-from tests.compose.real_stack import DOCKERFILE, ROOT
+from tests.compose.real_stack import COMPOSE, DOCKERFILE, ROOT
 from tests.containers.breaking import ways_out
 from tests.containers.stack import ComposeStack, engine, image_of, run, until
 from tests.containers.traffic import write_visits
@@ -24,8 +24,10 @@ pytestmark = [
     pytest.mark.timeout(1800),  # images are built on their first use
     pytest.mark.skipif(bool(NO_ENGINE), reason=NO_ENGINE),
 ]
-PARTS = ("kafka", "redis", "postgres", "init", "stream", "monitor", "intake")
-BUILT = ("stream", "monitor")
+PARTS = ("kafka", "redis", "postgres", "objects", "init", "stream", "monitor", "intake")
+ROLES = ("stream", "monitor")
+BUILT = (*ROLES, "objects")
+LOG = COMPOSE["x-settings"]["SRP4CTR_FEATURES__LOG_URI"]
 VISITS = 300
 # What the published image of Python weighs, on which ours are built; a stand-in may weigh
 # more, so that an image's own layers are what is measured.
@@ -85,7 +87,7 @@ def test_compose_accepts_the_files(
     stack.compose("config", "--quiet")
 
 
-@pytest.mark.parametrize("role", BUILT)
+@pytest.mark.parametrize("role", ROLES)
 def test_an_image_is_small_and_says_what_it_is(stack: ComposeStack, role: str) -> None:
     (base,) = re.findall(r"^FROM (\S+) AS python$", DOCKERFILE, re.MULTILINE)
     sizes = [
@@ -107,6 +109,7 @@ def test_init_says_what_it_made_and_ends(stack: ComposeStack) -> None:
     said = stack.logs("init")
     assert "behavior-events" in said
     assert all(user in said for user in kafka_acl.RIGHTS)
+    assert "buckets: events, bundles" in said
     assert stack.states()["init"] == "exited 0"
 
 
@@ -134,6 +137,29 @@ def test_what_is_posted_over_https_is_folded(
     script = Path(__file__).with_name("poster.py")
     said = stack.outsider("producers", secrets, given, ("/poster.py",), script)
     assert f'"accepted":{published[-1]},"rejected":0' in said
+    assert_nothing_is_lost(stack, published)
+
+
+def test_without_object_storage_workers_say_so_and_lose_nothing(
+    stack: ComposeStack, published: list[int], tmp_path: Path
+) -> None:
+    stack.compose("stop", "objects")
+    published.append(write_visits(tmp_path / "more.jsonl", 20 * VISITS, VISITS))
+    stack.publish(tmp_path / "more.jsonl")
+    waits = f"log_files: again in [0-9.]+ s: .*the raw log {LOG}"
+    assert until(lambda: bool(re.search(waits, stack.logs("stream", 1000))), 90.0)
+    until(lambda: False, 20.0)
+    assert stack.states()["stream"] == "healthy"
+    stack.compose("start", "objects")
+    stack.wait_well(PARTS)
+    assert_nothing_is_lost(stack, published)
+
+
+def test_killed_object_storage_is_started_again_and_has_all(
+    stack: ComposeStack, published: list[int]
+) -> None:
+    stack.kill("objects")
+    stack.wait_well(PARTS)
     assert_nothing_is_lost(stack, published)
 
 

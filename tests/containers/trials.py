@@ -16,8 +16,8 @@ from tests.containers.stack import ComposeStack, ContainerError, run, until
 from tests.containers.traffic import write_visits
 
 LASTING = (
-    *("kafka", "redis", "postgres", "stream", "trainer", "triton", "monitor", "intake"),
-    *("prometheus", "alertmanager", "grafana"),
+    *("kafka", "redis", "postgres", "objects", "stream", "intake", "trainer", "promoter"),
+    *("triton", "monitor", "prometheus", "alertmanager", "grafana"),
 )
 USER, ITEMS = "42", ["50", "181", "258"]
 VISITS = 300
@@ -178,9 +178,9 @@ def _end(stack: ComposeStack, name: str, how: str) -> None:
 
 
 def outages(whole: Whole) -> str:
-    """Kafka, the store and the registry are away for a minute each, under traffic."""
+    """Each server of ours is away for a minute, under traffic."""
     said = []
-    for name in ("kafka", "redis", "postgres"):
+    for name in ("kafka", "redis", "postgres", "objects"):
         with ThreadPoolExecutor() as pool:
             calls = pool.submit(whole.stack.rank, USER, ITEMS, seconds=75)
             whole.stack.compose("stop", name)

@@ -1,4 +1,7 @@
-"""The chart's containers are compose.yaml's: same images, commands, settings and rights."""
+"""The chart's containers are compose.yaml's: same images, commands, settings and rights.
+
+But for object storage, which it has not: ``shared_volumes``.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from srp4ctr import settings
-from tests.compose.real_stack import COMPOSE, DEFAULTED, ROOT, SERVICES, settings_of
+from tests.compose.real_stack import COMPOSE, DEFAULTED, ROOT, settings_of
 from tests.deploy.helm import (
     FULL,
     ROLES,
@@ -19,6 +22,7 @@ from tests.deploy.helm import (
     rendered,
     template,
 )
+from tests.deploy.shared_volumes import SERVICES
 from tests.structure.source_tree import PROJECT
 
 # Where a pod is, and what only Kubernetes knows.

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.compose.real_stack import SERVICES
 from tests.deploy.helm import ROLES as OURS
 from tests.deploy.helm import SERVERS, WITH_SERVERS, Rendered, parsed, rendered, template
+from tests.deploy.shared_volumes import SERVICES
 
 ROLES = OURS + SERVERS
 Labels = Mapping[str, str]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.ops import kafka_acl
 from srp4ctr.ops.bootstrap import initialize
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
@@ -47,7 +48,7 @@ def test_each_start_says_what_is_there_and_what_will_serve(
     initialize(as_init, stack_files, said.append)
     topics, users, views, model = said
     assert topics == "topics: all there"
-    assert users == "Kafka users: producer, stream, trainer, monitor"
+    assert users == f"Kafka users: {', '.join(kafka_acl.RIGHTS)}"
     assert "user_behavior_sequence" in views
     assert model.startswith("model: none yet; Triton answers NOT_FOUND until")
     assert ensure_topics(closed_kafka.known_as("producer"), PUBLISHED_TOPICS) == []

@@ -17,7 +17,12 @@ from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.ops.monitor_jobs import follow_bundles
-from srp4ctr.ops.promotion_service import describe_bundles, serving_folder
+from srp4ctr.ops.promotion_service import (
+    bundle_folder,
+    describe_bundles,
+    publish_all,
+    serving_folder,
+)
 from srp4ctr.ops.refresh_job import promote_new, repeat
 from srp4ctr.settings import Settings, load
 from srp4ctr.training.refresh import reports
@@ -95,6 +100,22 @@ def last_refresh(place: Place) -> list[str]:
     status = read_json(place.objects / STATUS_FILE, RefreshStatus)
     assert status is not None
     return [status.version, status.outcome, status.error]
+
+
+def test_bundles_of_a_folder_move_into_the_bucket(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version, outcome in (("v1", PROMOTED), ("v2", REFUSED)):
+        place.bundle("old", version, outcome=outcome)
+    settings_of(place, "old", monkeypatch)
+    for _ in range(2):  # after a killed call, too
+        done = CliRunner().invoke(app, ("model", "publish"))
+        assert done.output.splitlines()[-1] == "published: v1, v2"
+    assert place.store("trainer").update() == ["v1", "v2"]
+    assert bundle_folder(settings_of(place, "triton", monkeypatch), "v1").is_dir()
+    monkeypatch.setenv("SRP4CTR_TRAINING__BUNDLES_URI", "")
+    with pytest.raises(MistakeError, match="bundles_uri is not set"):
+        publish_all(load())
 
 
 def test_refused_and_kept_bundles_are_published_too(

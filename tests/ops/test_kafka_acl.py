@@ -127,9 +127,9 @@ def test_a_worker_has_all_the_rights_that_it_needs(
     finally:
         worker.kill()
         worker.wait()
-    trainer = closed_kafka.known_as("trainer")
+    promoter = closed_kafka.known_as("promoter")
     group = StreamConfig().group_id
-    assert set(committed_offsets(trainer, group, BEHAVIOR_EVENTS_TOPIC)) == {0}
+    assert set(committed_offsets(promoter, group, BEHAVIOR_EVENTS_TOPIC)) == {0}
 
 
 def test_the_monitor_reads_labels_and_writes_nothing(closed_kafka: ClosedKafka) -> None:
@@ -140,9 +140,9 @@ def test_the_monitor_reads_labels_and_writes_nothing(closed_kafka: ClosedKafka) 
         write(monitor, BEHAVIOR_EVENTS_TOPIC)
 
 
-def test_the_trainer_reads_no_events(closed_kafka: ClosedKafka) -> None:
+def test_who_promotes_reads_no_events(closed_kafka: ClosedKafka) -> None:
     with pytest.raises(KafkaError, match=r"(?i)authoriz"):
-        read(closed_kafka.known_as("trainer"), BEHAVIOR_EVENTS_TOPIC)
+        read(closed_kafka.known_as("promoter"), BEHAVIOR_EVENTS_TOPIC)
 
 
 def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(

@@ -5,20 +5,23 @@ The copying itself is tried on a container engine: ``make containers``.
 
 import hashlib
 import json
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.ops import stack_backup
 from srp4ctr.ops.stack_backup import MANIFEST, Docker, backup, restore
 
 
 class Recorded(Docker):
-    """A stack of one volume, which records requested changes."""
+    """A stack of two volumes, which records requested changes."""
 
     def __init__(self, *, running: tuple[str, ...] = (), exists: bool = False) -> None:
         self.project, self.image, self.authority = "srp4ctr", "srp4ctr-stream:1", "ours"
-        self.volumes = {"data": "srp4ctr_data"}
+        self.volumes = {name: f"srp4ctr_{name}" for name in ("data", "objects")}
         self._running, self._exists = list(running), exists
         self.changes: list[str] = []
 
@@ -63,7 +66,7 @@ def test_a_folder_that_holds_something_is_not_written_into(made: Path) -> None:
 
 
 def test_a_stack_that_never_ran_has_nothing_to_copy(tmp_path: Path) -> None:
-    with pytest.raises(MistakeError, match="no volume data: was the stack ever up"):
+    with pytest.raises(MistakeError, match="no volume data, objects: was the"):
         backup(Recorded(), tmp_path / "new", silent)
 
 
@@ -80,6 +83,26 @@ def test_a_live_copy_stops_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutageError):
         backup(docker, tmp_path / "new", silent, live=True)
     assert docker.changes == []
+
+
+def test_a_live_copy_has_the_tables_logs_first_the_folders_and_nothing_unfinished(
+    tmp_path: Path,
+) -> None:
+    volume, archive = tmp_path / "volume", tmp_path / "archive.tar.gz"
+    table = volume / "events" / "items"
+    files = ("_delta_log/0.json", "_delta_log/_last_checkpoint", "a.parquet", "b.tmp")
+    for path in (*(table / each for each in files), volume / "events" / ".sgwtmp" / "x"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    script = stack_backup._LOG_TAR.replace("/volume", str(volume))
+    with archive.open("wb") as target:
+        subprocess.run(["sh", "-c", script], stdout=target, check=True)
+    with tarfile.open(archive) as found:
+        copied = found.getnames()
+    table_files = ["./events/items/_delta_log/0.json", "./events/items/a.parquet"]
+    folders = [".", "./events", "./events/items", "./events/items/_delta_log"]
+    assert sorted(copied[:4]) == folders
+    assert copied[4:] == table_files
 
 
 def test_a_folder_without_a_manifest_is_no_finished_backup(tmp_path: Path) -> None:

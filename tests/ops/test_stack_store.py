@@ -48,7 +48,7 @@ def known_as(
     return settings_of
 
 
-def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
+def test_the_worker_writes_what_triton_and_the_promoter_read_and_cannot_change(
     known_as: As,
 ) -> None:
     from srp4ctr.features.online import store
@@ -58,7 +58,7 @@ def test_the_worker_writes_what_triton_and_the_trainer_read_and_cannot_change(
     )
     store.FeatureStoreSink(known_as("stream")).write_profiles([profile])
     newer = replace(profile, updated_at_ms=2)
-    for reader in ("triton", "trainer"):
+    for reader in ("triton", "promoter"):
         views = store.OnlineViews(known_as(reader))
         assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
         with pytest.raises(MistakeError, match="no permissions"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from srp4ctr.atomic_files import replace_file, sync_folder, write_unfinished
-from srp4ctr.buckets import failure
+from srp4ctr.buckets import failure, secret_options
 from srp4ctr.errors import ArtifactError, MistakeError, Srp4ctrError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import CARD_FILE, MANIFEST_FILE
@@ -64,7 +64,8 @@ class BundleStore:
         self.uri, self.folder = config.bundles_uri.rstrip("/"), Path(config.bundles_dir)
         self._api = obstore
         try:
-            self._bucket = from_url(self.uri, retry_config=_RETRIES)
+            secret: Any = secret_options()  # which key it is depends on the kind of store
+            self._bucket = from_url(self.uri, config=secret, retry_config=_RETRIES)
         except obstore.exceptions.BaseError as error:
             reason = str(error).partition("\n")[0]
             raise MistakeError(f"training.bundles_uri {self.uri}: {reason}") from error

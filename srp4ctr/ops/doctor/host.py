@@ -1,5 +1,6 @@
 """Checks this machine: secrets, certificates, metrics pages, Grafana."""
 
+import os
 import ssl
 import stat
 from base64 import b64encode
@@ -9,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from srp4ctr.buckets import SECRET_FILE
 from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.ops import certificates, stack_secrets
 from srp4ctr.ops.doctor import check_result as result
@@ -44,6 +46,8 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
     registry = settings.features.registry
     if "password" in registry or urlsplit(registry).password:
         given.append("features.registry")
+    if os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        given.append("AWS_SECRET_ACCESS_KEY")
     if given:
         found = f"{', '.join(given)}: in the environment, or in settings.toml"
         do = "put it in a file of mode 600 and set …_file: docker inspect and /proc show "
@@ -55,6 +59,8 @@ def in_the_open(settings: Settings) -> Iterator[Finding]:
 def files(settings: Settings) -> Iterator[Finding]:
     """Yield whether other users can read the files that hold secrets."""
     paths = _files_named(settings, "password_file", "key_file", "token_file")
+    if of_bucket := os.environ.get(SECRET_FILE):
+        paths[SECRET_FILE] = Path(of_bucket).absolute()
     folder = Path(stack_secrets.FOLDER).absolute()
     if (folder / certificates.AUTHORITY_KEY).is_file():
         paths["the authority's key"] = folder / certificates.AUTHORITY_KEY

@@ -1,22 +1,62 @@
-"""Checks where the raw log is: whether it answers, and loses no commit to another."""
+"""Checks where the raw log is: who may read it, and that it loses no commit to another."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.fs import DeltaStorageHandler
 
-from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked, ok
+from srp4ctr.ops.doctor.check_result import (
+    Finding,
+    is_loopback,
+    is_open,
+    is_wrong,
+    not_checked,
+    ok,
+)
 from srp4ctr.settings import Settings
-from srp4ctr.streams.raw_log.delta_tables import STORE, outages
+from srp4ctr.streams.raw_log.delta_tables import outages, store_options
 
+_TIMEOUT_S = 5.0
 _WRITERS, _COMMITS = 6, 4
 _PATIENT = CommitProperties(max_commit_retries=200)  # 15 do not do on a busy machine
 _SCHEMA = pa.schema([("writer", pa.int64())])
+
+
+def anonymous(settings: Settings) -> Iterator[Finding]:
+    """Yield whether clients without a key may list the buckets, and may listen."""
+    check, bundles = "bucket access", settings.training.bundles_uri
+    both = [urlsplit(each) for each in (settings.features.log_uri, bundles)]
+    buckets = sorted({each.netloc for each in both if each.scheme == "s3"})
+    region = os.environ.get("AWS_REGION", "us-east-1")
+    aws = f"https://s3.{region}.amazonaws.com"
+    server = urlsplit(os.environ.get("AWS_ENDPOINT_URL", aws).rstrip("/"))
+    listed = [each for each in buckets if _is_listed(f"{server.geturl()}/{each}")]
+    if listed:
+        found = f"clients without a key may list {', '.join(listed)}"
+        yield is_open(check, found, "remove the bucket's public rules")
+    elif buckets:
+        yield ok(check, f"{server.netloc} requires a key for {', '.join(buckets)}")
+    if buckets and server.scheme == "http" and not is_loopback(server.netloc):
+        yield is_open(check, "events and models are not encrypted", "https, with TLS")
+
+
+def _is_listed(url: str) -> bool:
+    try:
+        urlopen(f"{url}?list-type=2", timeout=_TIMEOUT_S).close()
+    except HTTPError as error:
+        if error.code in (401, 403):
+            return False
+        raise
+    return True
 
 
 def commits(settings: Settings) -> Iterator[Finding]:
@@ -40,10 +80,10 @@ def commits(settings: Settings) -> Iterator[Finding]:
 
 def _kept(place: str) -> int:
     """Return how many rows a table has of several writers; it is removed again."""
-    table = DeltaTable.create(place, _SCHEMA, storage_options=STORE)
+    table = DeltaTable.create(place, _SCHEMA, storage_options=store_options())
 
     def write(writer: int) -> None:
-        mine = DeltaTable(place, storage_options=STORE)
+        mine = DeltaTable(place, storage_options=store_options())
         rows = pa.table({"writer": [writer]}, schema=_SCHEMA)
         for _ in range(_COMMITS):
             write_deltalake(mine, rows, mode="append", commit_properties=_PATIENT)
@@ -54,5 +94,5 @@ def _kept(place: str) -> int:
         table.update_incremental()
         return int(table.to_pyarrow_dataset().count_rows())
     finally:
-        DeltaStorageHandler(place, STORE).delete_dir("")
+        DeltaStorageHandler(place, store_options()).delete_dir("")
         shutil.rmtree(place, ignore_errors=True)  # of a folder, the empty ones are left

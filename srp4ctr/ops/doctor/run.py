@@ -24,7 +24,7 @@ CHECKS = {
         "metrics": "metrics",
     },
     "kafka": {"kafka access": "anonymous", "kafka rules": "rules", "topics": "topics"},
-    "raw_log": {"raw log": "commits"},
+    "raw_log": {"bucket access": "anonymous", "raw log": "commits"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
     "intake": {"intake access": "anonymous"},
     "triton": {

@@ -38,7 +38,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaConfig]:
 
 @needs_apache_kafka
 def test_the_real_stack_s_is_closed(closed_kafka: ClosedKafka) -> None:
-    settings = Settings(kafka=closed_kafka.known_as("trainer"))
+    settings = Settings(kafka=closed_kafka.known_as("promoter"))
     (access,) = kafka.anonymous(settings)
     (rules,) = kafka.rules(settings)
     topics, labels = kafka.topics(settings)
@@ -51,7 +51,7 @@ def test_the_real_stack_s_is_closed(closed_kafka: ClosedKafka) -> None:
 def test_another_number_of_partitions_than_in_the_settings_is_wrong(
     closed_kafka: ClosedKafka,
 ) -> None:
-    other = replace(closed_kafka.known_as("trainer"), partitions=7)
+    other = replace(closed_kafka.known_as("promoter"), partitions=7)
     topics, _ = kafka.topics(Settings(kafka=other))
     assert topics.state == "wrong"
     assert topics.do == "set kafka.partitions = 1"

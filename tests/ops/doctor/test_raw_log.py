@@ -1,10 +1,12 @@
 """The doctor's check that the raw log's place keeps all that is committed at once."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.object_store import ObjectStore
+from srp4ctr.bucket_policies import _put
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.doctor import raw_log as checks
 from srp4ctr.ops.doctor.run import examine
@@ -23,6 +25,30 @@ def test_a_folder_and_a_bucket_take_one_commit_of_several(raw_log: Path | str) -
         "ok",
         f"{raw_log} answers, and keeps what several writers commit at once",
     )
+
+
+def test_who_has_no_key_lists_nothing(
+    bucket_log: str, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = checks.anonymous(settings(bucket_log))
+    assert found.state == "ok"
+    assert "requires a key for srp4ctr" in found.found
+    assert list(checks.anonymous(settings("/a/folder"))) == []
+
+    def set_policy(*rules: dict[str, str]) -> None:
+        policy = {"Version": "2012-10-17", "Statement": rules}
+        _put("srp4ctr", "policy=", json.dumps(policy).encode())
+
+    anybody = {"Effect": "Allow", "Principal": "*"}
+    listing = {"Action": "s3:ListBucket", "Resource": "arn:aws:s3:::srp4ctr"}
+    reading = {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::srp4ctr/none"}
+    key = object_store.folder / "key"
+    key.write_text(object_store.secret_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", str(key))
+    set_policy(anybody | listing)
+    (found,) = checks.anonymous(settings(bucket_log))
+    set_policy(anybody | reading)
+    assert (found.state, found.found) == ("open", "clients without a key may list srp4ctr")
 
 
 def test_it_leaves_nothing_there(

@@ -28,7 +28,7 @@ def closed(
 ) -> Iterator[FeatureConfig]:
     folder = tmp_path_factory.mktemp("closed")
     with real_stack.redis(folder, stack_files) as address:
-        yield real_stack.store_of(address, "trainer", stack_files, folder)
+        yield real_stack.store_of(address, "promoter", stack_files, folder)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_real_stack_s_is_closed(closed: FeatureConfig) -> None:
     (access,) = store.anonymous(settings)
     (user,) = store.our_user(settings)
     assert (access.state, user.state) == ("ok", "ok")
-    assert user.found == "trainer may not change the store's settings"
+    assert user.found == "promoter may not change the store's settings"
 
 
 def test_a_store_that_lets_all_in_is_open(exposed: FeatureConfig) -> None:

@@ -43,8 +43,8 @@ def closed(
         tls=TlsConfig(
             enabled=True,
             ca_file=str(stack_files / "ca.pem"),
-            certificate_file=str(stack_files / "trainer.pem"),
-            key_file=str(stack_files / "trainer.key"),
+            certificate_file=str(stack_files / "promoter.pem"),
+            key_file=str(stack_files / "promoter.key"),
         ),
     )
     processes.stop(running, folder)

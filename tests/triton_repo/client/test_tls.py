@@ -71,7 +71,7 @@ def started(files: Path, plan: triton_server.ServerPlan, folder: Path) -> Iterat
 
 @pytest.fixture(scope="module")
 def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
-    """Yield how the trainer reaches a server with the stack's command; it serves v1."""
+    """Yield how the promoter reaches a server with the stack's command; it serves v1."""
     from srp4ctr.features.online import feast_store  # Feast: 3 s
 
     folder = tmp_path_factory.mktemp("closed")
@@ -92,7 +92,7 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
         triton = TritonConfig(
             grpc=f"{ports.HOST}:{grpc}",
             repository=str(plan.repository),
-            tls=known_as(files, "trainer"),
+            tls=known_as(files, "promoter"),
             control_key_file=str(files / "triton_control"),
             max_latency_ratio=100.0,
         )

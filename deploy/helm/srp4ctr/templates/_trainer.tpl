@@ -1,5 +1,5 @@
 {{/*
-A pod of the trainer's image. Takes a dict: root, component, role (trainer or ops, by which
+A pod of the trainer's image. Takes a dict: root, component, role (promoter or ops, by which
 Kafka, Redis and Triton know it), own (its values), more (of its environment), networks,
 restartPolicy, command or args.
 */}}
