@@ -21,7 +21,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.streams.state.user_state import UserState

@@ -15,13 +15,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     UserEvent,
 )
-from srp4ctr.streams.raw_log.delta_tables import (
-    Log,
-    OffsetRange,
-    append,
-    created,
-    next_offset,
-)
+from srp4ctr.streams.raw_log.delta_tables import Log, append, created, next_offset
 from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 from srp4ctr.streams.state.label_join import UNCLICKED, ImpressionLabel, LabelJoin
 
@@ -51,19 +45,19 @@ def write_log(
     for topic, records in by_topic.items():
         rows = [row_of(record) for record in records]
         assert all(rows)
-        taken = OffsetRange(start=start, end=start + len(published))
+        taken = range(start, start + len(published))
         write_rows(log, topic, [row for row in rows if row], partition, taken)
     return log
 
 
 def write_rows(
-    log: Log, topic: str, rows: Sequence[Row], partition: int, taken: OffsetRange
+    log: Log, topic: str, rows: Sequence[Row], partition: int, taken: range
 ) -> None:
     """Write ``rows`` as a worker does that has ``taken`` so much of its partition."""
     table = created(log, topic)
     logged = next_offset(table, partition)
     assert logged is None or logged <= taken.start, "a log is written in order"
-    begun = OffsetRange(start=taken.start if logged is None else logged, end=taken.end)
+    begun = range(taken.start if logged is None else logged, taken.stop)
     assert append(table, table_of(topic, rows), {partition: begun})
 
 

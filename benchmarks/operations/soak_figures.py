@@ -10,7 +10,7 @@ from srp4ctr import processes
 from srp4ctr.ops.promotion_service import checked
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 
 CHECKED = 1_000  # users, and as many items
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth

@@ -25,7 +25,7 @@ import pyarrow as pa
 from benchmarks import parser_of
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
+from srp4ctr.streams.raw_log.delta_tables import append, created, next_offset
 from srp4ctr.streams.raw_log.log_tables import dated, schema_of
 
 LENGTH, TTL_DAYS = 50, 90.0
@@ -213,7 +213,7 @@ def _table(topic: str, rows: pd.DataFrame, named: dict[str, Any]) -> pa.Table:
 def _write(log_dir: Path, topic: str, table: pa.Table, partition: int) -> None:
     logged = created(log_dir, topic)
     start = next_offset(logged, partition) or 0
-    taken = OffsetRange(start=start, end=start + len(table))
+    taken = range(start, start + len(table))
     assert append(logged, dated(table), {partition: taken})
 
 

@@ -25,7 +25,7 @@ from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.raw_log import delta_tables
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 
 _POLL_S, _TICK_S, _TIDY_S = 0.05, 0.005, 0.5
 _PATIENCE_S = 120.0

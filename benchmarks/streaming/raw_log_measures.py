@@ -20,9 +20,8 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.raw_log import delta_tables
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange
+from srp4ctr.streams.raw_log.delta_tables import read_rows
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
-from srp4ctr.streams.raw_log.log_reading import read_rows
 from srp4ctr.streams.raw_log.log_tables import dated, row_of, schema_of, table_of
 
 TOPIC = BEHAVIOR_EVENTS_TOPIC
@@ -45,7 +44,7 @@ def make_commits(log: Path, hours: float, partitions: int, workers: int) -> Iter
     for number in range(1, round(hours * _ROUNDS) + 1):
         for worker, delta in enumerate(tables):
             own = range(worker, partitions, workers)
-            ends = OffsetRange(start=(number - 1) * _ROWS, end=number * _ROWS)
+            ends = range((number - 1) * _ROWS, number * _ROWS)
             batch = table_of(TOPIC, [row for each in own for row in rows[each]])
             started = time.perf_counter()
             assert delta_tables.append(delta, batch, dict.fromkeys(own, ends))
@@ -118,11 +117,11 @@ def write_users(log: Path, users: int) -> None:
             ids = _texts("u", numbers * _PARTITIONS + partition)
             at_ms = today - (_DAYS - day) * _DAY_MS
             rows = _events("behavior", ids, at_ms, partition, start)
-            taken = OffsetRange(start=start, end=start + per_date)
+            taken = range(start, start + per_date)
             assert delta_tables.append(table, rows, {partition: taken})
         erased = np.arange(_ERASED // _PARTITIONS) * _PARTITIONS + partition
         rows = _events("forget", _texts("u", erased), today, partition, _DAYS * per_date)
-        taken = OffsetRange(start=taken.end, end=taken.end + len(rows))
+        taken = range(taken.stop, taken.stop + len(rows))
         assert delta_tables.append(table, rows, {partition: taken})
 
 

@@ -26,8 +26,7 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
-from srp4ctr.streams.raw_log.delta_tables import Log
-from srp4ctr.streams.raw_log.log_reading import covered_offsets
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from srp4ctr.streams.raw_log.delta_tables import Log
-from srp4ctr.streams.raw_log.log_reading import dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import Log, dataset, reading
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import (

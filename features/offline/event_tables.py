@@ -25,8 +25,7 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log
-from srp4ctr.streams.raw_log.log_reading import dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import Log, dataset, reading
 from srp4ctr.streams.raw_log.log_tables import schema_of
 
 Table = Any  # ibis.Table, which has no types

@@ -141,8 +141,8 @@ def erase_forgotten(
 def upgrade_log() -> None:
     """Make Delta Lake tables of a raw log that a release before 0.3.0 has written.
 
-    First stop all workers. Run it again after an error: it goes on where it was. The old
-    files are removed when all their rows are in the tables.
+    First stop all workers. Run it again after an error. The old files are removed when
+    all their rows are in the tables.
 
     Example:  srp4ctr features upgrade-log
     """

@@ -22,8 +22,7 @@ from srp4ctr.streams.events.schema import (
     action_names,
     item_key,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log
-from srp4ctr.streams.raw_log.log_reading import covered_offsets, dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, dataset, reading
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.training.export.bundle_store import bundle_folder

@@ -1,4 +1,4 @@
-"""The raw log, in a folder or a bucket: a Delta Lake table per topic, to append to.
+"""The raw log, in a folder or a bucket: a Delta Lake table per topic, written and read.
 
 ``<log>/<topic>``, partitioned by the ``date`` of the record's timestamp, in UTC, and by
 Kafka's ``partition``. A commit adds rows and, as application transactions, the next offset
@@ -10,19 +10,21 @@ Whoever reads has the snapshot that was the newest when it began. What compactio
 retention replace is removed hours later, what an erasure replaces at once.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundError
 
 from srp4ctr.buckets import failure, secret_options
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError, Srp4ctrError
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.log_tables import DATE, table_of
 
@@ -34,22 +36,17 @@ _TABLE = {
     "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 hours",
     "delta.deletedFileRetentionDuration": "interval 2 hours",
-    "delta.enableExpiredLogCleanup": "false",  # ``expire`` does: two remove one file twice
+    "delta.enableExpiredLogCleanup": "false",  # ``vacuum`` does: two remove one file twice
     # None of ids: a table's log would keep those of users who are erased.
     "delta.dataSkippingStatsColumns": "offset,created_at",
 }
+_ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
+_SORT_MEMORY = "512MB"  # beyond it a partition's rows are sorted on disk
+_NOT_ANSWERED = "Error performing"  # a request to a bucket
 STORE = {"retry_timeout": "20s"}
 """Of a bucket that hangs: by default three minutes pass before a caller knows."""
 Log = Path | str
 """The log's folder, or its address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetRange:
-    """How far a partition is logged before a commit and after it: next offsets."""
-
-    start: int
-    end: int
 
 
 def store_options() -> dict[str, str]:
@@ -76,16 +73,10 @@ def opened(log: Log, topic: str) -> DeltaTable | None:
 
 def created(log: Log, topic: str) -> DeltaTable:
     """Return the table as it is now, made if there is none."""
-    schema = table_of(topic, []).schema
+    place, schema = f"{log}/{topic}", table_of(topic, []).schema
+    options: dict[str, Any] = {"configuration": _TABLE, "storage_options": store_options()}
     with outages(log):
-        return DeltaTable.create(
-            f"{log}/{topic}",
-            schema,
-            "ignore",
-            [DATE, "partition"],
-            configuration=_TABLE,
-            storage_options=store_options(),
-        )
+        return DeltaTable.create(place, schema, "ignore", [DATE, "partition"], **options)
 
 
 def next_offset(table: DeltaTable, partition: int) -> int | None:
@@ -93,8 +84,13 @@ def next_offset(table: DeltaTable, partition: int) -> int | None:
     return table.transaction_version(str(partition))
 
 
-def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, OffsetRange]) -> bool:
-    """Add ``rows`` and how far the partitions are logged with them; both or neither.
+def first_offset(table: DeltaTable, partition: int) -> int:
+    """Return an offset from which on a partition is logged, and nothing was removed."""
+    return table.transaction_version(_first(partition)) or 0
+
+
+def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, range]) -> bool:
+    """Add ``rows``, which are of the offsets ``taken`` of each partition, wholly or not.
 
     Returns True as well where an earlier call did, and ended with an error after it; False
     where a partition is logged to elsewhere than ``taken`` begins: another writer has it.
@@ -102,27 +98,30 @@ def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, OffsetRange]) 
     with outages(table.table_uri):
         table.update_incremental()
         logged = {partition: next_offset(table, partition) for partition in taken}
-        if all(logged[partition] == each.end for partition, each in taken.items()):
+        if all(logged[partition] == each.stop for partition, each in taken.items()):
             return True
         if any(logged[p] not in (None, each.start) for p, each in taken.items()):
             return False
-        begun = {p: each.start for p, each in taken.items() if logged[p] is None}
-        ends = [Transaction(str(p), each.end) for p, each in taken.items()]
-        commit = CommitProperties(app_transactions=[*ends, *_firsts(begun)])
+        ends = {str(partition): each.stop for partition, each in taken.items()}
+        begun = {_first(p): e.start for p, e in taken.items() if logged[p] is None}
         # "merge": an older release's table may lack columns, a newer one's have others.
         write_deltalake(
-            table, rows, mode="append", schema_mode="merge", commit_properties=commit
+            table,
+            rows,
+            mode="append",
+            schema_mode="merge",
+            commit_properties=_commit(ends | begun),
         )
         return True
 
 
-def _firsts(offsets: Mapping[int, int]) -> list[Transaction]:
-    return [Transaction(first_key(each), offset) for each, offset in offsets.items()]
-
-
-def first_key(partition: int) -> str:
-    """Return the name of the transaction that says where a partition's log begins."""
+def _first(partition: int) -> str:
     return f"{partition} first"
+
+
+def _commit(offsets: Mapping[str, int]) -> CommitProperties:
+    transactions = [Transaction(name, offset) for name, offset in offsets.items()]
+    return CommitProperties(app_transactions=transactions)
 
 
 def compact(log: Log, topic: str, partition: int) -> int:
@@ -141,18 +140,14 @@ def compact(log: Log, topic: str, partition: int) -> int:
 def remove_before(log: Log, topic: str, day: date) -> list[str]:
     """Remove the dates before ``day`` from the log and return them."""
     table = opened(log, topic)
-    files = file_list(table) if table else []
-    old = [each for each in files if each[DATE] < day.isoformat()]
+    there = table.partitions() if table else []
+    old = [each for each in there if each[DATE] < day.isoformat()]
     if table is None or not old:
         return []
-    firsts = {each["partition"]: next_offset(table, each["partition"]) or 0 for each in old}
-    for each in files:
-        if each not in old and each["partition"] in firsts:
-            first = min(firsts[each["partition"]], each["first"])
-            firsts[each["partition"]] = first
-    commit = CommitProperties(app_transactions=_firsts(firsts))
+    cut = {int(each["partition"]) for each in old}
+    begun = {_first(each): next_offset(table, each) or 0 for each in cut}
     with outages(log):
-        table.delete(f"{DATE} < '{day.isoformat()}'", commit_properties=commit)
+        table.delete(f"{DATE} < '{day.isoformat()}'", commit_properties=_commit(begun))
     return sorted({each[DATE] for each in old})
 
 
@@ -172,18 +167,60 @@ def vacuum(log: Log, topic: str, *, at_once: bool = False) -> None:
         table.cleanup_metadata()
 
 
-def file_list(table: DeltaTable) -> list[dict[str, Any]]:
-    """Return date, partition and first offset of each file."""
-    found = pa.table(table.get_add_actions(flatten=True))
-    if not found.num_rows:
-        return []
-    names = {
-        f"partition.{DATE}": DATE,
-        "partition.partition": "partition",
-        "min.offset": "first",
-    }
-    rows: list[dict[str, Any]] = found.select(list(names)).to_pylist()
-    return [{names[name]: value for name, value in row.items()} for row in rows]
+def covered_offsets(log: Log, topic: str, partition: int) -> tuple[int, int]:
+    """Return ``first_offset`` and the last that is logged; (0, -1) without any."""
+    table = opened(log, topic)
+    if table is None or (end := next_offset(table, partition)) is None:
+        return 0, -1
+    return first_offset(table, partition), end - 1
+
+
+def partitions_of(log: Log, topic: str) -> list[int]:
+    """Return the partitions of which there are rows."""
+    table = opened(log, topic)
+    return sorted({int(each["partition"]) for each in table.partitions()} if table else ())
+
+
+def dataset(log: Log, topic: str) -> ds.Dataset:
+    """Return all rows of a topic as they are now; a table of an older release may lack
+    columns, one of a newer release has more."""
+    table = opened(log, topic)
+    return table.to_pyarrow_dataset() if table else ds.dataset(table_of(topic, []))
+
+
+def read_rows(
+    log: Log, topic: str, partition: int, since_ms: int = 0, start: int = 0
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a partition in the order of offsets, some at a time.
+
+    Dates before that of ``since_ms``, and offsets before ``start``, are left out.
+    """
+    query = f"""SELECT * FROM logged WHERE "partition" = {partition}
+        AND "offset" >= {start} AND "date" >= strftime(epoch_ms({since_ms}), '%Y-%m-%d')
+        ORDER BY "offset" """
+    with reading(log), _logged(log, topic) as database:
+        for batch in database.sql(query).to_arrow_reader(_ROWS_AT_ONCE):
+            yield batch.to_pylist()
+
+
+def known_ms(log: Log, topic: str, partition: int, offset: int) -> int | None:
+    """Return when the last event at or before ``offset`` became known, if it is logged."""
+    query = f"""SELECT arg_max(created_at, "offset") FROM logged
+        WHERE "partition" = {partition} AND "offset" <= {offset}"""
+    with reading(log), _logged(log, topic) as database:
+        found: int | None = database.sql(query).fetchall()[0][0]
+    return found
+
+
+@contextmanager
+def _logged(log: Log, topic: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database that has the topic's rows as ``logged``."""
+    rows = dataset(log, topic)
+    with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
+        limits = {"memory_limit": _SORT_MEMORY, "temp_directory": spilled}
+        with duckdb.connect(config=limits) as database:
+            database.register("logged", rows)
+            yield database
 
 
 @contextmanager
@@ -198,3 +235,45 @@ def outages(log: Log) -> Iterator[None]:
         raise
     except (DeltaError, OSError) as error:
         raise failure(f"the raw log {log}", error) from error
+
+
+@contextmanager
+def reading(log: Log) -> Iterator[None]:
+    """Say which file is damaged where the block finds one; it reads a snapshot of ``log``.
+
+    Raises ``ArtifactError`` for it, and ``OutageError`` where files of the snapshot are
+    gone, or its bucket was: another try reads a newer one.
+    """
+    try:
+        yield
+    except Srp4ctrError:
+        raise
+    except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's, of another file
+        check_files(log)
+        if "not found" in str(error) or "No files found" in str(error):
+            raise OutageError(
+                f"{log} has changed while it was read (an erasure, or hours have passed): "
+                f"try again. {error}"
+            ) from error
+        if _NOT_ANSWERED in str(error):
+            raise failure(f"the raw log {log}", error) from error
+        raise
+
+
+def check_files(log: Log) -> None:
+    """Read the whole log; raises ``ArtifactError`` at the first damaged file."""
+    for topic in LOGGED_TOPICS:
+        for fragment in dataset(log, topic).get_fragments():
+            try:
+                for _ in fragment.to_batches(batch_size=_ROWS_AT_ONCE):
+                    pass
+            except (OSError, pa.ArrowInvalid) as error:
+                if _NOT_ANSWERED in str(error):
+                    raise failure(f"the raw log {log}", error) from error
+                raise ArtifactError(
+                    f"{log}/{topic}/{fragment.path} is damaged: {error}. Put a backup of "
+                    "it there, or remove it and have the table forget it (docs/backup.md): "
+                    "then its events miss in training and rebuilds"
+                ) from error

@@ -26,8 +26,14 @@ from srp4ctr.streams.events.schema import (
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages, vacuum
-from srp4ctr.streams.raw_log.log_reading import dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    dataset,
+    opened,
+    outages,
+    reading,
+    vacuum,
+)
 from srp4ctr.streams.raw_log.log_tables import DATE
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
@@ -38,7 +44,8 @@ _NULLED = ("context", "score", "propensity", "model_version")
 _NO_EVENT = "erased"
 _ATTEMPTS = 20  # each of which a compaction was in the way of
 _Folder = tuple[str, int]  # date and partition
-_Changes = dict[int, dict[str, Any] | None]  # by offset: a row as it may stay, if it may
+_Row = dict[str, Any]
+_Changes = dict[tuple[int, str], _Row | None]  # by offset and user: the row that may stay
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,7 +99,8 @@ def _changes(
             for row in batch.to_pylist():
                 left = _erased(row, requests, topic, key)
                 if left is not row:
-                    changes[row[DATE], row["partition"]][row["offset"]] = left
+                    place = row["offset"], row["user_id"]
+                    changes[row[DATE], row["partition"]][place] = left
     return changes
 
 
@@ -100,13 +108,15 @@ def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
     """Replace the folder's rows by themselves with ``changes``, in one commit."""
     # Not by ``delete`` or ``merge``: they write types that pyarrow cannot filter. What
     # workers add meanwhile lies behind ``last``; a compaction is a conflict.
-    (date, partition), last = folder, max(changes)
+    (date, partition), (offsets, users) = folder, zip(*changes, strict=True)
+    last = max(offsets)
     with outages(table.table_uri):
         table.update_incremental()
     rows = table.to_pyarrow_dataset()
     is_there = (pc.field(DATE) == date) & (pc.field("partition") == partition)
     is_there &= pc.field("offset") <= last
-    is_changed = pc.field("offset").isin(pa.array(changes, pa.int64()))
+    # After a broker lost records, an offset may be another user's, too.
+    is_changed = pc.field("offset").isin(offsets) & pc.field("user_id").isin(users)
     left = [row for row in changes.values() if row is not None]
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -124,15 +134,16 @@ def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
 
 def erasure_requests_in(log: Log) -> Requests:
     """Return each user's requests by offset, less those that an earlier one covers."""
-    found: dict[str, list[ErasureRequest]] = {}
     columns = ["user_id", "offset", "occurred_at"]
-    rows = dataset(log, BEHAVIOR_EVENTS_TOPIC)
+    rows, is_request = dataset(log, BEHAVIOR_EVENTS_TOPIC), pc.field("type") == "forget"
     with reading(log):
-        requests = rows.to_table(columns, filter=pc.field("type") == "forget").to_pylist()
+        requests = rows.to_table(columns, filter=is_request).sort_by("offset").to_pylist()
+    found: dict[str, list[ErasureRequest]] = defaultdict(list)
     for row in requests:
-        request = (row["offset"], row["occurred_at"])
-        found.setdefault(row["user_id"], []).append(request)
-    return {user: list(_growing(sorted(each))) for user, each in found.items()}
+        before = found[row["user_id"]]
+        if not before or row["occurred_at"] > before[-1][1]:
+            before.append((row["offset"], row["occurred_at"]))
+    return dict(found)
 
 
 def is_erased(requests: Requests, user_id: str, at_ms: int) -> bool:
@@ -140,17 +151,7 @@ def is_erased(requests: Requests, user_id: str, at_ms: int) -> bool:
     return user_id in requests and at_ms <= requests[user_id][-1][1]
 
 
-def _growing(requests: list[ErasureRequest]) -> Iterator[ErasureRequest]:
-    latest = -1
-    for offset, until in requests:
-        if until > latest:
-            latest = until
-            yield offset, until
-
-
-def _erased(
-    row: dict[str, Any], requests: Requests, topic: str, key: bytes
-) -> dict[str, Any] | None:
+def _erased(row: _Row, requests: Requests, topic: str, key: bytes) -> _Row | None:
     """Return ``row`` as it may stay; None if it may not."""
     user, at_ms = row["user_id"], row[_TIMES[topic]]
     if row.get("type") == "forget" or not is_erased(requests, user, at_ms):

@@ -1,7 +1,6 @@
 """Records → rows of the raw log, a flat table per topic. And back: events."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
 from typing import Any
 
 import msgspec
@@ -13,7 +12,6 @@ from srp4ctr.streams.events.codec import (
     Record,
     RejectedEvent,
     decode_published,
-    type_of,
 )
 from srp4ctr.streams.events.schema import (
     AVAILABLE,
@@ -21,86 +19,62 @@ from srp4ctr.streams.events.schema import (
     ITEMS_TOPIC,
     LABELS_TOPIC,
     NOT_AVAILABLE,
-    Behavior,
-    Click,
-    Forget,
-    Impression,
+    Event,
     ItemUpdate,
     UserEvent,
-    UserUpdate,
     json_text,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
 Row = tuple[Any, ...]
-MS_PER_DAY = 86_400_000
 DATE = "date"  # of the record's timestamp, in UTC
-_TEXT, _INTEGER, _REAL = pa.string(), pa.int64(), pa.float64()
-
-_COLUMNS: Mapping[str, Mapping[str, Any]] = {
-    BEHAVIOR_EVENTS_TOPIC: {
-        "type": _TEXT,
-        "event_id": _TEXT,
-        "request_id": _TEXT,
-        "user_id": _TEXT,
-        "item_id": _TEXT,
-        "occurred_at": _INTEGER,  # UTC milliseconds
-        "created_at": _INTEGER,  # UTC milliseconds: the record's timestamp
-        "position": _INTEGER,
-        "model_version": _TEXT,
-        "score": _REAL,
-        "propensity": _REAL,
-        "context": _TEXT,  # a flat JSON object
-        "action": _TEXT,
-        "value": _REAL,
-        "attributes": _TEXT,  # a JSON object
-        "partition": _INTEGER,
-        "offset": _INTEGER,
-    },
-    ITEMS_TOPIC: {
-        "event_id": _TEXT,
-        "item_id": _TEXT,
-        "occurred_at": _INTEGER,
-        "created_at": _INTEGER,
-        "attributes": _TEXT,  # a JSON object
-        "partition": _INTEGER,
-        "offset": _INTEGER,
-    },
-    LABELS_TOPIC: {
-        "request_id": _TEXT,
-        "user_id": _TEXT,
-        "item_id": _TEXT,
-        "position": _INTEGER,
-        "score": _REAL,
-        "propensity": _REAL,
-        "model_version": _TEXT,
-        "impression_at": _INTEGER,
-        "clicked": pa.bool_(),
-        "within_window": pa.bool_(),
-        "matured_at": _INTEGER,
-        "revision": _INTEGER,
-        "created_at": _INTEGER,
-        "partition": _INTEGER,
-        "offset": _INTEGER,
-    },
+_PLACE = ("created_at", "partition", "offset")  # created_at: the record's timestamp
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    BEHAVIOR_EVENTS_TOPIC: (
+        *("type", "event_id", "request_id", "user_id", "item_id", "occurred_at"),
+        *("position", "model_version", "score", "propensity", "context"),
+        *("action", "value", "attributes", *_PLACE),
+    ),
+    ITEMS_TOPIC: ("event_id", "item_id", "occurred_at", "attributes", *_PLACE),
+    LABELS_TOPIC: (*ImpressionLabel.__struct_fields__, *_PLACE),
+}
+_TIMES = ("occurred_at", "created_at", "impression_at", "matured_at")  # UTC milliseconds
+_TYPES = {  # of a column wherever it is; any other is text, as JSON where it has fields
+    **dict.fromkeys((*_TIMES, "position", "revision", *_PLACE), pa.int64()),
+    **dict.fromkeys(("score", "propensity", "value"), pa.float64()),
+    **dict.fromkeys(("clicked", "within_window"), pa.bool_()),
 }
 
 
 def schema_of(topic: str) -> Any:
-    """Return the Arrow schema of ``topic``'s table."""
-    return pa.schema(_COLUMNS[topic].items())
+    """Return the Arrow schema of ``topic``'s table, without the date."""
+    return pa.schema((name, _TYPES.get(name, pa.string())) for name in _COLUMNS[topic])
 
 
 def row_of(record: Record) -> Row | None:
     """Return ``record`` as a row of its topic's table; None if it is not an event."""
-    if record.topic == LABELS_TOPIC:
-        return _label_row(record)
-    event = decode_published(record)
-    if isinstance(event, RejectedEvent):
+    event = _decoded(record)
+    if event is None or isinstance(event, RejectedEvent):
         return None
+    row = msgspec.structs.asdict(event)
     if isinstance(event, ItemUpdate):
-        return _item_row(event, record)
-    return _event_row(event, record)
+        row["attributes"] = event.kept_attributes()
+    if "attributes" in row:
+        row["attributes"] = json_text(row["attributes"])
+    row["context"] = json_text(row["context"]) if row.get("context") else None
+    row["type"] = event.__struct_config__.tag
+    place = (record.timestamp, record.partition, record.offset)
+    row.update(zip(_PLACE, place, strict=True))
+    return tuple(map(row.get, _COLUMNS[record.topic]))
+
+
+def _decoded(record: Record) -> Event | ImpressionLabel | RejectedEvent | None:
+    if record.topic != LABELS_TOPIC:
+        return decode_published(record)
+    try:
+        return decode_label(record.value or b"")
+    except ValueError:  # only our own worker writes here
+        return None
 
 
 def event_of(row: Mapping[str, Any]) -> LoggedEvent:
@@ -138,53 +112,3 @@ def dated(table: Any) -> Any:
     """Return ``table`` with the dates of its rows."""
     times = table["created_at"].cast(pa.timestamp("ms"))
     return table.append_column(DATE, pc.strftime(times, format="%Y-%m-%d"))
-
-
-def date_of(day: int) -> str:
-    """Return the date of ``day``, counted from 1970."""
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
-
-
-def _event_row(event: UserEvent, record: Record) -> Row:
-    shown = event if isinstance(event, Impression) else None
-    behavior = event if isinstance(event, Behavior) else None
-    return (
-        type_of(event),
-        event.event_id,
-        event.request_id if isinstance(event, Impression | Click) else None,
-        event.user_id,
-        None if isinstance(event, Forget | UserUpdate) else event.item_id,
-        event.occurred_at,
-        record.timestamp,
-        shown and shown.position,
-        shown and shown.model_version,
-        shown and shown.score,
-        shown and shown.propensity,
-        json_text(shown.context) if shown and shown.context else None,
-        behavior and behavior.action,
-        behavior and behavior.value,
-        json_text(event.attributes) if isinstance(event, UserUpdate) else None,
-        record.partition,
-        record.offset,
-    )
-
-
-def _item_row(update: ItemUpdate, record: Record) -> Row:
-    return (
-        update.event_id,
-        update.item_id,
-        update.occurred_at,
-        record.timestamp,
-        json_text(update.kept_attributes()),
-        record.partition,
-        record.offset,
-    )
-
-
-def _label_row(record: Record) -> Row | None:
-    try:
-        label = decode_label(record.value or b"")
-    except ValueError:  # only our own worker writes here
-        return None
-    fields = (getattr(label, name) for name in ImpressionLabel.__struct_fields__)
-    return (*fields, record.timestamp, record.partition, record.offset)

@@ -23,7 +23,7 @@ from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
 from srp4ctr.streams.raw_log import delta_tables
-from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log, OffsetRange
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log
 from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 
 LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
@@ -94,12 +94,13 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
                 f"one's group {self._config.log_group_id} has never read it. Name another "
                 "features.log_dir, or move that folder away"
             )
-        ends = await self.group.retry("offsets", lambda: self._ends(source))
+        consumer = self.group.consumer
+        ends = await self.group.retry("offsets", lambda: consumer.end_offsets([source]))
         start = start if logged is None else min(logged, ends[source])
         # Before the first row: a table of a group that has committed nothing is refused.
         if not await self.group.commit({source: start}):
             return
-        self.group.consumer.seek(source, start)
+        consumer.seek(source, start)
         partition = _Partition(logged=start, taken=start)
         if logged is not None and start < logged:
             where = place_of(source, start)
@@ -107,10 +108,6 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
             lost = {source: replace(partition, logged=logged)}
             await self.group.in_thread("log_files", self._append, source.topic, lost)
         self.group.partitions[source] = partition
-
-    async def _ends(self, source: TopicPartition) -> dict[TopicPartition, int]:
-        ends: dict[TopicPartition, int] = await self.group.consumer.end_offsets([source])
-        return ends
 
     def _logged(self, source: TopicPartition) -> int | None:
         table = delta_tables.opened(self._raw_log, source.topic)
@@ -160,11 +157,10 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
     def _append(self, topic: str, new: Mapping[TopicPartition, _Partition]) -> bool:
         table = self._tables.pop(topic, None) or delta_tables.created(self._raw_log, topic)
         taken = {
-            source.partition: OffsetRange(start=each.logged, end=each.taken)
-            for source, each in new.items()
+            source.partition: range(each.logged, each.taken) for source, each in new.items()
         }
         rows = [row for each in new.values() for row in each.rows]
-        places = [f"{p}, offset {e.start} to {e.end - 1}" for p, e in taken.items()]
+        places = [f"{p}, offset {e.start} to {e.stop - 1}" for p, e in taken.items()]
         with noted(f"{topic}, partition {'; '.join(places)}"):
             is_ours = delta_tables.append(table, table_of(topic, rows), taken)
         self._tables[topic] = table  # after an error it is opened anew

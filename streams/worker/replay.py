@@ -18,8 +18,7 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, decode_record
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.delta_tables import Log
-from srp4ctr.streams.raw_log.log_reading import covered_offsets, known_ms, read_rows
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, known_ms, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS

@@ -16,8 +16,7 @@ from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import encode, event_key, event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
-from srp4ctr.streams.raw_log.delta_tables import Log, opened
-from srp4ctr.streams.raw_log.log_reading import partitions_of, read_rows
+from srp4ctr.streams.raw_log.delta_tables import Log, opened, partitions_of, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of, update_of
 
 TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them

@@ -5,7 +5,7 @@ import json
 from srp4ctr import settings
 from srp4ctr.streams.broker.topics import committed_offsets, end_offsets
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 
 found = settings.load()
 folded = committed_offsets(found.kafka, found.streams.group_id, BEHAVIOR_EVENTS_TOPIC)

@@ -26,8 +26,7 @@ from srp4ctr.streams.events.schema import (
     LABELS_TOPIC,
     now_ms,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log, compact, vacuum
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import Log, compact, dataset, vacuum
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.build import write_training_set
 from tests.builders import an_item

@@ -23,7 +23,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.triton_repo.config import TritonConfig

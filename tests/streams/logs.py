@@ -9,8 +9,7 @@ from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.delta_tables import Log, OffsetRange
-from srp4ctr.streams.raw_log.log_reading import dataset, read_rows
+from srp4ctr.streams.raw_log.delta_tables import Log, dataset, read_rows
 from srp4ctr.streams.raw_log.log_tables import Row, row_of
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from tests.builders import NOON_MS, a_behavior
@@ -66,7 +65,7 @@ def rows_between(start: int, end: int, user_id: str = "u1") -> list[Row]:
 
 def write(log_dir: Log, start: int, end: int) -> None:
     """Write what a writer would that has taken the records ``start`` to ``end`` - 1."""
-    taken = OffsetRange(start=start, end=end)
+    taken = range(start, end)
     write_rows(log_dir, TOPIC, rows_between(start, end), PARTITION, taken)
 
 

@@ -26,7 +26,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import ITEMS_TOPIC, item_key
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import dataset
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.sequences import SequenceElement
 from srp4ctr.streams.state.user_state import UserState

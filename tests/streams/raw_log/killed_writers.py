@@ -14,7 +14,6 @@ from functools import partial
 
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.raw_log.delta_tables import (
-    OffsetRange,
     append,
     compact,
     created,
@@ -84,17 +83,17 @@ def write(log: str, writer: int) -> None:
     table = created(log, TOPIC)
     at = {each: next_offset(table, each) or 0 for each in PARTITIONS[writer]}
     while True:
-        taken = {p: OffsetRange(start=o, end=o + AT_ONCE) for p, o in at.items()}
+        taken = {p: range(o, o + AT_ONCE) for p, o in at.items()}
         rows = [row for p, each in taken.items() for row in _rows(p, each)]
         if not append(table, table_of(TOPIC, rows), taken):
             os._exit(LOST)
-        at = {each: taken[each].end for each in at}
+        at = {each: taken[each].stop for each in at}
 
 
-def _rows(partition: int, taken: OffsetRange) -> list[Row]:
+def _rows(partition: int, taken: range) -> list[Row]:
     """Return rows of which every tenth is of ann, who once asks to be forgotten."""
     found = []
-    for row in rows_between(taken.start, taken.end):
+    for row in rows_between(taken.start, taken.stop):
         offset = row[-1]
         user = ANN if offset % 10 == 0 else "bob"
         kind = "forget" if offset == FORGETS_AT and partition == 0 else row[0]

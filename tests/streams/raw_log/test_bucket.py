@@ -20,8 +20,14 @@ from srp4ctr.retries import RETRIES
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.raw_log import log_writer
-from srp4ctr.streams.raw_log.delta_tables import STORE, created, opened
-from srp4ctr.streams.raw_log.log_reading import check_files, dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import (
+    STORE,
+    check_files,
+    created,
+    dataset,
+    opened,
+    reading,
+)
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from tests.builders import NOON_MS, a_behavior
 from tests.proxies import proxy

@@ -24,10 +24,17 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log import erasure
-from srp4ctr.streams.raw_log.delta_tables import Log, compact
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    append,
+    compact,
+    created,
+    dataset,
+    read_rows,
+    reading,
+)
 from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in, is_erased
-from srp4ctr.streams.raw_log.log_reading import dataset, read_rows, reading
-from srp4ctr.streams.raw_log.log_tables import event_of
+from srp4ctr.streams.raw_log.log_tables import event_of, table_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
@@ -169,6 +176,18 @@ def test_what_is_written_and_compacted_meanwhile_stays(
     left = rows(log, BEHAVIOR_EVENTS_TOPIC)
     assert [row["item_id"] for row in left if row["type"] == "behavior"] == ["i3", "i9"]
     assert not any(b"secret" in each for each in everything(log).values())
+
+
+def test_who_has_an_erased_users_offset_keeps_the_row(raw_log: Log) -> None:
+    log, of_bob = a_log(raw_log, A_LIFE), a_behavior("i9", user_id="bob")
+    table, end = created(log, BEHAVIOR_EVENTS_TOPIC), len(A_LIFE)
+    # As a writer does whose broker has lost what was logged.
+    assert append(table, table_of(BEHAVIOR_EVENTS_TOPIC, []), {0: range(end, 0)})
+    write_log(log, [(of_bob, NOON_MS + 60_000)] * end)
+    found = erase_forgotten(log)
+    assert (found.removed, found.anonymized) == (5, 3)
+    users = [row["user_id"] for row in rows(log, BEHAVIOR_EVENTS_TOPIC)]
+    assert users.count("bob") == end + 1
 
 
 def test_a_log_without_requests_or_files_stays_as_it_is(tmp_path: Path) -> None:

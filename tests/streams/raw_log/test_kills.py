@@ -5,9 +5,15 @@ import sys
 
 import pytest
 
-from srp4ctr.streams.raw_log.delta_tables import Log, created, next_offset
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    check_files,
+    created,
+    dataset,
+    next_offset,
+    read_rows,
+)
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
-from srp4ctr.streams.raw_log.log_reading import check_files, dataset, read_rows
 from tests.fuzzing import examples
 from tests.streams.logs import TOPIC
 from tests.streams.raw_log.killed_writers import ANN

@@ -14,8 +14,7 @@ from srp4ctr.streams.events.schema import (
     LABELS_TOPIC,
     UserEvent,
 )
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange
-from srp4ctr.streams.raw_log.log_reading import read_rows
+from srp4ctr.streams.raw_log.delta_tables import read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of, row_of, schema_of, update_of
 from srp4ctr.streams.state.label_join import LabelJoin, encode_label
 from tests.builders import (
@@ -91,7 +90,7 @@ def test_a_row_gives_back_the_event_that_it_was_made_of(
     record = ARecord(value=encode(event), timestamp=NOON_MS + 10_000, offset=9)
     row = row_of(record)
     assert row is not None
-    taken = OffsetRange(start=9, end=10)
+    taken = range(9, 10)
     write_rows(tmp_path, BEHAVIOR_EVENTS_TOPIC, [row], 3, taken)
     ((read,),) = read_rows(tmp_path, BEHAVIOR_EVENTS_TOPIC, 3)
     logged = event_of(read)

@@ -14,8 +14,7 @@ from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
 from srp4ctr.streams.raw_log import delta_tables, log_writer
-from srp4ctr.streams.raw_log.delta_tables import OffsetRange, append, created, next_offset
-from srp4ctr.streams.raw_log.log_reading import dataset
+from srp4ctr.streams.raw_log.delta_tables import append, created, dataset, next_offset
 from srp4ctr.streams.raw_log.log_tables import table_of
 from srp4ctr.streams.raw_log.log_writer import MERGED
 from tests.builders import NOON_MS, a_behavior, an_item
@@ -73,7 +72,7 @@ def test_what_a_crash_left_uncommitted_is_not_written_again(
     crashed = dataset(tmp_path / "crash", BEHAVIOR_EVENTS_TOPIC).to_table()
     new = [row for row in crashed.to_pylist() if row["offset"] >= ours[row["partition"]]]
     left = crashed.from_pylist(new, schema=crashed.schema)
-    taken = {each: OffsetRange(start=ours[each], end=theirs[each]) for each in ours}
+    taken = {each: range(ours[each], theirs[each]) for each in ours}
     assert append(created(tmp_path / "log", BEHAVIOR_EVENTS_TOPIC), left, taken)
     log(kafka, config, tmp_path / "log", 20)
     found = logged(tmp_path / "log")
@@ -83,7 +82,7 @@ def test_what_a_crash_left_uncommitted_is_not_written_again(
 def test_a_table_of_another_broker_is_an_error_that_says_so(
     kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
 ) -> None:
-    nothing, taken = table_of(BEHAVIOR_EVENTS_TOPIC, []), OffsetRange(start=0, end=99)
+    nothing, taken = table_of(BEHAVIOR_EVENTS_TOPIC, []), range(0, 99)
     table = created(tmp_path, BEHAVIOR_EVENTS_TOPIC)
     assert append(table, nothing, {0: taken, 1: taken})
     publish_some(kafka, 1)

@@ -9,9 +9,7 @@ from typer.testing import CliRunner
 
 from srp4ctr.cli.main import app
 from srp4ctr.errors import ArtifactError
-from srp4ctr.streams.raw_log import upgrade as upgrading
-from srp4ctr.streams.raw_log.delta_tables import Log, created, next_offset
-from srp4ctr.streams.raw_log.log_reading import covered_offsets
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets
 from srp4ctr.streams.raw_log.log_tables import table_of
 from srp4ctr.streams.raw_log.upgrade import upgrade
 from tests.streams.logs import PARTITION, TOPIC, offsets, rows, rows_between, write
@@ -67,23 +65,45 @@ def test_what_files_repeat_and_lack_after_crashes_is_there_once(tmp_path: Path) 
     assert offsets(tmp_path) == list(range(30))
 
 
-def test_a_call_that_was_killed_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("files", [1, 3, 5])
+def test_a_call_that_was_killed_is_made_again(tmp_path: Path, files: int) -> None:
     def killed(rows: int) -> None:
         done.append(rows)
-        if len(done) == 3:
+        if len(done) == files:
             raise KeyboardInterrupt
 
     log, done = a_log(tmp_path), list[int]()
-    monkeypatch.setattr(upgrading, "_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
         upgrade(log, log, killed)
     assert len(old_ones(log)) == 5  # nothing is removed before all is there
-    assert next_offset(created(log, TOPIC), PARTITION) == 25
-    assert upgrade(log, log, done.append) == 5
+    assert upgrade(log, log, lambda _: None) == 26
     assert offsets(log) == list(range(4, 30))
-    assert done == [6, 5, 10, 5]
+    assert covered_offsets(log, TOPIC, PARTITION) == (4, 29)
+
+
+def test_a_call_that_was_killed_at_its_end_moves_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    old, log = a_log(tmp_path / "old"), tmp_path / "new"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(old, log, lambda _: None)
+    assert upgrade(old, log, lambda _: None) == 0
+    assert offsets(log) == list(range(4, 30))
+    assert old_ones(old) == []
+
+
+def test_a_table_that_workers_have_written_is_refused(tmp_path: Path) -> None:
+    old, log = a_log(tmp_path / "old"), tmp_path / "new"
+    write(log, 28, 32)
+    with pytest.raises(ArtifactError, match="move it away and run this again"):
+        upgrade(old, log, lambda _: None)
+    assert len(old_ones(old)) == 5
+    assert offsets(log) == list(range(28, 32))
 
 
 def test_a_damaged_file_is_named_and_nothing_is_removed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log.log_reading import known_ms, read_rows
+from srp4ctr.streams.raw_log.delta_tables import known_ms, read_rows
 from srp4ctr.streams.worker import replay
 from tests.builders import NOON_MS, a_behavior
 

@@ -30,7 +30,7 @@ from srp4ctr.streams.events.schema import (
     ItemUpdate,
     item_key,
 )
-from srp4ctr.streams.raw_log.log_reading import covered_offsets, dataset
+from srp4ctr.streams.raw_log.delta_tables import covered_offsets, dataset
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
