@@ -20,8 +20,7 @@ LABEL org.opencontainers.image.title="srp4ctr" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.documentation="docs/ of release ${VERSION}"
 RUN useradd --uid 10001 --create-home srp4ctr \
- && mkdir -p /data /models /served /scratch /cards \
- && chown srp4ctr:srp4ctr /data /models /served /scratch /cards
+ && mkdir -p /data /models /served /scratch && chown srp4ctr:srp4ctr /data /models /served /scratch
 ENV PATH=/opt/srp4ctr/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 
@@ -60,6 +59,7 @@ FROM python AS monitor
 COPY --from=monitor-packages /opt/srp4ctr /opt/srp4ctr
 COPY --from=wheel /wheels /wheels
 RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
+RUN mkdir /cards && chown srp4ctr:srp4ctr /cards
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
