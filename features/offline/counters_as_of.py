@@ -43,7 +43,8 @@ def counted_events(log: EventLog) -> Table:
     forgotten_at = left.forgotten_at.fill_null(-1)
     oldest = left.offset - reducers.DUPLICATE_RECORDS
     is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
-    return left.mutate(is_again=is_again).filter(~_.is_again).select(*came.columns)
+    columns = ("user_id", "item_key", "offset", "occurred_at", "visible_at", "is_click")
+    return left.mutate(is_again=is_again).filter(~_.is_again).select(*columns)
 
 
 def activity_table(log: EventLog, events: Table, instants: Table) -> Table:

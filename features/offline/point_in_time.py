@@ -182,7 +182,7 @@ def request_tables(
     requests = log.keep(requests_of(shown).order_by("row"))
     candidates = log.keep(candidates_of(log, shown, requests).order_by("row"))
     counted = log.keep(counted_events(log))
-    remembered = log.keep(log.remembered(counted))
+    remembered = log.remembered(counted)
     latest = latest_of(log, acted_events(log), requests, length)
     unexpired = latest.filter(_.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY))
     return RequestTables(
@@ -274,8 +274,7 @@ def histories(log: EventLog, before_ms: int) -> UserHistories:
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
     """Return the number of events of each item_key visible before ``before_ms``."""
     seen = log.events.filter(_.visible_at < before_ms)
-    once = seen.select("item_key", "partition", "offset").distinct()
-    found = log.rows(once.group_by("item_key").aggregate(count=_.count()))
+    found = log.rows(seen.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
 
 
