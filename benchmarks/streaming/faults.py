@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -138,13 +138,13 @@ def run(
 def _traffic(whole: Cluster, shape: Shape) -> Iterator[Stage]:
     progress = Progress(whole.kafka, whole.streams.group_id, BEHAVIOR_EVENTS_TOPIC)
     traffic = Traffic(whole.kafka, shape)
-    progress.start()
-    traffic.start()
-    try:
+    # A producer that waits in vain must not leave the thread that samples.
+    with ExitStack() as ends:
+        progress.start()
+        ends.callback(progress.end)
+        traffic.start()
+        ends.callback(traffic.end)
         yield Stage(cluster=whole, traffic=traffic, progress=progress)
-    finally:
-        traffic.end()
-        progress.end()
 
 
 def _play(stage: Stage, faults: Iterable[str], say: Say) -> list[Row]:
