@@ -16,6 +16,7 @@ from typing import Any
 
 from srp4ctr.ops import stack_secrets
 from tests.compose.real_stack import ROOT, SERVICES
+from tests.containers import objects_image
 
 ADDRESS = "127.0.0.61"
 """Where a test's stack publishes: no other stack of this machine does."""
@@ -107,6 +108,7 @@ class ComposeStack:
 
         A trainer's is 7 GB: four changes of the lock file filled a disk.
         """
+        objects_image.have_image(self.secrets.parent / "objects-image", self.environment)
         before = {image_id(image_of(name)) for name in services}
         self.compose("build", *services, timeout_s=3600.0)
         for old in before - {image_id(image_of(name)) for name in services} - {""}:

@@ -36,6 +36,7 @@ pytestmark = [
 ]
 # Pages whose Python is run by a test of their own.
 ELSEWHERE = {
+    "docs/operators.md": "tests/features/offline/test_other_engines.py",
     "docs/security.md": "tests/triton_repo/client/test_tls.py",
 }
 PAGES = sorted({block.page for block in blocks("python")} - ELSEWHERE.keys())
