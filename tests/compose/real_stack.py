@@ -105,12 +105,8 @@ def kafka(folder: Path, secrets: Path) -> Iterator[tuple[str, str]]:
         program = processes.Program(
             name="kafka", command=tuple(script), env={"KAFKA_HOST": HOST}
         )
-        running = processes.start(program, folder, tied=True)
-        try:
-            processes.wait_ready(running, lambda: is_open(inside), timeout_s=90.0)
+        with _running(program, folder, inside):
             yield f"{HOST}:{inside}", f"{HOST}:{outside}"
-        finally:
-            processes.stop(running, folder)
 
 
 @contextmanager
@@ -122,12 +118,8 @@ def redis(folder: Path, secrets: Path) -> Iterator[str]:
         words = words_of("redis", {SECRETS: str(secrets), "/data": str(data)})
         words[words.index("--tls-port") + 1] = str(port)
         program = processes.Program(name="redis", command=(*words, "--bind", HOST))
-        running = processes.start(program, folder, tied=True)
-        try:
-            processes.wait_ready(running, lambda: is_open(port))
+        with _running(program, folder, port):
             yield f"{HOST}:{port}"
-        finally:
-            processes.stop(running, folder)
 
 
 @contextmanager
@@ -146,12 +138,19 @@ def objects(folder: Path, secrets: Path) -> Iterator[str]:
         program = processes.Program(
             name="objects", command=tuple(words_of("objects", changes))
         )
-        running = processes.start(program, folder, tied=True)
-        try:
-            processes.wait_ready(running, lambda: is_open(port))
+        with _running(program, folder, port):
             yield f"https://{HOST}:{port}"
-        finally:
-            processes.stop(running, folder)
+
+
+@contextmanager
+def _running(program: processes.Program, folder: Path, port: int) -> Iterator[None]:
+    """Run ``program`` for the block, which begins when it listens on ``port``."""
+    running = processes.start(program, folder, tied=True)
+    try:
+        processes.wait_ready(running, lambda: is_open(port))
+        yield
+    finally:
+        processes.stop(running, folder)
 
 
 def bucket_variables(address: str, user: str, secrets: Path) -> dict[str, str]:
