@@ -136,5 +136,5 @@ def _training_code(variant: str) -> str:
     if variant == "sasrec":
         own += [f"{MODELS}/sasrec.py"]
     if isinstance(VARIANTS[variant], TreeVariant):
-        own = [f"{MODELS}/trees.py"]
+        own = [f"{MODELS}/trees.py", f"{MODELS}/history_columns.py"]
     return code_digest(*JOBS_CODE, *own)

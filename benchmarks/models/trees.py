@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.models.history_columns import HistoryColumns
 from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors import vocabulary
 
@@ -42,6 +43,8 @@ class Columns:
     """Of each context field its values, None where all are numbers."""
     attributes: Mapping[tuple[str, int], pd.CategoricalDtype] = field(default_factory=dict)
     """Of each slot of ``ATTRIBUTES`` that has several values in training, those."""
+    histories: HistoryColumns | None = None
+    """What histories say; None: trees without them."""
 
     def table(self, part: Part) -> pd.DataFrame:
         """Return a row per shown candidate; a value that training never met is missing."""
@@ -57,10 +60,12 @@ class Columns:
         for (name, slot), kind in self.attributes.items():
             values = pd.Series(_slots(part, name)[:, slot])
             table[f"{name} {slot}"] = values.astype(kind)
+        if self.histories is not None:
+            table = pd.concat([table, pd.DataFrame(self.histories.of(part))], axis=1)
         return table.set_axis([str(n) for n in range(table.shape[1])], axis=1)
 
 
-def columns_of(part: Part) -> Columns:
+def columns_of(part: Part, histories: HistoryColumns | None = None) -> Columns:
     """Return the columns that ``part`` has; a field of only numbers stays a number."""
     fields, kinds = _fields(part), dict[str, pd.CategoricalDtype | None]()
     for name in sorted(fields):
@@ -73,7 +78,7 @@ def columns_of(part: Part) -> Columns:
         for slot, rows in enumerate(_slots(part, name).T)
         if len(known := np.unique(rows)) > 1
     }
-    return Columns(contexts=kinds, attributes=attributes)
+    return Columns(contexts=kinds, attributes=attributes, histories=histories)
 
 
 def _slots(part: Part, name: str) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
-from benchmarks.models import counts, trees
+from benchmarks.models import counts, history_columns, trees
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
@@ -114,12 +114,18 @@ class TreeVariant:
     meaning: str
     objective: str
     seeds: int = MANY_SEEDS
+    reads_histories: bool = False
 
     def learn(self, task: TrainingTask) -> TrainedModel:
         """Grow trees on the tabular columns."""
         examples = task.examples
         began = time.process_time()
-        columns = trees.columns_of(examples.train)
+        histories = (
+            history_columns.learn(examples.windows, examples.sizes.item_rows)
+            if self.reads_histories
+            else None
+        )
+        columns = trees.columns_of(examples.train, histories)
         booster = trees.learn(
             examples.train,
             examples.calibrate,
@@ -232,6 +238,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "counts": CountsVariant(meaning="log-odds of the item, user and context, summed"),
     "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
+    "lightgbm-history": TreeVariant(
+        meaning="LightGBM, log loss, with counts of the history beside the same columns",
+        objective="binary",
+        reads_histories=True,
+    ),
     "lightgbm-rank": TreeVariant(
         meaning="LightGBM, LambdaRank", objective="lambdarank", seeds=SEEDS
     ),
