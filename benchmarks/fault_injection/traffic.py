@@ -18,7 +18,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from benchmarks.harness.raw_logs import click_on
-from srp4ctr.streams.broker.producer import disconnect
+from srp4ctr.streams.broker.producer import disconnect, renewing
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
 from srp4ctr.streams.events.schema import (
@@ -102,7 +102,7 @@ class Traffic:
             metrics_enabled=False,
         )
         try:
-            self._publish_all(producer)
+            self._publish_all(renewing(producer))
             producer.flush(timeout=self.patience_s)
         finally:
             disconnect(producer)

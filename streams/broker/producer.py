@@ -17,6 +17,7 @@ from kafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
+from kafka.producer.transaction_manager import TransactionState
 
 from srp4ctr import tracing
 from srp4ctr.errors import MistakeError, OutageError
@@ -65,6 +66,24 @@ def disconnect(producer: KafkaProducer) -> None:
             producer.close(timeout=1.0)
 
 
+def renewing(producer: KafkaProducer) -> KafkaProducer:
+    """Return ``producer``, which asks for a new producer id once its own is dropped.
+
+    It is dropped where a batch that was sent is not acknowledged in time. kafka-python
+    3.0.12 then never asks for another: nothing more is sent, and each event times out.
+    """
+    manager = producer._transaction_manager
+    drop = manager.reset_producer_id
+
+    def drop_and_ask() -> None:
+        drop()
+        if manager._current_state == TransactionState.READY:
+            manager._current_state = TransactionState.UNINITIALIZED
+
+    manager.reset_producer_id = drop_and_ask
+    return producer
+
+
 class EventPublisher:
     """Publishes events; a context manager that waits for every acknowledgement on exit.
 
@@ -81,7 +100,7 @@ class EventPublisher:
     ) -> None:
         self._pseudonyms = pseudonyms
         timeout_ms = round(ack_timeout_s * 1000)
-        self._producer = connect(
+        producer = connect(
             KafkaProducer,
             kafka,
             linger_ms=_LINGER_MS,
@@ -94,6 +113,7 @@ class EventPublisher:
             max_block_ms=min(_BLOCK_MS, timeout_ms),
             metrics_enabled=False,
         )
+        self._producer = renewing(producer)
         self._failure: BaseException | None = None
         self.published = 0
         """Messages sent to the broker so far."""

@@ -1,3 +1,5 @@
+import gc
+import logging
 import os
 import signal
 import time
@@ -95,3 +97,35 @@ def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
     finally:
         os.kill(broker.pid, signal.SIGCONT)
         processes.stop(broker, tmp_path)
+
+
+@pytest.mark.kafka
+def test_a_publisher_goes_on_after_an_outage_longer_than_its_patience(
+    kafka: KafkaConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "kafka")  # a record keeps what the error refers to
+    with reserved_ports(1) as (port,):
+        broker = start_broker(tmp_path, port, tied=True)
+    away = replace(kafka, bootstrap=f"{HOST}:{port}")
+    publisher = EventPublisher(away, ack_timeout_s=2.0)
+    try:
+        ensure_topics(away)
+        publisher.publish(a_click())
+        publisher.flush()
+        os.kill(broker.pid, signal.SIGSTOP)
+        publisher.publish(a_click())
+        while not publisher._producer._sender._client.in_flight_request_count():
+            time.sleep(0.01)
+        os.kill(broker.pid, signal.SIGKILL)  # it has the request and will never answer
+        with pytest.raises(OutageError, match="Expiring 1 record"):
+            publisher.flush()
+        processes.stop(broker, tmp_path)
+        broker = start_broker(tmp_path, port, tied=True)
+        ensure_topics(away)
+        publisher.publish(a_click())
+        publisher.flush()
+    finally:
+        publisher.disconnect()
+        processes.stop(broker, tmp_path)
+    del publisher
+    gc.collect()  # kafka-python leaves a socket for each connection that was refused
