@@ -67,20 +67,20 @@ def disconnect(producer: KafkaProducer) -> None:
 
 
 def renewing(producer: KafkaProducer) -> KafkaProducer:
-    """Return ``producer``, which asks for a new producer id once its own is dropped.
+    """Return ``producer``, which requests a new producer id once its own is dropped.
 
     It is dropped where a batch that was sent is not acknowledged in time. kafka-python
-    3.0.12 then never asks for another: nothing more is sent, and each event times out.
+    3.0.12 then never requests another: nothing more is sent, and each event times out.
     """
     manager = producer._transaction_manager
-    drop = manager.reset_producer_id
+    reset = manager.reset_producer_id
 
-    def drop_and_ask() -> None:
-        drop()
+    def reset_state() -> None:
+        reset()
         if manager._current_state == TransactionState.READY:
             manager._current_state = TransactionState.UNINITIALIZED
 
-    manager.reset_producer_id = drop_and_ask
+    manager.reset_producer_id = reset_state
     return producer
 
 

@@ -18,8 +18,15 @@ LATER = [part.name for part in PARTS if part.starts_later and part.well_known]
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Replace the well-known ports, which another program may have."""
-    with ports.reserved_ports(len(PARTS)) as free:
+    """Replace the well-known ports, which another program may have.
+
+    As they, the stand-ins are none of the random ports' range.
+    """
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(ports, "_FIRST", 10_000)
+        elsewhere.setattr(ports, "_LAST", ports._FIRST + 9_000)
+        with ports.reserved_ports(len(PARTS)) as free:
+            pass
         chosen = dict(zip((part.name for part in PARTS), free, strict=True))
     stand_ins = tuple(
         StackPart(

@@ -41,22 +41,22 @@ def test_trees_read_the_attributes_that_differ(examples: Examples) -> None:
 def test_history_columns_count_actions_matches_and_co_occurrence(
     examples: Examples,
 ) -> None:
-    learnt = history_columns.learn(examples.windows, examples.sizes.item_rows)
-    assert learnt.lift is not None
-    np.testing.assert_array_equal(learnt.lift, learnt.lift.T)
-    assert not np.diag(learnt.lift).any()
+    reader = history_columns.learn(examples.windows, examples.sizes.item_rows)
+    assert reader.lift is not None
+    np.testing.assert_array_equal(reader.lift, reader.lift.T)
+    assert not np.diag(reader.lift).any()
     part = examples.judge
-    columns = learnt.of(part)
+    columns = reader.of(part)
     assert len(columns) == part.slates.shown.sum()
     request, place = (each[0] for each in np.nonzero(part.slates.shown))
     tensors = part.slates.tensors
     rows = tensors["history_item_rows"][request]
     codes = tensors["history_behavior_codes"][request, :, 0]
-    newest = (codes[-history_columns.NEWEST :, None] == learnt.actions).sum(0)
-    actions = len(learnt.actions)
+    newest = (codes[-history_columns.NEWEST :, None] == reader.actions).sum(0)
+    actions = len(reader.actions)
     np.testing.assert_array_equal(columns[0, actions : 2 * actions], newest)
     item = tensors["candidate_item_rows"][request, place]
-    assert columns[0, -1] == learnt.lift[item, rows[rows != 0]].max(initial=0.0)
+    assert columns[0, -1] == reader.lift[item, rows[rows != 0]].max(initial=0.0)
 
 
 def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) -> None:
