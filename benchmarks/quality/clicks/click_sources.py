@@ -91,6 +91,11 @@ def of_ebnerd() -> Source:
     )
 
 
+def of_ebnerd_validation() -> Source:
+    """Return the weeks before; the train week's last two days judge: to choose by."""
+    return _first_part(of_ebnerd(), "ebnerd validation")
+
+
 def of_movielens() -> Source:
     """Return MovieLens-100K, as the demo has it."""
     return _source("movielens", movielens.read(movielens.fetch(CACHE)))
@@ -109,14 +114,7 @@ def of_kuairand() -> Source:
 
 def of_kuairand_validation() -> Source:
     """Return the first week; its last two days judge: to choose a recipe by."""
-    whole = of_kuairand()
-    assert whole.judged_from_ms
-    return replace(
-        whole,
-        name="KuaiRand-Pure validation",
-        events=[each for each in whole.events if each.occurred_at < whole.judged_from_ms],
-        judged_from_ms=whole.judged_from_ms - VALIDATION_MS,
-    )
+    return _first_part(of_kuairand(), "KuaiRand-Pure validation")
 
 
 def of_collm() -> Source:
@@ -153,6 +151,17 @@ def of_file(name: str, path: Path) -> Source:
     return _source(name, good)
 
 
+def _first_part(whole: Source, name: str) -> Source:
+    """Return what of ``whole`` is before its judged days; its own last two judge."""
+    assert whole.judged_from_ms
+    return replace(
+        whole,
+        name=name,
+        events=[each for each in whole.events if each.occurred_at < whole.judged_from_ms],
+        judged_from_ms=whole.judged_from_ms - VALIDATION_MS,
+    )
+
+
 def _source(name: str, events: Iterable[Event]) -> Source:
     acted: list[UserEvent] = []
     updates: list[ItemUpdate] = []
@@ -177,6 +186,7 @@ def _draw(user_id: str) -> float:
 
 SOURCES = {
     "ebnerd": of_ebnerd,
+    "ebnerd-validation": of_ebnerd_validation,
     "movielens": of_movielens,
     "collm": of_collm,
     "kuairand": of_kuairand,

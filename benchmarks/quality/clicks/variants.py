@@ -121,9 +121,7 @@ class TreeVariant:
         examples = task.examples
         began = time.process_time()
         histories = (
-            history_columns.learn(examples.windows, examples.sizes.item_rows)
-            if self.reads_histories
-            else None
+            history_columns.columns_of(examples.train) if self.reads_histories else None
         )
         columns = trees.columns_of(examples.train, histories)
         booster = trees.learn(

@@ -38,25 +38,29 @@ def test_trees_read_the_attributes_that_differ(examples: Examples) -> None:
     assert colours.nunique() == 2
 
 
-def test_history_columns_count_actions_matches_and_co_occurrence(
-    examples: Examples,
-) -> None:
-    reader = history_columns.learn(examples.windows, examples.sizes.item_rows)
-    assert reader.lift is not None
-    np.testing.assert_array_equal(reader.lift, reader.lift.T)
-    assert not np.diag(reader.lift).any()
+def test_history_columns_count_actions_and_what_matches(examples: Examples) -> None:
     part = examples.judge
+    reader = history_columns.columns_of(part)
     columns = reader.of(part)
     assert len(columns) == part.slates.shown.sum()
-    request, place = (each[0] for each in np.nonzero(part.slates.shown))
     tensors = part.slates.tensors
-    rows = tensors["history_item_rows"][request]
-    codes = tensors["history_behavior_codes"][request, :, 0]
-    newest = (codes[-history_columns.NEWEST :, None] == reader.actions).sum(0)
-    actions = len(reader.actions)
-    np.testing.assert_array_equal(columns[0, actions : 2 * actions], newest)
-    item = tensors["candidate_item_rows"][request, place]
-    assert columns[0, -1] == reader.lift[item, rows[rows != 0]].max(initial=0.0)
+    for number, (request, place) in enumerate(np.argwhere(part.slates.shown)[:20]):
+        rows = tensors["history_item_rows"][request]
+        attributes = tensors["history_attribute_rows"][request]
+        codes = tensors["history_behavior_codes"][request, :, 0]
+        own = tensors["candidate_attribute_rows"][request, place]
+        is_action = codes[:, None] == reader.actions
+        newest = is_action[-history_columns.NEWEST :].sum(0)
+        same = (attributes == own) & (own != 0)
+        matches = same.any(-1) | (rows == tensors["candidate_item_rows"][request, place])
+        actions, slots = len(reader.actions), len(own)
+        row = columns[number]
+        np.testing.assert_array_equal(row[actions : 2 * actions], newest)
+        at = 2 * actions + slots
+        np.testing.assert_array_equal(row[at : at + slots], same.sum(0))
+        at += slots
+        by_action = (is_action & matches[:, None]).sum(0)
+        np.testing.assert_array_equal(row[at : at + actions], by_action)
 
 
 def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) -> None:
