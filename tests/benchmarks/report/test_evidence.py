@@ -144,6 +144,25 @@ def test_the_page_shows_the_plots_that_are_next_to_it(folder: Path, page: str) -
     )
 
 
+def test_a_feed_is_shown_by_auc_and_trees_have_a_learning_curve_too(
+    tmp_path: Path,
+) -> None:
+    feed = {"data": "KuaiRand-Pure", "gauc_sampling_error": 0.0246}
+    costs = {"srp4ctr": 12_000_000, "srp4ctr-none": 12_000_000, "lightgbm": None}
+    rows = [
+        a_row(f"{model}{share}", 0.5, flops_100=cost, **feed)
+        for model, cost in costs.items()
+        for share in ("", "@10%")
+    ]
+    made = a_folder(tmp_path, click_quality=rows, pretraining=[])
+    write(made, made / "model.md")
+    for name in ("quality_by_cost", "learning_curve"):
+        plot = (tmp_path / "evidence" / f"{name}.svg").read_text()
+        assert ">AUC ± standard error</text>" in plot
+        assert ">gAUC ± standard error</text>" not in plot
+        assert ">lightgbm</text>" in plot
+
+
 def test_the_same_results_give_the_same_bytes(folder: Path) -> None:
     files = [folder / "model.md", *sorted((folder / "evidence").iterdir())]
     before = [file.read_bytes() for file in files]
