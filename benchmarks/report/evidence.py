@@ -63,8 +63,8 @@ whose cost is not in FLOPs. Bars and bands are standard errors over seeds.""",
 *Few labels.* Pre-training reads the whole log, which needs no labels; fine-tuning gets a
 part of the slates. Bars are standard errors over seeds.""",
     "ablations": """\
-*What each part is worth.* A variant's gAUC less SRP4CTR's at equal seeds: left of the line
-the variant is worse. Bars are standard errors.""",
+*What each part is worth.* A variant's gAUC, in a feed its AUC, less SRP4CTR's at equal
+seeds: left of the line the variant is worse. Bars are standard errors.""",
 }
 ABLATIONS = "Ablations, by SRP4CTR's recipe:"
 LAST_ITEM = """\

@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from benchmarks.quality.clicks.variants import REFERENCE
 from benchmarks.report.evidence_tables import (
+    METRICS,
     WITHOUT_PRETRAINING,
     Evidence,
     Row,
@@ -38,8 +39,6 @@ LOOKS = {
     "lightgbm-history": (PURPLE, "-."),
 }
 _TREE_LINES = ("--", ":", "-.")
-_METRICS = {"hr10": "HR@10", "auc": "AUC", "gauc": "gAUC"}
-_MAX_SAMPLING_ERROR = 0.02  # of gAUC: KuaiRand-Pure has .025, EB-NeRD .002
 WIDTH, HEIGHT = 4.6, 3.3  # inches of a panel
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -62,13 +61,13 @@ Draw = Callable[[Axes, Evidence], None]
 
 
 def quality_by_cost(evidence: Sequence[Evidence]) -> str | None:
-    """Return gAUC against inference-FLOPs, a panel per data set; None: nothing to show."""
+    """Return quality against FLOPs, a panel per data set; None: nothing to show."""
     shown = [of for of in evidence if any(map(_millions, of.models))]
     return _drawn(shown, _cost_panel)
 
 
 def learning_curve(evidence: Sequence[Evidence]) -> str | None:
-    """Return gAUC by share of the click labels; None: no model ran with few."""
+    """Return quality by share of the click labels; None: no model ran with few."""
     return _drawn([of for of in evidence if of.curves], _curve_panel)
 
 
@@ -123,7 +122,7 @@ def _millions(row: Row) -> float | None:
 def _cost_panel(axes: Axes, of: Evidence) -> None:
     """Draw quality by FLOPs: a point per model, a line per tree, one arrow."""
     axes.set_xscale("log")
-    metric = _metric(of)
+    metric = of.metric
     for row in of.models:
         value, error = number(row, metric), number(row, f"{metric}_se") or 0.0
         cost, (colour, look) = _millions(row), _look(row)
@@ -150,7 +149,7 @@ def _cost_panel(axes: Axes, of: Evidence) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel("MFLOPs for 100 candidates (log scale)")
-    _name_scale(axes, _METRICS[metric])
+    _name_scale(axes, METRICS[metric])
 
 
 def _draw_reencoded(axes: Axes, row: Row, metric: str) -> None:
@@ -169,7 +168,7 @@ def _draw_reencoded(axes: Axes, row: Row, metric: str) -> None:
 
 def _curve_panel(axes: Axes, of: Evidence) -> None:
     """Draw quality by share of the click labels, a line per model."""
-    metric = _metric(of)
+    metric = of.metric
     error = "hr10_error" if of.is_of_last_items else f"{metric}_se"
     shares: set[float] = set()
     middle = (len(of.curves) - 1) / 2.0
@@ -195,12 +194,12 @@ def _curve_panel(axes: Axes, of: Evidence) -> None:
     axes.set_xticks(sorted(shares), [f"{share:g} %" for share in sorted(shares)])
     axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("click labels to learn from (log scale)")
-    _name_scale(axes, _METRICS[metric])
+    _name_scale(axes, METRICS[metric])
 
 
 def _dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:
     """Draw a line for each of ``meanings``: all panels have the same."""
-    less, places = f"gauc_minus_{REFERENCE}", list(meanings)
+    less, places = f"{of.metric}_minus_{REFERENCE}", list(meanings)
     axes.axvline(0.0, color=BLUE, linewidth=1.4)
     for row in _differences(of):
         colour, marker = _look(row)
@@ -212,24 +211,13 @@ def _dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:
     axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
     axes.xaxis.set_major_formatter("{x:+.3f}")
-    axes.set_xlabel("gAUC − SRP4CTR's")
+    axes.set_xlabel(f"{METRICS[of.metric]} − SRP4CTR's")
 
 
 def _differences(of: Evidence) -> list[Row]:
     """Return the ablations that share a seed with SRP4CTR."""
-    less = f"gauc_minus_{REFERENCE}"
+    less = f"{of.metric}_minus_{REFERENCE}"
     return [row for row in of.ablations if number(row, less) is not None]
-
-
-def _metric(of: Evidence) -> str:
-    """Return the field that says how well models order; of a feed it is AUC.
-
-    Its requests of one candidate have no order within.
-    """
-    if of.is_of_last_items:
-        return "hr10"
-    chance = number(of.reference, "gauc_sampling_error") or 0.0
-    return "auc" if chance > _MAX_SAMPLING_ERROR else "gauc"
 
 
 def _look(row: Row) -> tuple[str, str]:

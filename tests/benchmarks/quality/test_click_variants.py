@@ -43,7 +43,7 @@ def test_history_columns_count_actions_and_what_matches(examples: Examples) -> N
     reader = history_columns.columns_of(part)
     columns = reader.of(part)
     assert len(columns) == part.slates.shown.sum()
-    tensors = part.slates.tensors
+    tensors, matching = part.slates.tensors, 0
     for number, (request, place) in enumerate(np.argwhere(part.slates.shown)[:20]):
         rows = tensors["history_item_rows"][request]
         attributes = tensors["history_attribute_rows"][request]
@@ -61,6 +61,11 @@ def test_history_columns_count_actions_and_what_matches(examples: Examples) -> N
         at += slots
         by_action = (is_action & matches[:, None]).sum(0)
         np.testing.assert_array_equal(row[at : at + actions], by_action)
+        age = np.arange(len(rows))[::-1]
+        weighted = (is_action * history_columns.DECAY ** age[:, None])[rows != 0].sum(0)
+        np.testing.assert_allclose(row[:actions], weighted, rtol=1e-6)
+        matching += by_action.sum()
+    assert matching  # or nothing was tried
 
 
 def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) -> None:
