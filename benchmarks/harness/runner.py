@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.harness.runs import TRAINING_CODE, cached, code_digest, digest_of
-from benchmarks.quality.clicks.click_examples import Examples, load, name_of
+from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_of
 from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.variants import (
     VARIANTS,
@@ -22,6 +23,7 @@ from benchmarks.quality.clicks.variants import (
     TreeVariant,
 )
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.click_model import Scores
 
 JOBS_CODE = (
     *(*TRAINING_CODE, "training/evaluation/evaluate.py"),
@@ -102,7 +104,7 @@ def _measured(job: Job) -> Result:
     trained = VARIANTS[job.variant].learn(task)
     calibrating = examples.calibrate
     platt = calibration_of(
-        calibrating, trained.logits(calibrating)[calibrating.slates.shown]
+        calibrating, trained.logits(calibrating).click[calibrating.slates.shown]
     )
     parts = {data: examples.judge}
     if job.with_frozen:
@@ -116,11 +118,16 @@ def _measured(job: Job) -> Result:
         "flops": {str(n): flops for n, flops in trained.flops.items()},
         "figures": {
             name: calibrated_figures(
-                examples, part, trained.logits(part)[part.slates.shown], platt
+                examples, part, _shown(part, trained.logits(part)), platt
             )
             for name, part in parts.items()
         },
     }
+
+
+def _shown(part: Part, logits: Scores[NDArray[Any]]) -> Scores[NDArray[Any]]:
+    click, ranking = (each[part.slates.shown] for each in logits)
+    return Scores(click=click, ranking=ranking)
 
 
 def _fewer_labels(examples: Examples, job: Job) -> Examples:

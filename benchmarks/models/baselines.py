@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from benchmarks.models.sasrec import SASRecEncoder
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_model import ClickHead, ClickModel, Tensors
+from srp4ctr.training.model.click_model import (
+    ClickHead,
+    ClickModel,
+    Scores,
+    Tensors,
+    scores_of,
+)
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     ContextEmbedding,
@@ -43,8 +49,8 @@ class LogisticRegression(ClickModel):
         self.of_request = nn.Linear(request_width(self), 1)
         self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
 
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
-        """Return logits (B, N); the position is not looked at."""
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
+        """Return logits (B, N), one for both; the position is not looked at."""
         del positions
         request = self.of_request(request_vector(self, tensors))  # (B, 1)
         request = request + self.context.bias(tensors["context_rows"])
@@ -53,7 +59,7 @@ class LogisticRegression(ClickModel):
         parts += [self.items(tensors["candidate_item_rows"]).squeeze(-1)]
         parts += [self.attributes(tensors["candidate_attribute_rows"]).sum(-2).squeeze(-1)]
         logits: Tensor = request + torch.stack(parts).sum(0)
-        return logits
+        return Scores(click=logits, ranking=logits)
 
 
 def _weights(rows: int) -> nn.Embedding:
@@ -84,7 +90,7 @@ class Baseline(ClickModel):
             candidate_width=reading_width + config.width + features_width,
         )
 
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N)."""
         rows = tensors["candidate_item_rows"]
         attributes = tensors["candidate_attribute_rows"]
@@ -93,8 +99,8 @@ class Baseline(ClickModel):
         parts += [self.candidate_features(tensors["candidate_features"])]
         where = torch.zeros_like(rows) if positions is None else positions
         request = request_vector(self, tensors)
-        logits: Tensor = self.head(request, torch.cat(parts, dim=-1), where)
-        return logits + self.context.bias(tensors["context_rows"])
+        logits, correction = self.head(request, torch.cat(parts, dim=-1), where)
+        return scores_of(logits + self.context.bias(tensors["context_rows"]), correction)
 
     def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions, and what is of the context."""

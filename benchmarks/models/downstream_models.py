@@ -89,7 +89,7 @@ def network(
     torch.manual_seed(config.seed)
     model = InformedDCN(config.model, sizes, given)
     finetune(model, learn.slates, config, FitOptions())
-    return lambda part: serving_logits(model, part.slates)
+    return lambda part: serving_logits(model, part.slates).click
 
 
 def score_knowing(
@@ -104,7 +104,7 @@ def score_knowing(
     blocks = model.querying, model.cross_attention
     hooks = [each.register_forward_hook(_catcher(caught)) for each in blocks]
     try:
-        probability = model.score(inputs)
+        probability = model.score(inputs).click
     finally:
         for hook in hooks:
             hook.remove()

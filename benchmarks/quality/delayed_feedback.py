@@ -126,7 +126,7 @@ def trained_model(variant: str, task: TrainingTask, seed: int) -> SRP4CTR:
 def judged(model: SRP4CTR, future: Slates) -> dict[str, float]:
     """Return the metrics of the model's own probabilities."""
     shown = future.shown
-    clicked, logits = future.clicked[shown], serving_logits(model, future)[shown]
+    clicked, logits = future.clicked[shown], serving_logits(model, future).click[shown]
     predicted = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
     requests = np.nonzero(shown)[0]
     return {

@@ -51,7 +51,11 @@ from benchmarks.quality.clicks.click_examples import (
     Part,
     load,
 )
-from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
+from benchmarks.quality.clicks.click_scores import (
+    calibrated_figures,
+    calibration_of,
+    one_score,
+)
 from benchmarks.quality.clicks.click_sources import read
 from benchmarks.quality.clicks.variants import pretrained
 from srp4ctr.streams.events.schema import Impression
@@ -238,7 +242,7 @@ def _judged(examples: Examples, parts: Parts, score: Scorer) -> Row:
     stop, judge = parts.stop, parts.judge
     platt = calibration_of(stop, score(stop)[stop.slates.shown])
     logits = score(judge)[judge.slates.shown]
-    found = calibrated_figures(examples, judge, logits, platt)
+    found = calibrated_figures(examples, judge, one_score(logits), platt)
     return {name: found[name] for name in FIGURES}
 
 

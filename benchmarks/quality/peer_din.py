@@ -45,6 +45,7 @@ from benchmarks.quality.clicks.click_scores import (
     calibrated_figures,
     calibrated_loss,
     calibration_of,
+    one_score,
 )
 from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors import item_fields
@@ -162,7 +163,7 @@ def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
         "flops": dict(zip(("1", "100"), outputs["flops"].tolist(), strict=True)),
         "figures": {
             data: calibrated_figures(
-                examples, getattr(examples, part), outputs[part], platt
+                examples, getattr(examples, part), one_score(outputs[part]), platt
             )
             for part, data in parts.items()
         },

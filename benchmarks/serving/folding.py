@@ -62,10 +62,14 @@ def measure(length: int, rounds: int) -> dict[str, float]:
     model = SRP4CTR(config, tables).eval()
     with tempfile.TemporaryDirectory() as folder:
         export(model, sizes, Path(folder))
-        answer = scorer(Path(folder))
+        score = scorer(Path(folder))
     one = _arrays(sample(sizes, requests=1, candidates=CANDIDATES))
     tiled = _arrays(sample(sizes, requests=CANDIDATES, candidates=1))
-    assert np.allclose(answer(one).ravel(), answer(tiled).ravel(), atol=1e-5)
+
+    def answer(inputs: Arrays) -> NDArray[Any]:
+        return score(inputs).click.ravel()
+
+    assert np.allclose(answer(one), answer(tiled), atol=1e-5)
     pairs = [(_seconds(answer, one), _seconds(answer, tiled)) for _ in range(rounds)]
     cost = count_flops(model, sizes, CANDIDATES)
     return {

@@ -124,7 +124,7 @@ class _Whole(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         names = (spec.name for spec in model_names.MODEL_INPUTS)
         named = dict(zip(names, tensors, strict=True))
-        probability = torch.sigmoid(self.model(named))
+        probability = torch.sigmoid(self.model(named).click)
         return probability, torch.ones_like(probability)
 
 

@@ -135,6 +135,11 @@ PROBABILITY_TENSORS = (
     # Calibrated probability of a click on each candidate, NaN for padding.
     TensorSpec("click_probability", "float32", ("N",)),
 )
+RANKING_TENSORS = (
+    # Orders the candidates of a request, higher first: a logarithm trained on slates, not
+    # calibrated. NaN for padding.
+    TensorSpec("ranking_score", "float32", ("N",)),
+)
 SCORE_TENSORS = (
     *PROBABILITY_TENSORS,
     # Probability that the policy put the candidate at its position, given what stands
@@ -162,7 +167,7 @@ HEAD_OUTPUTS = SCORE_TENSORS + USER_EMBEDDINGS + CANDIDATE_EMBEDDINGS
 
 # Output of ``rank_clicks`` in one step: see ``triton_repo/serving/exploration.py``.
 POLICY_TENSORS = (
-    # Where to show the candidate, 0 at the top: best first, or as explored.
+    # Where to show the candidate, 0 at the top: by ranking_score, or as explored.
     TensorSpec("position", "int64", ("N",)),
 )
 

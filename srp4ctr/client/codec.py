@@ -64,7 +64,10 @@ def rankings(
     """Return the ranking of each request; ``read`` returns an output by name, or None."""
     by_item = {name: read(name) for name in _BY_ITEM}
     if by_item["position"] is None:  # only the one step for a CPU explores
-        order = np.argsort(-by_item["click_probability"], kind="stable")
+        scores = read("ranking_score")  # a bundle before release 0.3 has none
+        if scores is None:
+            scores = by_item["click_probability"]
+        order = np.argsort(-scores, kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
     notes = _notes(read)
 

@@ -117,7 +117,7 @@ def test_a_click_goes_all_the_way_round(tmp_path: Path) -> None:
     inputs = {name: torch.from_numpy(array) for name, array in request.tensors.items()}
     with torch.no_grad():
         states = model().encode(inputs)  # once a request
-        scores = model().score({**inputs, **states})  # all candidates at once
+        scores = model().score({**inputs, **states}).click  # all candidates at once
     assert states["layer_keys"].shape == (1, 2, LENGTH + 1, 8)
     assert bool(((scores > 0) & (scores < 1)).all())
 

@@ -24,7 +24,7 @@ from srp4ctr.ops.audit import (
 )
 from srp4ctr.ops.promotion_service import promoter, what_serves
 from srp4ctr.settings import Settings, load
-from tests.triton_repo.bundles import SIZES
+from tests.triton_repo.tiny_graphs import SIZES
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
 
         encoder   = L P D + N (12 T D^2 + 2 T^2 D)
         querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
-        candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 2 h + r
+        candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 4 h + 2 r
         matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D per candidate
 
     I is the width of what of P tells the item.
@@ -41,7 +41,7 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     querying += joined * d + crossing  # a [MASK] among the candidates
     candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
     candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
-    candidate += 2 * h + rank
+    candidate += 2 * (2 * h + rank)  # of the click, and of the order
     return RequestCost(
         encoder=2 * encoder,
         head=2 * (querying + candidates * candidate),

@@ -27,8 +27,9 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import promotion
 from tests.builders import NOON_MS, a_forget, a_profile
 from tests.features.stored import store_events
-from tests.triton_repo.bundles import L, promote
+from tests.triton_repo.bundles import promote
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.tiny_graphs import L
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 

@@ -87,8 +87,9 @@ def compare(
     if champion.card.boundary_ms > int(slates.request_at_ms[0]):
         return skip(f"{version} was trained on these requests")
     clicked, users = judged.clicked, judged.users
-    new, old = judged.probabilities, score(champion.folder, slates).probabilities
-    ids = judged.requests
+    champions = score(champion.folder, slates)
+    new, old = judged.probabilities, champions.probabilities
+    ids, orders = judged.requests, (judged.ranking, champions.ranking)
     compared = (
         _Comparison(
             champion=metrics.log_loss(clicked, old),
@@ -101,8 +102,8 @@ def compare(
             sign=1.0,
         ),
         _Comparison(
-            champion=metrics.gauc(clicked, old, ids),
-            difference=metrics.gauc_difference(clicked, new, old, ids, users),
+            champion=metrics.gauc(clicked, champions.ranking, ids),
+            difference=metrics.gauc_difference(clicked, *orders, ids, users),
             sign=1.0,
         ),
     )
@@ -115,12 +116,12 @@ def compare(
 def score(folder: Path, slates: Slates) -> Scored:
     """Return the shown impressions of ``slates``, scored by the bundle in ``folder``."""
     scorer = onnx_export.scorer(folder)
-    probabilities = np.full(slates.clicked.shape, np.nan, dtype=np.float32)
+    made = np.full((2, *slates.clicked.shape), np.nan, dtype=np.float32)
     for start in range(0, len(slates), SCORING_ROWS):
         rows = np.arange(start, min(start + SCORING_ROWS, len(slates)))
         tensors = torch_rows(slates.tensors, rows, torch.device("cpu"))
-        probabilities[rows] = scorer({n: each.numpy() for n, each in tensors.items()})
-    return scored(slates, probabilities)
+        made[:, rows] = scorer({n: each.numpy() for n, each in tensors.items()})
+    return scored(slates, *made)
 
 
 def _gate(name: str, version: str, compared: _Comparison, tolerance: float) -> Gate:

@@ -100,6 +100,8 @@ class Scored:
     clicked: Floats
     probabilities: Floats
     """Calibrated, as serving makes them."""
+    ranking: Floats
+    """What serving orders a request's candidates by."""
     requests: NDArray[np.int64]
     users: NDArray[np.generic]
 
@@ -152,13 +154,13 @@ def split(slates: Slates, boundary: int) -> Split:
 def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     """Calibrate ``model`` in place, and evaluate it on the evaluation slates."""
     shown = parts.calibrate.shown
-    logits = serving_logits(model, parts.calibrate)
+    logits = serving_logits(model, parts.calibrate).click
     fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
     with torch.no_grad():
         model.head.calibration_scale.fill_(fitted.scale)
         model.head.calibration_bias.fill_(fitted.bias)
-    logits = serving_logits(model, parts.judge)
-    judged = scored(parts.judge, fitted.probabilities(logits))
+    click, ranking = serving_logits(model, parts.judge)
+    judged = scored(parts.judge, fitted.probabilities(click), ranking)
     measured = _measure(parts.judge, judged)
     return Evaluation(
         calibration=fitted,
@@ -168,14 +170,17 @@ def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     )
 
 
-def scored(slates: Slates, probabilities: NDArray[np.generic]) -> Scored:
-    """Return the shown impressions of ``slates`` with their ``probabilities`` (R, N)."""
+def scored(
+    slates: Slates, probabilities: NDArray[np.generic], ranking: NDArray[np.generic]
+) -> Scored:
+    """Return the shown impressions of ``slates`` with their scores (R, N)."""
     shown = slates.shown
     request = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
     _, user = np.unique(slates.user_ids, return_inverse=True)  # a number, not a name, each
     return Scored(
         clicked=slates.clicked[shown].astype(np.float64),
         probabilities=np.asarray(probabilities[shown], dtype=np.float64),
+        ranking=np.asarray(ranking[shown], dtype=np.float64),
         requests=request,
         users=user[request],
     )
@@ -186,7 +191,7 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
     popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
     return {
         "auc": metrics.auc(clicked, predicted),
-        "gauc": metrics.gauc(clicked, predicted, judged.requests),
+        "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
         "log_loss": metrics.log_loss(clicked, predicted),
         "calibration": metrics.calibration(clicked, predicted),
         "calibration_standard_error": metrics.calibration_standard_error(predicted),
@@ -209,7 +214,7 @@ def gates(
     clicked, scores, users = judged.clicked, judged.probabilities, judged.users
     even, ids = np.zeros_like(scores), judged.requests  # without any order: AUC 1/2
     auc = metrics.auc_difference(clicked, scores, even, users)
-    gauc = metrics.gauc_difference(clicked, scores, even, ids, users)
+    gauc = metrics.gauc_difference(clicked, judged.ranking, even, ids, users)
     calibration = measured["calibration"]
     margin = 1.96 * measured["calibration_standard_error"]
     limit = config.max_calibration_error

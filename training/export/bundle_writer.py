@@ -79,7 +79,7 @@ def export_bundle(
         gate="exported",
         passed=True,  # check raises otherwise
         value=onnx_export.check(load_file(folder / bundle.GOLDEN_FILE), answered),
-        limit=onnx_export.TOLERANCE,
+        limit=onnx_export.TOLERANCES["click_probability"],
         note="greatest difference of a probability, ONNX against torch",
     )
     vocabulary.save(dataset.vocabulary, folder / bundle.VOCABULARY_FILE)

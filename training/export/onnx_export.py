@@ -26,16 +26,20 @@ from srp4ctr.features.tensors.schema import (
     HEAD_INPUTS,
     HEAD_OUTPUTS,
     MODEL_INPUTS,
+    RANKING_TENSORS,
     STATE_TENSORS,
     TensorSpec,
     user_tensors,
 )
 from srp4ctr.training.export.serving_graph import ServingEncoder, ServingHead
+from srp4ctr.training.model.click_model import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18
 FREE_SIZES = ("N", "L", "S")  # of a request and its history, which may be short
-TOLERANCE = 1e-4  # absolute, of a probability
+# Absolute. A score is a logit: a probability is at most a quarter as far off.
+TOLERANCES = {"click_probability": 1e-4, "ranking_score": 1e-3}
+SCORES = tuple(TOLERANCES)
 Arrays = Mapping[str, NDArray[np.generic]]
 Outputs = Callable[[Arrays], dict[str, NDArray[np.float32]]]
 
@@ -52,7 +56,7 @@ def export(model: SRP4CTR, sizes: Mapping[str, int], folder: Path) -> None:
     encoder_file, head_file = folder / bundle.ENCODER_FILE, folder / bundle.HEAD_FILE
     export_onnx(encoder, inputs, ENCODER_INPUTS, STATE_TENSORS, encoder_file)
     read = HEAD_INPUTS + user_tensors(sizes)
-    export_onnx(head, inputs, read, HEAD_OUTPUTS, head_file)
+    export_onnx(head, inputs, read, HEAD_OUTPUTS + RANKING_TENSORS, head_file)
 
 
 def sample(
@@ -72,34 +76,55 @@ def write_golden(model: SRP4CTR, requests: Arrays, folder: Path) -> None:
     """Write ``requests`` (the schema's inputs) and the outputs of the model in torch."""
     golden = {name: np.ascontiguousarray(array) for name, array in requests.items()}
     tensors = {name: torch.from_numpy(array) for name, array in golden.items()}
-    probability = model.score({**tensors, **model.encode(tensors)})
-    golden["click_probability"] = probability.numpy()
+    scores = model.score({**tensors, **model.encode(tensors)})
+    golden |= {name: each.numpy() for name, each in zip(SCORES, scores, strict=True)}
     save_file(golden, folder / bundle.GOLDEN_FILE)
 
 
-def scorer(folder: Path) -> Callable[[Arrays], NDArray[np.float32]]:
-    """Return a function that scores requests by the ONNX files in ``folder``, read once."""
+def scorer(folder: Path) -> Callable[[Arrays], Scores[NDArray[np.float32]]]:
+    """Return a function that scores requests by the ONNX files in ``folder``, read once.
+
+    A bundle without ranking scores ranks by the probability.
+    """
     made = outputs(folder)
-    return lambda requests: made(requests)["click_probability"]
+
+    def score(requests: Arrays) -> Scores[NDArray[np.float32]]:
+        found = made(requests)
+        probability = found["click_probability"]
+        return Scores(probability, found.get("ranking_score", probability))
+
+    return score
 
 
 def outputs(folder: Path) -> Outputs:
-    """Return a function that makes ``HEAD_OUTPUTS`` of requests by the same files."""
+    """Return a function that makes the head's outputs of requests by the same files."""
     encode = _session(folder / bundle.ENCODER_FILE)
     score = _session(folder / bundle.HEAD_FILE)
     return lambda requests: score({**requests, **encode(requests)})
 
 
-def check(golden: Arrays, outputs: NDArray[np.float32]) -> float:
-    """Return the greatest difference from torch; ``ArtifactError`` above the tolerance."""
-    expected = golden["click_probability"].astype(np.float32)
-    if np.any(np.isnan(outputs) != np.isnan(expected)):
+def check(golden: Arrays, outputs: Scores[NDArray[np.float32]]) -> float:
+    """Return the probabilities' greatest difference from torch.
+
+    ``ArtifactError`` where that or the ranking scores' is above its tolerance.
+    """
+    of_click, _ = (
+        _difference(name, golden[name].astype(np.float32), made)
+        for name, made in zip(SCORES, outputs, strict=True)
+    )
+    return of_click
+
+
+def _difference(
+    name: str, expected: NDArray[np.float32], made: NDArray[np.float32]
+) -> float:
+    if np.any(np.isnan(made) != np.isnan(expected)):
         raise ArtifactError("the exported model pads in other places than torch")
-    worst = float(np.nanmax(np.abs(outputs - expected), initial=0.0))
-    if worst > TOLERANCE:
+    worst = float(np.nanmax(np.abs(made - expected), initial=0.0))
+    if worst > TOLERANCES[name]:
         raise ArtifactError(
-            f"the exported model's probabilities differ from torch's by {worst:.2g}; "
-            f"at most {TOLERANCE:g} is accepted"
+            f"the exported model's {name} differs from torch's by {worst:.2g}; "
+            f"at most {TOLERANCES[name]:g} is accepted"
         )
     return worst
 

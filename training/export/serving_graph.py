@@ -90,7 +90,7 @@ class ServingHead(nn.Module):
         self.crosses = _Crosses(model, self.candidate_features)
 
     def forward(self, *tensors: Tensor) -> Any:
-        """Return ``HEAD_OUTPUTS``."""
+        """Return ``HEAD_OUTPUTS`` and ``RANKING_TENSORS``."""
         given = dict(zip(self.inputs, tensors, strict=True))
         last, keys, values = (
             given[name] for name in ("last_states", "layer_keys", "layer_values")
@@ -121,9 +121,13 @@ class ServingHead(nn.Module):
         counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
         spans = self.candidate_features(counters)
         theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
-        logits = self.crosses(user, theirs, matched, batch)[:, :-1] + bias
-        probability = torch.where(items == 0, torch.nan, torch.sigmoid(logits))
-        return probability, torch.ones_like(probability), queries, states[:, :-1]
+        both = self.crosses(user, theirs, matched, batch)[:, :-1]
+        logits = torch.where(items == 0, torch.nan, both[..., 0] + bias)
+        probability, scale = torch.sigmoid(logits), self.crosses.scale
+        uncalibrated = (logits - self.crosses.calibration_bias) / scale
+        ranking = functional.logsigmoid(uncalibrated) + both[..., 1]
+        certain = torch.ones_like(probability)
+        return probability, certain, queries, states[:, :-1], ranking
 
 
 class _Spans(nn.Module):
@@ -230,11 +234,13 @@ class _Crosses(nn.Module):
         self.first_bias = torch.cat([pad, head.hidden.bias])
         self.deeper = head.deeper
         scale = head.calibration_scale
-        out = (head.out.weight * scale).t()
+        # In two columns: the click's logit, and the order's correction.
+        out = torch.cat([head.out.weight * scale, head.ranking]).t()
         self.crossed, self.deep = out[: len(first)], out[len(first) :]
-        bias = head.out.bias + head.position_bias.weight[0]
-        self.out_bias = bias * scale + head.calibration_bias
-        self.match = (model.match_weight * scale).reshape(1, 1)
+        bias = (head.out.bias + head.position_bias.weight[0]) * scale
+        self.scale, self.calibration_bias = scale, head.calibration_bias
+        self.out_bias = torch.cat([bias + head.calibration_bias, torch.zeros(1)])
+        self.match = torch.stack([model.match_weight * scale, torch.zeros(())])[None]
 
     def of_candidates(self, states: Tensor, matched: Tensor, spans: Tensor) -> Tensor:
         """Return the candidates' side, but for their items: (B T, H)."""
@@ -243,7 +249,10 @@ class _Crosses(nn.Module):
         return torch.addmm(theirs, matched.reshape(-1, 1), self.matched)
 
     def forward(self, user: Tensor, theirs: Tensor, matched: Tensor, batch: int) -> Tensor:
-        """Return logits (B, T) of both sides (B, H) and (B T, H), before the context's."""
+        """Return logits and the order's corrections (B, T, 2), before the context's.
+
+        ``user`` is (B, H), ``theirs`` (B T, H).
+        """
         of_user = torch.addmm(self.first_bias, user, self.of_user)[:, None]
         first = (theirs @ self.of_items).reshape(batch, -1, sum(self.widths)) + of_user
         theirs = theirs.reshape(batch, -1, len(self.of_items))
@@ -265,4 +274,4 @@ class _Crosses(nn.Module):
         logits = torch.addmm(self.out_bias, crossed, self.crossed)
         logits = torch.addmm(logits, deeper, self.deep)
         logits = torch.addmm(logits, matched.reshape(-1, 1), self.match)
-        return logits.reshape(batch, -1)
+        return logits.reshape(batch, -1, 2)

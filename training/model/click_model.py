@@ -1,15 +1,16 @@
-"""Click models and their head: the schema's tensors → a logit per candidate.
+"""Click models and their head: the schema's tensors → two logits per candidate.
 
 SRP4CTR and all baselines are click models, trained on the same slates by the same loop.
 The head crosses the user's side with each candidate's, and its bias of positions is left
-out by serving.
+out by serving. One logit becomes a probability, the other one orders a request's
+candidates: no single score does both best.
 
 Shapes: B requests, N candidates, W user side's width, V candidate side's width.
 """
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,16 @@ from srp4ctr.training.model.dropout import Dropout
 from srp4ctr.training.model.embeddings import ContextEmbedding, NumericFeatures
 
 MAX_POSITION = 63  # deeper positions share one bias
+T = TypeVar("T")
+
+
+class Scores(NamedTuple, Generic[T]):
+    """What a click model says of each candidate, (B, N) each."""
+
+    click: T
+    """The logit, or the probability, of a click."""
+    ranking: T
+    """Orders the candidates of a request."""
 
 
 class CrossLayer(nn.Module):
@@ -56,24 +67,31 @@ class ClickHead(nn.Module):
         self.hidden = nn.Linear(2 * width, width)
         self.deeper = nn.Linear(width, width // 2)
         self.out = nn.Linear(2 * width + width // 2, 1)
+        # Zeros: ranks by the click at first.
+        self.ranking = nn.Parameter(torch.zeros(1, 2 * width + width // 2))
         self.dropout = Dropout(config.dropout)
         self.position_bias = nn.Embedding(MAX_POSITION + 1, 1)
         nn.init.zeros_(self.position_bias.weight)
         self.register_buffer("calibration_scale", torch.ones(()))
         self.register_buffer("calibration_bias", torch.zeros(()))
 
-    def forward(self, user: Tensor, candidates: Tensor, positions: Tensor) -> Tensor:
-        """Return logits (B, N) of ``user`` (B, W), ``candidates`` (B, N, V), positions."""
+    def forward(
+        self, user: Tensor, candidates: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (B, N) of ``user`` (B, W), ``candidates`` (B, N, V), positions.
+
+        The second are what ``scores_of`` corrects the order by.
+        """
         sides = self._sides(user, candidates)  # (B, N, 2 head widths)
         crossed = sides
         for layer in self.crosses:
             crossed = layer(sides, crossed)
         hidden = self.dropout(nn.functional.gelu(self.hidden(sides)))
         deeper = nn.functional.gelu(self.deeper(hidden))
-        logits = self.out(torch.cat([crossed, deeper], dim=-1))  # (B, N, 1)
+        both = torch.cat([crossed, deeper], dim=-1)
         bias = self.position_bias(positions.clamp(max=MAX_POSITION))
-        summed: Tensor = (logits + bias).squeeze(-1)
-        return summed
+        logits: Tensor = self.out(both) + bias  # (B, N, 1)
+        return logits.squeeze(-1), nn.functional.linear(both, self.ranking).squeeze(-1)
 
     def probability(self, logits: Tensor) -> Tensor:
         """Return sigmoid(scale * logit + bias): Platt's scaling, fitted after training."""
@@ -85,6 +103,18 @@ class ClickHead(nn.Module):
         theirs = self.candidate(candidates)
         sides: Tensor = self.dropout(torch.cat([ours, theirs], dim=-1))
         return sides
+
+
+def scores_of(logits: Tensor, correction: Tensor) -> Scores[Tensor]:
+    """Return the logits (B, N) of clicks, and what orders candidates: ln p + a correction.
+
+    Without a correction the listwise loss is best at the true probabilities, if a slate
+    has one click (ListCE of Bai et al., Regression Compatible Listwise Objectives, CIKM
+    2023): there is little to correct. The loss does not train the logits themselves, so
+    that it costs them no calibration; what lies below is trained by both losses.
+    """
+    probabilities = nn.functional.logsigmoid(logits.detach())
+    return Scores(click=logits, ranking=probabilities + correction)
 
 
 Tensors = Mapping[str, Tensor]
@@ -103,7 +133,7 @@ class ClickModel(nn.Module, abc.ABC):
     context: ContextEmbedding
 
     @abc.abstractmethod
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return uncalibrated logits (B, N) of the schema's inputs.
 
         ``positions`` (B, N) are those at which training showed the candidates. Serving

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.model.click_model import FAST_RATE, ClickHead, ClickModel, Tensors
+from srp4ctr.training.model.click_model import (
+    FAST_RATE,
+    ClickHead,
+    ClickModel,
+    Scores,
+    Tensors,
+    scores_of,
+)
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     ContextEmbedding,
@@ -71,7 +78,7 @@ class SRP4CTR(ClickModel):
         )
         return encoded
 
-    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Tensor:
+    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return uncalibrated logits (B, N) of ``HEAD_INPUTS``.
 
         ``positions`` (B, N) are those at which training showed the candidates. Serving
@@ -83,19 +90,24 @@ class SRP4CTR(ClickModel):
         user = self._user_side(inputs)  # (B, M D + R)
         states, matched = self._candidate_states(inputs)
         candidates = self._candidate_side(inputs, states, matched)  # (B, N, V)
-        logits: Tensor = self.head(user, candidates, positions)
+        logits, correction = self.head(user, candidates, positions)
         logits = logits + self.match_weight * matched
         if self.user_fields:
             logits = logits + self.user_fields.bias(inputs["user_attribute_rows"])
-        return logits + self.context.bias(inputs["context_rows"])
+        logits = logits + self.context.bias(inputs["context_rows"])
+        return scores_of(logits, correction)
 
-    def score(self, inputs: Tensors) -> Tensor:
-        """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``; padding is NaN."""
-        probability = self.head.probability(self.logits(inputs))
+    def score(self, inputs: Tensors) -> Scores[Tensor]:
+        """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``, and ranking scores.
+
+        Padding is NaN in both.
+        """
+        logits, ranking = self.logits(inputs)
         padding = inputs["candidate_item_rows"] == 0
-        return torch.where(padding, torch.full_like(probability, torch.nan), probability)
+        probability = self.head.probability(logits).masked_fill(padding, torch.nan)
+        return Scores(click=probability, ranking=ranking.masked_fill(padding, torch.nan))
 
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N): encode and score in one call."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
 

@@ -2,7 +2,8 @@
 
 In: slates with matured labels, and any click model, pre-trained or new. Out: its weights;
 the model sets the learning rate of each group of parameters. The loss per impression makes
-a logit a probability; the listwise loss adds which of a slate's items was preferred.
+a logit a probability; the listwise loss trains what orders a slate: the item clicked
+before those that were not.
 
 Shapes: R requests, B of them in a batch, N candidates.
 """
@@ -23,7 +24,7 @@ from srp4ctr.training.dataset.batches import (
 )
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
-from srp4ctr.training.model.click_model import ClickModel
+from srp4ctr.training.model.click_model import ClickModel, Scores
 from srp4ctr.training.model.dropout import without_ids
 
 STAGE = "fine-tune"
@@ -82,35 +83,36 @@ class ClickObjective(Objective):
         config = self.config
         share = config.id_dropout if self.training else 0.0
         tensors = without_ids(batch.tensors, share, config.num_oov_rows)
-        logits = self.model(tensors, batch.positions)
-        return click_losses(logits, batch.clicked, batch.shown, config)
+        scores = self.model(tensors, batch.positions)
+        return click_losses(scores, batch.clicked, batch.shown, config)
 
 
 @torch.no_grad()
-def serving_logits(model: ClickModel, slates: Slates) -> NDArray[np.float32]:
+def serving_logits(model: ClickModel, slates: Slates) -> Scores[NDArray[np.float32]]:
     """Return uncalibrated logits (R, N) as in serving: at the default position."""
     device = next(model.parameters()).device
     model.eval()
-    logits = np.zeros(slates.clicked.shape, dtype=np.float32)
+    click, ranking = np.zeros((2, *slates.clicked.shape), dtype=np.float32)
     lengths = slate_lengths(slates)
     alike = np.lexsort(lengths.T)  # together, so that little is padding
     for rows in in_order(alike, SCORING_ROWS):
         batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
-        scored = model(batch.tensors).cpu().numpy()
-        logits[rows, : scored.shape[1]] = scored
-    return logits
+        for target, scored in zip((click, ranking), model(batch.tensors), strict=True):
+            target[rows, : scored.shape[1]] = scored.cpu().numpy()
+    return Scores(click=click, ranking=ranking)
 
 
 def click_losses(
-    logits: Tensor, clicked: Tensor, shown: Tensor, config: RefreshConfig
+    scores: Scores[Tensor], clicked: Tensor, shown: Tensor, config: RefreshConfig
 ) -> Sums:
-    """Return the sums of the losses of ``logits``, ``clicked`` and ``shown`` (B, N)."""
+    """Return the sums of the losses of logits, ``clicked`` and ``shown`` (B, N)."""
     is_early = config.fake_negative_weighted
     by_impression = fake_negative_weighted_loss if is_early else log_loss
-    sums = {"by_impression": by_impression(logits[shown], clicked[shown])}
-    if config.slate_loss_weight:
-        sums["by_slate"] = config.slate_loss_weight * slate_loss(logits, clicked, shown)
-    return sums
+    by_slate = slate_loss(scores.ranking, clicked, shown)
+    return {
+        "by_impression": by_impression(scores.click[shown], clicked[shown]),
+        "by_slate": config.slate_loss_weight * by_slate,
+    }
 
 
 def click_counts(clicked: Tensor, shown: Tensor) -> Counts:
@@ -127,16 +129,14 @@ def log_loss(logits: Tensor, clicked: Tensor) -> Tensor:
     return each(logits, clicked, reduction="sum")
 
 
-def slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
+def slate_loss(ranking: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
     """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
 
-    -mean over clicks of ln(p_i / sum p_j), summed over the slates with a click. p is a
-    probability, not exp(logit) as in a plain softmax: then the same p minimise both losses,
-    and calibration does not suffer (ListCE of Bai et al., Regression Compatible Listwise
-    Objectives, CIKM 2023).
+    -mean over clicks of ln(exp(s_i) / sum exp(s_j)), summed over the slates with a click:
+    ListNet's top-one probability (Cao et al., Learning to Rank: From Pairwise Approach to
+    Listwise Approach, ICML 2007).
     """
-    scores = functional.logsigmoid(logits).masked_fill(~shown, _HIDDEN)
-    shares = torch.log_softmax(scores, dim=-1)  # (B, N)
+    shares = torch.log_softmax(ranking.masked_fill(~shown, _HIDDEN), dim=-1)  # (B, N)
     chosen = clicked * shown
     clicks = chosen.sum(-1)  # (B,)
     each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)

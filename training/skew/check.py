@@ -179,7 +179,7 @@ def _score_again(
     for request in served:
         check.rescored += 1
         before = request.probabilities
-        again = model.onnx(request.tensors)[0]
+        again = model.onnx(request.tensors).click[0]
         check.onnx_difference = max(check.onnx_difference, _apart(before, again))
         if in_torch is not None:
             probabilities = _in_torch(in_torch, request.tensors)
@@ -190,7 +190,9 @@ def _score_again(
 @torch.no_grad()
 def _in_torch(model: SRP4CTR, tensors: Arrays) -> NDArray[np.float32]:
     named = torch_rows(tensors, np.arange(1), torch.device("cpu"))
-    scores: NDArray[np.float32] = model.score({**named, **model.encode(named)})[0].numpy()
+    scores: NDArray[np.float32] = (
+        model.score({**named, **model.encode(named)}).click[0].numpy()
+    )
     return scores
 
 
@@ -237,7 +239,7 @@ def _compare(
         else:
             moved[name] = theirs.astype(ours.dtype)
     shifts: NDArray[np.float64] = np.abs(
-        model.onnx(moved)[0][shown].astype(np.float64) - request.probabilities[shown]
+        model.onnx(moved).click[0][shown].astype(np.float64) - request.probabilities[shown]
     )
     return shifts
 

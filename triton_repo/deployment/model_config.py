@@ -100,6 +100,7 @@ def one_step(
         ),
         outputs=(
             schema.HEAD_OUTPUTS
+            + schema.RANKING_TENSORS
             + schema.POLICY_TENSORS
             + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
@@ -113,9 +114,15 @@ def one_step(
 
 
 def three_steps(
-    version: str, parameters: Mapping[str, str], of_users: Tensors = ()
+    version: str,
+    parameters: Mapping[str, str],
+    of_users: Tensors = (),
+    ranking: Tensors = (),
 ) -> tuple[StepConfig, ...]:
-    """Return fetch, encoder and head of bundle ``version``, the last two on a GPU."""
+    """Return fetch, encoder and head of bundle ``version``, the last two on a GPU.
+
+    ``ranking`` are RANKING_TENSORS where the bundle's head has them.
+    """
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
         inputs=schema.USER_INPUTS,
@@ -132,7 +139,7 @@ def three_steps(
     head = StepConfig(
         name=step_name(CLICK_HEAD, version),
         inputs=schema.HEAD_INPUTS + of_users,
-        outputs=schema.HEAD_OUTPUTS,
+        outputs=schema.HEAD_OUTPUTS + ranking,
         backend="onnxruntime",
     )
     return fetch, encoder, head
@@ -145,7 +152,9 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
     ``candidate_states`` for those with a click model of their own. ``recommend_items``
     needs the one step, which retrieves and ranks.
     """
-    of_policy = tuple(t for t in schema.POLICY_TENSORS if t in steps[-1].outputs)
+    orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
+    of_order = tuple(t for t in orders if t in steps[-1].outputs)
+    ranking = tuple(t for t in of_order if t in schema.RANKING_TENSORS)
     read = steps[-1].inputs + steps[-1].optional_inputs
     of_users = tuple(t for t in schema.USER_TENSORS if t in read)
     rank = EnsembleConfig(
@@ -153,13 +162,13 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=schema.SCORE_TENSORS + of_policy + schema.RESPONSE_NOTES,
+        outputs=schema.SCORE_TENSORS + of_order + schema.RESPONSE_NOTES,
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,
         steps=tuple(steps[1:] or steps),
         inputs=MODEL_INPUTS + of_users,
-        outputs=schema.SCORE_TENSORS,
+        outputs=schema.SCORE_TENSORS + ranking,
     )
     encode = EnsembleConfig(
         name=ENCODE_USER,
@@ -168,7 +177,12 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
         outputs=schema.USER_EMBEDDINGS + schema.REQUEST_NOTES,
     )
-    states = replace(
+    others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, _states(rank))
+    return (rank, *others) if len(steps) > 1 else (rank, *others, _recommend(rank))
+
+
+def _states(rank: EnsembleConfig) -> EnsembleConfig:
+    return replace(
         rank,
         name=CANDIDATE_STATES,
         outputs=schema.PROBABILITY_TENSORS
@@ -176,8 +190,6 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         + schema.CANDIDATE_EMBEDDINGS
         + schema.RESPONSE_NOTES,
     )
-    others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, states)
-    return (rank, *others) if len(steps) > 1 else (rank, *others, _recommend(rank))
 
 
 def _recommend(rank: EnsembleConfig) -> EnsembleConfig:

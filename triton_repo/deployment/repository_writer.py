@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from safetensors import safe_open
+
 import srp4ctr
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.tensors.schema import user_tensors
+from srp4ctr.features.tensors.schema import RANKING_TENSORS, TensorSpec, user_tensors
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config
@@ -65,7 +67,7 @@ def render(
     steps = (
         model_config.one_step(version, parameters, config.instances, of_users)
         if is_one
-        else model_config.three_steps(version, parameters, of_users)
+        else model_config.three_steps(version, parameters, of_users, _ranking(source))
     )
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
@@ -79,6 +81,13 @@ def render(
     for ensemble in model_config.ensembles(steps):
         text = model_config.ensemble_text(ensemble, limits)
         (folders[0] / ENSEMBLE_FOLDER / f"{ensemble.name}.pbtxt").write_text(text)
+
+
+def _ranking(source: Path) -> tuple[TensorSpec, ...]:
+    """Return RANKING_TENSORS where the head in ``source`` makes them: since release 0.3."""
+    with safe_open(source / bundle.GOLDEN_FILE, "numpy") as golden:
+        names = golden.keys()
+    return tuple(each for each in RANKING_TENSORS if each.name in names)
 
 
 def ensemble_configs(repository: Path, version: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -25,7 +26,8 @@ from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo import model_names
 
-TOLERANCE = 1e-4  # absolute, of a probability
+# Absolute. A ranking score is a logit: a probability is at most a quarter as far off.
+TOLERANCE, RANKING_TOLERANCE = 1e-4, 1e-3
 LATENCY = "latency"
 # More than this is not within the variation from one request to the next.
 _CPU_SLACK_MS, _SLACK_MS = 0.1, 1.0
@@ -33,8 +35,9 @@ _WARM_UP_PAIRS, _PAIRS, _MOST_PAIRS = 3, 21, 105
 _SURE = 3.0  # standard deviations of the number of pairs on one side of the limit
 _TRIES = 8
 _TIMEOUT_S = 30.0
-_PROBABILITY = "click_probability"
+_PROBABILITY, _RANKING = "click_probability", "ranking_score"
 _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
+Floats = NDArray[np.floating[Any]]
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 _OF_USERS = set(schema.USER_TENSORS)
 # The inputs and outputs of the steps that score; USER_TENSORS where a bundle has them.
@@ -59,19 +62,27 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     Raises ``ArtifactError`` where they are not even of the same shape.
     """
     golden = _golden(folders[0])
-    scores = _made(client, folders, golden)[_PROBABILITY]
-    expected = golden[_PROBABILITY]
-    if scores.shape != expected.shape or np.any(np.isnan(scores) != np.isnan(expected)):
-        raise ArtifactError(f"{version} pads its golden requests at other places")
-    worst = float(np.nanmax(np.abs(scores - expected), initial=0.0))
+    made = _made(client, folders, golden)
+    worst = _difference(golden[_PROBABILITY], made[_PROBABILITY], version)
+    note, passed = "", True
+    if _RANKING in golden:
+        of_order = _difference(golden[_RANKING], made[_RANKING], version)
+        passed = of_order <= RANKING_TOLERANCE
+        note = f", ranking scores by {of_order:.2g} ({RANKING_TOLERANCE:g})"
     return Gate(
         gate="golden",
-        passed=worst <= TOLERANCE,
+        passed=worst <= TOLERANCE and passed,
         value=worst,
         limit=TOLERANCE,
         note=f"served probabilities differ from training's by {worst:.2g}; "
-        f"at most {TOLERANCE:g} is accepted",
+        f"at most {TOLERANCE:g} is accepted{note}",
     )
+
+
+def _difference(expected: Floats, made: Floats, version: str) -> float:
+    if made.shape != expected.shape or np.any(np.isnan(made) != np.isnan(expected)):
+        raise ArtifactError(f"{version} pads its golden requests at other places")
+    return float(np.nanmax(np.abs(made - expected), initial=0.0))
 
 
 def latency_gate(
@@ -186,6 +197,8 @@ def _made(
         if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
             inputs, outputs = tables
             inputs = tuple(s for s in inputs if s not in _OF_USERS or s.name in tensors)
+            if _RANKING in tensors and _PROBABILITY in {spec.name for spec in outputs}:
+                outputs += schema.RANKING_TENSORS
             if by_cpu:
                 outputs = (*outputs, model_names.SCORING_CPU)
             wanted = wanted_outputs(outputs)

@@ -1,11 +1,12 @@
 """Scores → the order in which items are shown, which explores: not always best first.
 
-A model whose best items are always shown never learns where it is wrong. In: probabilities.
-Out: each item's position and its exact propensity, the probability that the policy put it
-there given the items above. Their product down a slate weighs an off-policy estimate
-(``training/evaluation/off_policy.py``).
+A model whose best items are always shown never learns where it is wrong. In: ranking
+scores, which are logarithms. Out: each item's position and its exact propensity, the
+probability that the policy put it there given the items above. Their product down a slate
+weighs an off-policy estimate (``training/evaluation/off_policy.py``).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,27 +16,27 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 Int64s = NDArray[np.int64]
-# Probabilities (N,), NaN for padding → the order of items, and their propensities by place.
+# Scores (N,), NaN for padding → the order of items, and their propensities by place.
 Policy = Callable[[Floats], tuple[Int64s, Floats]]
-_LEAST = 1e-6  # of a probability, before its log-odds are taken
+_MOST = math.log(1e6)  # of a score, either way: what is surer still keeps a chance
 
 
-def best_first(probabilities: Floats) -> tuple[Int64s, Floats]:
-    """Return the items by falling probability, equal ones as given, padding last."""
-    order = np.argsort(-probabilities, kind="stable")  # NaN sorts last
+def best_first(scores: Floats) -> tuple[Int64s, Floats]:
+    """Return the items by falling score, equal ones as given, padding last."""
+    order = np.argsort(-scores, kind="stable")  # NaN sorts last
     return order, np.ones(len(order))
 
 
 def epsilon_greedy(
-    probabilities: Floats, epsilon: float, depth: int, chance: np.random.Generator
+    scores: Floats, epsilon: float, depth: int, chance: np.random.Generator
 ) -> tuple[Int64s, Floats]:
     """Return an order whose first ``depth`` places are each drawn independently.
 
     With probability ``epsilon`` a place gets any of the remaining items, else the best of
     them; below come the others, best first.
     """
-    order, propensities = best_first(probabilities)
-    count = int(np.isfinite(probabilities).sum())
+    order, propensities = best_first(scores)
+    count = int(np.isfinite(scores).sum())
     for place in range(min(depth, count)):
         left = count - place
         drawn = place + int(chance.integers(left)) if chance.random() < epsilon else place
@@ -45,18 +46,18 @@ def epsilon_greedy(
 
 
 def plackett_luce(
-    probabilities: Floats, temperature: float, depth: int, chance: np.random.Generator
+    scores: Floats, temperature: float, depth: int, chance: np.random.Generator
 ) -> tuple[Int64s, Floats]:
     """Return an order whose first ``depth`` places are drawn by the Plackett–Luce model.
 
-    The next item is drawn with probability proportional to its odds to the power of
-    1 / ``temperature`` (Plackett 1975; drawn by Gumbel noise, Yellott 1977); below come the
+    The next item is drawn with probability proportional to exp(score / ``temperature``)
+    (Plackett 1975; drawn by Gumbel noise, Yellott 1977); below come the
     others, best first.
     """
-    count = int(np.isfinite(probabilities).sum())
-    order, propensities = best_first(probabilities)
-    clipped = np.clip(probabilities[order[:count]].astype(float), _LEAST, 1.0 - _LEAST)
-    utilities = np.log(clipped / (1.0 - clipped)) / temperature
+    count = int(np.isfinite(scores).sum())
+    order, propensities = best_first(scores)
+    clipped = np.clip(scores[order[:count]].astype(float), -_MOST, _MOST)
+    utilities = clipped / temperature
     drawn = np.argsort(-(utilities + chance.gumbel(size=count)), kind="stable")[:depth]
     others = np.setdiff1d(np.arange(count), drawn)  # ascending: best first
     places = np.concatenate([drawn, others])
@@ -80,19 +81,19 @@ def policy_of(
 
 
 def apply_policy(
-    probabilities: Floats, policy: Policy | None
+    scores: Floats, policy: Policy | None
 ) -> tuple[Int64s, NDArray[np.float32]]:
     """Return positions and propensities (B, N) of B requests, each with its own draw.
 
     Without a ``policy`` best first.
     """
     if policy is None:
-        order = (-probabilities).argsort(axis=1, kind="stable")  # NaN sorts last
-        ones = np.ones(probabilities.shape, dtype=np.float32)
+        order = (-scores).argsort(axis=1, kind="stable")  # NaN sorts last
+        ones = np.ones(scores.shape, dtype=np.float32)
         return order.argsort(axis=1), ones
-    positions = np.empty(probabilities.shape, dtype=np.int64)
-    propensities = np.empty(probabilities.shape, dtype=np.float32)
-    for row, each in enumerate(probabilities):
+    positions = np.empty(scores.shape, dtype=np.int64)
+    propensities = np.empty(scores.shape, dtype=np.float32)
+    for row, each in enumerate(scores):
         order, by_place = policy(each)
         positions[row, order] = np.arange(len(order))
         propensities[row, order] = by_place

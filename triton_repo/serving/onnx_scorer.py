@@ -1,10 +1,10 @@
 """The schema's tensors → scores: a bundle's encoder and head, one after the other.
 
 In: ``MODEL_INPUTS`` of B requests, and the bundle's ``user_tensors``. Out:
-``SCORE_TENSORS``. A history is encoded once for all its candidates, and not again while its
-states are cached. Their key is all that they depend on, the history's tensors: a new
-behaviour or a changed attribute has another key. The cache ends with the step, and so with
-the model.
+``SCORE_TENSORS`` and ``RANKING_TENSORS``. A history is encoded once for all its
+candidates, and not again while its states are cached. Their key is all that they depend
+on, the history's tensors: a new behaviour or a changed attribute has another key. The
+cache ends with the step, and so with the model.
 """
 
 import time
@@ -36,8 +36,11 @@ _SPECS = {
     + MODEL_INPUTS
     + schema.USER_TENSORS
 }
-_BY_ITEM = {spec.name for spec in schema.HEAD_OUTPUTS if "N" in spec.shape}
+SCORED = {spec.name for spec in schema.HEAD_OUTPUTS + schema.RANKING_TENSORS}
+_BY_ITEM = SCORED - {spec.name for spec in schema.USER_EMBEDDINGS}
+PROBABILITY, RANKING = "click_probability", "ranking_score"
 _KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
+_LEAST = np.float32(1e-7)  # of a probability whose log-odds are taken
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 # Counts a part's requests and seconds.
@@ -57,8 +60,9 @@ class Scorer:
         self._count_part = count_part
 
     def __call__(self, tensors: Tensors) -> Tensors:
-        """Return ``SCORE_TENSORS`` of B requests.
+        """Return ``SCORE_TENSORS`` and ``RANKING_TENSORS`` of B requests.
 
+        A bundle before release 0.3 has no ranking scores: they are the log-odds then.
         Raises ``ValueError`` for values outside the model's tables, ``MemoryError``, or
         what else onnxruntime raises.
         """
@@ -68,6 +72,8 @@ class Scorer:
         between = time.perf_counter()
         with tracing.part("score"):
             scores = self._score({**tensors, **states})
+            if RANKING not in scores:
+                scores = {**scores, RANKING: _log_odds(scores[PROBABILITY])}
         self._count_part(BEHAVIOR_ENCODER, encoded, between - began)
         self._count_part(
             CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between
@@ -99,6 +105,12 @@ class Scorer:
             if self._cache is not None:
                 self._cache.put(key, rows[-1])
         return _stacked(rows), encoded
+
+
+def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    clipped = np.clip(probabilities, _LEAST, 1.0 - _LEAST)
+    odds: NDArray[np.float32] = np.log(clipped / (1.0 - clipped))
+    return odds
 
 
 def first_behavior(item_rows: NDArray[np.int64]) -> NDArray[np.int64]:

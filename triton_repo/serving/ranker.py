@@ -28,6 +28,9 @@ from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import (
     OWN_TENSORS,
+    PROBABILITY,
+    RANKING,
+    SCORED,
     CountPart,
     Tensors,
     alike,
@@ -43,8 +46,7 @@ from srp4ctr.triton_repo.serving.refusals import (
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
 LOG = logging.getLogger(__name__)
-PROBABILITY, PROPENSITY = "click_probability", "propensity"
-POSITION = "position"
+PROPENSITY, POSITION = "propensity", "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
 _NOTES = ("status", "feature_version", "model_version")
 CANNOT_RECOMMEND = (
@@ -52,11 +54,9 @@ CANNOT_RECOMMEND = (
     "`srp4ctr model refresh` trains one that recommends"
 )
 TIMES = "times_ms"  # no output: the requests' own times, else the clock's
-_SCORED = {spec.name for spec in schema.HEAD_OUTPUTS}
-_OF_ITEMS = {
-    spec.name
-    for spec in schema.HEAD_OUTPUTS + schema.POLICY_TENSORS + schema.ITEM_NOTES
-    if "N" in spec.shape
+_OF_USERS = {spec.name for spec in schema.USER_EMBEDDINGS}
+_OF_ITEMS = (SCORED - _OF_USERS) | {
+    spec.name for spec in schema.POLICY_TENSORS + schema.ITEM_NOTES
 }
 _RECOMMENDED = {spec.name for spec in schema.RECOMMENDED_TENSORS}
 _PADDING = b""
@@ -159,12 +159,12 @@ class Ranker:
             made = self._features(given, found) if is_ids else given
         fetched = _requests(call) if is_ids else 0
         self.count_part(FETCH_FEATURES, fetched, time.perf_counter() - began)
-        if self.scorer and wanted & _SCORED:
+        if self.scorer and wanted & SCORED:
             made = {**made, **self._scored(given, made)}
             if PROBABILITY in wanted:
                 self._log(given, made)
             if POSITION in wanted:
-                positions, propensities = apply_policy(made[PROBABILITY], self.policy)
+                positions, propensities = apply_policy(made[RANKING], self.policy)
                 made = {**made, POSITION: positions, PROPENSITY: propensities}
         if is_ids and self.stats is not None:
             self.stats.observe_requests(made, made[TIMES])

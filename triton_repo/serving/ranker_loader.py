@@ -19,8 +19,8 @@ from srp4ctr.features.tensors.schema import user_tensors
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from srp4ctr.triton_repo.serving.exploration import policy_of
-from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
-from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.onnx_scorer import PROBABILITY, Scorer
+from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, Call, Ranker
 from srp4ctr.triton_repo.serving.recommender import Recommender
 from srp4ctr.triton_repo.serving.retriever import Retriever, Shares
 from srp4ctr.triton_repo.serving.serving_metrics import (

@@ -18,9 +18,8 @@ from srp4ctr.triton_repo.serving.retriever import Candidates, Filters, Retriever
 
 DEFAULT_COUNT = 20
 _HIDDEN = ItemStatus.UNAVAILABLE | ItemStatus.PADDING
-_BY_ITEM = {
-    spec.name for spec in schema.SCORE_TENSORS + schema.POLICY_TENSORS + schema.ITEM_NOTES
-}
+_SCORES = schema.SCORE_TENSORS + schema.RANKING_TENSORS
+_BY_ITEM = {spec.name for spec in _SCORES + schema.POLICY_TENSORS + schema.ITEM_NOTES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,8 @@ class Recommendations:
         chosen: dict[str, NDArray[Any]] = {n: each[at] for n, each in of_items.items()}
         over = np.arange(places.shape[1]) >= np.array(self.counts)[:, None]
         over |= is_hidden[at]
-        blank = {"click_probability": np.nan, "item_status": ItemStatus.PADDING}
+        blank = {"click_probability": np.nan, "ranking_score": np.nan}
+        blank |= {"item_status": ItemStatus.PADDING}
         for name, padding in {**blank, "recommended_item_ids": b""}.items():
             if name in chosen:
                 chosen[name][over] = padding

@@ -1,13 +1,13 @@
 """Scores → AUC, gAUC, log loss, calibration, and the same by kind of item and user.
 
-In: the judged slates and a calibrated probability each. Out: named numbers; NaN where one
-is undefined. gAUC here is the mean over requests, each counting alike, as EB-NeRD's
-figures are published; ``gauc_by_impressions`` weighs them as
-``training.evaluation.metrics`` does; ``uauc`` is the mean over users, each counting alike,
-which is what a feed has.
+In: the judged slates, a calibrated probability each, and what orders a slate. Out: named
+numbers; NaN where one is undefined. gAUC is of that order, the rest of the probability.
+gAUC here is the mean over requests, each counting alike, as EB-NeRD's figures are
+published; ``gauc_by_impressions`` weighs them as ``training.evaluation.metrics`` does;
+``uauc`` is the mean over users, each counting alike, which is what a feed has.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +15,34 @@ from numpy.typing import NDArray
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.evaluation.evaluate import Calibration, fit_platt
+from srp4ctr.training.model.click_model import Scores
 
 HEAD_SHARE = 0.2  # of the items, the most shown in training; the rest is the long tail
 SHORT_HISTORY = 5
 Floats = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 Where = NDArray[np.bool_]
 
 
-def figures(examples: Examples, part: Part, probabilities: Floats) -> dict[str, float]:
-    """Return the figures of ``probabilities`` (M,), a shown candidate of ``part`` each."""
+def one_score(scores: NDArray[T]) -> Scores[NDArray[T]]:
+    """Return the scores of a model that has one for both."""
+    return Scores(click=scores, ranking=scores)
+
+
+def figures(examples: Examples, part: Part, scores: Scores[Floats]) -> dict[str, float]:
+    """Return the figures of ``scores`` (M,), a shown candidate of ``part`` each."""
     shown = part.slates.shown
     clicked = part.clicked > 0.5
     requests = np.broadcast_to(part.requests[:, None], shown.shape)[shown]
-    whole = _of(clicked, probabilities, requests)
+    whole = _of(clicked, scores, requests)
     users = np.unique(part.slates.user_ids, return_inverse=True)[1]
     by_user = mean_auc(
-        clicked, probabilities, np.broadcast_to(users[:, None], shown.shape)[shown]
+        clicked, scores.click, np.broadcast_to(users[:, None], shown.shape)[shown]
     )
     found = whole | {"clicks": float(clicked.sum()), "uauc": by_user}
     for name, rows in _buckets(examples, part).items():
-        inside = _of(clicked[rows], probabilities[rows], requests[rows])
+        some = Scores(click=scores.click[rows], ranking=scores.ranking[rows])
+        inside = _of(clicked[rows], some, requests[rows])
         found |= {f"{name}_{metric}": value for metric, value in inside.items()}
     return found
 
@@ -51,10 +59,11 @@ def calibrated_loss(part: Part, logits: NDArray[Any]) -> float:
 
 
 def calibrated_figures(
-    examples: Examples, part: Part, logits: NDArray[Any], platt: Calibration
+    examples: Examples, part: Part, logits: Scores[NDArray[Any]], platt: Calibration
 ) -> dict[str, float | None]:
     """Return the figures of calibrated ``logits`` (M,); None where one is undefined."""
-    found = figures(examples, part, platt.probabilities(logits))
+    probabilities = platt.probabilities(logits.click)
+    found = figures(examples, part, Scores(click=probabilities, ranking=logits.ranking))
     return {name: v if np.isfinite(v) else None for name, v in found.items()}
 
 
@@ -66,18 +75,20 @@ def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float
 
 
 def _of(
-    clicked: Where, probabilities: Floats, requests: NDArray[np.int64]
+    clicked: Where, scores: Scores[Floats], requests: NDArray[np.int64]
 ) -> dict[str, float]:
-    aucs = metrics.group_aucs(clicked, probabilities, requests)
+    probabilities, ranking = scores
+    aucs = metrics.group_aucs(clicked, ranking, requests)
     ranked = aucs[np.isfinite(aucs)]
     return {
         "auc": metrics.auc(clicked, probabilities),
-        "gauc": mean_auc(clicked, probabilities, requests),
+        "gauc": mean_auc(clicked, ranking, requests),
+        "gauc_of_probability": mean_auc(clicked, probabilities, requests),
         # Of other requests like these; the seeds' error says nothing of it.
         "gauc_sampling_error": float(ranked.std() / len(ranked) ** 0.5)
         if len(ranked)
         else np.nan,
-        "gauc_by_impressions": metrics.gauc(clicked, probabilities, requests),
+        "gauc_by_impressions": metrics.gauc(clicked, ranking, requests),
         "log_loss": metrics.log_loss(clicked, probabilities),
         "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
         "calibration": metrics.calibration(clicked, probabilities),

@@ -23,11 +23,12 @@ from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
 from benchmarks.models import counts, history_columns, trees
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
+from benchmarks.quality.clicks.click_scores import one_score
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.click_model import ClickModel, Scores, Tensors
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
@@ -64,8 +65,8 @@ class TrainingTask:
 class TrainedModel:
     """A variant after its training."""
 
-    logits: Callable[[Part], NDArray[np.float32]]
-    """Uncalibrated, (R, N)."""
+    logits: Callable[[Part], Scores[NDArray[np.float32]]]
+    """Uncalibrated, (R, N); a model with one score orders by it, too."""
     seconds: Mapping[str, float]
     """CPU seconds by stage; a pre-training that was found on the disk counts in full."""
     flops: Mapping[int, int] = field(default_factory=dict)
@@ -131,7 +132,7 @@ class TreeVariant:
             {"objective": self.objective, "seed": task.config.seed},
         )
         return TrainedModel(
-            logits=lambda part: trees.logits(booster, columns, part),
+            logits=lambda part: one_score(trees.logits(booster, columns, part)),
             seconds={"finetune": time.process_time() - began},
         )
 
@@ -148,7 +149,7 @@ class CountsVariant:
         began = time.process_time()
         counted = counts.learn(task.examples.train)
         return TrainedModel(
-            logits=lambda part: counts.logits(counted, part),
+            logits=lambda part: one_score(counts.logits(counted, part)),
             seconds={"finetune": time.process_time() - began},
         )
 
@@ -195,7 +196,7 @@ class IdsOnly(SRP4CTR):
         """Return ``STATE_TENSORS`` of the items' ids."""
         return super().encode(ids_only(dict(history)))
 
-    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Tensor:
+    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N) that know no attribute."""
         nothing = torch.zeros_like(inputs["candidate_attribute_rows"])
         return super().logits({**inputs, "candidate_attribute_rows": nothing}, positions)

@@ -154,7 +154,7 @@ def srp4ctr(pretraining: Pretraining) -> Variant:
 
         def scorer(place: int, users: Int64s) -> Scores:
             slates = data.questions(place, users)
-            return _by_user(slates, serving_logits(model, slates))
+            return _by_user(slates, serving_logits(model, slates).ranking)
 
         return TrainedModel(scorer=scorer, found_s=found_s)
 

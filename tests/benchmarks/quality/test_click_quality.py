@@ -16,11 +16,12 @@ from benchmarks.quality.click_quality import changed
 from benchmarks.quality.clicks import click_report, ebnerd
 from benchmarks.quality.clicks.click_cutting import split_times
 from benchmarks.quality.clicks.click_examples import Examples
-from benchmarks.quality.clicks.click_scores import figures
+from benchmarks.quality.clicks.click_scores import figures, one_score
 from benchmarks.quality.clicks.click_sources import Source, of_file
 from benchmarks.quality.clicks.variants import request_flops
 from srp4ctr.streams.events.schema import Behavior, Click, Impression, ItemUpdate
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.model.click_model import Scores
 from tests.benchmarks.quality.conftest import USERS, shop
 
 
@@ -101,11 +102,23 @@ def test_the_slates_size_is_in_the_context_and_nowhere_else(
 
 def test_the_buckets_of_items_and_of_users_add_up(examples: Examples) -> None:
     part = examples.judge
-    found = figures(examples, part, np.full(int(part.slates.shown.sum()), 0.5))
+    even = np.full(int(part.slates.shown.sum()), 0.5)
+    found = figures(examples, part, one_score(even))
     assert found["auc"] == 0.5
     assert found["tail_impressions"] + found["head_impressions"] == found["impressions"]
     kinds = ("no_history", "short_history", "long_history")
     assert sum(found[f"{kind}_impressions"] for kind in kinds) == found["impressions"]
+
+
+def test_what_orders_a_slate_is_judged_by_gauc_and_the_probability_by_the_rest(
+    examples: Examples,
+) -> None:
+    part = examples.judge
+    clicked = part.clicked.astype(np.float64)
+    even = np.full(len(clicked), clicked.mean())
+    found = figures(examples, part, Scores(click=even, ranking=clicked))
+    assert (found["gauc"], found["gauc_of_probability"], found["auc"]) == (1.0, 0.5, 0.5)
+    assert found["calibration"] == pytest.approx(1.0)
 
 
 def test_what_is_made_once_a_request_costs_once(examples: Examples) -> None:

@@ -59,7 +59,7 @@ def test_judging_puts_the_calibration_into_the_model(
     model = SRP4CTR(recipe.model, sizes).eval()
     evaluation = evaluate(model, parts, recipe)
     shown = parts.calibrate.shown
-    logits = torch.from_numpy(serving_logits(model, parts.calibrate)[shown])
+    logits = torch.from_numpy(serving_logits(model, parts.calibrate).click[shown])
     predicted = model.head.probability(logits).numpy()
     clicked = parts.calibrate.clicked[shown]
     assert metrics.calibration(clicked, predicted) == pytest.approx(1.0, abs=0.01)
@@ -94,6 +94,7 @@ def test_a_calibration_within_the_margin_of_error_is_not_refused(
     judged = Scored(
         clicked=np.array([1.0, 0.0]),
         probabilities=np.array([0.6, 0.4]),
+        ranking=np.array([0.6, 0.4]),
         requests=np.array([0, 0]),
         users=np.array(["a", "b"]),
     )

@@ -20,6 +20,7 @@ from srp4ctr.training.export.onnx_export import (
     scorer,
     write_golden,
 )
+from srp4ctr.training.model.click_model import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from tests.training.conftest import SIZES, TINY
@@ -99,16 +100,23 @@ def test_the_exported_axes_are_free(
     export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     tensors = requests_of(count=count, candidates=candidates)
     answered = scorer(tmp_path)({name: t.numpy() for name, t in tensors.items()})
-    assert answered.shape == (count, candidates)
+    assert [each.shape for each in answered] == [(count, candidates)] * 2
 
 
 def test_an_export_that_differs_is_refused() -> None:
-    golden = {"click_probability": np.array([[0.5, np.nan]], dtype=np.float32)}
-    near = np.array([[0.5003, np.nan]], dtype=np.float32)
-    with pytest.raises(ValueError, match=r"differ from torch's by 0\.0003"):
-        check(golden, near)
-    with pytest.raises(ValueError, match="pads in other places"):
-        check(golden, np.array([[0.5, 0.5]], dtype=np.float32))
+    right, near, far, full = (
+        np.array([each], dtype=np.float32)
+        for each in ([0.5, np.nan], [0.5003, np.nan], [0.502, np.nan], [0.5, 0.5])
+    )
+    golden = {"click_probability": right, "ranking_score": right}
+    assert check(golden, Scores(right, near)) == 0.0
+    with pytest.raises(ValueError, match=r"click_probability differs from .* by 0\.0003"):
+        check(golden, Scores(near, right))
+    with pytest.raises(ValueError, match=r"ranking_score differs from torch's by 0\.002"):
+        check(golden, Scores(right, far))
+    for wrong in (Scores(full, right), Scores(right, full)):
+        with pytest.raises(ValueError, match="pads in other places"):
+            check(golden, wrong)
 
 
 def test_a_model_of_items_without_any_field_is_exported_too(
@@ -141,10 +149,12 @@ def test_a_short_history_is_encoded_at_its_length_and_scores_the_same(
     for row, length in enumerate(lengths):
         states, _ = score.states({n: each[row : row + 1] for n, each in requests.items()})
         assert states["state_mask"].shape == (1, max(length, 1) + 1)
-    expected = a_model.score({**tensors, **a_model.encode(tensors)}).detach().numpy()
-    made = score(requests)["click_probability"]
-    np.testing.assert_allclose(made, expected, atol=1e-5)
-    np.testing.assert_allclose(scorer(tmp_path)(requests), expected, atol=1e-5)
+    made, exported = score(requests), scorer(tmp_path)(requests)
+    with torch.no_grad():
+        expected = a_model.score({**tensors, **a_model.encode(tensors)})
+    for place, name in enumerate(("click_probability", "ranking_score")):
+        np.testing.assert_allclose(made[name], expected[place], atol=1e-5)
+        np.testing.assert_allclose(exported[place], expected[place], atol=1e-5)
 
 
 USER_FIELDS = (
@@ -181,7 +191,7 @@ def test_a_model_with_user_fields_is_exported_with_one_more_input(
     made = Scorer(tmp_path, 0, lambda *_: None)(requests)["click_probability"]
     np.testing.assert_allclose(made, golden["click_probability"], atol=1e-5)
     alike = requests | {"user_attribute_rows": np.zeros_like(rows)}
-    others = np.abs(scorer(tmp_path)(alike) - made).max(axis=1)
+    others = np.abs(scorer(tmp_path)(alike).click - made).max(axis=1)
     assert (others > 1e-3).tolist() == [True, True, False, True]
 
 

@@ -20,7 +20,7 @@ Maker = Callable[..., dict[str, Tensor]]
 
 def score(model: SRP4CTR, tensors: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
-        return model.score({**tensors, **model.encode(tensors)})
+        return model.score({**tensors, **model.encode(tensors)}).click
 
 
 def test_folded_equals_unfolded_with_padding_and_an_empty_history(
@@ -119,14 +119,15 @@ def test_serving_scores_as_if_every_candidate_stood_at_the_top(
         top = a_model(tensors, torch.zeros_like(tensors["candidate_item_rows"]))
         third = a_model(tensors, torch.full_like(tensors["candidate_item_rows"], 3))
         served = a_model(tensors)
-    assert torch.equal(served, top)
-    assert not torch.allclose(served, third)
+    for place, logits in enumerate(served):
+        assert torch.equal(logits, top[place])
+        assert not torch.allclose(logits, third[place])
 
 
 def test_the_calibration_is_in_the_score(a_model: SRP4CTR, requests_of: Maker) -> None:
     tensors = requests_of()
     with torch.no_grad():
-        logits = a_model(tensors)
+        logits = a_model(tensors).click
     a_model.head.calibration_scale.fill_(0.5)
     a_model.head.calibration_bias.fill_(-1.0)
     expected = torch.sigmoid(0.5 * logits - 1.0)
@@ -214,7 +215,8 @@ def test_without_cross_attention_a_candidate_is_its_own_token(requests_of: Maker
     other = states | {name: states[name] + 1.0 for name in ("layer_keys", "layer_values")}
     with torch.no_grad():
         assert torch.equal(
-            model.score({**tensors, **states}), model.score({**tensors, **other})
+            model.score({**tensors, **states}).click,
+            model.score({**tensors, **other}).click,
         )
 
 
@@ -224,11 +226,11 @@ def test_without_all_layers_only_the_last_layers_states_are_read(
     model, tensors = switched_off("use_all_layers"), requests_of()
     with torch.no_grad():
         states = model.encode(tensors)
-        scores = model.score({**tensors, **states})
+        scores = model.score({**tensors, **states}).click
         for depth, is_read in ((0, False), (1, True)):
             keys = states["layer_keys"].clone()
             keys[:, depth] = torch.randn_like(keys[:, depth])
-            changed = model.score({**tensors, **states, "layer_keys": keys})
+            changed = model.score({**tensors, **states, "layer_keys": keys}).click
             assert torch.equal(scores, changed) != is_read
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.train_step import loss_of
+from srp4ctr.training.model.click_model import Scores
 from srp4ctr.training.objectives.finetuning import (
     click_counts,
     click_losses,
@@ -22,12 +23,12 @@ def mean_slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
     return loss_of(sums, click_counts(clicked, shown))
 
 
-def logits_of(*rates: float) -> Tensor:
-    return torch.tensor(rates, dtype=torch.float64).logit()
+def scores_of(*shares: float) -> Tensor:
+    return torch.tensor(shares, dtype=torch.float64).log()
 
 
-def test_a_slates_loss_is_the_clicks_share_of_the_probabilities() -> None:
-    logits = logits_of(0.3, 0.1, 0.2)[None]
+def test_a_slates_loss_is_the_clicks_share_of_the_exponentials() -> None:
+    logits = scores_of(0.3, 0.1, 0.2)[None]
     clicked = torch.tensor([[0.0, 1.0, 0.0]])
     shown = torch.ones(1, 3, dtype=torch.bool)
     found = mean_slate_loss(logits, clicked, shown)
@@ -35,7 +36,7 @@ def test_a_slates_loss_is_the_clicks_share_of_the_probabilities() -> None:
 
 
 def test_a_slates_clicks_are_averaged_and_so_are_slates() -> None:
-    logits = logits_of(0.3, 0.1, 0.2, 0.5, 0.5, 0.1).reshape(2, 3)
+    logits = scores_of(0.3, 0.1, 0.2, 0.5, 0.5, 0.1).reshape(2, 3)
     clicked = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     shown = torch.tensor([[True, True, True], [True, True, False]])
     first = -(math.log(0.3 / 0.6) + math.log(0.1 / 0.6)) / 2
@@ -46,7 +47,7 @@ def test_a_slates_clicks_are_averaged_and_so_are_slates() -> None:
 
 
 def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> None:
-    logits = logits_of(0.3, 0.1, 0.9, 0.4).reshape(2, 2).requires_grad_()
+    logits = scores_of(0.3, 0.1, 0.9, 0.4).reshape(2, 2).requires_grad_()
     shown = torch.ones(2, 2, dtype=torch.bool)
     clicked = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     loss = mean_slate_loss(logits, clicked, shown)
@@ -57,7 +58,7 @@ def test_slates_without_a_click_give_none_and_no_slate_at_all_gives_zero() -> No
 
 
 def test_padding_has_no_share_and_no_gradient() -> None:
-    logits = logits_of(0.3, 0.1, 0.999).reshape(1, 3).requires_grad_()
+    logits = scores_of(0.3, 0.1, 0.999).reshape(1, 3).requires_grad_()
     shown = torch.tensor([[True, True, False]])
     loss = mean_slate_loss(logits, torch.tensor([[1.0, 0.0, 1.0]]), shown)
     assert float(loss.detach()) == pytest.approx(-math.log(0.3 / 0.4))
@@ -65,29 +66,17 @@ def test_padding_has_no_share_and_no_gradient() -> None:
     assert float(gradient[0, 2]) == 0.0
 
 
-def test_the_slate_loss_is_best_at_the_true_rates_where_one_click_is_on_each() -> None:
-    """Its minimum is where the log loss's is; a softmax of logits would be elsewhere."""
-    rates = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    logits = rates.logit().expand(3, -1).clone().requires_grad_()
-    shown = torch.ones(3, 3, dtype=torch.bool)
-    gradient = sum(
-        rate * torch.autograd.grad(slate_loss(logits[:1], clicked, shown[:1]), logits)[0]
-        for rate, clicked in zip(rates, torch.eye(3)[:, None], strict=True)
-    )
-    assert isinstance(gradient, Tensor)
-    assert float(gradient.abs().max()) < 1e-7
-
-
-def test_the_weight_joins_both_losses() -> None:
-    logits = logits_of(0.3, 0.1)[None]
+def test_the_weight_joins_both_losses_each_of_its_own_score() -> None:
+    click = torch.tensor([[0.3, 0.1]], dtype=torch.float64).logit()
+    scores = Scores(click=click, ranking=scores_of(0.3, 0.1)[None])
     clicked = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     shown = torch.ones(1, 2, dtype=torch.bool)
     plain = RefreshConfig(slate_loss_weight=0.0)
     weighted = replace(plain, slate_loss_weight=0.5)
     counts = click_counts(clicked, shown)
-    found = loss_of(click_losses(logits, clicked, shown, weighted), counts)
-    alone = log_loss(logits[0], clicked[0]) / 2
-    assert loss_of(click_losses(logits, clicked, shown, plain), counts) == alone
+    found = loss_of(click_losses(scores, clicked, shown, weighted), counts)
+    alone = log_loss(click[0], clicked[0]) / 2
+    assert loss_of(click_losses(scores, clicked, shown, plain), counts) == alone
     assert float(found - alone) == pytest.approx(-0.5 * math.log(0.75))
 
 

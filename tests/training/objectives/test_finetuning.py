@@ -11,11 +11,16 @@ from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Slates
 from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel, Tensors
+from srp4ctr.training.model.click_model import ClickModel, Scores, Tensors
 from srp4ctr.training.model.embeddings import ContextEmbedding, NumericFeatures, TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import finetune, serving_logits
+from srp4ctr.training.objectives.finetuning import (
+    ClickObjective,
+    finetune,
+    serving_logits,
+)
 from tests.training.conftest import random_slates
 
 
@@ -26,8 +31,10 @@ def test_finetuning_learns_which_items_are_clicked(
     model = SRP4CTR(recipe.model, sizes)
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
     finetune(model, slates, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
-    logits = serving_logits(model, slates)
-    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+    shown, (click, ranking) = slates.shown, serving_logits(model, slates)
+    assert metrics.auc(slates.clicked[shown], click[shown]) > 0.95
+    requests = np.nonzero(shown)[0]
+    assert metrics.gauc(slates.clicked[shown], ranking[shown], requests) > 0.95
 
 
 class ItemBias(ClickModel):
@@ -40,10 +47,10 @@ class ItemBias(ClickModel):
         self.context = ContextEmbedding()
         self.bias = nn.Embedding(items, 1)
 
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return the items' numbers, wherever they stand."""
         biases: Tensor = self.bias(tensors["candidate_item_rows"]).squeeze(-1)
-        return biases
+        return Scores(click=biases, ranking=biases)
 
 
 def test_any_click_model_is_trained_by_the_same_stage(
@@ -53,8 +60,8 @@ def test_any_click_model_is_trained_by_the_same_stage(
     model = ItemBias(sizes.item_rows)
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=0.3)
     finetune(model, slates, longer, FitOptions())
-    logits = serving_logits(model, slates)
-    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+    for logits in serving_logits(model, slates):
+        assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
     assert model.candidate_features.mean.any()
 
 
@@ -97,7 +104,7 @@ def test_a_cold_users_scores_follow_from_the_attributes(
     here, elsewhere = cold_slates(np.tile([2, 3], 40)), cold_slates(np.tile([3, 2], 40))
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
     finetune(model, here, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
-    logits, moved = serving_logits(model, here), serving_logits(model, elsewhere)
+    logits, moved = (serving_logits(model, each).click for each in (here, elsewhere))
     assert metrics.auc(here.clicked[here.shown], logits[here.shown]) > 0.95
     assert metrics.auc(elsewhere.clicked[here.shown], moved[here.shown]) > 0.95
     in_town = here.tensors["user_attribute_rows"] == 2
@@ -146,9 +153,9 @@ def test_scoring_a_slate_of_fewer_items_leaves_the_rest_at_zero(
     model = SRP4CTR(recipe.model, sizes)
     tensors = {name: array.copy() for name, array in slates.tensors.items()}
     tensors["candidate_item_rows"][:, 2:] = 0
-    logits = serving_logits(model, replace(slates, tensors=tensors))
-    assert logits.shape == slates.clicked.shape
-    assert not logits[:, 2:].any()
+    for logits in serving_logits(model, replace(slates, tensors=tensors)):
+        assert logits.shape == slates.clicked.shape
+        assert not logits[:, 2:].any()
 
 
 def a_page_with_favourites(sizes: TableSizes) -> tuple[Slates, NDArray[np.float64]]:
@@ -185,16 +192,40 @@ def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
         batch_requests=32,
     )
 
-    def trained(positions: NDArray[np.int64]) -> tuple[SRP4CTR, float]:
-        """Return the model, and how its served logits correlate with relevance."""
+    def trained(positions: NDArray[np.int64]) -> tuple[SRP4CTR, list[float]]:
+        """Return the model, and how its served scores correlate with relevance."""
         torch.manual_seed(0)
         model = SRP4CTR(recipe.model, sizes)
         finetune(model, replace(slates, positions=positions), longer, FitOptions())
-        served = serving_logits(model, slates)
-        return model, float(np.corrcoef(relevance.ravel(), served.ravel())[0, 1])
+        served = [each.ravel() for each in serving_logits(model, slates)]
+        return model, np.corrcoef([relevance.ravel(), *served])[0, 1:].tolist()
 
     model, with_positions = trained(slates.positions)
     _, without_positions = trained(np.zeros_like(slates.positions))
     bias = model.head.position_bias.weight.detach()
     assert float(bias[0] - bias[4]) == pytest.approx(3.0, abs=0.3)
-    assert with_positions > without_positions + 0.03
+    for right, wrong in zip(with_positions, without_positions, strict=True):
+        assert right > wrong + 0.03
+
+
+def test_what_orders_a_slate_costs_the_probability_nothing(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    """The listwise loss does not move the last layer of the logits."""
+
+    def gradient(weight: float) -> Tensor:
+        torch.manual_seed(0)
+        model = SRP4CTR(replace(recipe.model, dropout=0.0), sizes)
+        config = replace(recipe, slate_loss_weight=weight, id_dropout=0.0)
+        objective = ClickObjective(model, slates, config)
+        rows = np.arange(len(slates))
+        batch = objective.batch(rows, objective.lengths.max(axis=0))
+        loss = loss_of(objective(batch), objective.counts(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        of_order, found = model.head.ranking.grad, model.head.out.weight.grad
+        assert of_order is not None
+        assert found is not None
+        assert bool(of_order.any()) == (weight > 0)
+        return found
+
+    torch.testing.assert_close(gradient(5.0), gradient(0.0))

@@ -120,7 +120,8 @@ def test_callers_with_their_own_features_send_no_ids_to_the_one_step() -> None:
     _, score, *_ = model_config.ensembles(ONE_STEP)
     (step,) = parse(model_config.ensemble_text(score, LIMITS)).ensemble_scheduling.step
     assert set(step.input_map) == {spec.name for spec in model_names.MODEL_INPUTS}
-    assert set(step.output_map) == {spec.name for spec in schema.SCORE_TENSORS}
+    made = schema.SCORE_TENSORS + schema.RANKING_TENSORS
+    assert set(step.output_map) == {spec.name for spec in made}
 
 
 def test_a_parameter_keeps_quotes_and_backslashes() -> None:

@@ -10,13 +10,8 @@ from safetensors.numpy import load_file
 from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo.model_names import BEHAVIOR_ENCODER, CLICK_HEAD, MODEL_INPUTS
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer, StateCache
-from tests.triton_repo.bundles import (
-    BROKEN,
-    TOO_LARGE,
-    MakeBundle,
-    inputs_of,
-    make_bundle_in,
-)
+from tests.triton_repo.bundles import MakeBundle, inputs_of, make_bundle_in
+from tests.triton_repo.tiny_graphs import BROKEN, TOO_LARGE
 
 PLENTY = 1_000_000
 
@@ -49,6 +44,19 @@ def test_golden_requests_are_answered_as_in_training(
     for _ in range(2):
         answered = score(golden)["click_probability"]
         np.testing.assert_allclose(answered, golden["click_probability"], atol=1e-6)
+
+
+@pytest.mark.parametrize("reverses", [False, True])
+def test_a_bundle_without_ranking_scores_ranks_by_the_probability(
+    make_bundle: MakeBundle, reverses: bool
+) -> None:
+    score = Scorer(make_bundle("v1", mark=1.0, reverses=reverses), 0, PartCounts())
+    tensors = inputs_of(MODEL_INPUTS, 1, 4)
+    tensors["candidate_item_rows"][:] = [7, 3, 9, 0]
+    made = score(tensors)
+    order = np.argsort(-made["ranking_score"], axis=1)
+    assert order.tolist() == [[1, 0, 2, 3] if reverses else [2, 0, 1, 3]]
+    assert np.isnan(made["ranking_score"]).tolist() == [[False] * 3 + [True]]
 
 
 def test_a_history_is_encoded_once_while_its_states_are_cached(

@@ -14,8 +14,8 @@ from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, MODEL_INPUTS
 from srp4ctr.triton_repo.serving import ranker as ranking
-from srp4ctr.triton_repo.serving.onnx_scorer import Tensors
-from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.onnx_scorer import PROBABILITY, RANKING, Tensors
+from srp4ctr.triton_repo.serving.ranker import Call, Ranker
 from srp4ctr.triton_repo.serving.refusals import RefusedError
 from tests.triton_repo.bundles import inputs_of
 
@@ -185,7 +185,8 @@ def test_without_a_policy_positions_are_best_first_and_padding_last(
     ranker: Ranker,
 ) -> None:
     def scorer(_: Tensors) -> Tensors:
-        return {PROBABILITY: np.array([[0.2, np.nan, 0.5], [0.3, 0.3, 0.9]])}
+        ranking = np.array([[-1.5, np.nan, 0.5], [0.3, 0.3, 0.9]])
+        return {PROBABILITY: np.full((2, 3), 0.5), RANKING: ranking}
 
     wanted = frozenset({"position", "propensity"})
     given = a_call(b"u1", b"u2", items=(b"a", b"b", b"c")).given

@@ -12,12 +12,13 @@ from hypothesis.extra import numpy as arrays
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import MODEL_INPUTS
-from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
-from srp4ctr.triton_repo.serving.ranker import PROBABILITY, Call, Ranker
+from srp4ctr.triton_repo.serving.onnx_scorer import PROBABILITY, Scorer
+from srp4ctr.triton_repo.serving.ranker import Call, Ranker
 from srp4ctr.triton_repo.serving.refusals import RefusedError
 from tests.features.readers import MemoryReader, table_of
 from tests.fuzzing import examples
-from tests.triton_repo.bundles import KNOWN_ITEM, SIZES, WORDS, inputs_of, make_bundle_in
+from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, inputs_of, make_bundle_in
+from tests.triton_repo.tiny_graphs import SIZES
 
 MAX_CANDIDATES = 4
 WANTED = frozenset(spec.name for spec in schema.SCORE_TENSORS + schema.RESPONSE_NOTES)

@@ -26,7 +26,8 @@ from srp4ctr.triton_repo.serving.retriever import (
     blended,
 )
 from tests.features.readers import MemoryReader, table_of
-from tests.triton_repo.bundles import SIZES, write_retrieval
+from tests.triton_repo.bundles import write_retrieval
+from tests.triton_repo.tiny_graphs import SIZES
 
 NOW_MS = time.time_ns() // 1_000_000
 NAMES = [f"item-{number}" for number in range(12)]

@@ -35,9 +35,10 @@ from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.live_stream import LiveStream, live_stream
-from tests.triton_repo.bundles import L, make_bundle_in, promote
+from tests.triton_repo.bundles import make_bundle_in, promote
 from tests.triton_repo.conftest import Server
 from tests.triton_repo.offline import OfflineLog, Request, Tensors, Versions, versions_in
+from tests.triton_repo.tiny_graphs import L
 from tests.triton_repo.visits import COLOURS, ITEMS, USERS, now_ms, slates, traffic
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]

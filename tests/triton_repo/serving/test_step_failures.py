@@ -18,16 +18,10 @@ from srp4ctr.ops.triton.readiness import why_not_ready
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.deployment.repository_writer import step_folders
 from srp4ctr.triton_repo.model_names import MODEL_INPUTS, RANK_CLICKS, SCORE_CLICKS
-from tests.triton_repo.bundles import (
-    BROKEN,
-    KNOWN_ITEM,
-    TOO_LARGE,
-    inputs_of,
-    make_bundle_in,
-    promote,
-)
+from tests.triton_repo.bundles import KNOWN_ITEM, inputs_of, make_bundle_in, promote
 from tests.triton_repo.conftest import Server
 from tests.triton_repo.process_exits import CRASHES, watched
+from tests.triton_repo.tiny_graphs import BROKEN, TOO_LARGE
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 pytestmark = pytest.mark.triton
