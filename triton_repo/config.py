@@ -21,8 +21,8 @@ class ExplorationConfig:
     epsilon: float = 0.05
     """Of epsilon_greedy: the share of places that get a random item."""
     temperature: float = 0.25
-    """Of plackett_luce: 0 would be best first; with 1 an item of twice the odds is twice as
-    likely to be first."""
+    """Of plackett_luce: 0 would be best first; with 1 an item whose ranking score is greater
+    by ln 2 is twice as likely to be first."""
     depth: int = 10
     """The number of places, from the top, that explore."""
 
