@@ -21,7 +21,7 @@ class ExplorationConfig:
     epsilon: float = 0.05
     """Of epsilon_greedy: the share of places that get a random item."""
     temperature: float = 0.25
-    """Of plackett_luce: 0 would be best first; with 1 an item whose ranking score is greater
+    """Of plackett_luce: 0 would be best first; with 1 an item whose ranking score is higher
     by ln 2 is twice as likely to be first."""
     depth: int = 10
     """The number of places, from the top, that explore."""

@@ -74,9 +74,9 @@ class Ranking:
     """Of a recommendation, where each item comes from: ``model``, ``popular``, ``new``."""
 
     def to_show(self) -> tuple[str, ...]:
-        """Return the items from the top: by descending score, unless the server explores.
+        """Return the items from the top: by ranking score, unless the server explores.
 
-        Equal scores keep the caller's order; padding, whose score is NaN, is left out.
+        Equal ones keep the caller's order; padding, whose score is NaN, is left out.
         """
         scored = [i for i, score in enumerate(self.scores) if not math.isnan(score)]
         return tuple(

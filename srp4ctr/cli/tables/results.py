@@ -74,8 +74,8 @@ STATUS_ADVICE = {
 
 
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
-    """Return the best ``top`` items of a ranking, and what to do about its status."""
-    order = sorted(range(len(ranking.scores)), key=lambda i: -ranking.scores[i])[:top]
+    """Return the first ``top`` items of a ranking, and what to do about its status."""
+    order = sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)[:top]
     sources = ranking.sources
     rows = (
         (
