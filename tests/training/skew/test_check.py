@@ -88,7 +88,7 @@ def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
                 feature_version="-",
                 model_version=folder.name,
                 tensors=tensors,
-                probabilities=score(tensors)[0],
+                probabilities=score(tensors).click[0],
             )
         )
     return served
