@@ -165,23 +165,6 @@ def test_a_ranking() -> None:
     assert UUID in "".join(id_column)  # it may take several lines
 
 
-def test_a_ranking_is_in_the_order_of_its_positions() -> None:
-    ranking = Ranking(
-        user_id="u1",
-        item_ids=("likely", "first"),
-        scores=(0.9, 0.1),
-        item_statuses=(0, 0),
-        propensities=(1.0, 1.0),
-        positions=(1, 0),
-        model_version="v1",
-        status="ok",
-        feature_version="user=1@1,items=1",
-    )
-    names = {item_key(each): each for each in ranking.item_ids}
-    shown = at_80(results.ranking_table(ranking, names))
-    assert shown.index("first") < shown.index("likely")
-
-
 def test_a_file_of_events_and_its_dead_letters() -> None:
     detail = "Expected `int`, got `str` - at `$.occurred_at` of an impression"
     report = FileReport(

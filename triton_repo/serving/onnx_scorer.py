@@ -62,7 +62,6 @@ class Scorer:
     def __call__(self, tensors: Tensors) -> Tensors:
         """Return ``SCORE_TENSORS`` and ``RANKING_TENSORS`` of B requests.
 
-        A bundle before release 0.3 has no ranking scores: they are the log-odds then.
         Raises ``ValueError`` for values outside the model's tables, ``MemoryError``, or
         what else onnxruntime raises.
         """
@@ -71,9 +70,7 @@ class Scorer:
             states, encoded = self.states(tensors)
         between = time.perf_counter()
         with tracing.part("score"):
-            scores = self._score({**tensors, **states})
-            if RANKING not in scores:
-                scores = {**scores, RANKING: _log_odds(scores[PROBABILITY])}
+            scores = with_ranking(self._score({**tensors, **states}))
         self._count_part(BEHAVIOR_ENCODER, encoded, between - began)
         self._count_part(
             CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between
@@ -107,10 +104,15 @@ class Scorer:
         return _stacked(rows), encoded
 
 
-def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    clipped = np.clip(probabilities, _LEAST, 1.0 - _LEAST)
-    odds: NDArray[np.float32] = np.log(clipped / (1.0 - clipped))
-    return odds
+def with_ranking(scores: Tensors) -> Tensors:
+    """Return ``scores`` with ranking scores: the log-odds where the model has none.
+
+    No bundle before release 0.3 has them.
+    """
+    if RANKING in scores:
+        return scores
+    clipped = np.clip(scores[PROBABILITY], _LEAST, 1.0 - _LEAST)
+    return {**scores, RANKING: np.log(clipped / (1.0 - clipped))}
 
 
 def first_behavior(item_rows: NDArray[np.int64]) -> NDArray[np.int64]:

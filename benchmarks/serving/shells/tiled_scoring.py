@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import served_scoring
 
-from srp4ctr.features.tensors.schema import SCORE_TENSORS
+from srp4ctr.features.tensors.schema import RANKING_TENSORS, SCORE_TENSORS
 from srp4ctr.triton_repo.model_names import CLICK_HEAD
 
 Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 # What else the step takes from there.
 OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
+PROBABILITY, RANKING = served_scoring.PROBABILITY, served_scoring.RANKING
+SCORED, with_ranking = served_scoring.SCORED, served_scoring.with_ranking
 Session, alike = served_scoring.Session, served_scoring.alike
 first_behavior = served_scoring.first_behavior
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
@@ -26,12 +28,13 @@ class Scorer(served_scoring.Scorer):
     """One row per candidate, all in one batch."""
 
     def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``SCORE_TENSORS`` of B requests."""
+        """Return ``SCORE_TENSORS`` and ``RANKING_TENSORS`` of B requests."""
         began, shape = time.perf_counter(), tensors["candidate_item_rows"].shape
         tiled = {name: _tiled(name, array, *shape) for name, array in tensors.items()}
         scores = self._score({**tiled, **self._encode(tiled)})
         self._count_part(CLICK_HEAD, shape[0], time.perf_counter() - began)
-        names = [spec.name for spec in SCORE_TENSORS]
+        names = [spec.name for spec in SCORE_TENSORS + RANKING_TENSORS]
+        scores = with_ranking(scores)
         return {name: scores[name].reshape(shape) for name in names}
 
 

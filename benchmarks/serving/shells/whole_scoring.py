@@ -17,6 +17,8 @@ from srp4ctr.triton_repo.model_names import CLICK_HEAD
 Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 # What else the step takes from there.
 OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
+PROBABILITY, RANKING = served_scoring.PROBABILITY, served_scoring.RANKING
+SCORED, with_ranking = served_scoring.SCORED, served_scoring.with_ranking
 Session, alike = served_scoring.Session, served_scoring.alike
 first_behavior = served_scoring.first_behavior
 
@@ -37,10 +39,10 @@ class Scorer:
         self._run, self._count_part = session.run, count_part
 
     def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return ``SCORE_TENSORS`` of B requests."""
+        """Return ``SCORE_TENSORS`` and ranking scores of B requests."""
         began = time.perf_counter()
         scores = self._run(self._outputs, {name: tensors[name] for name in self._inputs})
         self._count_part(
             CLICK_HEAD, len(tensors["candidate_features"]), time.perf_counter() - began
         )
-        return dict(zip(self._outputs, scores, strict=True))
+        return with_ranking(dict(zip(self._outputs, scores, strict=True)))
