@@ -81,7 +81,7 @@ def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) ->
                 model({**batch.tensors, "user_attribute_rows": torch.full((2, 1), row)})
                 for row in (2, 3)
             ]
-        assert not torch.equal(*of), name
+        assert not torch.equal(*(each.click for each in of)), name
 
 
 def test_ids_only_sees_no_attribute(examples: Examples) -> None:
