@@ -17,7 +17,7 @@ from kafka.admin import OffsetSpec
 from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.collector.topic_readers import broker_errors
 from srp4ctr.retries import RETRIES
-from srp4ctr.streams.broker.clients import client_arguments
+from srp4ctr.streams.broker.clients import client_arguments, opened
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 
@@ -109,7 +109,8 @@ class WorkerProgressReader:
 
     def _query(self) -> WorkerProgress:
         if self._admin is None:
-            self._admin = KafkaAdminClient(
+            self._admin = opened(
+                KafkaAdminClient,
                 **client_arguments(self._kafka),
                 bootstrap_timeout_ms=_TIMEOUT_MS,
                 request_timeout_ms=_TIMEOUT_MS,

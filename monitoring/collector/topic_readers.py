@@ -23,7 +23,7 @@ from kafka.errors import (
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.retries import may_pass
-from srp4ctr.streams.broker.clients import reachable
+from srp4ctr.streams.broker.clients import opened, reachable
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Impression
@@ -94,10 +94,11 @@ class _TopicReader:
 
     def __init__(self, topic: str, kafka: KafkaConfig) -> None:
         self._topic = topic
-        # kafka-python would wait its whole timeout, and leak a socket
+        # kafka-python would wait its whole timeout.
         where = reachable(kafka, CONNECT_TIMEOUT_S)
         with broker_errors(f"kafka.bootstrap {kafka.bootstrap}"):
-            self._consumer = KafkaConsumer(
+            self._consumer = opened(
+                KafkaConsumer,
                 topic,
                 **where,
                 bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),

@@ -162,8 +162,11 @@ def _answers(port: int) -> bool:
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
+    from srp4ctr.streams.broker.clients import opened
+
     try:
-        with closing(KafkaAdminClient(bootstrap_servers=f"{ports.HOST}:{port}")) as admin:
+        address = f"{ports.HOST}:{port}"
+        with closing(opened(KafkaAdminClient, bootstrap_servers=address)) as admin:
             admin.describe_cluster()
     except KafkaError:
         return False

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka.errors import AuthorizationError, KafkaError
+from kafka.net.compat import KafkaNetClient
 
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.streams.config import KafkaConfig, password_in
@@ -88,7 +89,7 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
     """
     arguments = reachable(kafka) | more
     try:
-        return client(**arguments, bootstrap_timeout_ms=_BOOTSTRAP_MS)
+        return opened(client, **arguments, bootstrap_timeout_ms=_BOOTSTRAP_MS)
     except KafkaError as error:  # without a reason, even for a wrong password
         names = "kafka.security_protocol"
         if kafka.has_sasl:
@@ -97,6 +98,26 @@ def connect(client: Callable[..., _Client], kafka: KafkaConfig, **more: Any) -> 
             f"the Kafka broker at {kafka.bootstrap} did not let us in: check {names} "
             f"({error})"
         ) from error
+
+
+def opened(client: Callable[..., _Client], *topics: str, **arguments: Any) -> _Client:
+    """Return kafka-python's ``client`` of ``topics`` and ``arguments``.
+
+    Where it fails its sockets are closed: kafka-python 3.0 leaves them to the garbage
+    collector, and whoever tries again every second in an outage gathers them.
+    """
+    made: list[KafkaNetClient] = []
+
+    def network(**settings: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**settings))
+        return made[-1]
+
+    try:
+        return client(*topics, **arguments, kafka_client=network)
+    except BaseException:
+        for each in made:
+            each.close()
+        raise
 
 
 @contextmanager

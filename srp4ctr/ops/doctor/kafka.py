@@ -22,7 +22,7 @@ from srp4ctr.ops.doctor import check_result as result
 from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.ops.kafka_acl import ALL_TOPICS
 from srp4ctr.settings import Settings
-from srp4ctr.streams.broker.clients import connect, tls_context
+from srp4ctr.streams.broker.clients import connect, opened, tls_context
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 
@@ -145,7 +145,8 @@ def _lets_in(kafka: KafkaConfig, protocol: str) -> bool:
     """Return whether a client without a name can list the topics."""
     more = {"ssl_context": tls_context(kafka)} if protocol == "SSL" else {}
     try:
-        client = KafkaAdminClient(
+        client = opened(
+            KafkaAdminClient,
             bootstrap_servers=kafka.addresses,
             security_protocol=protocol,
             bootstrap_timeout_ms=_ANONYMOUS_MS,
