@@ -44,7 +44,8 @@ candidate and with 100."""
 NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
-here all models know it.""",
+here all models know it. *By one score*: measured before models had [two](#two-scores), as
+were the frozen features and MovieLens; differences are from SRP4CTR of then.""",
     FROZEN: """\
 *Features frozen*: counters and histories do not change from the boundary on, as an offline
 table's would; elsewhere they move with the stream.""",
