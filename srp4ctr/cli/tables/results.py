@@ -88,7 +88,8 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
         )
         for place, index in enumerate(order, start=1)
     )
-    title = f"model {ranking.model_version}, status {ranking.status}"
+    # Probabilities need not fall from line to line: they are no order.
+    title = f"model {ranking.model_version}, status {ranking.status}, by ranking score"
     title += f", features {ranking.feature_version}"
     columns: list[str | Column] = [
         figures("#"),
