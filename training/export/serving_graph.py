@@ -2,7 +2,7 @@
 
 In: SRP4CTR in evaluation mode. Out: ``ServingEncoder`` and ``ServingHead``, whose weights
 are products of the model's, made once: a table times its part of the next projection, a
-bias that the next layer reads, the calibration. Histories may have any length up to L.
+bias that the next layer reads. Histories may have any length up to L.
 
 Shapes are those of ``training/model/transformer.py``; C is the context's width, H the
 head's, of which the crosses have two; W counters have U spans.
@@ -79,8 +79,8 @@ class ServingHead(nn.Module):
         self.user = _UserSide(model)
         inputs = HEAD_INPUTS + (USER_TENSORS if model.user_fields else ())
         self.inputs = [spec.name for spec in inputs]
-        biases = model.context.biases.weight * model.head.calibration_scale
-        self.context = torch.cat([model.context.vectors.weight, biases], dim=1)
+        context = model.context
+        self.context = torch.cat([context.vectors.weight, context.biases.weight], dim=1)
         self.reads = model.cross_attention.reads
         self.layers, first = folded_layers(model.cross_attention.layers)
         self.items = CandidateItems(model)
@@ -88,6 +88,7 @@ class ServingHead(nn.Module):
         self.first_bias = self.norm.bias + first
         self.candidate_features = _Spans(model.candidate_features)
         self.crosses = _Crosses(model, self.candidate_features)
+        self.probability = model.head.probability
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return ``HEAD_OUTPUTS`` and ``RANKING_TENSORS``."""
@@ -123,10 +124,8 @@ class ServingHead(nn.Module):
         theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
         both = self.crosses(user, theirs, matched, batch)[:, :-1]
         logits = torch.where(items == 0, torch.nan, both[..., 0] + bias)
-        probability, scale = torch.sigmoid(logits), self.crosses.scale
-        uncalibrated = (logits - self.crosses.calibration_bias) / scale
-        ranking = functional.logsigmoid(uncalibrated) + both[..., 1]
-        certain = torch.ones_like(probability)
+        probability, certain = self.probability(logits), torch.ones_like(logits)
+        ranking = functional.logsigmoid(logits) + both[..., 1]
         return probability, certain, queries, states[:, :-1], ranking
 
 
@@ -205,10 +204,10 @@ def _user_fields(model: SRP4CTR, weight: Tensor) -> FieldSums | None:
     """Return the user fields times their ``weight`` (V, any), and last their bias."""
     if model.user_fields is None:
         return None
-    fields, scale = model.user_fields, model.head.calibration_scale
+    fields = model.user_fields
     both = [
         FieldSums(fields.vectors, weight),
-        FieldSums(fields.biases, scale.expand(len(fields.biases.places), 1)),
+        FieldSums(fields.biases, torch.ones(len(fields.biases.places), 1)),
     ]
     both[0].table = torch.cat([each.table for each in both], dim=1)
     return both[0]
@@ -233,14 +232,12 @@ class _Crosses(nn.Module):
         pad = torch.zeros(self.widths[0])
         self.first_bias = torch.cat([pad, head.hidden.bias])
         self.deeper = head.deeper
-        scale = head.calibration_scale
         # In two columns: the click's logit, and the order's correction.
-        out = torch.cat([head.out.weight * scale, head.ranking]).t()
+        out = torch.cat([head.out.weight, head.ranking]).t()
         self.crossed, self.deep = out[: len(first)], out[len(first) :]
-        bias = (head.out.bias + head.position_bias.weight[0]) * scale
-        self.scale, self.calibration_bias = scale, head.calibration_bias
-        self.out_bias = torch.cat([bias + head.calibration_bias, torch.zeros(1)])
-        self.match = torch.stack([model.match_weight * scale, torch.zeros(())])[None]
+        bias = head.out.bias + head.position_bias.weight[0]
+        self.out_bias = torch.cat([bias, torch.zeros(1)])
+        self.match = torch.stack([model.match_weight, torch.zeros(())])[None]
 
     def of_candidates(self, states: Tensor, matched: Tensor, spans: Tensor) -> Tensor:
         """Return the candidates' side, but for their items: (B T, H)."""

@@ -105,7 +105,7 @@ def serving_logits(model: ClickModel, slates: Slates) -> Scores[NDArray[np.float
 def click_losses(
     scores: Scores[Tensor], clicked: Tensor, shown: Tensor, config: RefreshConfig
 ) -> Sums:
-    """Return the sums of the losses of logits, ``clicked`` and ``shown`` (B, N)."""
+    """Return the sums of the losses of ``scores``, ``clicked`` and ``shown`` (B, N)."""
     is_early = config.fake_negative_weighted
     by_impression = fake_negative_weighted_loss if is_early else log_loss
     by_slate = slate_loss(scores.ranking, clicked, shown)

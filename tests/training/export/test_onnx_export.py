@@ -28,17 +28,25 @@ from tests.training.conftest import SIZES, TINY
 Maker = Callable[..., dict[str, Tensor]]
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3])  # the least that calibration fits
 def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
-    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
+    a_model: SRP4CTR,
+    requests_of: Maker,
+    recipe: RefreshConfig,
+    tmp_path: Path,
+    scale: float,
 ) -> None:
-    a_model.head.calibration_bias.fill_(0.3)
+    a_model.head.calibration_scale.fill_(scale)
+    a_model.head.calibration_bias.fill_(-4.0)
     requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
     requests["candidate_item_rows"][1, 2:] = 0
     export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     write_golden(a_model, requests, tmp_path)
     golden = load_file(tmp_path / bundle.GOLDEN_FILE)
     assert np.isnan(golden["click_probability"]).sum() == 3
-    assert check(golden, scorer(tmp_path)(requests)) < 1e-5
+    made = scorer(tmp_path)(requests)
+    assert check(golden, made) < 1e-5
+    np.testing.assert_allclose(made.ranking, golden["ranking_score"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
