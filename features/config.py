@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from srp4ctr.errors import MistakeError
 
 DEFAULT_BUCKETS = 16
-AttributeKind = Literal["categorical", "multi", "numeric"]
+AttributeKind = Literal["categorical", "multi", "numeric", "vector"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,11 @@ class FieldConfig:
     """As in the attributes of ``item``, or ``user``, events."""
     kind: AttributeKind
     slots: int = 8
-    """``multi``: of more known values only the commonest are kept."""
+    """``multi``: of more known values only the commonest are kept. ``vector``, an
+    embedding: the levels of its codes."""
     buckets: int = DEFAULT_BUCKETS
-    """``numeric``: the edges are quantiles of the training window's items, or users."""
+    """``numeric``: the edges are quantiles of the training window's items, or users.
+    ``vector``: how many codes each level has."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.buckets < 2:

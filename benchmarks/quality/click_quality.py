@@ -23,7 +23,7 @@ from benchmarks import RESULTS, parser_of
 from benchmarks.harness.runner import RUNS, Job, run
 from benchmarks.harness.runs import keep, restore, run_all
 from benchmarks.harness.saved_result import circumstances, merge_rows
-from benchmarks.quality.clicks import click_report
+from benchmarks.quality.clicks import click_report, contents
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_sources import SOURCES, read
 from benchmarks.quality.clicks.variants import VARIANTS
@@ -90,6 +90,10 @@ def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     source = read(name, options.events)
     if options.quick:
         source = source.part(QUICK_EVENTS)
+    if options.new_items:
+        source = contents.with_new_items(source, options.new_items)
+    if options.contents:
+        source = contents.with_contents(source, options.contents)
     folder = examples_of(source, options.config, options.resume / "examples")
     is_always_clicked = source.is_always_clicked
     frozen = is_always_clicked if options.frozen is None else options.frozen
@@ -153,6 +157,8 @@ def _options() -> argparse.Namespace:
     add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
     add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
+    add("--new-items", type=float, help="share of items unseen before judging: 0.2")
+    add("--contents", choices=contents.CONTENTS, help="what is known of items")
     add("--no-tune", action="store_true", help="of older commands; nothing is tuned")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs")

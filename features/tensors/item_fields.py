@@ -14,11 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from srp4ctr.features.config import DEFAULT_BUCKETS, AttributeKind, FieldConfig
+from srp4ctr.features.tensors import vector_codes
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import AVAILABLE
+from srp4ctr.streams.events.vectors import numbers_of, vector_text
 
 Attributes = Mapping[str, str | tuple[str, ...]]
 
@@ -26,6 +29,7 @@ FIRST_ATTRIBUTE_ROW = 2
 # A value of fewer items, or users, is closer to an id than to an attribute: titles are out.
 MIN_ATTRIBUTE_ITEMS = 5
 MAX_FOUND_FIELDS = 16  # the most widespread: each widens the model's input
+_KEPT_ERROR = 1.1  # how much worse than new codebooks former ones may be, to be kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +44,26 @@ class AttributeField:
     """Known values, the commonest first; of a numeric field none."""
     edges: tuple[float, ...] = ()
     """Where one bucket of a numeric field ends and the next begins, ascending."""
+    centroids: tuple[str, ...] = ()
+    """Of a field of vectors: those of its levels' codes, one level after the other, in
+    ``vector_text``; each slot is a level."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The meaning of each of its rows: a value, or the number of a bucket."""
-        buckets = range(len(self.edges) + 1)
-        return tuple(map(str, buckets)) if self.kind == "numeric" else self.values
+        """The meaning of each of its rows: a value, the number of a bucket, or a code."""
+        if self.kind == "numeric":
+            return tuple(map(str, range(len(self.edges) + 1)))
+        if self.kind != "vector":
+            return self.values
+        # A code means something in its own codebooks alone.
+        books = xxhash.xxh3_64_hexdigest("".join(self.centroids))
+        return tuple(f"{books} {number}" for number in range(len(self.centroids)))
+
+    @property
+    def books(self) -> NDArray[np.float32]:
+        """The codebooks (levels, codes, numbers) of a field of vectors."""
+        vectors = _vectors([self.centroids])
+        return vectors.reshape(self.slots, -1, vectors.shape[1])
 
     @property
     def shape(self) -> Field:
@@ -112,8 +130,23 @@ class FieldRows:
         if field.kind == "numeric":
             numbers = [n for value in values if (n := number_of(value)) is not None]
             return set(np.searchsorted(field.edges, numbers, side="right").tolist())
+        if field.kind == "vector":
+            return self._codes(self._books[field.name], values)
         index_of = self._index_of[field.name]
         return {index_of[value] for value in values if value in index_of}
+
+    def _codes(self, books: NDArray[np.float32], values: tuple[str, ...]) -> set[int]:
+        """Return the codes of the vector among ``values``, each level's own."""
+        levels, codes, length = books.shape
+        vectors = _vectors([values], length)
+        if not vectors.any():  # there is none, or it has no direction
+            return set()
+        found = vector_codes.codes_of(vectors[:1], books)[0]
+        return set((found + codes * np.arange(levels)).tolist())
+
+    @functools.cached_property
+    def _books(self) -> dict[str, NDArray[np.float32]]:
+        return {f.name: f.books for f in self.fields if f.kind == "vector"}
 
     @functools.cached_property
     def _places(self) -> tuple[FieldPlace, ...]:
@@ -140,16 +173,25 @@ def number_of(text: str) -> float | None:
 
 
 def build(
-    profiles: Iterable[Attributes], declared: Sequence[FieldConfig] = ()
+    profiles: Iterable[Attributes],
+    declared: Sequence[FieldConfig] = (),
+    former: Sequence[AttributeField] = (),
 ) -> tuple[AttributeField, ...]:
     """Return the fields ``declared``, or if none is, those found in ``profiles``.
 
     Values of fewer than ``MIN_ATTRIBUTE_ITEMS`` are left out, and so are fields without
-    values.
+    values. The codebooks of ``former`` fields are kept while they describe the vectors, so
+    that a refresh which starts from earlier weights finds the same codes.
     """
     known = list(profiles)
-    fields = [_field(known, each) for each in declared or _found(known)]
-    return tuple(field for field in fields if field.values or field.edges)
+    codebooks = {each.name: each for each in former if each.kind == "vector"}
+    fields = [
+        _vector_field(known, each, codebooks.get(each.name))
+        if each.kind == "vector"
+        else _field(known, each)
+        for each in declared or _found(known)
+    ]
+    return tuple(each for each in fields if each.values or each.edges or each.centroids)
 
 
 def _found(profiles: list[Attributes]) -> list[FieldConfig]:
@@ -169,6 +211,8 @@ def _kind(profiles: list[Attributes], name: str) -> AttributeKind:
     values = [values_of(attributes, name) for attributes in profiles]
     if any(len(each) > 1 for each in values):
         return "multi"
+    if all(numbers_of(value) is not None for each in values for value in each):
+        return "vector"
     counts = Counter(value for each in values for value in each)
     numbers = [number_of(value) for value in counts]
     if None in numbers or len(counts) <= DEFAULT_BUCKETS:
@@ -193,6 +237,34 @@ def _field(profiles: list[Attributes], declaration: FieldConfig) -> AttributeFie
     most = max((len(each.intersection(common)) for each in values), default=1)
     slots = min(declaration.slots, max(most, 1)) if kind == "multi" else 1
     return AttributeField(name=name, kind=kind, slots=slots, values=tuple(common))
+
+
+def _vector_field(
+    profiles: list[Attributes], declaration: FieldConfig, former: AttributeField | None
+) -> AttributeField:
+    """Return a field of the vectors that have the commonest length."""
+    name, levels = declaration.name, declaration.slots
+    vectors = _vectors([values_of(attributes, name) for attributes in profiles])
+    vectors = vectors[vectors.any(axis=1)]
+    codes = min(declaration.buckets, len(vectors) // MIN_ATTRIBUTE_ITEMS)
+    if codes < 2:
+        return AttributeField(name=name, kind="vector")
+    books = vector_codes.fit(vectors, levels, codes)
+    texts = tuple(vector_text(each.tolist()) for each in books.reshape(-1, books.shape[-1]))
+    found = AttributeField(name=name, kind="vector", slots=levels, centroids=texts)
+    if former is None or former.slots != levels or former.books.shape != books.shape:
+        return found
+    most = _KEPT_ERROR * vector_codes.error(vectors, books)
+    return former if vector_codes.error(vectors, former.books) <= most else found
+
+
+def _vectors(values: Iterable[tuple[str, ...]], length: int = 0) -> NDArray[np.float32]:
+    """Return the vectors (V, N) in ``values`` of this length; 0 is the commonest one."""
+    found = [v for texts in values for text in texts if (v := numbers_of(text)) is not None]
+    if not length and found:
+        ((length, _),) = Counter(map(len, found)).most_common(1)
+    fitting = [each for each in found if len(each) == length]
+    return np.array(fitting, dtype=np.float32).reshape(-1, length)
 
 
 def _edges(numbers: list[float], buckets: int) -> tuple[float, ...]:

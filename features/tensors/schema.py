@@ -23,7 +23,7 @@ from srp4ctr.streams.events.schema import NUM_ACTION_CODES
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 DType = Literal["int64", "float32", "uint8", "string"]
-FieldKind = Literal["categorical", "multi", "numeric", "gap"]
+FieldKind = Literal["categorical", "multi", "numeric", "vector", "gap"]
 Size = str | int
 
 
@@ -33,13 +33,19 @@ class Field:
 
     name: str
     kind: FieldKind
-    """``numeric`` and ``gap`` (the time between two behaviours) are bucketed."""
+    """``numeric`` and ``gap`` (the time between two behaviours) are bucketed, and a
+    ``vector`` has a code of each level: see ``vector_codes.py``."""
     size: int
     """How many values or buckets; of a behaviour's field, 0 is one of them and pads."""
     slots: int = 1
     """How many values of it one item may have."""
     source: str = ""
     """Of a behaviour's field: which array of ``SequenceArrays`` it is of."""
+
+    @property
+    def has_several(self) -> bool:
+        """Whether one item may have several of its rows."""
+        return self.kind in ("multi", "vector")
 
 
 @dataclass(frozen=True, slots=True)

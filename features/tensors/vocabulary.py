@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError, MistakeError
-from srp4ctr.features.config import FieldConfig
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
     AttributeField,
@@ -170,17 +169,16 @@ def build(
     *,
     num_oov_rows: int = 16,
     min_item_count: int = 1,
-    declared: Sequence[FieldConfig] = (),
 ) -> Vocabulary:
     """Return the vocabulary of items seen often enough, and of their fields.
 
     ``item_counts`` counts events by item_key; ``profiles`` are the attributes of each item,
-    of which ``declared`` names those to use; if it is empty, they are inferred.
+    in which the fields are found.
     """
     keys = sorted(key for key, count in item_counts.items() if count >= min_item_count)
     return Vocabulary(
         item_keys=np.array(keys, dtype=np.int64),
-        item_fields=item_fields.build(profiles, declared),
+        item_fields=item_fields.build(profiles),
         num_oov_rows=num_oov_rows,
     )
 

@@ -25,6 +25,7 @@ from srp4ctr.streams.events.schema import (
     action_names,
     item_key,
 )
+from srp4ctr.streams.events.vectors import shown
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
@@ -254,8 +255,11 @@ def title_of(profile: ItemProfile) -> str:
 def attribute_texts(
     attributes: Mapping[str, str | tuple[str, ...]],
 ) -> dict[str, str]:
-    """Return ``attributes`` with several values as one text."""
-    return {n: v if isinstance(v, str) else ", ".join(v) for n, v in attributes.items()}
+    """Return ``attributes`` with several values as one text, and of vectors their size."""
+    return {
+        name: shown(value) if isinstance(value, str) else ", ".join(value)
+        for name, value in attributes.items()
+    }
 
 
 def _shown_or_used(logged: Iterable[tuple[int, LoggedEvent]], keys: set[int]) -> set[str]:

@@ -5,11 +5,13 @@ writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Annotated
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import xxhash
+
+from srp4ctr.streams.events.vectors import MAX_LENGTH, MAX_NUMBERS, numbers_of, vector_text
 
 BEHAVIOR_EVENTS_TOPIC = "behavior-events"
 ITEMS_TOPIC = "items"
@@ -36,11 +38,18 @@ Action = Annotated[
     str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$", min_length=1, max_length=32)
 ]
 AttributeValue = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+# Only the text of a vector may be longer than ``MAX_ID_LENGTH``.
 Attributes = Annotated[
-    dict[
+    Mapping[
         Id,
-        AttributeValue
-        | Annotated[list[AttributeValue], msgspec.Meta(max_length=MAX_ATTRIBUTE_VALUES)],
+        Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LENGTH)]
+        | Annotated[
+            Sequence[AttributeValue | float],
+            msgspec.Meta(
+                max_length=MAX_NUMBERS,
+                description="Up to 64 texts, or the 8 to 1,024 numbers of an embedding",
+            ),
+        ],
     ],
     msgspec.Meta(max_length=MAX_ATTRIBUTES),
 ]
@@ -111,6 +120,31 @@ class Rebuild(msgspec.Struct, tag="rebuild", frozen=True, kw_only=True, omit_def
     since_ms: int
 
 
+def _keep_vectors_as_texts(update: "ItemUpdate | UserUpdate") -> None:
+    """Replace lists of numbers by ``vectors.vector_text``.
+
+    Raises ``ValueError`` for a long text that is no vector, or too long a list of texts: in
+    the schema vectors make room for both.
+    """
+    vectors = {}
+    for name, value in update.attributes.items():
+        if isinstance(value, str):
+            if len(value) > MAX_ID_LENGTH and numbers_of(value) is None:
+                raise ValueError(_TOO_LONG.format(what="str", most=MAX_ID_LENGTH))
+            continue
+        numbers = [each for each in value if not isinstance(each, str)]
+        if not numbers and len(value) > MAX_ATTRIBUTE_VALUES:
+            raise ValueError(_TOO_LONG.format(what="array", most=MAX_ATTRIBUTE_VALUES))
+        if 0 < len(numbers) < len(value):
+            raise ValueError(f"the list {name!r:.80} has texts and numbers")
+        if numbers:
+            vectors[name] = vector_text(numbers)
+    if vectors:
+        attributes = {**update.attributes, **vectors}
+        msgspec.structs.force_setattr(update, "attributes", attributes)
+
+
+_TOO_LONG = "Expected `{what}` of length <= {most} - at `$.attributes[...]`"
 # The attribute by which raw log and store keep that an item is not available.
 AVAILABLE, NOT_AVAILABLE = "available", "false"
 
@@ -124,10 +158,13 @@ class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_def
     attributes: Attributes
     available: bool = True  # false: not to be recommended, until an update says otherwise
 
-    def kept_attributes(self) -> dict[str, str | list[str]]:
+    def __post_init__(self) -> None:
+        _keep_vectors_as_texts(self)
+
+    def kept_attributes(self) -> dict[str, Any]:
         """Return the attributes as raw log and store keep them: with its availability."""
         if self.available:
-            return self.attributes
+            return {**self.attributes}
         return {**self.attributes, AVAILABLE: NOT_AVAILABLE}
 
 
@@ -139,6 +176,9 @@ class UserUpdate(msgspec.Struct, tag="user", frozen=True, kw_only=True, omit_def
     occurred_at: Millis
     attributes: Attributes
 
+    def __post_init__(self) -> None:
+        _keep_vectors_as_texts(self)
+
 
 UserEvent = Impression | Click | Behavior | UserUpdate | Forget
 Event = UserEvent | ItemUpdate
@@ -149,7 +189,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def json_text(fields: Mapping[str, str | list[str]]) -> str:
+def json_text(fields: Mapping[str, Any]) -> str:
     """Return attributes or a context as JSON: equal ones are equal texts."""
     return msgspec.json.encode(fields, order="sorted").decode()
 

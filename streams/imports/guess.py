@@ -26,6 +26,7 @@ from srp4ctr.streams.imports.guess_rows import (
 from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
 from srp4ctr.streams.imports.queries import compiled
 from srp4ctr.streams.imports.readers import has_open_quotes, open_table
+from srp4ctr.streams.imports.rows import as_vectors
 from srp4ctr.streams.imports.sql_text import quoted, toml
 from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
@@ -249,7 +250,9 @@ def _attributes(draft: Draft, key: str, owner: str) -> Iterator[str]:
         key = _attribute(name)
         line = f"{key} = {toml(name)}"
         is_text = any(isinstance(each, str) for each in values)
-        if sum(map(len, texts)) / len(texts) > _LONG_TEXT:
+        if vectors := as_vectors(name, values):
+            yield f"{key} = {toml(vectors)}  # embeddings"
+        elif sum(map(len, texts)) / len(texts) > _LONG_TEXT:
             yield f"# {line}  # long texts are no attributes"
         elif is_text and key not in _TITLES and len(set(texts)) == len(texts) > 20:
             yield f"# {line}  # each has its own, which no other item shares"

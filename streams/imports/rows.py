@@ -5,9 +5,12 @@ rules of the stream itself (``codec.decode``).
 """
 
 import datetime as dt
+import json
 import math
 import re
 from collections.abc import Mapping as Values
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,8 +19,10 @@ import msgspec
 import xxhash
 
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
+from srp4ctr.streams.events.vectors import MIN_NUMBERS
 from srp4ctr.streams.imports.mapping import Mapping
 from srp4ctr.streams.imports.report import NO_ATTRIBUTE
+from srp4ctr.streams.imports.sql_text import quoted
 
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
 _MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
@@ -182,12 +187,33 @@ class EventBuilder:
         return name
 
 
-def attribute(value: Any) -> str | list[str]:
-    """Return ``value`` as an attribute: texts without what is empty."""
+def attribute(value: Any) -> str | list[str] | list[float]:
+    """Return ``value`` as an attribute: a vector, or texts without what is empty."""
     if isinstance(value, list | tuple):
+        if is_vector(value):
+            return list(value)
         texts = [_text(each) for each in value]
         return list(dict.fromkeys(each for each in texts if each))
     return _text(value)
+
+
+def is_vector(values: Sequence[Any]) -> bool:
+    """Return whether ``values`` are an embedding's: broken numbers, not ids."""
+    return (
+        len(values) >= MIN_NUMBERS
+        and all(isinstance(each, float) for each in values)
+        and not all(each.is_integer() for each in values)
+    )
+
+
+def as_vectors(column: str, values: Sequence[Any]) -> str:
+    """Return the expression of a ``column`` of embeddings; "" if it has others."""
+    is_text = all(isinstance(each, str) and each[:1] == "[" for each in values)
+    with suppress(ValueError):
+        lists = [json.loads(each) for each in values] if is_text else values
+        if all(isinstance(each, list) and is_vector(each) for each in lists):
+            return f"{quoted(column)}::FLOAT[]" if is_text else column
+    return ""
 
 
 def _text(value: Any) -> str:

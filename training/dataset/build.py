@@ -86,22 +86,31 @@ class _Cut:
             is_sampled=is_sampled,
         )
 
-    def vocabulary(self, config: RefreshConfig, features: FeatureConfig) -> Vocabulary:
+    def vocabulary(
+        self,
+        config: RefreshConfig,
+        features: FeatureConfig,
+        former: Vocabulary | None = None,
+    ) -> Vocabulary:
         """Return the vocabulary of what was known before the boundary."""
         found = vocabulary.build(
             point_in_time.item_counts(self.log, self.boundary_ms),
-            self.profiles.values(),
+            profiles=(),  # the fields are built here, as those of users
             num_oov_rows=config.num_oov_rows,
             min_item_count=config.min_item_count,
-            declared=features.item_fields,
         )
         before = self.tables.requests.filter(_.at_ms < self.boundary_ms)
         contexts = self.log.rows(before.select("context").distinct())
         numbers = vocabulary.numbers_of(contexts["context"].to_pylist())
-        profiles = map(parse_attributes, user_profiles(self.log, self.boundary_ms))
+        of_items = self.profiles.values()
+        of_users = map(parse_attributes, user_profiles(self.log, self.boundary_ms))
+        old_items, old_users = (
+            (former.item_fields, former.user_fields) if former else ((), ())
+        )
         return replace(
             found,
-            user_fields=item_fields.build(profiles, features.user_fields),
+            item_fields=item_fields.build(of_items, features.item_fields, old_items),
+            user_fields=item_fields.build(of_users, features.user_fields, old_users),
             context_numbers=numbers,
             utc_offset_minutes=features.utc_offset_minutes,
         )
@@ -186,7 +195,7 @@ def write_training_set(
     """
     with event_tables.opened_by(features) as log:
         cut = _Cut.of(log, config, features, streams, folder)
-        words = cut.vocabulary(config, features)
+        words = cut.vocabulary(config, features, champion)
         vocabulary.save(words, folder / cache.VOCABULARY)
         cut.write_catalogue(words)
         counts = {"events": log.rows(log.events.count()).as_py()}

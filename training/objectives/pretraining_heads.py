@@ -158,7 +158,7 @@ def field_loss(logits: Tensor, rows: Tensor, place: FieldPlace) -> Tensor:
     Cross entropy over the field's own range; of a multi-valued field binary cross entropy
     of each value. An item without a known value is left out.
     """
-    if place.field.kind != "multi":
+    if not place.field.has_several:
         wanted = torch.where(rows[:, 0] > MASK_ROW, rows[:, 0] - place.first_row, _IGNORED)
         return nn.functional.cross_entropy(logits, wanted, reduction="sum")
     known = (rows > MASK_ROW).sum(1)  # (P,)
@@ -173,7 +173,7 @@ def field_loss(logits: Tensor, rows: Tensor, place: FieldPlace) -> Tensor:
 def _heads(width: int, fields: Sequence[Field]) -> nn.ModuleList:
     heads = nn.ModuleList(nn.Linear(width, field.size) for field in fields)
     for field, head in zip(fields, heads, strict=True):
-        if field.kind == "multi":  # values are rare: at 1/2 each, their sum would be large
+        if field.has_several:  # values are rare: at 1/2 each, their sum would be large
             assert isinstance(head, nn.Linear)
             nn.init.constant_(head.bias, -math.log(field.size))
     return heads

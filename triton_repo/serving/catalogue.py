@@ -39,6 +39,7 @@ _HALF_LIFE = HALF_LIVES_H.index(24.0)  # of the clicks that make an item popular
 # is not those that meet it. A million items take half a second: a hundred with the pauses.
 _EVERY_S, _BUSY_SHARE = 5.0, 0.005
 _ITEMS_AT_ONCE = 2_000
+_NO_VALUES = ("numeric", "vector")  # kinds of fields whose rows no caller can name
 _FILTERS = 32  # of a million items 8 MB each, at most
 _MAX_HEADER = 1 << 16
 _ARRAYS = {
@@ -158,8 +159,8 @@ class Catalogue:
         known = {place.field.name: place for place in places(self._vocabulary.field_shapes)}
         found = []
         for name, values in where:
-            if (place := known.get(name)) is None or place.field.kind == "numeric":
-                names = [n for n, p in known.items() if p.field.kind != "numeric"]
+            if (place := known.get(name)) is None or place.field.kind in _NO_VALUES:
+                names = [n for n, p in known.items() if p.field.kind not in _NO_VALUES]
                 raise MistakeError(
                     f"items cannot be filtered by {name!r}; by: {', '.join(names) or '-'}"
                 )

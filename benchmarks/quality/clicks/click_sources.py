@@ -60,7 +60,7 @@ class Source:
             if is_known or (with_later_items and key not in found):
                 found[key] = {
                     name: value if isinstance(value, str) else tuple(value)
-                    for name, value in update.attributes.items()
+                    for name, value in update.kept_attributes().items()
                 }
         return found
 

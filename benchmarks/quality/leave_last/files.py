@@ -68,7 +68,7 @@ def movielens_100k(cache: Path) -> LeaveLast:
         values=np.array([event.value for event in rated], dtype=np.float64),
     )
     profiles = {
-        item_key(event.item_id): {k: _values(v) for k, v in event.attributes.items()}
+        item_key(event.item_id): {k: _values(v) for k, v in event.kept_attributes().items()}
         for event in events
         if isinstance(event, ItemUpdate)
     }

@@ -12,6 +12,7 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.item_writer import ItemWriter
 from srp4ctr.features.tensors import vocabulary
+from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.state.counters import Activity, count, total
 from tests.features.readers import MemoryReader, an_activity, table_of
 
@@ -92,3 +93,13 @@ def test_a_table_that_was_never_filled_is_empty() -> None:
     assert rows.version == 0
     empty = table_of(MemoryReader(), vocabulary.build({}, []))
     assert empty.lookup(np.array([4])).attribute_rows.shape == (1, 1)
+
+
+def test_an_item_s_vector_has_the_rows_that_training_gave_it() -> None:
+    looks = np.random.default_rng(2).normal(size=(40, 12))
+    known = [{"look": vector_text(each.tolist())} for each in looks]
+    words = vocabulary.build({1: 1}, known)
+    table = table_of(MemoryReader(attributes={5: known[0], -7: known[1]}), words)
+    found = table.lookup(np.array([5, -7])).attribute_rows
+    assert np.array_equal(found, [words.attribute_rows(each) for each in known[:2]])
+    assert found.all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.config import FieldConfig
-from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, UTC_OFFSET_FIELD
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -78,7 +78,8 @@ def test_more_values_than_slots_keep_the_commonest() -> None:
 def test_a_number_falls_in_the_bucket_between_its_edges() -> None:
     price = FieldConfig(name="price", kind="numeric", buckets=4)
     profiles = [{"price": f"{n}.5"} for n in range(100)]
-    words = vocabulary.build({}, profiles, declared=[price])
+    fields = item_fields.build(profiles, [price])
+    words = dataclasses.replace(vocabulary.build({}, ()), item_fields=fields)
     found = [
         int(words.attribute_rows({"price": text})[0])
         for text in ("-7", "3", "40", "60", "1e9", "dear", "nan")

@@ -1,9 +1,12 @@
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.schema import ItemUpdate
+from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.imports.guess import guess_mapping
 from srp4ctr.streams.imports.mapping import CsvForm, Mapping, as_mapping
 from tests.streams.imports.written import HEADER, ROWS, events_in, imported, written
@@ -209,3 +212,28 @@ def test_a_file_with_many_rows_of_a_user_is_no_catalogue(tmp_path: Path) -> None
     text, mapping = guessed(tmp_path)
     assert "it has several rows of most users: friends.csv (user_id, friend)" in text
     assert mapping.users is None
+
+
+EMBEDDING = [0.25, -1.5, 0.125, 3.0, 0.0, 7.75, -0.5, 2.0]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_embeddings_of_a_catalogue_are_found_and_imported(
+    tmp_path: Path, suffix: str
+) -> None:
+    log = written(tmp_path, HEADER + ROWS)
+    catalogue = tmp_path / f"items.{suffix}"
+    rows = [(str(n), [each + n for each in EMBEDDING]) for n in range(30)]
+    if suffix == "csv":
+        lines = ["item_id,look", *(f'{item},"{look}"' for item, look in rows)]
+    else:
+        lines = [json.dumps({"item_id": item, "look": look}) for item, look in rows]
+    catalogue.write_text("\n".join(lines) + "\n")
+    text = guess_mapping([str(log), str(catalogue)])
+    assert "# embeddings" in text
+    mapping, out = as_mapping(tomllib.loads(text), "import.toml"), tmp_path / "out.jsonl"
+    imported([log, catalogue], mapping, out)
+    updates = [each for each in events_in(out) if isinstance(each, ItemUpdate)]
+    looks = {each.item_id: each.attributes["look"] for each in updates}
+    assert looks["0"] == vector_text(EMBEDDING)
+    assert len(looks) == 30

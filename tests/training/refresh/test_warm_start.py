@@ -13,6 +13,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
@@ -225,6 +226,37 @@ def test_values_of_users_keep_their_rows_too(tmp_path: Path) -> None:
         new, before = words.user_attribute_rows(text), old_words.user_attribute_rows(text)
         moved = model.user_fields.vectors.weight[new]
         assert torch.equal(moved, old.user_fields.vectors.weight[before])
+
+
+def with_looks(words: Vocabulary, shift: float, former: Vocabulary | None) -> Vocabulary:
+    """Return ``words`` with a field of vectors, which a ``shift`` moves elsewhere."""
+    vectors = np.random.default_rng(3).normal(size=(60, 16)) + shift
+    profiles = [{"look": vector_text(each.tolist())} for each in vectors]
+    fields = item_fields.build(profiles, (), former.item_fields if former else ())
+    return replace(words, item_fields=fields)
+
+
+@pytest.mark.parametrize("shift", [0.0, 4.0])
+def test_codes_keep_their_rows_while_their_codebooks_stay(
+    tmp_path: Path, shift: float
+) -> None:
+    old_words = with_looks(words_of([10]), 0.0, None)
+    old = a_model(old_words)
+    own = old.state_dict()
+    save_file(
+        {n: t for n, t in own.items() if not n.startswith("encoder.embedding.")},
+        tmp_path / bundle.WEIGHTS_FILE,
+    )
+    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
+    parent = EarlierBundle(folder=tmp_path, card=card, vocabulary=old_words)
+    words = with_looks(words_of([10, 20]), shift, old_words)
+    model = a_model(words, seed=1)
+    warm_start.carry_over(model, words, parent)
+    before, after = (each.embedding.attributes.weight[2:] for each in (old, model))
+    if shift:
+        assert torch.allclose(after, before.mean(0).expand_as(after))
+    else:
+        assert torch.equal(after, before)
 
 
 def test_a_bundle_without_user_fields_is_no_parent_of_one_with_them() -> None:
