@@ -85,3 +85,19 @@ def test_a_library_does_not_flood_the_log() -> None:
     assert len([line for line in found if "srp4ctr.streams: ours" in line]) == 300
     theirs = [line.partition("aiokafka: ")[2] for line in found if "aiokafka" in line]
     assert theirs == ["no node with id 0", "no node with id 300 (and 299 times before)"]
+
+
+CLOSED = """
+import logging
+from kafka.errors import Cancelled, NodeNotReadyError
+from srp4ctr import logs
+logs.configure("demo")
+log = logging.getLogger("kafka.cluster")
+log.error("Metadata refresh: failed %s", Cancelled())
+log.error("Metadata refresh: failed %s", NodeNotReadyError("3"))
+"""
+
+
+def test_a_request_that_a_closed_client_had_sent_is_no_error() -> None:
+    (line,) = lines(CLOSED)
+    assert "NodeNotReadyError" in line
