@@ -15,6 +15,7 @@ REMOVED: Mapping[Key, str] = {
     ("triton", "stored_states_s"): "0.2.0",
     ("training", "max_seconds"): "0.2.0",
     ("training", "layer_decay"): "0.2.0",
+    ("training", "patience"): "0.3.0",
 }
 # Setting → its name since 0.2.0; 0.3.0 reads only that.
 RENAMED: Mapping[Key, Key] = {

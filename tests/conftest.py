@@ -21,16 +21,19 @@ from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.online import feast_import
 
 # What is started once for all of these is started once.
-TOGETHER = ("tests/end_to_end", "tests/monitoring/page")
+TOGETHER = ("tests/end_to_end", "tests/monitoring/web")
 # Those that wait longest begin first, so that no process is left with one at the end.
 LONGEST = (
     "tests/containers",
     "tests/end_to_end",
     "tests/faults",
-    "tests/streams/test_re",
+    "tests/streams/worker/test_re",
     "tests/triton_repo",
-    "tests/training/test_crashes",
+    "tests/training/refresh",
 )
+# Before torch is imported. Its threads wait for each other by spinning: two processes with
+# two threads each on two busy cores take four times as long as with one, and twice the CPU.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped

@@ -86,6 +86,8 @@ class RefreshConfig:
     sampled_items: int = 8192
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
+    """At most: where the log loss of the calibrating requests was less after fewer epochs,
+    the model is fine-tuned again for as many."""
     batch_users: int = 64
     """Pre-training: sequences per batch."""
     batch_requests: int = 64
@@ -152,10 +154,6 @@ class RefreshConfig:
     """``bf16-mixed`` multiplies matrices in bfloat16, where the hardware has it."""
     compile: bool = False
     """Compile each stage with torch.compile first."""
-    patience: int | None = None
-    """Early stopping: a stage holds out the last tenth of its examples, stops after this
-    number of epochs without a better loss on them, and keeps the best epoch. None: all
-    epochs on all examples."""
     tensorboard_dir: str = "logs"
     """Under ``bundles_dir``: curves of each refresh for ``tensorboard --logdir``; "" writes
     none."""

@@ -28,11 +28,11 @@ class Progress:
     """The loss of each step, (steps,) float32; NaN for steps to come."""
     steps_done: int = 0
     is_over: bool = False
-    """Whether the stage has ended: by its steps, by the clock, or early."""
-    validation: list[float] = field(default_factory=list)
-    """The loss of the validation slice after each epoch, if there is one."""
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """The weights of the epoch whose validation loss was the least."""
+    """Whether the stage has ended."""
+    validated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    """The losses of held-out requests after each epoch; none without validation."""
+    best_epochs: int = 0
+    """Set at the end, if fewer were better: for how many to train the stage again."""
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -56,14 +56,14 @@ def save(
     recipe: str,
 ) -> None:
     """Write all of it to ``path``, atomically; a resumed run needs the same ``recipe``."""
-    tensors = {"curve": progress.curve}
-    tensors |= _above("weights/", weights(module)) | _above("best/", progress.best)
+    tensors = {"curve": progress.curve, "validated": progress.validated}
+    tensors |= _above("weights/", weights(module))
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= _above(f"optimiser/{index}/", state)
     header = {
         "steps_done": progress.steps_done,
         "is_over": progress.is_over,
-        "validation": progress.validation,
+        "best_epochs": progress.best_epochs,
         "recipe": recipe,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,9 +90,8 @@ def load(
         return None
     restore(module, _under("weights/", tensors))
     _restore_moments(optimiser, _under("optimiser/", tensors))
-    device = next(module.parameters()).device
-    best = {name: t.to(device) for name, t in _under("best/", tensors).items()}
-    return Progress(curve=tensors["curve"].to(device), best=best, **header)
+    curve = tensors["curve"].to(next(module.parameters()).device)
+    return Progress(curve=curve, validated=tensors["validated"], **header)
 
 
 def _above(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

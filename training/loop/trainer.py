@@ -3,13 +3,16 @@
 In: a stage (an objective and its optimiser) and how many rows it has. Out: its mean loss
 per epoch. A step's order, masks and dropout depend on seed, stage and step only, and its
 loss on the whole batch: a resumed run, two processes, or a batch in parts train the same.
+
+A stage that validates, and ends with greater held-out losses than it had after an earlier
+epoch, is trained again up to that epoch, so that its learning rate falls to 0 there.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,6 @@ from srp4ctr.training.loop.train_step import Objective, TrainStep
 
 REPORT_EVERY_S = 0.2  # reading the loss waits for the device
 REPORTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
-VALIDATION_SHARE = 0.1  # of a stage's rows, the last, if it may stop early
 WARM_UP_STEPS = 20  # Adam's second moments are noise before
 
 
@@ -38,25 +40,19 @@ class Stage:
     objective: Objective
     optimiser: torch.optim.Optimizer
     rows: int
-    """Of the objective's examples. Where ``config.patience`` is set the last of them
-    validate: the newest slates, or whole users' windows."""
+    """Of the objective's examples."""
     batch_rows: int
     epochs: int
     seed: int
     config: RefreshConfig
-    """Its settings of the loop, from ``precision`` to ``patience``."""
-
-    @property
-    def training_rows(self) -> int:
-        """How many rows are trained on: the first ones."""
-        if self.config.patience is None:
-            return self.rows
-        return self.rows - int(self.rows * VALIDATION_SHARE)
+    """Its settings of the loop, as ``precision``."""
+    validate: Callable[[], NDArray[np.float64]] | None = None
+    """Returns the losses of held-out requests, one by one; None: all epochs are trained."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many batches the training rows make."""
-        return math.ceil(self.training_rows / self.batch_rows)
+        """How many batches the rows make."""
+        return math.ceil(self.rows / self.batch_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +68,25 @@ class FitOptions:
 
 
 def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
-    """Train ``stage``, from its checkpoint if there is one; return each epoch's loss."""
+    """Train ``stage``, from its checkpoint if there is one; return each epoch's loss.
+
+    Those of the second training, where there is one.
+    """
+    initial = {}
+    if stage.validate is not None:
+        weights = checkpoints.weights(stage.objective)
+        initial = {name: tensor.clone() for name, tensor in weights.items()}
     with _reproducible(next(stage.objective.parameters()).device):
         run = _Run.start(stage, options)
         while not run.progress.is_over and run.progress.steps_done < run.steps:
             run.one_epoch()
         run.finish()
-    return run.losses()
+    if not (epochs := run.progress.best_epochs):
+        return run.losses()
+    checkpoints.restore(stage.objective, initial)
+    run.reset_optimiser()
+    again = replace(stage, name=f"{stage.name} again", epochs=epochs, validate=None)
+    return fit(again, options)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,19 +145,24 @@ class _Run:
             if progress.steps_done % stage.steps_per_epoch == 0:
                 break  # validated before it is saved: resumed, an epoch is done or not
             self._save_if_due()
-        if stage.config.patience is not None:
-            progress.is_over |= self._has_stopped_improving()
+        if stage.validate is not None:
+            self._look(stage.validate())
         self._save_if_due()
 
     def finish(self) -> None:
-        """Report the end, restore the best weights, and save the state."""
-        if self.progress.best:
-            checkpoints.restore(self.stage.objective, self.progress.best)
+        """Report the end, and save the state."""
         if self.rows_seen:
             self.progress.is_over = True
             self._save()
         self.reported_at = -math.inf
         self._report(is_over=True)
+
+    def reset_optimiser(self) -> None:
+        """Give the optimiser the state that it had before the stage."""
+        optimiser = self.stage.optimiser
+        optimiser.state.clear()
+        for group, rate in zip(optimiser.param_groups, self.peak_rates, strict=True):
+            group["lr"] = rate
 
     def losses(self) -> tuple[float, ...]:
         """Return the mean loss of each started epoch."""
@@ -158,7 +171,7 @@ class _Run:
         return tuple(float(epoch.nanmean()) for epoch in epochs)
 
     def _batches(self, seed: int) -> list[NDArray[np.int64]]:
-        stage, rows = self.stage, np.arange(self.stage.training_rows)
+        stage, rows = self.stage, np.arange(self.stage.rows)
         by_length = stage.config.bucket_by_length
         lengths = stage.objective.lengths[rows] if by_length else None
         return batches.epoch_batches(rows, lengths, stage.batch_rows, seed)
@@ -182,19 +195,18 @@ class _Run:
         ):
             group["lr"] = rate * share
 
-    def _has_stopped_improving(self) -> bool:
-        """Validate the epoch on the rows held back; keep its weights if it is the best."""
-        stage, seen = self.stage, self.progress.validation
-        held_back = np.arange(stage.training_rows, stage.rows)
-        cut = batches.in_order(held_back, stage.batch_rows)
-        seen.append(self.train_step.loss(cut, _seed(stage.seed)))
-        self.options.log(f"{stage.name}/validation", seen[-1], self.progress.steps_done)
-        best = int(np.argmin(seen))
-        if best == len(seen) - 1:
-            weights = checkpoints.weights(stage.objective)
-            self.progress.best = {name: t.clone() for name, t in weights.items()}
-        assert stage.config.patience is not None
-        return len(seen) - 1 - best >= stage.config.patience
+    def _look(self, losses: NDArray[np.float64]) -> None:
+        """Keep held-out ``losses``; at the end, find after how many epochs to end.
+
+        Only then has the learning rate fallen: before, an epoch may be worse by chance.
+        """
+        progress, stage, new = self.progress, self.stage, torch.from_numpy(losses)[None]
+        self.options.log(f"{stage.name}/validation", float(new.mean()), progress.steps_done)
+        before = progress.validated if len(progress.validated) else new[:0]
+        progress.validated = torch.cat([before, new])
+        if progress.steps_done == self.steps:
+            epochs = _best_epochs(progress.validated.numpy())
+            progress.best_epochs = int(self.options.processes.broadcast(epochs))
 
     def _save_if_due(self) -> None:
         if time.monotonic() - self.saved_at >= self.stage.config.checkpoint_every_s:
@@ -224,6 +236,22 @@ class _Run:
                 self.options.log(f"{name}/learning_rate", self.rates[step - first], step)
             self.rates.clear()
         self.options.progress(name, total if is_over else done, total, self.note)
+
+
+def _best_epochs(losses: NDArray[np.float64]) -> int:
+    """Return the fewest epochs as good as the best, by ``losses`` (epochs, requests).
+
+    Two are as good as each other if they differ by less than a standard error of the
+    difference (Breiman et al., Classification and Regression Trees, 1984: the one-SE rule).
+    0 if all epochs are, or where too few requests were held out to tell.
+    """
+    if losses.shape[1] < 2:
+        return 0
+    best = losses[losses.mean(axis=1).argmin()]
+    more = losses - best  # (epochs, requests)
+    errors = more.std(axis=1) / math.sqrt(losses.shape[1])
+    is_good = more.mean(axis=1) <= errors
+    return 0 if is_good[-1] else 1 + int(is_good.argmax())
 
 
 def _checkpoint(stage: Stage, options: FitOptions) -> Path | None:

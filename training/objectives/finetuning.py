@@ -8,6 +8,8 @@ before those that were not.
 Shapes: R requests, B of them in a batch, N candidates.
 """
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from srp4ctr.training.dataset.batches import (
     slate_batch,
     slate_lengths,
 )
+from srp4ctr.training.evaluation.calibration import fit_platt
+from srp4ctr.training.evaluation.metrics import log_losses
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel, Scores
@@ -35,9 +39,18 @@ _HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows t
 
 
 def finetune(
-    model: ClickModel, slates: Slates, config: RefreshConfig, options: FitOptions
+    model: ClickModel,
+    slates: Slates,
+    config: RefreshConfig,
+    options: FitOptions,
+    held_out: Slates | None = None,
 ) -> tuple[float, ...]:
-    """Train ``model`` on ``slates``, in place; return the loss of each epoch."""
+    """Train ``model`` on ``slates``, in place; return the loss of each epoch.
+
+    Only for as many epochs as do ``held_out`` slates no harm, where there are some: from
+    the second epoch on, a click model may learn items' ids by heart (Zhang et al., Towards
+    Understanding the Overfitting Phenomenon of Deep Click-Through Rate Models, CIKM 2022).
+    """
     device = next(model.parameters()).device
     some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
     candidates = np.array(some.tensors["candidate_features"][some.shown])
@@ -55,6 +68,9 @@ def finetune(
         epochs=config.finetune_epochs,
         seed=config.seed * 2 + 1,
         config=config,
+        validate=functools.partial(request_losses, model, held_out)
+        if held_out is not None and len(held_out) and config.finetune_epochs > 1
+        else None,
     )
     return fit(stage, options)
 
@@ -100,6 +116,17 @@ def serving_logits(model: ClickModel, slates: Slates) -> Scores[NDArray[np.float
         for target, scored in zip((click, ranking), model(batch.tensors), strict=True):
             target[rows, : scored.shape[1]] = scored.cpu().numpy()
     return Scores(click=click, ranking=ranking)
+
+
+def request_losses(model: ClickModel, slates: Slates) -> NDArray[np.float64]:
+    """Return each request's log loss (R,), calibrated on the same ``slates``."""
+    shown, clicked = slates.shown, slates.clicked[slates.shown]
+    logits = serving_logits(model, slates).click[shown]
+    probabilities = fit_platt(clicked, logits).probabilities(logits)
+    losses = np.zeros(shown.shape)
+    losses[shown] = log_losses(clicked, probabilities)
+    summed: NDArray[np.float64] = losses.sum(axis=1)
+    return summed
 
 
 def click_losses(

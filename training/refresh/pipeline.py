@@ -153,7 +153,7 @@ def _make_bundle(
             write(name, value, step)
             run.log(name, value, step)
 
-        pretrained = stages.train(start, training, log)
+        trained = stages.train(start, training, log)
         with training.clock.step("judge"):
             evaluation = evaluate(model, dataset.parts, config)
         for name, value in evaluation.metrics.items():
@@ -162,13 +162,13 @@ def _make_bundle(
     with training.clock.step("export"):
         card = _card(training, evaluation, parent)
         card = bundle_writer.export_bundle(
-            bundle_writer.Trained(model=model, pretrained=pretrained),
+            bundle_writer.Trained(model=model, pretrained=trained.pretrained),
             dataset,
             evaluation.judged,
             config,
             replace(card, gates=card.gates + against),
         )
-        notes = tuple(each for each in (start.note, _negatives(training), note) if each)
+        notes = (start.note, trained.note, _negatives(training), note)
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report
@@ -244,7 +244,7 @@ def _report(
         outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
-        notes=notes,
+        notes=tuple(each for each in notes if each),
         metrics=card.metrics,
         cost=card.cost,
         counts=card.counts,

@@ -73,6 +73,16 @@ class Start:
     """Why so, for the report."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What both stages made besides the weights."""
+
+    pretrained: Pretrained | None
+    """What predicted items before it learned clicks; None where nothing did."""
+    note: str
+    """On the epochs of fine-tuning, for the report; "" where all were trained."""
+
+
 def begin(training: Training, serving: Path | None) -> Start:
     """Return the model to train, with the weights of the newest bundle that fits.
 
@@ -127,11 +137,8 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
     return Start(model=model, parent=found, note=note)
 
 
-def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Pretrained | None:
-    """Train ``start.model`` in both stages, resuming from their checkpoints.
-
-    Returns what predicted items before it learned clicks; None where nothing did.
-    """
+def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Trained:
+    """Train ``start.model`` in both stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
@@ -152,8 +159,17 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Pretra
         pretraining.pretrain(start.model, dataset.windows, config, options, heads)
         pretrained = Pretrained.of(start.model, heads, config)
     with training.clock.timed(finetuning.STAGE):
-        finetuning.finetune(start.model, dataset.parts.train, config, options)
-    return pretrained
+        parts = dataset.parts
+        losses = finetuning.finetune(
+            start.model, parts.train, config, options, parts.calibrate
+        )
+    note, epochs = "", len(losses)
+    if epochs < config.finetune_epochs:
+        note = (
+            f"fine-tuned for {epochs} of {config.finetune_epochs} epochs: more made the "
+            "log loss of the calibrating requests worse"
+        )
+    return Trained(pretrained=pretrained, note=note)
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:

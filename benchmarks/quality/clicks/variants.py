@@ -42,7 +42,7 @@ NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
     *("freeze", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
-    *("bundles_dir", "bundles_uri", "patience", "tensorboard_dir"),
+    *("bundles_dir", "bundles_uri", "tensorboard_dir"),
 }
 NOT_OF_ENCODER = {
     *("head_width", "num_cross_layers", "num_queries", "num_spans"),
@@ -99,7 +99,8 @@ class ModelVariant:
             assert isinstance(model, SRP4CTR)
             seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
         began = time.process_time()
-        finetune(model, examples.train.slates, config, FitOptions())
+        held_out = examples.calibrate.slates
+        finetune(model, examples.train.slates, config, FitOptions(), held_out)
         seconds["finetune"] = time.process_time() - began
         return TrainedModel(
             logits=lambda part: serving_logits(model, part.slates),

@@ -190,6 +190,7 @@ def test_the_writer_joins_its_files_and_removes_old_dates(
         return really(log_dir, topic, partition)
 
     monkeypatch.setattr(log_writer, "_TIDY_EVERY_S", 0.2)
+    monkeypatch.setattr(log_writer, "_EXPIRE_EVERY_S", 0.2)  # not before the last record
     monkeypatch.setattr(delta_tables, "compact", compact)
     before = merged_files()
     publish_some(kafka, 80)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.evaluate import Calibration, fit_platt
+from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 
 
 def draw(scale: float, bias: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

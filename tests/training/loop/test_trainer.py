@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import torch
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
-from srp4ctr.training.loop.train_step import loss_of
+from srp4ctr.training.evaluation.calibration import fit_platt
+from srp4ctr.training.evaluation.metrics import log_loss
+from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import ClickObjective, finetune
+from srp4ctr.training.objectives import finetuning
+from srp4ctr.training.objectives.finetuning import finetune
 from srp4ctr.training.objectives.pretraining import pretrain
 
 
@@ -101,42 +105,105 @@ def test_progress_ends_at_its_total(
     assert steps[-1] == ("fine-tune", 10, 10)
 
 
-def test_a_stage_that_learns_no_more_stops_and_keeps_its_best_epoch(
+@pytest.fixture
+def held_out(slates: Slates, monkeypatch: pytest.MonkeyPatch) -> Slates:
+    """Slates whose losses are least after the second epoch, of four."""
+    means = itertools.cycle([0.5, 0.3, 0.6, 0.4])
+    noise = np.linspace(-0.01, 0.01, 20)  # a standard error of .001
+    losses = lambda model, slates: next(means) + noise  # noqa: E731
+    monkeypatch.setattr(finetuning, "request_losses", losses)
+    return slates.take(slice(0, 20))
+
+
+def test_what_was_better_after_an_earlier_epoch_is_trained_again_up_to_it(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes, held_out: Slates
+) -> None:
+    config = replace(recipe, finetune_epochs=4)
+    model, alike = fresh(config, sizes), fresh(config, sizes)
+    losses = finetune(model, slates, config, FitOptions(), held_out)
+    # As if the setting had been right from the beginning.
+    shorter = replace(config, finetune_epochs=2)
+    assert finetune(alike, slates, shorter, FitOptions()) == losses
+    for name, tensor in alike.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+_DRAWN = np.random.default_rng(0).uniform(-0.1, 0.1, (4, 20))
+NOISE = _DRAWN - _DRAWN.mean(axis=1, keepdims=True)  # a standard error of .02
+
+
+@pytest.mark.parametrize(
+    ("means", "epochs"),
+    [
+        ([0.5, 0.3, 0.6, 0.4], 2),
+        ([0.5, 0.3, 0.31, 0.6], 2),  # no better by more than chance, and so no longer
+        ([0.31, 0.3, 0.6, 0.6], 1),
+        ([0.5, 0.4, 0.3, 0.31], 0),  # worse at the end by chance
+        ([0.5, 0.4, 0.3, 0.2], 0),
+    ],
+)
+def test_the_fewest_epochs_as_good_as_the_best_are_trained(
+    means: list[float], epochs: int
+) -> None:
+    losses = np.array(means)[:, None] + NOISE
+    assert trainer._best_epochs(losses) == epochs
+    assert trainer._best_epochs(losses[:1]) == 0
+
+
+def test_clicks_that_are_learned_are_trained_for_all_epochs(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
-    by_heart = replace(
-        recipe, patience=2, finetune_epochs=40, finetune_learning_rate=0.05, seed=1
-    )
-    validated: list[float] = []
-
-    def log(name: str, value: float, step: int) -> None:
-        if name == "fine-tune/validation":
-            validated.append(value)
-
-    model = fresh(by_heart, sizes)
-    losses = finetune(model, slates, by_heart, FitOptions(log=log))
-    best = int(np.argmin(validated))
-    assert len(losses) == len(validated) == best + 3 < 40
-    objective = ClickObjective(model, slates, by_heart).eval()
-    newest = np.arange(36, 40)  # a tenth
-    with torch.no_grad():
-        batch = objective.batch(newest, objective.lengths[newest].max(axis=0))
-        loss = loss_of(objective(batch), objective.counts(batch))
-    assert float(loss) == pytest.approx(validated[best], abs=1e-5)
+    config = replace(recipe, finetune_epochs=4)
+    model, alike = fresh(config, sizes), fresh(config, sizes)
+    losses = finetune(model, slates, config, FitOptions(), slates)
+    assert losses == finetune(alike, slates, config, FitOptions())
+    assert torch.equal(model.head.out.weight, alike.head.out.weight)
 
 
-def test_a_stage_that_may_stop_early_resumes_too(
-    slates: Slates, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
+@pytest.mark.parametrize("nothing", [0, 1])
+def test_without_anything_held_out_all_epochs_are_trained(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes, nothing: int
 ) -> None:
-    patient = replace(recipe, patience=3, finetune_epochs=6, checkpoint_every_s=0.0)
-    whole, resumed = fresh(patient, sizes), fresh(patient, sizes)
-    losses = finetune(whole, slates, patient, FitOptions())
+    held_out = slates.take(slice(0, nothing))
+    losses = finetune(fresh(recipe, sizes), slates, recipe, FitOptions(), held_out)
+    assert len(losses) == recipe.finetune_epochs
+
+
+def test_a_request_s_loss_is_that_of_its_calibrated_impressions(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = fresh(recipe, sizes)
+    finetune(model, slates, recipe, FitOptions())
+    losses = finetuning.request_losses(model, slates)
+    shown, logits = slates.shown, finetuning.serving_logits(model, slates).click
+    calibration = fit_platt(slates.clicked[shown], logits[shown])
+    wanted = log_loss(slates.clicked[shown], calibration.probabilities(logits[shown]))
+    assert losses.shape == (len(slates),)
+    assert losses.sum() / shown.sum() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("stopped", [("fine-tune", 18), ("fine-tune again", 3)])
+def test_a_stage_that_is_trained_again_resumes_too(
+    slates: Slates,
+    recipe: RefreshConfig,
+    sizes: TableSizes,
+    held_out: Slates,
+    tmp_path: Path,
+    stopped: tuple[str, int],
+) -> None:
+    config = replace(recipe, finetune_epochs=4, checkpoint_every_s=0.0)
+    whole, resumed = fresh(config, sizes), fresh(config, sizes)
+    losses = finetune(whole, slates, config, FitOptions(), held_out)
     options = FitOptions(checkpoints=tmp_path, recipe="same")
+
+    def listen(step: str, done: int, total: int, note: str = "") -> None:
+        if (step, done) == stopped:
+            raise Interrupted
+
+    killed = replace(options, progress=listen)
     with pytest.raises(Interrupted):
-        finetune(
-            fresh(patient, sizes), slates, patient, replace(options, progress=stop_at(13))
-        )
-    assert finetune(resumed, slates, patient, options) == losses
+        finetune(fresh(config, sizes), slates, config, killed, held_out)
+    assert finetune(resumed, slates, config, options, held_out) == losses
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
