@@ -20,7 +20,10 @@ from tests.monitoring.web.refusing_playground import Refusing
 @pytest.fixture(scope="module")
 def page() -> Iterator[httpx.Client]:
     sources = PageSources(prometheus_url="", playground=Refusing())
-    with serving(sources) as address, httpx.Client(base_url=address) as client:
+    with (
+        serving(sources) as address,
+        httpx.Client(base_url=address, timeout=60.0) as client,
+    ):
         yield client
 
 
@@ -87,11 +90,10 @@ def test_only_two_calls_of_prometheus_are_passed_on(page: httpx.Client) -> None:
 def test_a_real_prometheus_answers(prometheus: str) -> None:
     with serving(PageSources(prometheus_url=prometheus)) as address:
         parameters = {"query": "srp4ctr_verdict", "time": str(time.time())}
-        answer = httpx.get(f"{address}/api/prometheus/query", params=parameters).json()
+        url = f"{address}/api/prometheus/query"
+        answer = httpx.get(url, params=parameters, timeout=60.0).json()
         assert answer["data"]["result"][0]["metric"]["model_version"] == "v2"
-        wrong = httpx.get(
-            f"{address}/api/prometheus/query", params=parameters | {"query": "sum("}
-        )
+        wrong = httpx.get(url, params=parameters | {"query": "sum("}, timeout=60.0)
         assert wrong.status_code == 400
         assert "parse error" in wrong.json()["error"]
 
@@ -181,8 +183,9 @@ def test_an_internal_error_has_no_details_in_the_response(
 
 def test_a_page_without_a_playground_says_so() -> None:
     with serving(PageSources(prometheus_url="")) as address:
-        assert httpx.get(f"{address}/api/start").json()["playground"] is False
-        assert httpx.get(f"{address}/api/playground/offer").status_code == 404
+        with httpx.Client(base_url=address, timeout=60.0) as page:
+            assert page.get("/api/start").json()["playground"] is False
+            assert page.get("/api/playground/offer").status_code == 404
 
 
 def test_a_taken_port_says_what_to_do() -> None:

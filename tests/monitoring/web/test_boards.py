@@ -30,7 +30,7 @@ def test_the_overview_comes_first_and_unknown_dashboards_last(folder: Path) -> N
 def test_only_files_of_the_folder_are_dashboards(folder: Path) -> None:
     (folder.parent / "secret.json").write_text('{"title": "Secret"}')
     sources = PageSources(prometheus_url="", dashboards=folder)
-    with serving(sources) as address, httpx.Client(base_url=address) as page:
+    with serving(sources) as address, httpx.Client(base_url=address, timeout=60.0) as page:
         assert page.get("/api/dashboards/zebra").json()["panels"] == []
         for name in ("..%2fsecret", "notes", "nothing"):
             assert page.get(f"/api/dashboards/{name}").status_code == 404, name

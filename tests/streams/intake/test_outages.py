@@ -122,7 +122,9 @@ def test_sigterm_ends_it_when_what_is_in_progress_is_answered(
 
             def slowly() -> Iterator[bytes]:
                 yield encode(a_click()) + b"\n"
-                with httpx.Client(headers=headers) as other:  # until it is in progress
+                with httpx.Client(
+                    headers=headers, timeout=60.0
+                ) as other:  # until it is in progress
                     while other.post(url, content=b"").status_code != 429:
                         time.sleep(0.05)
                 process.send_signal(signal.SIGTERM)
@@ -130,7 +132,7 @@ def test_sigterm_ends_it_when_what_is_in_progress_is_answered(
                     time.sleep(0.05)
                 yield encode(a_click("i2"))
 
-            answer = httpx.post(url, content=slowly(), headers=headers)
+            answer = httpx.post(url, content=slowly(), headers=headers, timeout=60.0)
             assert answer.json()["accepted"] == 2
             assert process.wait(timeout=30) == 0
         finally:

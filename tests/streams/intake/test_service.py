@@ -133,7 +133,7 @@ def test_limits_are_answered_before_anything_is_published(kafka: KafkaConfig) ->
         assert service.post(b" " * 2_001).status_code == 413
         headers = {"Authorization": f"Bearer {TOKEN}"}
         url = f"{service.url}/events"
-        streamed = httpx.post(url, content=pieces(), headers=headers)
+        streamed = httpx.post(url, content=pieces(), headers=headers, timeout=60.0)
         assert streamed.status_code == 413
         many = service.post(lines(*(a_click(f"i{n}") for n in range(4))))
         assert many.status_code == 413
