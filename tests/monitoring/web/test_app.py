@@ -183,9 +183,10 @@ def test_an_internal_error_has_no_details_in_the_response(
 
 def test_a_page_without_a_playground_says_so() -> None:
     with serving(PageSources(prometheus_url="")) as address:
-        with httpx.Client(base_url=address, timeout=60.0) as page:
-            assert page.get("/api/start").json()["playground"] is False
-            assert page.get("/api/playground/offer").status_code == 404
+        start = httpx.get(f"{address}/api/start", timeout=60.0)
+        assert start.json()["playground"] is False
+        offer = httpx.get(f"{address}/api/playground/offer", timeout=60.0)
+        assert offer.status_code == 404
 
 
 def test_a_taken_port_says_what_to_do() -> None:
