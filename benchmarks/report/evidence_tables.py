@@ -22,6 +22,7 @@ TITLES = {
     "movielens": "MovieLens-100K",
     "ml-100k": "MovieLens-100K",
     "Beauty": "Amazon Beauty",
+    "Beauty, two scores": "Amazon Beauty, with a score for the order",
 }
 SIZED, FROZEN = "+size", " frozen"
 METRICS = {"hr10": "HR@10", "auc": "AUC", "gauc": "gAUC"}
