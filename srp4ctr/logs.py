@@ -53,7 +53,7 @@ def configure(process: str, config: LogConfig | None = None) -> None:
         )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if config.format == "json" else _Text)(process))
-    handler.addFilter(_is_no_end_of_a_client)
+    handler.addFilter(_is_no_cancelled_request)
     handler.addFilter(_Seldom())
     level = logging.getLevelName(config.level.upper())
     # Libraries tell of each connection and each refresh: of them, what goes wrong.
@@ -64,10 +64,10 @@ def configure(process: str, config: LogConfig | None = None) -> None:
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 
-def _is_no_end_of_a_client(record: logging.LogRecord) -> bool:
-    """Return whether ``record`` tells of something else than a closed kafka-python client.
+def _is_no_cancelled_request(record: logging.LogRecord) -> bool:
+    """Return False for a request that kafka-python cancels because its client is closed.
 
-    What it has asked the broker for is cancelled then, which it logs as an error.
+    It logs that as an error.
     """
     causes = record.args if isinstance(record.args, tuple) else ()
     is_cancelled = any(type(each).__name__ == "Cancelled" for each in causes)

@@ -31,8 +31,8 @@ LONGEST = (
     "tests/triton_repo",
     "tests/training/refresh",
 )
-# Before torch is imported. Its threads wait for each other by spinning: two processes with
-# two threads each on two busy cores take four times as long as with one, and twice the CPU.
+# Before torch is imported. Its threads wait for each other by spinning: on busy cores two
+# of them take twice as long as one, and twice the CPU.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

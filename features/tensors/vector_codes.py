@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Int64s = NDArray[np.int64]
 
-MAX_FITTED = 50_000  # vectors: more move no centroid
-_ROUNDS = 25  # of Lloyd's algorithm; the error falls by less than a hundredth after ten
+MAX_FITTED = 50_000  # vectors: bounds the time of a fit
+_ROUNDS = 25  # of Lloyd's algorithm: 100 leave a hundredth less, 10 four hundredths more
 
 
 def unit(vectors: Floats) -> Floats:

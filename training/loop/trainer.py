@@ -5,7 +5,7 @@ per epoch. A step's order, masks and dropout depend on seed, stage and step only
 loss on the whole batch: a resumed run, two processes, or a batch in parts train the same.
 
 A stage that validates, and ends with greater held-out losses than it had after an earlier
-epoch, is trained again up to that epoch, so that its learning rate falls to 0 there.
+epoch, is trained again for fewer epochs, so that its learning rate falls to 0 there.
 """
 
 import math

@@ -153,7 +153,7 @@ def _make_bundle(
             write(name, value, step)
             run.log(name, value, step)
 
-        trained = stages.train(start, training, log)
+        result = stages.train(start, training, log)
         with training.clock.step("judge"):
             evaluation = evaluate(model, dataset.parts, config)
         for name, value in evaluation.metrics.items():
@@ -162,13 +162,13 @@ def _make_bundle(
     with training.clock.step("export"):
         card = _card(training, evaluation, parent)
         card = bundle_writer.export_bundle(
-            bundle_writer.Trained(model=model, pretrained=trained.pretrained),
+            bundle_writer.Trained(model=model, pretrained=result.pretrained),
             dataset,
             evaluation.judged,
             config,
             replace(card, gates=card.gates + against),
         )
-        notes = (start.note, trained.note, _negatives(training), note)
+        notes = (start.note, result.note, _negatives(training), note)
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report

@@ -74,7 +74,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """What both stages made besides the weights."""
 
     pretrained: Pretrained | None
@@ -137,7 +137,7 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
     return Start(model=model, parent=found, note=note)
 
 
-def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Trained:
+def train(start: Start, training: Training, log: ScalarLog = unlogged) -> TrainingResult:
     """Train ``start.model`` in both stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
     if parent is not None:
@@ -169,7 +169,7 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traine
             f"fine-tuned for {epochs} of {config.finetune_epochs} epochs: more made the "
             "log loss of the calibrating requests worse"
         )
-    return Trained(pretrained=pretrained, note=note)
+    return TrainingResult(pretrained=pretrained, note=note)
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:

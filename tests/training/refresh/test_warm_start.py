@@ -37,15 +37,20 @@ def a_model(words: Vocabulary, seed: int = 0) -> SRP4CTR:
     return SRP4CTR(RECIPE.model, TableSizes.of(words, 6))
 
 
+def parent_of(folder: Path, model: SRP4CTR, words: Vocabulary) -> EarlierBundle:
+    """Return the bundle v1 in ``folder``, with the weights of ``model``."""
+    weights = model.state_dict()
+    own = {n: t for n, t in weights.items() if not n.startswith("encoder.embedding.")}
+    save_file(own, folder / bundle.WEIGHTS_FILE)
+    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
+    return EarlierBundle(folder=folder, card=card, vocabulary=words)
+
+
 @pytest.fixture
 def parent(tmp_path: Path) -> EarlierBundle:
     """A bundle of items 10 and 30, red and blue."""
     words = words_of([10, 30])
-    weights = a_model(words).state_dict()
-    own = {n: t for n, t in weights.items() if not n.startswith("encoder.embedding.")}
-    save_file(own, tmp_path / bundle.WEIGHTS_FILE)
-    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
-    return EarlierBundle(folder=tmp_path, card=card, vocabulary=words)
+    return parent_of(tmp_path, a_model(words), words)
 
 
 def test_known_items_and_values_keep_their_rows_wherever_these_are_now(
@@ -209,13 +214,7 @@ def with_users(words: Vocabulary, *towns: str) -> Vocabulary:
 def test_values_of_users_keep_their_rows_too(tmp_path: Path) -> None:
     old_words = with_users(words_of([10]), "Ulm", "Bonn")
     old = a_model(old_words)
-    own = old.state_dict()
-    save_file(
-        {n: t for n, t in own.items() if not n.startswith("encoder.embedding.")},
-        tmp_path / bundle.WEIGHTS_FILE,
-    )
-    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
-    parent = EarlierBundle(folder=tmp_path, card=card, vocabulary=old_words)
+    parent = parent_of(tmp_path, old, old_words)
     words = with_users(words_of([10]), "Aix", "Ulm", "Bonn")
     model = a_model(words, seed=1)
     warm_start.carry_over(model, words, parent)
@@ -242,13 +241,7 @@ def test_codes_keep_their_rows_while_their_codebooks_stay(
 ) -> None:
     old_words = with_looks(words_of([10]), 0.0, None)
     old = a_model(old_words)
-    own = old.state_dict()
-    save_file(
-        {n: t for n, t in own.items() if not n.startswith("encoder.embedding.")},
-        tmp_path / bundle.WEIGHTS_FILE,
-    )
-    card = BundleManifest(version="v1", created_at_ms=1, sizes={}, boundary_ms=20)
-    parent = EarlierBundle(folder=tmp_path, card=card, vocabulary=old_words)
+    parent = parent_of(tmp_path, old, old_words)
     words = with_looks(words_of([10, 20]), shift, old_words)
     model = a_model(words, seed=1)
     warm_start.carry_over(model, words, parent)
