@@ -3,7 +3,7 @@
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PREFIX = "SRP4CTR_"
@@ -15,7 +15,21 @@ REMOVED: Mapping[Key, str] = {
     ("triton", "stored_states_s"): "0.2.0",
     ("training", "max_seconds"): "0.2.0",
     ("training", "layer_decay"): "0.2.0",
-    ("training", "patience"): "0.3.0",
+    **{
+        ("training", name): "0.3.0"
+        for name in (
+            *("patience", "max_full_softmax_items", "mask_ratio", "num_oov_rows"),
+            *("warm_pretrain_epochs", "warm_finetune_epochs", "warm_learning_rate_scale"),
+            *("tensorboard_dir", "mlflow_experiment", "checkpoint_every_s", "min_gauc"),
+        )
+    },
+    **{
+        ("training", "model", name): "0.3.0"
+        for name in (
+            *("num_heads", "num_cross_layers", "num_spans"),
+            *("use_cross_attention", "use_querying", "use_all_layers"),
+        )
+    },
 }
 # Setting → its name since 0.2.0; 0.3.0 reads only that.
 RENAMED: Mapping[Key, Key] = {
@@ -42,18 +56,35 @@ def with_current_names(values: Mapping[str, Any], source: str) -> dict[str, Any]
     """
     kept = dict(values)
     for key in (*REMOVED, *RENAMED):
-        section, name = key
-        inside = kept.get(section)
-        if not isinstance(inside, Mapping) or name not in inside:
+        *sections, name = key
+        inside = _inside(kept, sections)
+        if name not in inside:
             continue
         _warn_once(key, source)
-        kept[section] = {each: inside[each] for each in inside if each != name}
+        kept = _with(kept, sections, {n: inside[n] for n in inside if n != name})
         if key in RENAMED:
             section, name_now = RENAMED[key]
             current = kept.get(section, {})
             if isinstance(current, Mapping):  # else its section is refused
                 kept[section] = {name_now: inside[name], **current}
     return {name: each for name, each in kept.items() if each or name not in OLD_SECTIONS}
+
+
+def _inside(values: Any, sections: Sequence[str]) -> Mapping[str, Any]:
+    """Return what ``values`` have in a section of sections; {} where it is no section."""
+    for section in sections:
+        values = values.get(section) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
+
+
+def _with(
+    values: Mapping[str, Any], sections: Sequence[str], inside: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return ``values`` with ``inside`` in that section."""
+    if not sections:
+        return dict(inside)
+    first, *rest = sections
+    return {**values, first: _with(values[first], rest, inside)}
 
 
 def old_sections(environment: Mapping[str, str]) -> dict[str, Any]:

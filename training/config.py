@@ -1,8 +1,9 @@
 """The settings of the model and of its refresh; filled by ``settings.py``."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from srp4ctr.errors import MistakeError
 
@@ -17,39 +18,31 @@ class ModelConfig:
 
     width: int = 64
     """D."""
-    num_heads: int = 2
     num_layers: int = 2
     """E: encoder layers, and as many uni cross-attention layers."""
     num_queries: int = 8
     """M: learnable queries of the querying transformer."""
     head_width: int = 128
-    num_cross_layers: int = 2
-    """DCNv2 cross layers over the head's input."""
-    num_spans: int = 16
-    """Q: a counter is cut at this number of its quantiles. EB-NeRD, counters alone, newest
-    seventh of the training week: none gives AUC .8154 / gAUC .7910, 16 .8176 / .7931, 32
-    .8183 / .7939 (LightGBM: .8199 / .7894)."""
     dropout: float = 0.1
-    use_cross_attention: bool = True
-    """Off (an ablation): the head gets a candidate's own token."""
-    use_querying: bool = True
-    """Off: the head gets the mean of the encoder's last states, in one vector."""
-    use_all_layers: bool = True
-    """Off: every uni cross-attention layer reads the last encoder layer's states."""
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
-            raise MistakeError(f"{self.width=} is not a multiple of {self.num_heads=}")
+            raise MistakeError(
+                f"training.model.width is {self.width}; it must be a multiple of its "
+                f"{self.num_heads} attention heads"
+            )
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads: one for 32 of the width, and at least two."""
+        return max(2, self.width // 32)
 
 
 # Fields of ``RefreshConfig``, and what they must be.
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("held_out_share", "mask_ratio"), lambda x: 0 < x < 1, "between 0 and 1"),
-    (
-        ("max_gpu_memory_share", "warm_learning_rate_scale"),
-        lambda x: 0 < x <= 1,
-        "above 0 and at most 1",
-    ),
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("held_out_share",), lambda x: 0 < x < 1, "between 0 and 1"),
+    (("max_gpu_memory_share",), lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    (("sampled_items",), lambda x: x is None or x >= 1, "at least 1"),
     (("id_dropout",), lambda x: 0 <= x < 1, "from 0 to below 1"),
     (("last_masked_share", "prefix_share"), lambda x: 0 <= x <= 1, "from 0 to 1"),
     (
@@ -58,7 +51,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         "at least 0",
     ),
     (
-        ("batch_users", "batch_requests", "num_oov_rows", "accumulate", "enough_labels"),
+        ("batch_users", "batch_requests", "accumulate", "enough_labels"),
         lambda x: x >= 1,
         "at least 1",
     ),
@@ -81,9 +74,9 @@ class RefreshConfig:
     """What pre-training hides: ``bert`` item ids, and it sees no side information;
     ``items`` ids with attributes; ``behaviors`` action, gap and value; ``both`` is FG-BERT
     whole. ``none`` leaves the stage out."""
-    max_full_softmax_items: int = 50_000
-    """With more items, the loss of a hidden item uses ``sampled_items`` sampled ones."""
-    sampled_items: int = 8192
+    sampled_items: int | None = None
+    """With how many other items the loss compares a hidden one. None: with all of at most
+    50,000 items, and with 8,192 of more."""
     pretrain_epochs: int = 16
     finetune_epochs: int = 3
     """At most: where the log loss of the calibrating requests was less after fewer epochs,
@@ -115,8 +108,6 @@ class RefreshConfig:
     """Train on each impression as a non-click at once, and on its click later: for training
     before the label windows have closed. A refresh waits for them."""
     freeze: Literal["none", "item_table", "encoder"] = "none"
-    mask_ratio: float = 0.2
-    """Share of positions in each of the two mask sets."""
     last_masked_share: float = 0.3
     """In this share of windows the newest item's elements are also hidden: serving predicts
     the next behaviour."""
@@ -132,20 +123,13 @@ class RefreshConfig:
     """From this number of impressions with matured labels on, none is sampled."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
-    num_oov_rows: int = 16
     min_item_count: int = 2
     """Rarer items stay out of the vocabulary: their rows would hardly be trained."""
     train_window_days: float | None = None
     """Fine-tuning leaves out older requests (None: none); pre-training reads all."""
-    warm_pretrain_epochs: int = 2
-    """Epochs of a refresh that starts from an earlier bundle."""
-    warm_finetune_epochs: int = 1
-    warm_learning_rate_scale: float = 0.25
-    """The learning rates of both stages, as a share of those from scratch. MovieLens-100K,
-    a tenth of it new, AUC: 0.7694; with 0.5, two epochs and one old example per new one
-    0.7674; before the refresh 0.7692."""
     replay: float = 3.0
-    """Old requests or windows to train on again for each new one."""
+    """Old requests or windows that a refresh from an earlier bundle trains on again for
+    each new one."""
     accumulate: int = 1
     """Parts of a batch, trained one after another: the same result in less memory."""
     bucket_by_length: bool = False
@@ -154,22 +138,16 @@ class RefreshConfig:
     """``bf16-mixed`` multiplies matrices in bfloat16, where the hardware has it."""
     compile: bool = False
     """Compile each stage with torch.compile first."""
-    tensorboard_dir: str = "logs"
-    """Under ``bundles_dir``: curves of each refresh for ``tensorboard --logdir``; "" writes
-    none."""
     mlflow_uri: str = ""
     """An MLflow server's address (the extra ``mlflow``), which then has each refresh's
-    settings, curves, metrics, report and bundle, too. It cannot fail a refresh."""
-    mlflow_experiment: str = "srp4ctr"
-    checkpoint_every_s: float = 60.0
-    """A refresh that is killed resumes from the last step kept, exactly."""
+    settings, curves, metrics, report and bundle, too. It cannot fail a refresh. The
+    experiment is ``MLFLOW_EXPERIMENT_NAME`` of the environment, else ``srp4ctr``."""
     seed: int = 0
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
     min_auc: float = 0.5
-    """Gate: a worse bundle is not promoted."""
-    min_gauc: float = 0.5
-    """Gate: the AUC within a request, less the margin of error; 0.5 is a random order."""
+    """Gate: a bundle whose AUC, or whose AUC within a request, is less by more than the
+    margin of error is not promoted; 0.5 is a random order."""
     max_calibration_error: float = 0.25
     """Gate: |sum of predictions / clicks - 1| on the evaluation half, less its margin of
     error."""
@@ -180,6 +158,11 @@ class RefreshConfig:
     """The refresh's maximal share of a GPU that it shares with serving."""
     niceness: int = 0
     """Added to the refresh process's: 10 leaves the cores to serving."""
+
+    @property
+    def warm_pretrain_epochs(self) -> int:
+        """Epochs of a refresh from an earlier bundle, which fine-tunes for one."""
+        return math.ceil(self.pretrain_epochs / 8)
 
     def __post_init__(self) -> None:
         for names, holds, range_ in _RANGES:

@@ -43,8 +43,8 @@ class LogisticRegression(ClickModel):
         self.items = _weights(sizes.item_rows)
         self.attributes = _weights(sizes.attribute_rows)
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
         self.user_fields = user_fields(sizes)
         self.of_request = nn.Linear(request_width(self), 1)
         self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
@@ -80,8 +80,8 @@ class Baseline(ClickModel):
         super().__init__()
         self.embedding = TokenEmbedding(config, sizes)
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
         self.user_fields = user_fields(sizes)
         features_width = sizes.attribute_width + self.candidate_features.encoded_width
         self.head = ClickHead(

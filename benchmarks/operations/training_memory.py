@@ -39,9 +39,7 @@ RECIPE = RefreshConfig(
     finetune_epochs=1,
     batch_users=256,
     batch_requests=1024,
-    max_full_softmax_items=1,
     sampled_items=256,
-    tensorboard_dir="",
 )
 SAMPLED_EVERY_S = 0.02
 MB = 2**20

@@ -47,6 +47,7 @@ Float32s = NDArray[np.float32]
 PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
+NUM_OOV_ROWS = 16  # that unknown items share
 MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
@@ -167,7 +168,7 @@ def build(
     item_counts: Mapping[int, int],
     profiles: Iterable[Attributes],
     *,
-    num_oov_rows: int = 16,
+    num_oov_rows: int = NUM_OOV_ROWS,
     min_item_count: int = 1,
 ) -> Vocabulary:
     """Return the vocabulary of items seen often enough, and of their fields.

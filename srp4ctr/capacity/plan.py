@@ -155,7 +155,7 @@ class CapacityPlan:
         # Fine-tuning was measured at L = 50: it grows with L as pre-training does.
         training, window_ms = settings.training, WINDOW_MS.at(d.history)
         fit_ms = FIT_MS.at() * (window_ms / WINDOW_MS.at(50))
-        ms = self.labels_per_s * training.warm_finetune_epochs * fit_ms
+        ms = self.labels_per_s * fit_ms
         windows = d.events_per_s * BEHAVIORS / d.history
         ms += windows * training.warm_pretrain_epochs * window_ms
         self.core_hours = ms * (1.0 + training.replay) * d.train_days * DAY_S / 3.6e6

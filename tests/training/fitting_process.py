@@ -6,12 +6,12 @@ FOLDER, and a line for each step that it begins.
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.distributed import ALONE, Processes, joined
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -43,10 +43,11 @@ def train(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    trainer.CHECKPOINT_EVERY_S = 0.0
     with joined() as together:
         train(
             Path(sys.argv[1]),
-            replace(RECIPE, checkpoint_every_s=0.0),
+            RECIPE,
             together,
             float(sys.argv[2]) if len(sys.argv) > 2 else 0.0,
         )

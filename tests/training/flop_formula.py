@@ -3,10 +3,12 @@
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export.bundle_writer import RequestCost
+from srp4ctr.training.model.click_model import NUM_CROSS_LAYERS
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     FIELD_SIZES,
     FIELD_WIDTH,
+    NUM_SPANS,
     USER_FIELD_WIDTH,
     TableSizes,
 )
@@ -28,19 +30,17 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
     length, states, rank = tables.length, tables.length + 1, config.head_width // 2
     joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
-    encoded = 1 + config.num_spans
+    encoded = 1 + NUM_SPANS
     request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
     request += len(tables.user_fields) * USER_FIELD_WIDTH
     encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
     querying = request * d + (14 * m + 2 * states) * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
-    if not config.use_querying:
-        querying = (d + request) * h
     seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
-    crossing = n * (10 * d**2 + 2 * states * d) if config.use_cross_attention else 0
+    crossing = n * (10 * d**2 + 2 * states * d)
     querying += joined * d + crossing  # a [MASK] among the candidates
     candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
-    candidate += config.num_cross_layers * 4 * h * rank + 2 * h * h + h * rank
+    candidate += NUM_CROSS_LAYERS * 4 * h * rank + 2 * h * h + h * rank
     candidate += 2 * (2 * h + rank)  # of the click, and of the order
     return RequestCost(
         encoder=2 * encoder,

@@ -96,7 +96,6 @@ class _Cut:
         found = vocabulary.build(
             point_in_time.item_counts(self.log, self.boundary_ms),
             profiles=(),  # the fields are built here, as those of users
-            num_oov_rows=config.num_oov_rows,
             min_item_count=config.min_item_count,
         )
         before = self.tables.requests.filter(_.at_ms < self.boundary_ms)

@@ -165,7 +165,7 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
         "S": tables.length + 1,
         "D": config.width,
         "E": config.num_layers,
-        "M": config.num_queries if config.use_querying else 1,
+        "M": config.num_queries,
         "A": tables.attribute_slots,
         "X": CONTEXT_SLOTS,
         "R": len(REQUEST_FEATURES),

@@ -29,7 +29,6 @@ from srp4ctr.training.export.folded import (
 from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.model.transformer import QueryingTransformer
 
 _LIMIT = 5.0  # of NumericFeatures
 
@@ -81,7 +80,6 @@ class ServingHead(nn.Module):
         self.inputs = [spec.name for spec in inputs]
         context = model.context
         self.context = torch.cat([context.vectors.weight, context.biases.weight], dim=1)
-        self.reads = model.cross_attention.reads
         self.layers, first = folded_layers(model.cross_attention.layers)
         self.items = CandidateItems(model)
         self.norm = model.embedding.norm
@@ -115,8 +113,8 @@ class ServingHead(nn.Module):
         )
         tokens = normed(vectors + self.items.constant, self.norm, self.first_bias)
         flat = tokens.reshape(-1, self.width)
-        for n, layer in zip(self.reads, self.layers, strict=True):
-            flat = layer(flat, keys[:, n], values[:, n], mask, batch)
+        for depth, layer in enumerate(self.layers):
+            flat = layer(flat, keys[:, depth], values[:, depth], mask, batch)
         states = flat.reshape(batch, -1, self.width)
         matched = vectors @ states[:, -1, :, None]  # (B, N + 1, 1)
         counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
@@ -166,17 +164,15 @@ class _UserSide(nn.Module):
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
         self.spans = _Spans(model.request_features)
-        self.querying = model.querying
         weight: Tensor = model.head.user.weight.t()
         width = model.request_features.encoded_width + model.context.vectors.embedding_dim
         width += model.user_fields.width if model.user_fields else 0
         self.summaries = weight[:-width]
         weight, bias = self.spans.folded(weight[-width:], model.head.user.bias)
-        if isinstance(model.querying, QueryingTransformer):
-            initial = model.querying.initial
-            own, own_bias = self.spans.folded(initial.weight.t(), initial.bias)
-            weight, bias = torch.cat([own, weight], dim=1), torch.cat([own_bias, bias])
-            self.folded = FoldedQuerying(model.querying)
+        initial = model.querying.initial
+        own, own_bias = self.spans.folded(initial.weight.t(), initial.bias)
+        weight, bias = torch.cat([own, weight], dim=1), torch.cat([own_bias, bias])
+        self.querying = FoldedQuerying(model.querying)
         rows = len(weight) - (model.user_fields.width if model.user_fields else 0)
         self.weight, self.bias = weight[:rows], bias
         self.fields = _user_fields(model, weight[rows:])
@@ -190,12 +186,9 @@ class _UserSide(nn.Module):
 
         ``start`` is the bias, or (B, any) with what the user fields add to it.
         """
-        user = torch.addmm(start, request, self.weight)
-        if isinstance(self.querying, QueryingTransformer):
-            initial, user = torch.split(user, self.widths, dim=1)
-            queries = self.folded(initial, last_states, mask)
-        else:
-            queries = self.querying(request, last_states, mask.to(last_states.dtype))
+        both = torch.addmm(start, request, self.weight)
+        initial, user = torch.split(both, self.widths, dim=1)
+        queries = self.querying(initial, last_states, mask)
         flat = queries.reshape(-1, len(self.summaries))
         return queries, torch.addmm(user, flat, self.summaries)
 

@@ -94,8 +94,8 @@ class MlflowRun:
     What MLflow raises is a warning: it is asked for nothing more, and the refresh goes on.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        self._uri, self._experiment = uri, experiment
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
         self._client: Any = None
         self._run_id = ""
         self._metrics: list[Any] = []
@@ -131,10 +131,9 @@ class MlflowRun:
         from mlflow.entities import Param
 
         client = MlflowClient(tracking_uri=self._uri)
-        found = client.get_experiment_by_name(self._experiment)
-        number = (
-            found.experiment_id if found else client.create_experiment(self._experiment)
-        )
+        name_now = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "srp4ctr"
+        found = client.get_experiment_by_name(name_now)
+        number = found.experiment_id if found else client.create_experiment(name_now)
         self._run_id = client.create_run(number, run_name=name).info.run_id
         client.log_batch(
             self._run_id, params=[Param(key, str(value)) for key, value in params.items()]

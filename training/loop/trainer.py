@@ -27,6 +27,8 @@ from srp4ctr.training.loop.distributed import ALONE, Processes
 from srp4ctr.training.loop.progress import ProgressListener, ScalarLog, silent, unlogged
 from srp4ctr.training.loop.train_step import Objective, TrainStep
 
+CHECKPOINT_EVERY_S = 60.0
+"""A refresh that is killed resumes from the last step kept, exactly."""
 REPORT_EVERY_S = 0.2  # reading the loss waits for the device
 REPORTED_STEPS = 20  # whose mean loss is shown: one batch's is noise
 WARM_UP_STEPS = 20  # Adam's second moments are noise before
@@ -209,7 +211,7 @@ class _Run:
             progress.best_epochs = int(self.options.processes.broadcast(epochs))
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self.saved_at >= self.stage.config.checkpoint_every_s:
+        if time.monotonic() - self.saved_at >= CHECKPOINT_EVERY_S:
             self._save()
 
     def _save(self) -> None:

@@ -20,6 +20,7 @@ from srp4ctr.training.model.dropout import Dropout
 from srp4ctr.training.model.embeddings import ContextEmbedding, NumericFeatures
 
 MAX_POSITION = 63  # deeper positions share one bias
+NUM_CROSS_LAYERS = 2
 T = TypeVar("T")
 
 
@@ -62,7 +63,7 @@ class ClickHead(nn.Module):
         self.user = nn.Linear(user_width, width)
         self.candidate = nn.Linear(candidate_width, width)
         self.crosses = nn.ModuleList(
-            CrossLayer(2 * width, width // 2) for _ in range(config.num_cross_layers)
+            CrossLayer(2 * width, width // 2) for _ in range(NUM_CROSS_LAYERS)
         )
         self.hidden = nn.Linear(2 * width, width)
         self.deeper = nn.Linear(width, width // 2)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, NUM_OOV_ROWS
 
 _Drawer = TypeVar("_Drawer", bound=Callable[..., Any])
 
@@ -119,7 +119,7 @@ class Dropout(nn.Module):
 ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 
 
-def id_dropper(share: float, num_oov_rows: int) -> Callable[[Tensor], Tensor]:
+def id_dropper(share: float) -> Callable[[Tensor], Tensor]:
     """Return a function that makes a random ``share`` of known items unknown, in rows (…).
 
     An item is unknown in the whole batch, as a new item is in serving. It always gets the
@@ -131,16 +131,14 @@ def id_dropper(share: float, num_oov_rows: int) -> Callable[[Tensor], Tensor]:
 
     def drop(rows: Tensor) -> Tensor:
         dropped = uniform_of(rows, salt) < share
-        known = rows >= FIRST_OOV_ROW + num_oov_rows
-        return torch.where(known & dropped, FIRST_OOV_ROW + rows % num_oov_rows, rows)
+        known = rows >= FIRST_OOV_ROW + NUM_OOV_ROWS
+        return torch.where(known & dropped, FIRST_OOV_ROW + rows % NUM_OOV_ROWS, rows)
 
     return drop
 
 
-def without_ids(
-    tensors: Mapping[str, Tensor], share: float, num_oov_rows: int
-) -> dict[str, Tensor]:
+def without_ids(tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Return ``tensors`` with a random ``share`` of the known items made unknown."""
-    drop = id_dropper(share, num_oov_rows)
+    drop = id_dropper(share)
     changed = {name: drop(tensors[name]) for name in ITEM_ROWS if name in tensors}
     return {**tensors, **changed}

@@ -236,6 +236,10 @@ class UserFields(nn.Module):
 
 
 _LIMIT = 5.0  # deviations; a counter far from anything seen must not drive the logit
+NUM_SPANS = 16
+"""Q: a counter is cut at this number of its quantiles. EB-NeRD, counters alone, newest
+seventh of the training week: none gives AUC .8154 / gAUC .7910, 16 .8176 / .7931, 32
+.8183 / .7939 (LightGBM: .8199 / .7894)."""
 _MAX_ROWS = 200_000  # quantiles of so many rows are near enough
 
 
@@ -247,7 +251,7 @@ class NumericFeatures(nn.Module):
     edges: Tensor
     slopes: Tensor
 
-    def __init__(self, width: int, spans: int) -> None:
+    def __init__(self, width: int, spans: int = NUM_SPANS) -> None:
         super().__init__()
         self.encoded_width = width * (1 + spans)
         """The last axis of the output."""

@@ -32,7 +32,6 @@ from srp4ctr.training.model.embeddings import (
 )
 from srp4ctr.training.model.transformer import (
     BehaviorEncoder,
-    MeanState,
     QueryingTransformer,
     UniCrossAttention,
 )
@@ -49,20 +48,15 @@ class SRP4CTR(ClickModel):
         self.cross_attention = UniCrossAttention(config)
         self.match_weight = nn.Parameter(torch.ones(()))
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES), config.num_spans)
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), config.num_spans)
+        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
+        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
         self.user_fields = UserFields(sizes.user_fields) if sizes.user_fields else None
         request_width = self.request_features.encoded_width + CONTEXT_WIDTH
         request_width += self.user_fields.width if self.user_fields else 0
-        summaries = config.num_queries if config.use_querying else 1
-        self.querying = (
-            QueryingTransformer(config, request_width)
-            if config.use_querying
-            else MeanState()
-        )
+        self.querying = QueryingTransformer(config, request_width)
         self.head = ClickHead(
             config,
-            user_width=summaries * width + request_width,
+            user_width=config.num_queries * width + request_width,
             candidate_width=2 * width
             + 1
             + sizes.attribute_width

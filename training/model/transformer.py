@@ -123,25 +123,20 @@ class BehaviorEncoder(nn.Module):
 
 
 class UniCrossAttention(nn.Module):
-    """A uni cross-attention layer above each encoder layer's keys and values.
-
-    Without ``use_cross_attention`` there are no layers, and candidates stay as they are.
-    """
+    """A uni cross-attention layer above each encoder layer's keys and values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        depths = range(config.num_layers if config.use_cross_attention else 0)
         self.layers = nn.ModuleList(
-            TransformerLayer(config, with_keys=False) for _ in depths
+            TransformerLayer(config, with_keys=False) for _ in range(config.num_layers)
         )
-        self.reads = [n if config.use_all_layers else config.num_layers - 1 for n in depths]
 
     def forward(
         self, candidates: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         """Return candidate states (B, N, D); ``keys`` and ``values`` are (B, E, S, D)."""
-        for n, layer in zip(self.reads, self.layers, strict=True):
-            candidates = layer(candidates, keys[:, n], values[:, n], mask)
+        for depth, layer in enumerate(self.layers):
+            candidates = layer(candidates, keys[:, depth], values[:, depth], mask)
         return candidates
 
     def copy_from(self, encoder: BehaviorEncoder) -> None:
@@ -192,13 +187,3 @@ class QueryingTransformer(nn.Module):
         queries = self.history_attention(queries, last_states, mask)
         summaries: Tensor = self.norm(queries + self.feed_forward(queries))
         return summaries
-
-
-class MeanState(nn.Module):
-    """Replaces the querying transformer in ablations."""
-
-    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean (B, 1, D) of the valid ``last_states``; ``request`` is unread."""
-        valid = mask[..., None]  # (B, S, 1)
-        mean: Tensor = (last_states * valid).sum(1, keepdim=True) / valid.sum(1, True)
-        return mean

@@ -98,7 +98,7 @@ class ClickObjective(Objective):
         """Return the sums of the losses of the impressions shown in ``batch``."""
         config = self.config
         share = config.id_dropout if self.training else 0.0
-        tensors = without_ids(batch.tensors, share, config.num_oov_rows)
+        tensors = without_ids(batch.tensors, share)
         scores = self.model(tensors, batch.positions)
         return click_losses(scores, batch.clicked, batch.shown, config)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW, NUM_OOV_ROWS
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
@@ -35,6 +35,9 @@ from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, Pr
 STAGE = "pre-train"
 ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
+MASK_RATIO = 0.2  # of the positions, in each of the two mask sets
+# With more items than a full softmax affords, a hidden item is compared with a sample.
+_MAX_FULL_SOFTMAX_ITEMS, _SAMPLED_ITEMS = 50_000, 8192
 
 
 def pretrain(
@@ -62,8 +65,11 @@ def _stage(
 ) -> Stage:
     torch.manual_seed(config.seed)
     heads = heads or MaskedHeads(config.model, model.embedding)
-    if (num_rows := model.embedding.items.num_embeddings) > config.max_full_softmax_items:
-        heads.proposal = _proposal(windows, num_rows, config.sampled_items)
+    num_rows, sampled = model.embedding.items.num_embeddings, config.sampled_items
+    if sampled is None and num_rows > _MAX_FULL_SOFTMAX_ITEMS:
+        sampled = _SAMPLED_ITEMS
+    if sampled is not None:
+        heads.proposal = _proposal(windows, num_rows, sampled)
     heads.to(next(model.parameters()).device)
     objective = MaskedObjective(model.encoder, heads, windows, config)
     return Stage(
@@ -111,8 +117,8 @@ class MaskedObjective(Objective):
         self.windows = windows
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
-        drawn = config.mask_ratio * self.lengths[:, 0].astype(np.float64)
-        self.target_counts = drawn + config.last_masked_share * (1.0 - config.mask_ratio)
+        drawn = MASK_RATIO * self.lengths[:, 0].astype(np.float64)
+        self.target_counts = drawn + config.last_masked_share * (1.0 - MASK_RATIO)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> MaskedBatch:
@@ -122,8 +128,8 @@ class MaskedObjective(Objective):
         if config.pretraining == "bert":
             history = ids_only(history)
         history = prefixes(history, config.prefix_share)
-        ratio, last = config.mask_ratio, config.last_masked_share
-        masks = draw_masks(history[ITEMS], ratio, config.pretraining, last)
+        last = config.last_masked_share
+        masks = draw_masks(history[ITEMS], MASK_RATIO, config.pretraining, last)
         return self.masked(history, masks)
 
     def masked(self, history: dict[str, Tensor], masks: Masks) -> MaskedBatch:
@@ -131,7 +137,7 @@ class MaskedObjective(Objective):
 
         An item outside the vocabulary has a hashed row: there is nothing to predict.
         """
-        known = history[ITEMS] >= FIRST_OOV_ROW + self.config.num_oov_rows
+        known = history[ITEMS] >= FIRST_OOV_ROW + NUM_OOV_ROWS
         targets = replace(masks, items=masks.items & known)
         return MaskedBatch(history=history, masks=masks, targets=targets)
 
@@ -143,7 +149,7 @@ class MaskedObjective(Objective):
         """Return the heads' losses at the positions that ``batch`` hides."""
         config, history = self.config, batch.history
         share = 0.0 if config.pretraining == "bert" else config.id_dropout
-        drop = id_dropper(share, config.num_oov_rows)
+        drop = id_dropper(share)
         seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
 

@@ -40,6 +40,8 @@ from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
 
+CURVES = "logs"  # beside the bundles: learning curves for ``tensorboard --logdir``
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshOptions:
@@ -75,7 +77,7 @@ def refresh(
     clock = Clock(options.progress)
     with (
         reports.held(Path(config.bundles_dir)) as note,
-        MlflowRun(config.mlflow_uri, config.mlflow_experiment) as run,
+        MlflowRun(config.mlflow_uri) as run,
     ):
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
@@ -251,12 +253,10 @@ def _report(
     )
 
 
-def _log_folder(config: RefreshConfig) -> Path | None:
+def _log_folder(config: RefreshConfig) -> Path:
     """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
-    if not config.tensorboard_dir:
-        return None
-    return bundles / config.tensorboard_dir / bundle.next_version(bundles)
+    return bundles / CURVES / bundle.next_version(bundles)
 
 
 def _champion_gates(

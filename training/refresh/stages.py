@@ -35,13 +35,10 @@ _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
     "bundles_uri": "",
-    "tensorboard_dir": "",
     "mlflow_uri": "",
-    "mlflow_experiment": "",
     "max_gpu_memory_share": 1.0,
     "niceness": 0,
     "accumulate": 1,
-    "checkpoint_every_s": 0.0,
 }
 
 

@@ -139,7 +139,6 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     words = vocabulary.build(
         counts,
         source.profiles(trained_until - 1).values(),
-        num_oov_rows=config.num_oov_rows,
         min_item_count=config.min_item_count,
     )
     contexts = found.contexts[found.times_ms < trained_until].tolist()
@@ -210,9 +209,7 @@ def _content_digest(folder: Path) -> str:
 def _digest(source: Source, config: RefreshConfig) -> str:
     """Return 12 hex digits of the events, the recipe and the code that cuts them."""
     recipe = (LENGTH, TTL_DAYS, HELD_OUT_SHARE, CALIBRATING_SHARE, source.judged_from_ms)
-    digest = hashlib.sha256(
-        repr((recipe, config.num_oov_rows, config.min_item_count)).encode()
-    )
+    digest = hashlib.sha256(repr((recipe, config.min_item_count)).encode())
     digest.update(code_digest(*CUTTING_CODE).encode())
     encoder = msgspec.json.Encoder()
     for event in (*source.events, *source.updates):

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
 from benchmarks.models import counts, history_columns, trees
+from benchmarks.models.ablations import ABLATIONS, IdsOnly
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_scores import one_score
@@ -28,11 +28,11 @@ from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel, Scores, Tensors
+from srp4ctr.training.model.click_model import ClickModel, Scores
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
-from srp4ctr.training.objectives.pretraining import ids_only, pretrain
+from srp4ctr.training.objectives.pretraining import pretrain
 
 MANY_SEEDS, SEEDS = 5, 3
 REFERENCE = "srp4ctr"  # what the others are compared with
@@ -42,12 +42,9 @@ NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
     *("freeze", "slate_loss_weight", "fake_negative_weighted"),
     *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
-    *("bundles_dir", "bundles_uri", "tensorboard_dir"),
+    *("bundles_dir", "bundles_uri"),
 }
-NOT_OF_ENCODER = {
-    *("head_width", "num_cross_layers", "num_queries", "num_spans"),
-    *("use_cross_attention", "use_querying", "use_all_layers"),
-}
+NOT_OF_ENCODER = {"head_width", "num_queries"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +78,11 @@ class ModelVariant:
     build: Callable[[ModelConfig, TableSizes], ClickModel] = SRP4CTR
     is_pretrained: bool = False
     recipe: Changes = field(default_factory=dict)
-    model: Changes = field(default_factory=dict)
     seeds: int = SEEDS
 
     def config(self, config: RefreshConfig) -> RefreshConfig:
         """Return ``config`` as this variant runs it."""
-        model = replace(config.model, **self.model)
-        return replace(config, **{**self.recipe, "model": model})
+        return replace(config, **self.recipe)
 
     def learn(self, task: TrainingTask) -> TrainedModel:
         """Pre-train where the variant does, fine-tune; count what a request costs."""
@@ -187,37 +182,12 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
-class IdsOnly(SRP4CTR):
-    """SRP4CTR that sees no attribute and no action: ids, counters and context."""
-
-    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        super().__init__(config, replace(sizes, user_fields=()))
-
-    def encode(self, history: Tensors) -> dict[str, Tensor]:
-        """Return ``STATE_TENSORS`` of the items' ids."""
-        return super().encode(ids_only(dict(history)))
-
-    def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
-        """Return logits (B, N) that know no attribute."""
-        nothing = torch.zeros_like(inputs["candidate_attribute_rows"])
-        return super().logits({**inputs, "candidate_attribute_rows": nothing}, positions)
-
-
 def _without_user_fields(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
     return SRP4CTR(config, replace(sizes, user_fields=()))
 
 
 def _dcnv2_without_user_fields(config: ModelConfig, sizes: TableSizes) -> ClickModel:
     return BASELINES["dcnv2"](config, replace(sizes, user_fields=()))
-
-
-def _ablation(
-    meaning: str, recipe: Changes | None = None, model: Changes | None = None
-) -> ModelVariant:
-    """Return SRP4CTR with changes to its recipe or its blocks."""
-    return ModelVariant(
-        meaning=meaning, is_pretrained=True, recipe=recipe or {}, model=model or {}
-    )
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -254,12 +224,14 @@ VARIANTS: Mapping[str, Variant] = {
         )
         for name, build in BASELINES.items()
     },
-    "srp4ctr-no-cross-attention": _ablation(
-        "candidates do not look at the history", model={"use_cross_attention": False}
-    ),
-    "srp4ctr-no-querying": _ablation(
-        "the mean state instead of queries", model={"use_querying": False}
-    ),
+    **{
+        name: ModelVariant(
+            meaning=(build.__doc__ or "").partition("\n")[0],
+            build=build,
+            is_pretrained=True,
+        )
+        for name, build in ABLATIONS.items()
+    },
     "srp4ctr-no-user-fields": ModelVariant(
         meaning="SRP4CTR without users' attributes, where the data have some",
         build=_without_user_fields,
@@ -268,8 +240,5 @@ VARIANTS: Mapping[str, Variant] = {
     "dcnv2-no-user-fields": ModelVariant(
         meaning="DCNv2 without users' attributes, where the data have some",
         build=_dcnv2_without_user_fields,
-    ),
-    "srp4ctr-last-layer": _ablation(
-        "candidates read the last layer alone", model={"use_all_layers": False}
     ),
 }

@@ -36,7 +36,6 @@ class LeaveLast:
     negatives: Int64s  # (U, 99) item keys
     profiles: Mapping[int, Attributes]
     length: int = 50
-    num_oov_rows: int = 16
     min_item_count: int = 2
 
     @property
@@ -68,7 +67,6 @@ class LeaveLast:
         return vocabulary.build(
             dict(zip(keys, counts, strict=True)),
             self.profiles.values(),
-            num_oov_rows=self.num_oov_rows,
             min_item_count=self.min_item_count,
         )
 

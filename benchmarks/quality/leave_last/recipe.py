@@ -67,7 +67,6 @@ RECIPE = Recipe(
         last_masked_share=1.0,
         prefix_share=0.7,
         id_dropout=0.0,
-        max_full_softmax_items=0,
         sampled_items=500,
     ),
     clicks=RefreshConfig(

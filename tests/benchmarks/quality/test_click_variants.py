@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.models import counts, history_columns, trees
+from benchmarks.models.ablations import IdsOnly
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks import collm, ebnerd, kuairand
 from benchmarks.quality.clicks.click_examples import Examples
@@ -14,7 +15,6 @@ from benchmarks.quality.clicks.click_sources import (
     of_collm,
     of_kuairand_validation,
 )
-from benchmarks.quality.clicks.variants import IdsOnly
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import Click, Impression
 from srp4ctr.training.config import RefreshConfig

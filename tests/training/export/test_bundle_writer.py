@@ -14,18 +14,6 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from tests.training.flop_formula import formula
 
 
-@pytest.mark.parametrize(
-    "switch", ["use_cross_attention", "use_querying", "use_all_layers"]
-)
-def test_what_is_switched_off_is_not_paid_for(
-    recipe: RefreshConfig, sizes: TableSizes, switch: str
-) -> None:
-    config = replace(recipe.model, **{switch: False})
-    model = SRP4CTR(config, sizes)
-    counted = count_flops(model, sizes_of(config, sizes), candidates=3)
-    assert counted == formula(config, sizes, candidates=3)
-
-
 @pytest.mark.parametrize("candidates", [1, 100])
 @pytest.mark.parametrize("length", [6, 50])
 def test_counted_flops_equal_the_formula(

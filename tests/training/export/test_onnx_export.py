@@ -49,28 +49,11 @@ def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
     np.testing.assert_allclose(made.ranking, golden["ranking_score"], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "switch", ["use_cross_attention", "use_querying", "use_all_layers"]
-)
-def test_a_model_with_a_part_switched_off_is_exported_too(
-    requests_of: Maker, tmp_path: Path, switch: str
-) -> None:
-    config = replace(TINY, **{switch: False})
-    model = SRP4CTR(config, SIZES).eval()
-    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
-    export(model, sizes_of(config, SIZES), tmp_path)
-    write_golden(model, requests, tmp_path)
-    golden = load_file(tmp_path / bundle.GOLDEN_FILE)
-    assert check(golden, scorer(tmp_path)(requests)) < 1e-5
-
-
-@pytest.mark.parametrize("switch", [None, "use_cross_attention", "use_querying"])
 def test_the_head_also_gives_what_its_blocks_made(
-    requests_of: Maker, tmp_path: Path, switch: str | None
+    requests_of: Maker, tmp_path: Path
 ) -> None:
-    config = replace(TINY, **({switch: False} if switch else {}))
-    model = SRP4CTR(config, SIZES).eval()
-    sizes = sizes_of(config, SIZES)
+    model = SRP4CTR(TINY, SIZES).eval()
+    sizes = sizes_of(TINY, SIZES)
     export(model, sizes, tmp_path)
     card = BundleManifest(version="v1", created_at_ms=0, sizes=sizes)
     bundle.write_card(tmp_path, card)
@@ -171,14 +154,12 @@ USER_FIELDS = (
 )
 
 
-@pytest.mark.parametrize("switch", [None, "use_querying"])
 def test_a_model_with_user_fields_is_exported_with_one_more_input(
-    requests_of: Maker, tmp_path: Path, switch: str | None
+    requests_of: Maker, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    config = replace(TINY, **({switch: False} if switch else {}))
     tables = replace(SIZES, user_fields=USER_FIELDS)
-    model = SRP4CTR(config, tables).eval()
+    model = SRP4CTR(TINY, tables).eval()
     assert model.user_fields is not None
     with torch.no_grad():
         for parameter in model.parameters():  # biases begin as zeros
@@ -186,7 +167,7 @@ def test_a_model_with_user_fields_is_exported_with_one_more_input(
         for table in (model.user_fields.vectors, model.user_fields.biases):
             table.weight[0] = 0.0
     model.head.calibration_scale.fill_(1.7)
-    sizes = sizes_of(config, tables)
+    sizes = sizes_of(TINY, tables)
     rows = np.array([[2, 6, 0], [5, 7, 9], [0, 0, 0], [3, 10, 6]])
     requests = {name: tensor.numpy() for name, tensor in requests_of(count=4).items()}
     requests["user_attribute_rows"] = rows

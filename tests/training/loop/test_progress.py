@@ -47,9 +47,11 @@ def test_a_refresh_is_a_run_with_its_settings_curves_report_and_bundle(
     assert {"bundle/report.json", "bundle/head.onnx"} <= kept
 
 
-def test_a_run_that_fails_says_so(store: str) -> None:
+def test_a_run_that_fails_says_so(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+
     def fail() -> None:
-        with MlflowRun(store, "another") as run:
+        with MlflowRun(store) as run:
             run.begin("v3", {"seed": 1})
             run.log("loss", 0.5, 0)
             raise KeyError("anything")
@@ -69,7 +71,7 @@ def test_a_server_that_is_away_is_a_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
         caplog.at_level(logging.WARNING, "srp4ctr.training.loop.progress"),
-        MlflowRun("http://127.0.0.1:9", "srp4ctr") as run,
+        MlflowRun("http://127.0.0.1:9") as run,
     ):
         run.begin("v1", {"seed": 1})
         run.log("loss", 0.5, 0)
@@ -80,7 +82,7 @@ def test_a_server_that_is_away_is_a_warning(
 
 
 def test_no_server_is_no_run() -> None:
-    with MlflowRun("", "srp4ctr") as run:
+    with MlflowRun("") as run:
         run.begin("v1", {})
         run.log("loss", 0.5, 0)
         run.keep(Path("nowhere"))

@@ -14,7 +14,11 @@ from srp4ctr.training.loop.train_step import Counts, Objective, Sums, TrainStep
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import ClickObjective
-from srp4ctr.training.objectives.pretraining import MaskedObjective, draw_masks
+from srp4ctr.training.objectives.pretraining import (
+    MASK_RATIO,
+    MaskedObjective,
+    draw_masks,
+)
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 
 TARGETS = np.array([1, 1, 3, 3])  # of each row
@@ -64,8 +68,8 @@ def test_target_counts_are_what_the_terms_count(
     masked = MaskedObjective(model.encoder, heads, windows, recipe)
     torch.manual_seed(0)
     rows = torch.from_numpy(windows.tensors["history_item_rows"].astype(np.int64))
-    ratio, last = recipe.mask_ratio, recipe.last_masked_share
-    drawn = [draw_masks(rows, ratio, "items", last).items.sum() for _ in range(300)]
+    last = recipe.last_masked_share
+    drawn = [draw_masks(rows, MASK_RATIO, "items", last).items.sum() for _ in range(300)]
     mean = float(torch.stack(drawn).double().mean())
     assert mean == pytest.approx(masked.target_counts.sum(), rel=0.03)
 

@@ -24,6 +24,11 @@ def fresh(recipe: RefreshConfig, sizes: TableSizes) -> SRP4CTR:
     return SRP4CTR(recipe.model, sizes)
 
 
+@pytest.fixture(autouse=True)
+def checkpoint_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", 0.0)
+
+
 class Interrupted(Exception):
     """Stands for a killed process."""
 
@@ -39,7 +44,7 @@ def stop_at(last: int):  # type: ignore[no-untyped-def]
 def test_resumed_finetuning_equals_uninterrupted(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
 ) -> None:
-    longer = replace(recipe, finetune_epochs=4, checkpoint_every_s=0.0)
+    longer = replace(recipe, finetune_epochs=4)
     whole = fresh(longer, sizes)
     losses = finetune(whole, slates, longer, FitOptions())
     options = FitOptions(checkpoints=tmp_path, recipe="same")
@@ -57,7 +62,7 @@ def test_resumed_finetuning_equals_uninterrupted(
 def test_resumed_pretraining_equals_uninterrupted(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
 ) -> None:
-    longer = replace(recipe, pretrain_epochs=3, checkpoint_every_s=0.0)
+    longer = replace(recipe, pretrain_epochs=3)
     whole = fresh(longer, sizes)
     losses = pretrain(whole, windows, longer, FitOptions())
     options = FitOptions(checkpoints=tmp_path, recipe="same")
@@ -191,7 +196,7 @@ def test_a_stage_that_is_trained_again_resumes_too(
     tmp_path: Path,
     stopped: tuple[str, int],
 ) -> None:
-    config = replace(recipe, finetune_epochs=4, checkpoint_every_s=0.0)
+    config = replace(recipe, finetune_epochs=4)
     whole, resumed = fresh(config, sizes), fresh(config, sizes)
     losses = finetune(whole, slates, config, FitOptions(), held_out)
     options = FitOptions(checkpoints=tmp_path, recipe="same")

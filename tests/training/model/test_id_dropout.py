@@ -1,27 +1,27 @@
 import torch
 
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, NUM_OOV_ROWS
 from srp4ctr.training.model.dropout import ITEM_ROWS, without_ids
 
-OOV_ROWS = 4  # rows 2 to 5
-FIRST_KNOWN = 6
+FIRST_KNOWN = FIRST_OOV_ROW + NUM_OOV_ROWS
 
 
 def a_batch() -> dict[str, torch.Tensor]:
     return {
         "history_item_rows": torch.arange(60).reshape(3, 20) % 50,
-        "candidate_item_rows": torch.arange(30).reshape(3, 10),
-        "candidate_features": torch.ones(3, 10, 2),
+        "candidate_item_rows": torch.arange(60).reshape(3, 20),
+        "candidate_features": torch.ones(3, 20, 2),
     }
 
 
 def test_no_share_changes_nothing() -> None:
     batch = a_batch()
-    assert all(without_ids(batch, 0.0, OOV_ROWS)[name] is batch[name] for name in batch)
+    assert all(without_ids(batch, 0.0)[name] is batch[name] for name in batch)
 
 
 def test_every_known_item_becomes_unknown_and_nothing_else_changes() -> None:
     batch = a_batch()
-    changed = without_ids(batch, 1.0, OOV_ROWS)
+    changed = without_ids(batch, 1.0)
     for name in ITEM_ROWS:
         known = batch[name] >= FIRST_KNOWN
         assert torch.equal(changed[name][~known], batch[name][~known])
@@ -34,7 +34,7 @@ def test_every_known_item_becomes_unknown_and_nothing_else_changes() -> None:
 def test_an_item_is_unknown_wherever_it_stands_or_nowhere() -> None:
     torch.manual_seed(0)
     batch = a_batch()
-    changed = without_ids(batch, 0.5, OOV_ROWS)
+    changed = without_ids(batch, 0.5)
     became: dict[int, set[int]] = {}
     for name in ITEM_ROWS:
         pairs = zip(batch[name].flatten(), changed[name].flatten(), strict=True)

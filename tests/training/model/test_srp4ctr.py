@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import TransformerLayer
-from tests.training.conftest import SIZES, TINY
 
 Maker = Callable[..., dict[str, Tensor]]
 
@@ -189,49 +187,6 @@ def test_with_tied_weights_candidates_are_tokens_of_one_transformer(
             joint = layer(joint, layer.key(joint), layer.value(joint), seen)
     together = joint[:, -rows.shape[1] :]
     torch.testing.assert_close(folded, together, atol=1e-5, rtol=0)
-
-
-def switched_off(switch: str) -> SRP4CTR:
-    torch.manual_seed(0)
-    config = replace(TINY, **{switch: False})
-    return SRP4CTR(config, SIZES).eval()
-
-
-@pytest.mark.parametrize("switch", ["use_cross_attention", "use_querying"])
-def test_with_one_part_off_the_history_still_counts_by_the_other(
-    requests_of: Maker, switch: str
-) -> None:
-    model, tensors = switched_off(switch), requests_of()
-    before = score(model, tensors)
-    tensors["history_item_rows"][1] = 9
-    after = score(model, tensors)
-    assert not torch.allclose(before[1], after[1])
-    assert torch.equal(before[2:], after[2:])
-
-
-def test_without_cross_attention_a_candidate_is_its_own_token(requests_of: Maker) -> None:
-    model, tensors = switched_off("use_cross_attention"), requests_of()
-    states = model.encode(tensors)
-    other = states | {name: states[name] + 1.0 for name in ("layer_keys", "layer_values")}
-    with torch.no_grad():
-        assert torch.equal(
-            model.score({**tensors, **states}).click,
-            model.score({**tensors, **other}).click,
-        )
-
-
-def test_without_all_layers_only_the_last_layers_states_are_read(
-    requests_of: Maker,
-) -> None:
-    model, tensors = switched_off("use_all_layers"), requests_of()
-    with torch.no_grad():
-        states = model.encode(tensors)
-        scores = model.score({**tensors, **states}).click
-        for depth, is_read in ((0, False), (1, True)):
-            keys = states["layer_keys"].clone()
-            keys[:, depth] = torch.randn_like(keys[:, depth])
-            changed = model.score({**tensors, **states, "layer_keys": keys}).click
-            assert torch.equal(scores, changed) != is_read
 
 
 def test_a_match_is_the_answer_of_pretraining_to_a_mask_that_history_does_not_see(

@@ -14,6 +14,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import UNFINISHED
+from srp4ctr.training.loop import trainer
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshOutcome
@@ -51,6 +52,7 @@ def run(config: RefreshConfig, world: FeatureConfig, kill_at: tuple[str, int]) -
             file.write(f"{made.name}\n")
         return (Gate(gate="golden", passed=True),)
 
+    trainer.CHECKPOINT_EVERY_S = 0.0  # of this process
     options = RefreshOptions(promote=promote, progress=listen)
     refresh(config, world, StreamConfig(sequence_length=6), options)
 
@@ -74,7 +76,6 @@ def a_config(bundles: Path) -> RefreshConfig:
     return replace(
         RECIPE,
         bundles_dir=str(bundles),
-        checkpoint_every_s=0.0,
         finetune_epochs=12,  # what passes the gates
         finetune_learning_rate=2e-2,
         held_out_share=0.3,

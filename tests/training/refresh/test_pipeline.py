@@ -15,6 +15,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.export.bundle_writer import UNFINISHED
+from srp4ctr.training.loop import trainer
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from tests.training.logs import write_world
 
@@ -89,9 +90,10 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
 
 
 def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
-    world: FeatureConfig, config: RefreshConfig
+    world: FeatureConfig, config: RefreshConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(config, finetune_epochs=4, checkpoint_every_s=0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", 0.0)
+    short = replace(config, finetune_epochs=4)
 
     def stop_in_the_middle(step: str, done: int, total: int, note: str = "") -> None:
         if (step, done) == ("fine-tune", 2):

@@ -1,0 +1,76 @@
+"""What a model without one of its parts still reads, and what it no longer does."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.models.ablations import (
+    ABLATIONS,
+    LastLayerOnly,
+    WithoutCrossAttention,
+    WithoutQuerying,
+)
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from tests.training.conftest import SIZES, TINY, random_requests
+
+Build = Callable[..., SRP4CTR]
+
+
+def made(build: Build) -> SRP4CTR:
+    torch.manual_seed(0)
+    return build(TINY, SIZES).eval()
+
+
+def score(model: SRP4CTR, tensors: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model.score({**tensors, **model.encode(tensors)}).click
+
+
+@pytest.mark.parametrize("build", [WithoutCrossAttention, WithoutQuerying])
+def test_the_history_still_counts_by_the_other_part(build: Build) -> None:
+    model, tensors = made(build), random_requests()
+    before = score(model, tensors)
+    tensors["history_item_rows"][1] = 9
+    after = score(model, tensors)
+    assert not torch.allclose(before[1], after[1])
+    assert torch.equal(before[2:], after[2:])
+
+
+def test_without_cross_attention_a_candidate_is_its_own_token() -> None:
+    model, tensors = made(WithoutCrossAttention), random_requests()
+    states = model.encode(tensors)
+    other = states | {name: states[name] + 1.0 for name in ("layer_keys", "layer_values")}
+    with torch.no_grad():
+        assert torch.equal(
+            model.score({**tensors, **states}).click,
+            model.score({**tensors, **other}).click,
+        )
+
+
+def test_only_the_last_layers_states_are_read() -> None:
+    model, tensors = made(LastLayerOnly), random_requests()
+    with torch.no_grad():
+        states = model.encode(tensors)
+        scores = model.score({**tensors, **states}).click
+        for depth, is_read in ((0, False), (1, True)):
+            keys = states["layer_keys"].clone()
+            keys[:, depth] = torch.randn_like(keys[:, depth])
+            changed = model.score({**tensors, **states, "layer_keys": keys}).click
+            assert torch.equal(scores, changed) != is_read
+
+
+@pytest.mark.parametrize("build", ABLATIONS.values())
+def test_an_ablation_trains_all_that_it_has(build: Build) -> None:
+    model = made(build).train()
+    scores = model(random_requests())
+    (scores.click.sum() + scores.ranking.sum()).backward()
+    parts = {name: child for name, child in model.named_children() if name != "embedding"}
+    without = {
+        name
+        for name, part in parts.items()
+        if any(True for _ in part.parameters())
+        and not any(each.grad is not None for each in part.parameters())
+    }
+    assert without == set()
