@@ -27,8 +27,8 @@ KUBERNETES = "1.37.0"
 RELEASE, NAMESPACE = "ctr", "shop"
 FULL = f"{RELEASE}-srp4ctr"
 WITH_SERVERS = ("--set", "bundled.enabled=true")
-SERVERS = ("kafka", "redis", "postgres")
-ROLES = ("init", "stream", "intake", "trainer", "triton", "monitor", "ops")
+SERVERS = ("kafka", "redis", "postgres", "objects")
+ROLES = ("init", "stream", "intake", "trainer", "promoter", "triton", "monitor", "ops")
 
 
 def helm() -> str:

@@ -1,7 +1,4 @@
-"""The chart's containers are compose.yaml's: same images, commands, settings and rights.
-
-But for object storage, which it has not: ``shared_volumes``.
-"""
+"""The chart's containers are compose.yaml's: same images, commands, settings and rights."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +8,7 @@ import pytest
 import yaml
 
 from srp4ctr import settings
-from tests.compose.real_stack import COMPOSE, DEFAULTED, ROOT, settings_of
+from tests.compose.real_stack import COMPOSE, DEFAULTED, ROOT, SERVICES, settings_of
 from tests.deploy.helm import (
     FULL,
     ROLES,
@@ -22,7 +19,6 @@ from tests.deploy.helm import (
     rendered,
     template,
 )
-from tests.deploy.shared_volumes import SERVICES
 from tests.structure.source_tree import PROJECT
 
 # Where a pod is, and what only Kubernetes knows.
@@ -273,14 +269,15 @@ def test_probes_are_compose_s_health_checks(chart: Rendered, role: str) -> None:
 
 
 def test_bundled_servers_are_where_the_settings_look(chart: Rendered) -> None:
-    found = environment(container(chart, "trainer"))
+    found = environment(container(chart, "promoter"))
     ports = {
         (name, port["port"])
         for name, each in chart.all("Service").items()
         for port in each["spec"]["ports"]
     }
-    for address in ("SRP4CTR_KAFKA__BOOTSTRAP", "SRP4CTR_FEATURES__REDIS"):
-        host, _, port = found[address].partition(":")
+    names = ("SRP4CTR_KAFKA__BOOTSTRAP", "SRP4CTR_FEATURES__REDIS", "AWS_ENDPOINT_URL")
+    for name in names:
+        host, _, port = found[name].removeprefix("https://").partition(":")
         assert (host, int(port)) in ports
     assert ("postgres", 5432) in ports
     (properties,) = chart.one("ConfigMap", "kafka")["data"].values()

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.compose.real_stack import SERVICES
 from tests.deploy.helm import ROLES as OURS
 from tests.deploy.helm import SERVERS, WITH_SERVERS, Rendered, parsed, rendered, template
-from tests.deploy.shared_volumes import SERVICES
 
 ROLES = OURS + SERVERS
 Labels = Mapping[str, str]
@@ -111,13 +111,13 @@ def test_from_elsewhere_callers_reach_triton_and_prometheus_the_metrics() -> Non
     for role in ("stream", "monitor"):
         assert open_ports(made, role) == {"metrics": prometheus}
     assert open_ports(made, "intake") == {"events": "any client", "metrics": prometheus}
-    for role in ("trainer", "ops", "init"):
+    for role in ("trainer", "promoter", "ops", "init"):
         assert open_ports(made, role) == {}
 
 
 def test_producers_reach_the_bundled_kafka_by_its_outer_listener(chart: Rendered) -> None:
     assert open_ports(chart, "kafka") == {"outside": "any client"}
-    assert open_ports(chart, "redis") == open_ports(chart, "postgres") == {}
+    assert all(open_ports(chart, role) == {} for role in ("redis", "postgres", "objects"))
 
 
 def test_the_clusters_own_servers_are_reached_on_their_ports_alone() -> None:
@@ -129,12 +129,17 @@ def test_the_clusters_own_servers_are_reached_on_their_ports_alone() -> None:
         for rule in spec["egress"]
         if "ports" in rule
     }
-    assert set(outside) == {(53, 53), (9093,), (6379,), (5432,)}
-    monitor = made.pod("monitor")["metadata"]["labels"]
-    ports = {
+    assert set(outside) == {(53, 53), (9093,), (6379,), (5432,), (9000,)}
+    for role, allowed in (("monitor", {9093, 9000}), ("trainer", {9000, 5432})):
+        assert ports_outside(made, role) == {53} | allowed
+
+
+def ports_outside(chart: Rendered, role: str) -> set[int]:
+    """Return the ports of other servers that a role may reach."""
+    labels = chart.pod(role)["metadata"]["labels"]
+    return {
         port["port"]
-        for spec in policies_of(made, monitor, "Egress")
+        for spec in policies_of(chart, labels, "Egress")
         for rule in spec["egress"]
         for port in rule.get("ports", [])
     }
-    assert ports == {53, 9093}

@@ -18,6 +18,7 @@ from tests.deploy.helm import (
     KUBERNETES,
     NAMESPACE,
     RELEASE,
+    SERVERS,
     VALUES,
     parsed,
     rendered,
@@ -147,7 +148,7 @@ def test_what_is_mounted_is_a_volume_and_each_volume_is_mounted() -> None:
             containers = spec["containers"] + spec.get("initContainers", [])
             mounted = {m["name"] for c in containers for m in c["volumeMounts"]}
             had = {volume["name"] for volume in spec.get("volumes", [])}
-            of_claims = {"kafka", "redis", "postgres"} & {name.rpartition("-")[2]}
+            of_claims = {*SERVERS} & {name.rpartition("-")[2]}
             assert mounted == had | of_claims, name
 
 

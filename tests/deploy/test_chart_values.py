@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.helm import CHART, VALUES, WITH_SERVERS, parsed, rendered, template
+from tests.deploy.helm import CHART, ROLES, VALUES, WITH_SERVERS, parsed, rendered, template
 
 WRONG = {
     "stream.replica=3": "additional properties 'replica' not allowed",
@@ -26,6 +26,8 @@ WRONG = {
     "settings=triton.replicas = [{grpc = 'a:1'}]": "set the value triton.replicas",
     "kafka.bootstrap=kafka": "at '/kafka/bootstrap'",
     "postgres.registry=postgresql+psycopg://u:secret@h/x": "at '/postgres/registry'",
+    "objects.endpoint=s3.example.com": "at '/objects/endpoint'",
+    "objects.log=/data/events": "at '/objects/log'",
     "images.registry=https://registry.example.com": "at '/images/registry'",
     "volumes.data.size=10GB": "at '/volumes/data/size'",
     "secrets.elsewhere.a/b.name=x": "at '/secrets/elsewhere'",
@@ -45,6 +47,8 @@ def test_without_servers_it_says_what_to_set() -> None:
     assert "kafka.bootstrap is not set" in template().stderr
     some = ("--values", VALUES["production"], "--set", "postgres.registry=")
     assert "postgres.registry is not set" in template(*some).stderr
+    some = ("--values", VALUES["production"], "--set", "objects.endpoint=")
+    assert "objects.endpoint is not set" in template(*some).stderr
 
 
 def test_a_release_whose_services_could_not_be_named_so_is_refused() -> None:
@@ -96,16 +100,42 @@ def test_init_is_a_hook_unless_its_servers_come_with_the_release() -> None:
 
 def test_what_has_no_other_copy_outlives_the_release() -> None:
     claims = rendered("production").all("PersistentVolumeClaim").values()
-    assert len(claims) == 3
+    assert len(claims) == 4
     for each in claims:
         assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
 def test_a_claim_that_exists_is_taken() -> None:
-    made = parsed(template(*WITH_SERVERS, "--set", "volumes.data.existingClaim=log"))
+    made = parsed(template(*WITH_SERVERS, "--set", "volumes.data.existingClaim=mine"))
     assert "ctr-srp4ctr-data" not in made.all("PersistentVolumeClaim")
-    (data,) = [v for v in made.pod("stream")["spec"]["volumes"] if v["name"] == "data"]
-    assert data["persistentVolumeClaim"]["claimName"] == "log"
+    (data,) = [v for v in made.pod("promoter")["spec"]["volumes"] if v["name"] == "data"]
+    assert data["persistentVolumeClaim"]["claimName"] == "mine"
+
+
+def test_a_role_has_the_key_that_its_s3_server_knows() -> None:
+    keys = ("--set", "objects.keyIds.trainer=AKIA1", "--set", "objects.caFile=")
+    made = parsed(template(*WITH_SERVERS, *keys))
+    for role, key in (("trainer", "AKIA1"), ("promoter", "promoter")):
+        (container,) = made.pod(role)["spec"]["containers"]
+        found = {each["name"]: each.get("value") for each in container["env"]}
+        assert found["AWS_ACCESS_KEY_ID"] == key
+        assert found["SSL_CERT_FILE"] == "/etc/ssl/certs/ca-certificates.crt"
+
+
+def test_workers_and_trainer_share_no_disk_with_anybody() -> None:
+    made = rendered("production")
+    claims = {
+        role: {
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in made.pod(role)["spec"]["volumes"]
+            if "persistentVolumeClaim" in volume
+        }
+        for role in ROLES
+    }
+    assert claims["stream"] == claims["intake"] == claims["init"] == set()
+    own = claims.pop("trainer")
+    assert len(own) == 1
+    assert all(own.isdisjoint(others) for others in claims.values())
 
 
 def test_a_secret_elsewhere_is_taken_under_its_own_key() -> None:

@@ -48,19 +48,19 @@ srp4ctr-{{ index . 1 }}:{{ $tag }}
 {{- printf "%s-triton-%d.%s-triton-pods.%s.svc" $full (int (index . 1)) $full (index . 0).Release.Namespace -}}
 {{- end -}}
 
-{{/* The name of a volume's claim. Takes a list: the root context, data, models or served. */}}
+{{/* The name of a volume's claim. Takes a list: the root context, data, models, served or training. */}}
 {{- define "srp4ctr.claim" -}}
 {{- $volume := index (index . 0).Values.volumes (index . 1) -}}
 {{- default (printf "%s-%s" (include "srp4ctr.fullname" (index . 0)) (index . 1)) $volume.existingClaim -}}
 {{- end -}}
 
 {{/*
-Where Kafka, Redis and Postgres are, as JSON: those of the values, or the bundled ones.
+Where Kafka, Redis, Postgres and the S3 server are, as JSON: those of the values, or the bundled ones.
 */}}
 {{- define "srp4ctr.servers" -}}
 {{- $registry := "postgresql+psycopg://srp4ctr@postgres:5432/registry?sslmode=verify-full&sslrootcert=/run/secrets/ca.pem" -}}
-{{- $bundled := dict "kafka.bootstrap" "kafka:19092" "redis.address" "redis:6379" "postgres.registry" $registry -}}
-{{- $given := dict "kafka.bootstrap" .Values.kafka.bootstrap "redis.address" .Values.redis.address "postgres.registry" .Values.postgres.registry -}}
+{{- $bundled := dict "kafka.bootstrap" "kafka:19092" "redis.address" "redis:6379" "postgres.registry" $registry "objects.endpoint" "https://objects:7070" -}}
+{{- $given := dict "kafka.bootstrap" .Values.kafka.bootstrap "redis.address" .Values.redis.address "postgres.registry" .Values.postgres.registry "objects.endpoint" .Values.objects.endpoint -}}
 {{- ternary $bundled $given .Values.bundled.enabled | toJson -}}
 {{- end -}}
 

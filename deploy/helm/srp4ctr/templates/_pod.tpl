@@ -111,12 +111,10 @@ gid: 10001
 {{/* As x-settings of compose.yaml. */}}
 {{- define "srp4ctr.settings" -}}
 {{- $pod := include "srp4ctr.tritonPod" (list . 0) -}}
-{{- $servers := include "srp4ctr.servers" . | fromJson -}}
 SRP4CTR_SETTINGS: /etc/srp4ctr/settings.toml
-SRP4CTR_KAFKA__BOOTSTRAP: {{ get $servers "kafka.bootstrap" | quote }}
-SRP4CTR_KAFKA__SECURITY_PROTOCOL: SASL_SSL
-SRP4CTR_KAFKA__SSL_CA_FILE: /run/secrets/{{ .Values.kafka.caFile }}
+SRP4CTR_FEATURES__LOG_URI: {{ .Values.objects.log | quote }}
 SRP4CTR_FEATURES__LOG_DIR: /data/events
+SRP4CTR_TRAINING__BUNDLES_URI: {{ .Values.objects.bundles | quote }}
 SRP4CTR_TRAINING__BUNDLES_DIR: /data/bundles
 SRP4CTR_TRITON__GRPC: {{ $pod }}:8001
 SRP4CTR_TRITON__METRICS_URL: http://{{ $pod }}:8002/metrics
@@ -129,6 +127,27 @@ SRP4CTR_MONITORING__PROMETHEUS_URL: {{ .Values.monitoring.prometheusUrl | quote 
 SRP4CTR_EMBEDDED__DATA_DIR: /data/worker
 {{- end -}}
 
+{{/* As x-kafka, with the name and password of a role. Takes a list: the root context, the role. */}}
+{{- define "srp4ctr.kafka" -}}
+{{- $root := index . 0 -}}
+SRP4CTR_KAFKA__BOOTSTRAP: {{ get (include "srp4ctr.servers" $root | fromJson) "kafka.bootstrap" | quote }}
+SRP4CTR_KAFKA__SECURITY_PROTOCOL: SASL_SSL
+SRP4CTR_KAFKA__SSL_CA_FILE: /run/secrets/{{ $root.Values.kafka.caFile }}
+SRP4CTR_KAFKA__SASL_USERNAME: {{ index . 1 }}
+SRP4CTR_KAFKA__SASL_PASSWORD_FILE: /run/secrets/kafka_{{ index . 1 }}
+{{- end -}}
+
+{{/* As x-objects, likewise. */}}
+{{- define "srp4ctr.objects" -}}
+{{- $objects := (index . 0).Values.objects -}}
+{{- $role := index . 1 -}}
+AWS_ENDPOINT_URL: {{ get (include "srp4ctr.servers" (index . 0) | fromJson) "objects.endpoint" | quote }}
+AWS_REGION: {{ $objects.region | quote }}
+AWS_ACCESS_KEY_ID: {{ get $objects.keyIds $role | default $role | quote }}
+AWS_SECRET_ACCESS_KEY_FILE: /run/secrets/objects_{{ $role }}
+SSL_CERT_FILE: {{ with $objects.caFile }}/run/secrets/{{ . }}{{ else }}/etc/ssl/certs/ca-certificates.crt{{ end }}
+{{- end -}}
+
 {{/* As x-store. */}}
 {{- define "srp4ctr.store" -}}
 {{- $servers := include "srp4ctr.servers" . | fromJson -}}
@@ -139,12 +158,7 @@ SRP4CTR_FEATURES__REGISTRY: {{ get $servers "postgres.registry" | quote }}
 SRP4CTR_FEATURES__REGISTRY_PASSWORD_FILE: /run/secrets/postgres
 {{- end -}}
 
-{{/* By which name and password a role is known. Takes the role. */}}
-{{- define "srp4ctr.asKafkaUser" -}}
-SRP4CTR_KAFKA__SASL_USERNAME: {{ . }}
-SRP4CTR_KAFKA__SASL_PASSWORD_FILE: /run/secrets/kafka_{{ . }}
-{{- end -}}
-
+{{/* By which name and password the store knows a role. Takes the role. */}}
 {{- define "srp4ctr.asRedisUser" -}}
 SRP4CTR_FEATURES__REDIS_USERNAME: {{ . }}
 SRP4CTR_FEATURES__REDIS_PASSWORD_FILE: /run/secrets/redis_{{ . }}
@@ -157,7 +171,21 @@ SRP4CTR_TRITON__TLS__CERTIFICATE_FILE: /run/secrets/{{ . }}.pem
 SRP4CTR_TRITON__TLS__KEY_FILE: /run/secrets/{{ . }}.key
 {{- end -}}
 
-{{/* The authorities of Kafka and of the store, where they have others than Triton's. */}}
+{{/*
+The authorities of servers, where they have others than Triton's. Takes a list: the root
+context, what is connected to.
+*/}}
 {{- define "srp4ctr.authorities" -}}
-{{- list "ca.pem" .Values.kafka.caFile .Values.redis.caFile | uniq | toJson -}}
+{{- $values := (index . 0).Values -}}
+{{- $files := list "ca.pem" -}}
+{{- range index . 1 -}}
+{{- $files = append $files (get (get $values .) "caFile") -}}
+{{- end -}}
+{{- compact $files | uniq | toJson -}}
+{{- end -}}
+
+{{/* A disk of the machine's, which ends with the pod. Takes a list: the root context, its name. */}}
+{{- define "srp4ctr.ownDisk" -}}
+- name: {{ index . 1 }}
+  emptyDir: { sizeLimit: {{ (index . 0).Values.volumes.scratch.size }} }
 {{- end -}}

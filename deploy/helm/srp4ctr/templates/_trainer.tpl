@@ -1,9 +1,9 @@
 {{/*
-A pod of the trainer's image. Takes a dict: root, component, role (promoter or ops, by which
-Kafka, Redis and Triton know it), own (its values), more (of its environment), networks,
+A pod that may promote, of the trainer's image. Takes a dict: root, component, role (promoter
+or ops, by which all servers know it), own (its values), more (of its environment), networks,
 restartPolicy, command or args.
 */}}
-{{- define "srp4ctr.trainerPod" -}}
+{{- define "srp4ctr.promotingPod" -}}
 {{- $root := .root -}}
 metadata:
   labels: {{ include "srp4ctr.podLabels" (list $root .component .networks) | nindent 4 }}
@@ -25,7 +25,7 @@ spec:
       args: {{ toJson . }}
       {{- end }}
       env:
-        {{- include "srp4ctr.env" (list (include "srp4ctr.settings" $root) (include "srp4ctr.store" $root) (include "srp4ctr.asKafkaUser" .role) (include "srp4ctr.asRedisUser" .role) (include "srp4ctr.asTritonClient" .role) (include "srp4ctr.onScratch" .) .more) | nindent 8 }}
+        {{- include "srp4ctr.env" (list (include "srp4ctr.settings" $root) (include "srp4ctr.store" $root) (include "srp4ctr.kafka" (list $root .role)) (include "srp4ctr.objects" (list $root .role)) (include "srp4ctr.asRedisUser" .role) (include "srp4ctr.asTritonClient" .role) "SRP4CTR_TRITON__CONTROL_KEY_FILE: /run/secrets/triton_control" (include "srp4ctr.onScratch" .) .more) | nindent 8 }}
       resources: {{ toYaml .own.resources | nindent 8 }}
       securityContext: {{ include "srp4ctr.containerSecurity" . | nindent 8 }}
       volumeMounts:
@@ -33,17 +33,15 @@ spec:
         - { name: data, mountPath: /data }
         - { name: models, mountPath: /models }
         - { name: served, mountPath: /served }
-        - { name: scratch, mountPath: /scratch }
+        - { name: spill, mountPath: /scratch }
   volumes:
-    {{- $files := list (printf "%s.pem" .role) (printf "%s.key" .role) "triton_control" (printf "kafka_%s" .role) (printf "redis_%s" .role) "postgres" }}
-    {{- include "srp4ctr.secrets" (list $root (concat (include "srp4ctr.authorities" $root | fromJsonArray) $files)) | nindent 4 }}
+    {{- $files := list (printf "%s.pem" .role) (printf "%s.key" .role) "triton_control" (printf "kafka_%s" .role) (printf "redis_%s" .role) (printf "objects_%s" .role) "postgres" }}
+    {{- include "srp4ctr.secrets" (list $root (concat (include "srp4ctr.authorities" (list $root (list "kafka" "redis" "objects")) | fromJsonArray) $files)) | nindent 4 }}
     {{- include "srp4ctr.volumes" (list $root (list "data" "models" "served")) | nindent 4 }}
-    - name: scratch
-      emptyDir: { sizeLimit: {{ $root.Values.volumes.scratch.size }} }
+    {{- include "srp4ctr.ownDisk" (list $root "spill") | nindent 4 }}
 {{- end -}}
 
 {{- define "srp4ctr.onScratch" -}}
-SRP4CTR_TRITON__CONTROL_KEY_FILE: /run/secrets/triton_control
 HOME: /scratch
 TMPDIR: /scratch
 {{- end -}}
@@ -51,6 +49,6 @@ TMPDIR: /scratch
 {{/* A pod for operators' commands. Takes a dict: root, component, restartPolicy, command or args. */}}
 {{- define "srp4ctr.opsPod" -}}
 {{- $ops := .root.Values.ops -}}
-{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_AUDIT__ACTOR: %q\nSRP4CTR_INTAKE__HOST: %s-intake" $ops.actor (include "srp4ctr.fullname" .root)) "networks" (list "events" "features" "serving" "metrics") -}}
-{{- include "srp4ctr.trainerPod" (merge $known .) -}}
+{{- $known := dict "role" "ops" "own" $ops "more" (printf "SRP4CTR_AUDIT__ACTOR: %q\nSRP4CTR_INTAKE__HOST: %s-intake" $ops.actor (include "srp4ctr.fullname" .root)) "networks" (list "events" "features" "objects" "serving" "metrics") -}}
+{{- include "srp4ctr.promotingPod" (merge $known .) -}}
 {{- end -}}
