@@ -20,7 +20,7 @@ REMOVED: Mapping[Key, str] = {
         for name in (
             *("patience", "max_full_softmax_items", "mask_ratio", "num_oov_rows"),
             *("warm_pretrain_epochs", "warm_finetune_epochs", "warm_learning_rate_scale"),
-            *("tensorboard_dir", "mlflow_experiment", "checkpoint_every_s", "min_gauc"),
+            *("tensorboard_dir", "mlflow_experiment", "checkpoint_every_s"),
         )
     },
     **{

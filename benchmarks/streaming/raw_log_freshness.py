@@ -27,8 +27,8 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.raw_log import delta_tables
 from srp4ctr.streams.raw_log.delta_tables import dataset
 
-# A sample opens the table and a turn of tidying reads all of it: on two cores more of them
-# would measure themselves.
+# A sample opens the table, and a turn of tidying looks at each partition: on two cores more
+# of them would measure themselves.
 _POLL_S, _TICK_S, _TIDY_S = 0.2, 0.005, 5.0
 _PATIENCE_S = 120.0
 TOPIC = BEHAVIOR_EVENTS_TOPIC

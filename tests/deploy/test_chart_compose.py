@@ -132,6 +132,14 @@ def test_a_triton_pod_serves_its_own_folder_and_fills_it_before() -> None:
     assert fill["args"] == ["model", "fill", "/models/$(POD)"]
     assert fill["image"] == triton["image"]
     assert "secrets" not in {m["name"] for m in fill["volumeMounts"]}
+    # It has no key of the bucket: it reads the promoter's copies.
+    assert environment(fill)["SRP4CTR_TRAINING__BUNDLES_URI"] == ""
+    copies = environment(fill)["SRP4CTR_TRAINING__BUNDLES_DIR"]
+    for each in (fill, container(rendered("production"), "promoter")):
+        assert environment(each)["SRP4CTR_TRAINING__BUNDLES_DIR"] == copies
+        assert {"data": "/data"}.items() <= {
+            m["name"]: m["mountPath"] for m in each["volumeMounts"]
+        }.items()
     probe = triton["readinessProbe"]["exec"]["command"]
     assert probe[1:3] == ["-m", "srp4ctr.ops.triton.readiness"]
     assert probe[3] in triton["args"][-1]

@@ -122,6 +122,16 @@ def test_a_role_has_the_key_that_its_s3_server_knows() -> None:
         assert found["SSL_CERT_FILE"] == "/etc/ssl/certs/ca-certificates.crt"
 
 
+def test_init_has_a_key_of_the_buckets_only_to_make_them() -> None:
+    for values, makes in (("try", True), ("production", False)):
+        pod = rendered(values).pod("init")
+        (container,) = pod["spec"]["containers"]
+        names = {each["name"] for each in container["env"]}
+        assert ("--buckets" in container["args"]) is makes
+        assert ("AWS_ACCESS_KEY_ID" in names) is makes
+        assert ("objects_admin" in json.dumps(pod)) is makes
+
+
 def test_workers_and_trainer_share_no_disk_with_anybody() -> None:
     made = rendered("production")
     claims = {
@@ -156,7 +166,7 @@ def test_a_changed_setting_restarts_workers_and_not_triton() -> None:
     other = parsed(
         template(*WITH_SERVERS, "--set", "settings=streams.sequence_length = 100")
     )
-    for role in ("stream", "monitor"):
+    for role in ("stream", "promoter", "monitor"):
         assert one.pod(role) != other.pod(role)
     assert one.pod("triton") == other.pod("triton")
 

@@ -163,7 +163,7 @@ def gates(
         _ranking_gate("auc", measured["auc"], config.min_auc, auc.margin),
         skipped("gauc", "no request has both a click and a non-click")
         if np.isnan(measured["gauc"])
-        else _ranking_gate("gauc", measured["gauc"], config.min_auc, gauc.margin),
+        else _ranking_gate("gauc", measured["gauc"], config.min_gauc, gauc.margin),
         Gate(
             gate="calibration",
             passed=abs(calibration - 1.0) - margin <= limit,
@@ -183,7 +183,7 @@ def _ranking_gate(name: str, value: float, limit: float, margin: float) -> Gate:
         passed=value + margin >= limit,
         value=finite(value),
         limit=limit,
-        note=f"{metric} {value:.4f}; at least training.min_auc {limit}, less a margin of"
+        note=f"{metric} {value:.4f}; at least training.min_{name} {limit}, less a margin of"
         f" error {margin:.4f}",
     )
 

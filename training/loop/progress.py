@@ -131,9 +131,9 @@ class MlflowRun:
         from mlflow.entities import Param
 
         client = MlflowClient(tracking_uri=self._uri)
-        name_now = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "srp4ctr"
-        found = client.get_experiment_by_name(name_now)
-        number = found.experiment_id if found else client.create_experiment(name_now)
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "srp4ctr"
+        found = client.get_experiment_by_name(experiment)
+        number = found.experiment_id if found else client.create_experiment(experiment)
         self._run_id = client.create_run(number, run_name=name).info.run_id
         client.log_batch(
             self._run_id, params=[Param(key, str(value)) for key, value in params.items()]

@@ -160,8 +160,8 @@ def since(dataset: TrainingSet, since_ms: int, config: RefreshConfig) -> Trainin
     )
 
 
-# MovieLens-100K, a tenth of it new, AUC: 0.7694; with half of the rates, two epochs of
-# clicks and one old example per new one 0.7674; before the refresh 0.7692.
+# MovieLens-100K, a tenth of it new, AUC: 0.7694; with a half, two epochs and one old
+# example for each new one 0.7674; before the refresh 0.7692.
 _RATE_SHARE = 0.25
 
 

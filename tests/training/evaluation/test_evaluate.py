@@ -80,23 +80,35 @@ def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
     assert undefined == {"auc", "calibration", "normalised_entropy"}
 
 
+MEASURED = {
+    "auc": 0.7,
+    "gauc": 0.7,
+    "calibration": 1.0,
+    "calibration_standard_error": 0.02,
+    "normalised_entropy": 0.9,
+}
+JUDGED = Scored(
+    clicked=np.array([1.0, 0.0]),
+    probabilities=np.array([0.6, 0.4]),
+    ranking=np.array([0.6, 0.4]),
+    requests=np.array([0, 0]),
+    users=np.array(["a", "b"]),
+)
+
+
 @pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
 def test_a_calibration_within_the_margin_of_error_is_not_refused(
     standard_error: float, is_refused: bool
 ) -> None:
-    measured = {
-        "auc": 0.7,
-        "gauc": 0.7,
-        "calibration": 0.7,
-        "calibration_standard_error": standard_error,
-        "normalised_entropy": 0.9,
-    }
-    judged = Scored(
-        clicked=np.array([1.0, 0.0]),
-        probabilities=np.array([0.6, 0.4]),
-        ranking=np.array([0.6, 0.4]),
-        requests=np.array([0, 0]),
-        users=np.array(["a", "b"]),
-    )
-    found = failed(gates(measured, judged, RefreshConfig(max_calibration_error=0.25)))
+    off = {"calibration": 0.7, "calibration_standard_error": standard_error}
+    config = RefreshConfig(max_calibration_error=0.25)
+    found = failed(gates(MEASURED | off, JUDGED, config))
     assert [each.gate for each in found] == (["calibration"] if is_refused else [])
+
+
+def test_an_auc_and_that_within_a_request_have_limits_of_their_own() -> None:
+    config = RefreshConfig(min_auc=0.6, min_gauc=0.55)
+    found = {each.gate: each for each in gates(MEASURED, JUDGED, config)}
+    for name, limit in (("auc", 0.6), ("gauc", 0.55)):
+        assert found[name].limit == limit
+        assert f"training.min_{name} {limit}" in found[name].note

@@ -172,6 +172,26 @@ def test_an_item_without_a_value_is_left_out() -> None:
     torch.testing.assert_close(loss, each / 2)  # over its two values
 
 
+@pytest.mark.parametrize(
+    ("rows", "sampled_items", "draws"),
+    [(100, None, None), (100, 20, 20), (50_001, None, 8192), (50_001, 20, 20)],
+)
+def test_a_sample_is_drawn_where_it_is_set_or_the_catalogue_is_large(
+    windows: Windows,
+    recipe: RefreshConfig,
+    sizes: TableSizes,
+    rows: int,
+    sampled_items: int | None,
+    draws: int | None,
+) -> None:
+    model = SRP4CTR(recipe.model, replace(sizes, item_rows=rows))
+    heads = MaskedHeads(recipe.model, model.embedding)
+    config = replace(recipe, pretrain_epochs=1, sampled_items=sampled_items)
+    pretrain(model, windows, config, FitOptions(), heads)
+    drawn = heads.proposal.draw() if heads.proposal else None
+    assert (None if drawn is None else len(drawn)) == draws
+
+
 def test_a_large_catalogue_is_trained_on_a_sample_in_little_memory(
     windows: Windows, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
