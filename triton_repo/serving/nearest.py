@@ -1,8 +1,8 @@
 """An expected state → the items with the greatest products: all of them are multiplied.
 
-``products.onnx`` (``training/export/retrieval.py``) does so in small integers, a quarter
-of the bytes of float32; the best of them are multiplied again, exactly. No item is skipped,
-so a filter leaves exactly those that pass it, however few.
+``products.onnx`` (``training/export/retrieval.py``) does so in four bits a number, a
+seventh of the bytes of float32; the best of them are multiplied again, exactly. No item is
+skipped, so a filter leaves exactly those that pass it, however few.
 
 Shapes: V items, D + 1 numbers of a vector.
 """
@@ -19,11 +19,11 @@ from srp4ctr.triton_repo.serving.onnx_scorer import Session
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
-# Measured on 100,000 and a million vectors, real and synthetic: of twice as many items as
-# are wanted by integers, the wanted ones by float32 were always all.
-_REPEATED = 2
+# Of six times as many items as are wanted by four bits, the wanted ones by float32 were
+# always all: docs/decisions.md has the measurements.
+_REPEATED = 6
 _BLOCKS = 8  # for each that is wanted
-_LEFT_OUT = np.iinfo(np.int32).min
+_LEFT_OUT = float(np.iinfo(np.int32).min)  # bundles of release 0.3 have integers
 
 
 class Nearest:
