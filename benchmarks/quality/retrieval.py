@@ -8,6 +8,7 @@ latency are of synthetic items: ``retrieval_serving.py``.
 
     make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
     make bench NAME=retrieval ARGS="--names ml-100k --quick --skip-serving"
+    make bench NAME=retrieval ARGS=--only-serving
 """
 
 import argparse
@@ -16,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ from scipy.sparse import csr_matrix
 
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness import figures
-from benchmarks.harness.saved_result import merge_rows
+from benchmarks.harness.saved_result import circumstances, cpu_name, merged_rows
 from benchmarks.models.ease import item_weights
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import pretrained, trained_sasrec
 from benchmarks.quality.retrieval_serving import measured
+from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
@@ -62,13 +65,35 @@ COLUMNS = {
 def main() -> None:
     """Train, retrieve and compare; print a table, then one JSON object."""
     options = _arguments()
+    if options.only_serving:
+        print(json.dumps(_save(_served())))
+        return
     torch.set_num_threads(options.threads)
-    rows = [row for name in options.names for row in compared(name, options, RECIPE)]
+    rows: list[Mapping[str, Any]] = []
+    for name in options.names:
+        rows += compared(name, options, RECIPE)
     print(figures.table(rows, COLUMNS))
-    result = {} if options.skip_serving else measured()
+    found = {} if options.skip_serving else _served()
     if not options.quick:
-        merge_rows(rows, FILE, ("data", "model"))
-    print(json.dumps({**summary(rows), **result, "rows": rows}))
+        rows = merged_rows(rows, FILE, ("data", "model"))
+        rows = sorted(rows, key=itemgetter("data"))
+        _save({**found, **summary(rows), **circumstances(), "rows": rows})
+    print(json.dumps({**summary(rows), **found, "rows": rows}))
+
+
+def _served() -> dict[str, Any]:
+    """Return what the search finds and how long it takes, and when and on what."""
+    of = {"cpu": cpu_name(), **circumstances()}
+    return {**measured(), **{f"serving_{name}": each for name, each in of.items()}}
+
+
+def _save(found: dict[str, Any]) -> dict[str, Any]:
+    """Save ``found`` in place of what the file has under the same names; return it."""
+    before = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    together = {**before, **found}
+    rows = together.pop("rows", [])  # last, for they are many
+    replace_text(FILE, json.dumps({**together, "rows": rows}, indent=1) + "\n")
+    return found
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -248,6 +273,7 @@ def _arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--quick", action="store_true", help="a quarter of the epochs")
     add("--skip-serving", action="store_true", help="only what is retrieved")
+    add("--only-serving", action="store_true", help="only the search and its latency")
     return parser.parse_args()
 
 
