@@ -1,6 +1,7 @@
 """The doctor's check that the raw log's place keeps all that is committed at once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.doctor import raw_log as checks
 from srp4ctr.ops.doctor.run import examine
 from srp4ctr.settings import Settings
+from tests.ops.doctor.unconditional_store import unconditional_store
 
 
 def settings(log: Path | str) -> Settings:
@@ -25,6 +27,21 @@ def test_a_folder_and_a_bucket_take_one_commit_of_several(raw_log: Path | str) -
         "ok",
         f"{raw_log} answers, and keeps what several writers commit at once",
     )
+
+
+def test_a_server_that_overwrites_commits_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with unconditional_store() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        (found,) = checks.commits(settings("s3://bucket/events"))
+    assert found.state == "wrong"
+    assert re.search(r"keeps \d+ of 24 rows that are committed at once", found.found)
+    assert "If-None-Match" in found.do
 
 
 def test_who_has_no_key_lists_nothing(
