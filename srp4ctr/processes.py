@@ -185,8 +185,10 @@ def check_alive(running: Running) -> None:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm(status: int = 0) -> Iterator[None]:
     """Let SIGTERM end the block as an exception would: what it had begun is undone.
+
+    ``status`` is the process' exit status: 0 of a service, which was to go on for ever.
 
     A second signal does not interrupt that. Without it a container's first process would
     ignore SIGTERM.
@@ -194,7 +196,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(0)
+        raise SystemExit(status)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

@@ -7,6 +7,7 @@ Torch is imported when a refresh begins.
 
 import logging
 import re
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -45,6 +46,7 @@ LOG = logging.getLogger(__name__)
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _EXPECTED = (Srp4ctrError, OSError)  # their message is enough: no traceback
 _RETRY_S = 60.0
+_ENDED = 128 + signal.SIGTERM
 Refresh = Callable[[], RefreshReport]
 
 
@@ -112,8 +114,12 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> RefreshRepor
             return None
         if plan.every and processes.count > 1:
             raise MistakeError("--every needs one process: repeat the torchrun command")
-        with ended_by_sigterm():
-            return repeat(turn, interval_s, display.say) if plan.every else turn()
+        with ended_by_sigterm(0 if plan.every else _ENDED):
+            try:
+                return repeat(turn, interval_s, display.say) if plan.every else turn()
+            except SystemExit:
+                display.say("ended by SIGTERM: the same command goes on where this one was")
+                raise
 
 
 def _refresh(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle_items import ids_by_key
 from srp4ctr.monitoring.web.playground import RequestCost, ShownItem
 from srp4ctr.ops.feature_store import attribute_texts, title_of
 from srp4ctr.settings import Settings
@@ -55,9 +56,28 @@ class PlaygroundReads:
         return rows.get(user_id, UserState())
 
     def items(self, keys: Sequence[int]) -> dict[int, ShownItem]:
-        """Return each item by its key; without a profile its title is its key."""
-        profiles = self._profiles(list(dict.fromkeys(keys)))
-        return {key: _shown(f"key {key}", "", profiles.get(key)) for key in keys}
+        """Return each item by its key; without a profile its title is its id.
+
+        That of an item which neither the serving bundle nor the newest events have is
+        its key.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found = self._profiles(wanted)
+        ids = self._ids([key for key in wanted if key not in found])
+        return {
+            key: _shown(ids.get(key, f"key {key}"), ids.get(key, ""), found.get(key))
+            for key in wanted
+        }
+
+    def _ids(self, keys: Sequence[int]) -> dict[int, str]:
+        """Return the ids of the items with ``keys``, as far as they are known."""
+        if not keys:
+            return {}
+        found = {item_key(each): each for each in self._recent().items}
+        if version := self.serving_version():
+            path = self._folder(version) / bundle.ITEMS_FILE
+            found |= ids_by_key(path, self._known_keys(), keys)
+        return found
 
     def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:
         """Return each item by its id; without a profile its title is its id."""

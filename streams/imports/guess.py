@@ -14,15 +14,8 @@ from typing import Any
 import msgspec
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.guess_rows import (
-    MANY,
-    MAX_ACTIONS,
-    Draft,
-    guess_events,
-    is_flag,
-    snake,
-    time_by_value,
-)
+from srp4ctr.streams.imports.guess_rows import MANY, Draft, guess_events, time_by_value
+from srp4ctr.streams.imports.guess_values import MAX_ACTIONS, is_flag, snake
 from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
 from srp4ctr.streams.imports.queries import compiled
 from srp4ctr.streams.imports.readers import has_open_quotes, open_table
@@ -53,7 +46,8 @@ class _Kind:
     @property
     def likeness(self) -> float:
         """How much it looks like a log of what users did."""
-        weights = {"user": 1.0, "item": 1.0, "time": 1.0, "action": 0.5, "position": 0.25}
+        weights = {"user": 1.0, "item": 1.0, "time": 1.0, "action": 0.5, "value": 0.5}
+        weights |= {"position": 0.25}
         found = sum(w for key, w in weights.items() if self.draft.named(key))
         found += 1.0 if {"year", "month", "day"} <= set(self.table.columns) else 0.0
         flags = any(is_flag(name, v) for name, v in self.draft.values.items())

@@ -9,36 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from srp4ctr.streams.imports.guess_values import (
+    CLICK,
+    LAST,
+    MAX_ACTIONS,
+    NAMES,
+    SHOWN,
+    VIEW,
+    are_actions,
+    formats_of,
+    is_called,
+    is_flag,
+    is_rating,
+    samples,
+    snake,
+    units_of,
+)
 from srp4ctr.streams.imports.mapping import SYNONYMS
 from srp4ctr.streams.imports.sql_text import literal, quoted, toml
 from srp4ctr.streams.imports.tables import Column, Table
 
-NAMES = {
-    "user": r"(user|visitor|customer|member|account|person|reader|listener|client|device"
-    r"|session)_?(id)?|uid|u|cookie(_?id)?|sid",
-    "item": r"(click(ed)?_?)?(item|product|article|video|movie|content|news|ad|asset|sku"
-    r"|track|song|artist|book|post|game|recipe|hotel|job|course|offer|story|page)_?(id)?"
-    r"|iid|i|asin|isbn",
-    "time": r"(event_?|click_?|impression_?|view_?)?(time|ts|timestamp)"
-    r"(_?stamp)?(_?(ms|s|us))?|date(_?time)?|(created|occurred|clicked|shown)_?at|at|t",
-    "request": r"(request|impression|ranking|slate|list|page_?view|query|search|visit)_?id"
-    r"|request|visit",
-    "position": r"position|pos|rank|slot|place",
-    "action": r"action(_?type)?|behaviou?r(_?type)?|event(_?type|_?name)?|type"
-    r"|feedback_?type|interaction(_?type)?|activity(_?type)?",
-    "value": r"rating|score|stars|value|price|dwell(_?time)?|read_?time(_?s)?|duration",
-}
-_LAST = ("session", "sid", "device", "cookie", "date", "type", "page")
-_CLICKED = r"(is_?)?click(ed|s)?|label"
-_SHOWN = r"impressions?|impr?|show(n|ed)?|expos(e|ed|ure)|display(ed)?|served"
-_CLICK = r"clicks?|clicked|clk|(item|product|content|article)_?click(ed)?|click_?\w+"
-_VIEW = (
-    r"pv|(product|item|article|content|page|detail)?_?(view|detail)(s|ed)?|view_?\w+"
-    r"|(play|open|listen|watch|stream)(s|ed)?|reads?"
-)
-_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_TIMES_S = (631_152_000, 2_524_608_000)  # 1990 to 2050
-MAX_ACTIONS = 30
 SAMPLE, MANY = 1_000, 200_000  # rows for names and times; for what follows what
 _NEGATIVES = (
     "# Nobody knows what was shown and not clicked, which a click model learns from. Where",
@@ -59,7 +49,7 @@ class _Action:
     followed: int
 
     def is_like(self, pattern: str) -> bool:
-        return bool(re.fullmatch(pattern, re.sub(r"\W+", "_", snake(self.name))))
+        return is_called(self.name, pattern)
 
 
 @dataclass(slots=True)
@@ -89,7 +79,7 @@ class Draft:
             for name in self.table.columns
             if re.fullmatch(NAMES[key], snake(name)) and name not in self.chosen.values()
         )
-        last = _LAST if key != "action" else ("type",)
+        last = LAST if key != "action" else ("type",)
         return sorted(matching, key=lambda name: (snake(name).startswith(last), name))
 
     def choose(self, key: str) -> str | None:
@@ -119,7 +109,7 @@ def guess_events(draft: Draft) -> None:
             draft.add(f'# {key} = "?"  # no column is named like the {key}: fill it in')
     _guess_time(draft)
     request, position = draft.choose("request"), draft.choose("position")
-    action, value = draft.choose("action"), draft.choose("value")
+    action, value = _choose_action(draft), draft.choose("value")
     flags = (name for name, values in draft.values.items() if is_flag(name, values))
     if clicked := next(flags, None):
         if not request and {"user", "time"} <= draft.chosen.keys():
@@ -134,7 +124,7 @@ def guess_events(draft: Draft) -> None:
         draft.add(f"click = {toml(f'{_sql(clicked)} = 1')}", "0 and 1 only")
     elif action:
         _guess_actions(draft, action)
-    elif value and re.fullmatch("rating|stars", snake(value)):
+    elif value and is_rating(value, draft.values[value]):
         draft.chosen["action"] = ""
         why = f"a row is a rating of {samples(draft.values[value])}"
         draft.add('action = "rate"', why)
@@ -142,9 +132,25 @@ def guess_events(draft: Draft) -> None:
         draft.add(f"# click = {toml(f'{_sql(value)} >= 4')}", "makes good ratings clicks:")
         draft.lines += _NEGATIVES
     else:
-        why = "nothing says what a row is: a click? Or behavior = with action = view, buy …"
-        draft.add('click = "true"', why)
-        draft.lines += _NEGATIVES
+        _guess_clicks(draft, value)
+
+
+def _guess_clicks(draft: Draft, value: str | None) -> None:
+    if value:
+        draft.lines.remove(f"value = {toml(value)}")
+        draft.add(f"# value = {toml(value)}", "clicks have no value, behaviours do:")
+    why = "nothing says what a row is: a click? Or behavior = with action = view, buy …"
+    draft.add('click = "true"', why)
+    draft.lines += _NEGATIVES
+
+
+def _choose_action(draft: Draft) -> str | None:
+    """Return the column of actions: by its name, else by names of actions in it."""
+    if name := draft.choose("action"):
+        return name
+    free = (each for each in draft.table.columns if each not in draft.chosen.values())
+    name = next((each for each in free if are_actions(draft.values[each])), None)
+    return name and draft.take("action", name, "by its values, which are actions")
 
 
 def _guess_time(draft: Draft) -> None:
@@ -159,29 +165,39 @@ def _guess_time(draft: Draft) -> None:
     if name is None:
         draft.add('# time = "?"  # no column is named like a time: fill it in')
         return
+    _guess_unit(draft, name)
+
+
+def _guess_unit(draft: Draft, name: str) -> None:
+    """Add the unit of times that are numbers, else the format and the zone."""
     kind = Column(sql="", type=draft.table.columns[name]).time_kind
     values = draft.values[name]
     if kind == "text" and all(str(each).isdigit() for each in values):
         kind, values = "number", [int(each) for each in values]
     if kind == "number":
-        units = [unit for unit in _UNITS if _are_times(values, unit)]
-        if len(units) == 1:
+        if len(units := units_of(values)) == 1:
             why = "only in this unit are all of them between 1990 and 2050"
             draft.add(f'time_unit = "{units[0]}"', why)
         else:
             draft.add('# time_unit = "?"  # in no single unit are these times of our days')
     elif kind != "zoned":
+        for form, *others in filter(None, [formats_of(values)]):
+            also = f"; so do they {', '.join(others)}: which?" if others else ""
+            draft.add(f"time_format = {toml(form)}", f"all of them fit{also}")
         draft.add('time_zone = "UTC"', "texts without a zone: is it UTC? Europe/Berlin …")
 
 
 def time_by_value(draft: Draft) -> str | None:
     """Return the first free column whose values are times of our days."""
     for name, type_ in draft.table.columns.items():
-        kind = Column(sql="", type=type_).time_kind
-        if name in draft.chosen.values() or kind == "text":
+        kind, values = Column(sql="", type=type_).time_kind, draft.values[name]
+        if name in draft.chosen.values():
             continue
-        values = draft.values[name]
-        if kind != "number" or sum(_are_times(values, unit) for unit in _UNITS) == 1:
+        if kind == "number":
+            is_time = len(units_of(values)) == 1
+        else:
+            is_time = kind != "text" or bool(formats_of(values))
+        if is_time:
             return name
     return None
 
@@ -200,7 +216,7 @@ def _guess_actions(draft: Draft, column: str) -> None:
     draft.lines[line] = f"action = {toml('$' + column)}"
     draft.add(f"# Its values: {', '.join(f'{e.name} ({e.rows:,})' for e in found)}")
     _guess_names(draft, found)
-    shown = next((each for each in found if each.is_like(_SHOWN)), None)
+    shown = next((each for each in found if each.is_like(SHOWN)), None)
     clicked, why = _click_of([each for each in found if each is not shown])
     taken = [each for each in (shown, clicked) if each is not None]
     is_known = shown is not None and "request" in draft.chosen
@@ -240,7 +256,7 @@ def _guess_names(draft: Draft, found: Sequence[_Action]) -> None:
 
 def _click_of(found: Sequence[_Action]) -> tuple[_Action | None, str]:
     """Return which action is the click, the most frequent first, and the reason."""
-    for pattern in (_CLICK, _VIEW):
+    for pattern in (CLICK, VIEW):
         if each := next((each for each in found if each.is_like(pattern)), None):
             return (
                 each,
@@ -270,28 +286,6 @@ def _actions_of(draft: Draft, column: str) -> list[_Action]:
         f"FROM ({both}) WHERE __act IS NOT NULL GROUP BY __act ORDER BY 2 DESC, 1"
     )
     return [_Action(name=name, rows=n, followed=after) for name, n, after in rows]
-
-
-def is_flag(name: str, values: Sequence[Any]) -> bool:
-    """Return whether a column says with 0 and 1 whether what was shown was clicked."""
-    is_named = re.fullmatch(_CLICKED, snake(name))
-    return bool(is_named) and {str(each) for each in values} <= {"0", "1"}
-
-
-def _are_times(values: Sequence[float], unit: str) -> bool:
-    first, last = (at * _UNITS[unit] for at in _TIMES_S)
-    return bool(values) and all(first <= each <= last for each in values)
-
-
-def samples(values: Sequence[Any]) -> str:
-    """Return up to three of ``values``, for a comment."""
-    found = list(dict.fromkeys(str(each)[:24] for each in values))[:3]
-    return ", ".join(each.replace("\n", " ") for each in found) or "none"
-
-
-def snake(name: str) -> str:
-    """Return ``name`` in lower case, with _ between its words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _sql(name: str) -> str:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -29,6 +29,7 @@ SYNONYMS = {
     "buy": r"buy|purchased?|transaction|order(ed)?|pay(ment)?|checkout",
     "like": r"liked?|thumbs_?up|upvoted?",
     "dislike": r"dislike[sd]?|hate[sd]?|thumbs_?down|downvoted?",
+    "hide": r"hid(e|den)|not_?interested|muted?|blocked?",
     "share": r"share[sd]?|forward(ed)?",
 }
 """Words for the actions that the model has a code of its own for, as a guess finds them."""
@@ -252,7 +253,15 @@ def _formats() -> Any:
     return resources.files("srp4ctr.streams.imports") / "formats"
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _explained(message: str) -> str:
+    if wrong := re.search(r"Invalid enum value (.+) - at `\$\.(\w+)`", message):
+        kinds = get_args(get_type_hints(Mapping)[wrong[2]])
+        allowed = [each for kind in kinds for each in get_args(kind) or [kind]]
+        return f"{wrong[2]} is {wrong[1]}: {', '.join(filter(_is_text, allowed))}"
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(\w*))?", message)
     if not unknown:
         return message

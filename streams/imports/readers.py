@@ -69,10 +69,14 @@ def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _So
         detected += ", quote = '', escape = ''"
     if form.delimiter:
         detected += f", delim = {literal(form.delimiter)}"
-    delimiter, has_header, columns = database.execute(
-        f"SELECT Delimiter, HasHeader, Columns FROM sniff_csv({_path(path)}, {detected})"
+    names = "Delimiter, HasHeader, Columns, DateFormat, TimestampFormat"
+    delimiter, has_header, columns, *dates = database.execute(
+        f"SELECT {names} FROM sniff_csv({_path(path)}, {detected})"
     ).fetchone()
     types = {each["name"]: each["type"] for each in columns}
+    for kind, found in zip(("DATE", "TIMESTAMP"), dates, strict=True):
+        if found and not found.startswith("%Y-%m-%d"):  # a cast knows no other
+            types |= {n: "VARCHAR" for n, type_ in types.items() if type_ == kind}
     if form.columns:
         if len(types) != len(form.columns):
             raise MistakeError(

@@ -1,16 +1,28 @@
 """Refreshes: one that fails does not end the next, and SIGTERM ends them in order."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from srp4ctr.atomic_files import read_json
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate
-from srp4ctr.ops.refresh_job import refresh_and_record, repeat, seconds_of
+from srp4ctr.ops import refresh_job
+from srp4ctr.ops.refresh_job import (
+    Display,
+    RefreshPlan,
+    refresh_and_record,
+    repeat,
+    seconds_of,
+)
+from srp4ctr.settings import Settings
+from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.refresh.reports import (
     STATUS_FILE,
     RefreshOutcome,
@@ -142,3 +154,25 @@ def test_the_refresh_process_alone_gives_way() -> None:
     )
     # At most 19, where this test runs niced already.
     assert int(done.stdout) == min(7, 19 - os.nice(0))
+
+
+@pytest.mark.parametrize(("every", "status"), [("", 143), ("1h", 0)])
+def test_one_refresh_that_is_ended_did_not_succeed(
+    every: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: Any) -> RefreshReport:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+        raise AssertionError
+
+    said: list[str] = []
+    monkeypatch.setattr(refresh_job, "_refresh", ended)
+    monkeypatch.setattr(
+        "srp4ctr.training.loop.distributed.yield_to_serving", lambda _: None
+    )
+    settings = Settings(training=RefreshConfig(bundles_dir=str(tmp_path)))
+    display: Any = Display(progress=nullcontext, show=said.append, say=said.append)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit) as end:
+        refresh_job.run(settings, RefreshPlan(every=every), display)
+    assert end.value.code == status
+    assert "the same command goes on where this one was" in said[-1]

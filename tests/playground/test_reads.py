@@ -1,15 +1,25 @@
 """Recent users and items from the raw log's newest rows."""
 
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from benchmarks.harness.raw_logs import write_log
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle_items import ids_by_key
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.playground import reads
 from srp4ctr.playground.reads import recent_ids
 from srp4ctr.settings import Settings
-from srp4ctr.streams.events.schema import SYNTHETIC_USERS, UserEvent, action_code
+from srp4ctr.streams.events.schema import (
+    SYNTHETIC_USERS,
+    UserEvent,
+    action_code,
+    item_key,
+)
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 
@@ -65,3 +75,28 @@ def test_a_hashed_action_has_the_name_that_the_log_has(tmp_path: Path) -> None:
     assert found.actions([skip]) == {skip: "skip"}
     write(log_dir, 0, 1, a_behavior(action="wink", at_ms=NOON_MS + 1))
     assert found.actions([skip, wink]) == {skip: "skip", wink: "wink"}
+
+
+def test_items_without_attributes_are_named_by_their_ids(tmp_path: Path) -> None:
+    """The newest events and the serving bundle have ids; the store has only profiles."""
+    write(tmp_path / "events", 0, 0, a_click("recent"))
+    names = ["known", "b-side", "ärger"]
+    keys = sorted(map(item_key, names))
+    ids = [next(n for n in names if item_key(n) == key).encode() for key in keys]
+    path = tmp_path / bundle.ITEMS_FILE
+    ends = np.cumsum([len(each) for each in ids])
+    letters = np.frombuffer(b"".join(ids), dtype=np.uint8)
+    save_file({"id_letters": letters, "id_ends": ends}, path)
+    assert ids_by_key(path, keys, [item_key("known"), item_key("ärger"), 7]) == {
+        item_key("known"): "known",
+        item_key("ärger"): "ärger",
+    }
+    assert ids_by_key(tmp_path / "none", keys, keys) == {}
+    config = FeatureConfig(log_dir=str(tmp_path / "events"))
+    found = reads.PlaygroundReads(Settings(features=config))
+    with patch.object(found, "_profiles", lambda _: {}):
+        shown = found.items([item_key("recent"), 7])
+    assert [(each.item_id, each.title) for each in shown.values()] == [
+        ("recent", "recent"),
+        ("", "key 7"),
+    ]

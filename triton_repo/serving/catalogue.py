@@ -5,7 +5,6 @@ are available and have which attributes, what is popular now, and what was added
 bundle was trained. A thread looks again every few seconds; requests read the last result.
 """
 
-import json
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle_items import ids_of, mapped
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -41,13 +41,6 @@ _EVERY_S, _BUSY_SHARE = 5.0, 0.005
 _ITEMS_AT_ONCE = 2_000
 _NO_VALUES = ("numeric", "vector")  # kinds of fields whose rows no caller can name
 _FILTERS = 32  # of a million items 8 MB each, at most
-_MAX_HEADER = 1 << 16
-_ARRAYS = {
-    "vectors": np.float32,
-    "counts": np.int64,
-    "id_ends": np.int64,
-    "id_letters": np.uint8,
-}
 
 
 class ItemVectors:
@@ -57,38 +50,20 @@ class ItemVectors:
         """Read them; raises ``ArtifactError`` for files that are not of ``keys``."""
         path = folder / bundle.ITEMS_FILE
         try:
-            found = _mapped(path)
+            found = mapped(path)
             vectors: NDArray[np.float32] = found["vectors"]  # (V, D + 1)
             self.counts: NDArray[Any] = found["counts"]  # (V,)
-            self._letters = found["id_letters"].data
-            self._ends = found["id_ends"]
+            ends, _ = found["id_ends"], found["id_letters"]
         except (ValueError, OSError, KeyError) as error:
             raise ArtifactError(f"{path} holds no items: {error!r}") from error
-        if not len(vectors) == len(self.counts) == len(self._ends) == len(keys):
+        if not len(vectors) == len(self.counts) == len(ends) == len(keys):
             raise ArtifactError(f"{path} has other items than the vocabulary")
-        self.keys, self.nearest = keys, Nearest(folder / bundle.PRODUCTS_FILE, vectors)
+        self.keys, self._found = keys, found
+        self.nearest = Nearest(folder / bundle.PRODUCTS_FILE, vectors)
 
     def ids_of(self, rows: Int64s) -> list[bytes]:
         """Return the ids of the items in ``rows``."""
-        starts, ends = self._ends.take(rows - 1) * (rows > 0), self._ends.take(rows)
-        letters = self._letters
-        pairs = zip(starts.tolist(), ends.tolist(), strict=True)
-        return [letters[start:end].tobytes() for start, end in pairs]
-
-
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a safetensors file, mapped: a step's processes share them."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header, begins = json.loads(file.read(min(size, _MAX_HEADER))), 8 + size
-    content = np.memmap(path, mode="r")
-    found: dict[str, NDArray[Any]] = {}
-    for name, kind in _ARRAYS.items():
-        if name in header:
-            first, last = header[name]["data_offsets"]
-            array = np.asarray(content[begins + first : begins + last]).view(kind)
-            found[name] = array.reshape(header[name]["shape"])
-    return found
+        return ids_of(self._found, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
