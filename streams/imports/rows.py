@@ -31,6 +31,7 @@ _WRONG_TIMES = {
     Reason.TIME_IN_SECONDS: "before 1973",
     Reason.TIME_IN_FUTURE: "in the future",
 }
+_FORMS = 'set time_format, such as "%d.%m.%Y %H:%M" of 18.05.2026 09:00'
 _EPOCH = dt.datetime(1970, 1, 1)
 _ZONE_AT_END = re.compile(r" ?(UTC|GMT|Z)$")
 _OFFSET_AT_END = re.compile(r" ([+-]\d\d:?\d\d)( UTC)?$")  # as Go writes times, too
@@ -94,7 +95,7 @@ class Clock:
                 offset = _OFFSET_AT_END.sub(r"\1", text.strip())
                 at = dt.datetime.fromisoformat(_ZONE_AT_END.sub("+00:00", offset))
         except ValueError:
-            wanted = f"as time_format {form!r}" if form else "an ISO time: set time_format"
+            wanted = f"as time_format {form!r}" if form else f"an ISO time: {_FORMS}"
             raise ValueError(f"the time {text[:40]!r} is not {wanted}") from None
         if at.tzinfo:
             return round(at.timestamp() * 1000)

@@ -45,6 +45,13 @@ def test_lists_and_a_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert report.counts == {"impression": 3, "click": 2, "item": 2}
 
 
+def test_lists_inside_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    play("lists inside a line", tmp_path)
+    report = check_file(tmp_path / "events.jsonl", now_ms())
+    assert report.counts == {"impression": 2, "click": 1}
+
+
 def test_the_page_names_every_key_and_every_ready_mapping() -> None:
     keys = {*Mapping.__struct_fields__, *Rule.__struct_fields__} - {"description"}
     known = set(re.findall(r"`\[*(\w+)\]*`", PAGE))
