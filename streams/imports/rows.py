@@ -32,6 +32,7 @@ _WRONG_TIMES = {
     Reason.TIME_IN_FUTURE: "in the future",
 }
 _FORMS = 'set time_format, such as "%d.%m.%Y %H:%M" of 18.05.2026 09:00'
+_NEEDED = {"user_id": "user", "item_id": "item", "occurred_at": "time"}
 _EPOCH = dt.datetime(1970, 1, 1)
 _ZONE_AT_END = re.compile(r" ?(UTC|GMT|Z)$")
 _OFFSET_AT_END = re.compile(r" ([+-]\d\d:?\d\d)( UTC)?$")  # as Go writes times, too
@@ -126,11 +127,14 @@ class EventBuilder:
         ``values`` has ``event_id`` without its prefix, and ``occurred_at`` as in the file.
         """
         raw = values.get("occurred_at")
+        if missing := [key for name, key in _NEEDED.items() if values.get(name) is None]:
+            why = f"the row has no {' and no '.join(missing)}"
+            cut = "; it may be cut off" if len(missing) == len(_NEEDED) else ""
+            return BadRow(reason=f"no {missing[0]}", detail=why + cut)
         event = {name: each for name, each in values.items() if each is not None}
         event["type"] = kind
         try:
-            if raw is not None:
-                event["occurred_at"] = self.clock.millis(raw, time_kind)
+            event["occurred_at"] = self.clock.millis(raw, time_kind)
             if isinstance(event.get("value"), str):
                 event["value"] = _number("value", event["value"])
             if kind == "behavior" and "action" in event:

@@ -184,7 +184,7 @@ BAD = {
     "seconds among milliseconds": ("u,i,1600000000000,4", "read as ms it is 2020-09-13"),
     "no time": ("u,i,yesterday,4", "the time 'yesterday' is not a number"),
     "a long id": (f"{'u' * 10_000},i,1600000000,4", "user_id has more than 256 characters"),
-    "no user": (",i,1600000000,4", "missing required field `user_id`"),
+    "no user": (",i,1600000000,4", "the row has no user"),
     "no number": ("u,i,1600000000,n/a", "the value 'n/a' is not a number"),
     "1970": ("u,i,1600000,4", "the time is 1970-01-19 12:26, before 1973"),
     "2100": ("u,i,4102444800,4", "the time is 2100-01-01 00:00, in the future"),
