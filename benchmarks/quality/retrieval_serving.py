@@ -74,7 +74,7 @@ def index_recall(items: int) -> float:
         taken[number] = between - began, time.thread_time() - between
         hits += len(np.intersect1d(exact, found))
     exact_ms, ms = 1000.0 * np.median(taken, axis=0)
-    say(f"{items:,} items, CPU time: float32 {exact_ms:.1f} ms, integers first {ms:.1f}")
+    say(f"{items:,} items, CPU time: float32 {exact_ms:.1f} ms, four bits first {ms:.1f}")
     return round(hits / (STATES * CANDIDATES), 4)
 
 

@@ -30,8 +30,8 @@ from srp4ctr.streams.raw_log.delta_tables import dataset
 # A sample opens the table, and a turn of tidying looks at each partition: on two cores more
 # of them would measure themselves.
 _POLL_S, _TICK_S, _TIDY_S = 0.2, 0.005, 5.0
-# Until then workers and broker have just started: that they fall behind by ten seconds on
-# two busy cores is told by itself.
+# Workers and a broker that have just started fall behind, by ten seconds on two busy cores.
+# What comes until then is in a figure of its own.
 _STARTED_S = 15.0
 _PATIENCE_S = 120.0
 TOPIC = BEHAVIOR_EVENTS_TOPIC

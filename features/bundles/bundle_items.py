@@ -1,7 +1,7 @@
 """A bundle's ``items.safetensors`` → vectors, counts and ids of the items that it knows."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,13 @@ def ids_of(items: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> list[b
     return [letters[start:end].tobytes() for start, end in pairs]
 
 
-def ids_by_key(path: Path, known: Sequence[int], keys: Iterable[int]) -> dict[int, str]:
-    """Return the ids of those of ``keys`` that the bundle with keys ``known`` knows.
+def ids_by_key(path: Path, known: Sequence[int], keys: Sequence[int]) -> dict[int, str]:
+    """Return the ids of those of ``keys`` that the bundle knows; ``known`` ascends.
 
     {} where there is no file: a bundle that does not recommend.
     """
-    wanted = set(keys)
-    rows = {key: row for row, key in enumerate(known) if key in wanted}
-    if not rows or not path.is_file():
+    if not path.is_file():
         return {}
-    found = ids_of(mapped(path), np.array(list(rows.values()), dtype=np.int64))
-    return {key: each.decode() for key, each in zip(rows, found, strict=True)}
+    wanted = np.intersect1d(keys, known)
+    found = ids_of(mapped(path), np.searchsorted(known, wanted))
+    return {key: each.decode() for key, each in zip(wanted.tolist(), found, strict=True)}

@@ -71,12 +71,12 @@ class PlaygroundReads:
 
     def _ids(self, keys: Sequence[int]) -> dict[int, str]:
         """Return the ids of the items with ``keys``, as far as they are known."""
-        if not keys:
-            return {}
-        found = {item_key(each): each for each in self._recent().items}
-        if version := self.serving_version():
+        found: dict[int, str] = {}
+        if keys and (version := self.serving_version()):
             path = self._folder(version) / bundle.ITEMS_FILE
-            found |= ids_by_key(path, self._known_keys(), keys)
+            found = ids_by_key(path, self._known_keys(), keys)
+        if set(keys) - found.keys():
+            found |= {item_key(each): each for each in self._recent().items}
         return found
 
     def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:

@@ -46,8 +46,10 @@ class _Kind:
     @property
     def likeness(self) -> float:
         """How much it looks like a log of what users did."""
-        weights = {"user": 1.0, "item": 1.0, "time": 1.0, "action": 0.5, "value": 0.5}
-        weights |= {"position": 0.25}
+        weights = {
+            **dict.fromkeys(("user", "item", "time"), 1.0),
+            **{"action": 0.5, "value": 0.5, "position": 0.25},
+        }
         found = sum(w for key, w in weights.items() if self.draft.named(key))
         found += 1.0 if {"year", "month", "day"} <= set(self.table.columns) else 0.0
         flags = any(is_flag(name, v) for name, v in self.draft.values.items())

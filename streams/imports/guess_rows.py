@@ -181,9 +181,9 @@ def _guess_unit(draft: Draft, name: str) -> None:
         else:
             draft.add('# time_unit = "?"  # in no single unit are these times of our days')
     elif kind != "zoned":
-        for form, *others in filter(None, [formats_of(values)]):
-            also = f"; so do they {', '.join(others)}: which?" if others else ""
-            draft.add(f"time_format = {toml(form)}", f"all of them fit{also}")
+        if forms := formats_of(values):
+            also = f"; so do they {', '.join(forms[1:])}: which?" if forms[1:] else ""
+            draft.add(f"time_format = {toml(forms[0])}", f"all of them fit{also}")
         draft.add('time_zone = "UTC"', "texts without a zone: is it UTC? Europe/Berlin …")
 
 

@@ -35,7 +35,7 @@ VIEW = (
 )
 _ACTIONS = (SHOWN, CLICK, VIEW, *SYNONYMS.values())
 _CLICKED = r"(is_?)?click(ed|s)?|label"
-_RATINGS, _RATINGS_MOST = "rating|score|stars|grade|note", 11
+_MAX_GRADES = 11  # 0 to 10
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _TIMES_S = (631_152_000, 2_524_608_000)  # 1990 to 2050
 _DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d")
@@ -78,15 +78,12 @@ def is_flag(name: str, values: Sequence[Any]) -> bool:
 
 
 def is_rating(name: str, values: Sequence[Any]) -> bool:
-    """Return whether a column has one of few grades for each row."""
-    if re.fullmatch("rating|stars", snake(name)):
-        return True
+    """Return whether a column has users' ratings: a score is one if it has few grades."""
     grades = set(values)
-    return (
-        bool(re.fullmatch(_RATINGS, snake(name)))
-        and 1 < len(grades) <= _RATINGS_MOST
-        and all(isinstance(each, int | float) and 0 <= each <= 10 for each in grades)
+    are_few = 1 < len(grades) <= _MAX_GRADES and all(
+        isinstance(each, int | float) and 0 <= each <= 10 for each in grades
     )
+    return snake(name) in ("rating", "stars") or (snake(name) == "score" and are_few)
 
 
 def are_actions(values: Sequence[Any]) -> bool:

@@ -253,15 +253,11 @@ def _formats() -> Any:
     return resources.files("srp4ctr.streams.imports") / "formats"
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _explained(message: str) -> str:
     if wrong := re.search(r"Invalid enum value (.+) - at `\$\.(\w+)`", message):
-        kinds = get_args(get_type_hints(Mapping)[wrong[2]])
-        allowed = [each for kind in kinds for each in get_args(kind) or [kind]]
-        return f"{wrong[2]} is {wrong[1]}: {', '.join(filter(_is_text, allowed))}"
+        kinds = get_args(get_type_hints(Mapping)[wrong[2]])  # Literal[...] | None
+        allowed = ", ".join(each for kind in kinds for each in get_args(kind))
+        return f"{wrong[2]} is {wrong[1]}; one of: {allowed}"
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(\w*))?", message)
     if not unknown:
         return message

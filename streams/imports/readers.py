@@ -76,7 +76,7 @@ def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _So
     types = {each["name"]: each["type"] for each in columns}
     for kind, found in zip(("DATE", "TIMESTAMP"), dates, strict=True):
         if found and not found.startswith("%Y-%m-%d"):  # a cast knows no other
-            types |= {n: "VARCHAR" for n, type_ in types.items() if type_ == kind}
+            types |= {n: "VARCHAR" for n, type_ in types.items() if type_.startswith(kind)}
     if form.columns:
         if len(types) != len(form.columns):
             raise MistakeError(

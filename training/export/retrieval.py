@@ -80,10 +80,10 @@ def export(
 def write_products(vectors: NDArray[np.float32], path: Path) -> None:
     """Write a graph: a state (1, D + 1) → about its products with ``vectors``, (1, V).
 
-    Four bits a number, and a scale for ``_BLOCK`` of them, which take 36 to 40 bytes an
-    item. State and items are turned first: onto the axes along which the items differ, of
-    which as many blocks are kept as are full, and then by chance, so that no number of a
-    block is much greater than the others (as in QuIP, Chee et al. 2023).
+    Four bits a number, and a scale for ``_BLOCK`` of them: 40 bytes an item of width 64.
+    State and items are turned first by one matrix, which keeps products: the random
+    rotation makes the numbers of a block about equally great (as in QuIP, Chee et al.
+    2023).
     """
     turn = _turn(vectors)
     codes, scales = _four_bits(vectors, turn)
@@ -138,16 +138,17 @@ def _four_bits(
 
 
 def _turn(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a matrix (D + 1, K) that nearly keeps products; K is a multiple of _BLOCK."""
-    size = vectors.shape[1]
-    width = max(1, size // _BLOCK) * _BLOCK
+    """Return a matrix (D + 1, K) that keeps products; K is D, filled up to whole blocks.
+
+    Where D fills them already, it leaves out the axis along which the items differ least:
+    a block more for one number would cost half as much again.
+    """
+    width = -(-(vectors.shape[1] - 1) // _BLOCK) * _BLOCK
     _, axes = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
+    kept = axes[:, -width:]  # in the order of how much the items differ
     noise = np.random.default_rng(0).standard_normal((width, width))
-    kept = axes[:, -width:]  # the last vary most
-    turned: NDArray[np.float32] = (kept @ np.linalg.qr(noise)[0][: kept.shape[1]]).astype(
-        np.float32
-    )
-    return turned
+    rotation, _ = np.linalg.qr(noise)
+    return np.asarray(kept @ rotation[: kept.shape[1]], dtype=np.float32)
 
 
 class Retriever(nn.Module):

@@ -23,7 +23,8 @@ Floats = NDArray[np.float32]
 # all but a few in a thousand at the worst: docs/decisions.md has the measurements.
 _REPEATED = 8
 _BLOCKS = 8  # for each that is wanted
-_LEFT_OUT = float(np.iinfo(np.int32).min)  # bundles of release 0.3 have integers
+# Less than any product, also where they are integers, as in bundles before 2026-11-29.
+_LEFT_OUT = float(np.iinfo(np.int32).min)
 
 
 class Nearest:

@@ -10,7 +10,7 @@ from tests.streams.imports.written import RATINGS, ratings
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a key": ({"behaviour": "true"}, "'behaviour'; did you mean behavior?"),
     "a key of a table": ({"items": {"itm": "x"}}, "'itm'; did you mean item?"),
-    "a unit": ({"time_unit": "sec"}, "time_unit is 'sec': s, ms"),
+    "a unit": ({"time_unit": "sec"}, "time_unit is 'sec'; one of: s, ms"),
     "a zone": ({"time_zone": "Mars/Olympus"}, "write Europe/Berlin or UTC"),
 }
 
@@ -60,5 +60,5 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_unit_says_which_there_are() -> None:
-    with pytest.raises(MistakeError, match="time_unit is 'minutes': s, ms, us, ns"):
+    with pytest.raises(MistakeError, match="time_unit is 'minutes'; one of: s, ms, us, ns"):
         ratings(time_unit="minutes")

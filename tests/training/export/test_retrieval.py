@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -156,6 +157,47 @@ def test_a_filter_leaves_all_that_pass_and_nothing_else(
         assert not np.isin(found, [*seen, *gone]).any()
         assert np.isin(found, among).all()
         assert len(np.intersect1d(expected, found)) >= len(expected) - 1
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 48, 64, 80])
+def test_a_model_of_any_width_retrieves(width: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    vectors: Floats = rng.standard_normal((20_000, width + 1)).astype(np.float32)
+    retrieval.write_products(vectors, tmp_path / "products.onnx")
+    search, hits = Nearest(tmp_path / "products.onnx", vectors), 0
+    for state in rng.standard_normal((10, width + 1)).astype(np.float32):
+        expected = np.argsort(-(vectors @ state), kind="stable")[:100]
+        hits += len(np.intersect1d(expected, search(state, 100)))
+    assert hits >= 990
+
+
+def test_products_that_are_integers_are_still_served(
+    vectors: Floats, tmp_path: Path
+) -> None:
+    """Bundles before four bits have them."""
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kinds = onnx.TensorProto
+    graph = onnx.helper.make_graph(
+        [
+            node("MatMul", ["next_item", "vectors"], ["exact"]),
+            node("Mul", ["exact", "thousand"], ["large"]),
+            node("Cast", ["large"], ["products"], to=kinds.INT32),
+        ],
+        "products",
+        [value("next_item", kinds.FLOAT, ["B", WIDTH])],
+        [value("products", kinds.INT32, ["B", ITEMS])],
+        [
+            onnx.numpy_helper.from_array(np.ascontiguousarray(vectors.T), "vectors"),
+            onnx.numpy_helper.from_array(np.float32(1000.0), "thousand"),
+        ],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.save(model, tmp_path / "products.onnx")
+    state = states(vectors)[0]
+    order = np.argsort(-(vectors @ state), kind="stable")
+    found = Nearest(tmp_path / "products.onnx", vectors)(state, 50, [order[:5]])
+    np.testing.assert_array_equal(found, order[5:55])
 
 
 def test_without_items_nothing_is_found(tmp_path: Path) -> None:
