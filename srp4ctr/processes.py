@@ -191,7 +191,8 @@ def ended_by_sigterm(status: int = 0) -> Iterator[None]:
     ``status`` is the process' exit status: 0 of a service, which was to go on for ever.
 
     A second signal does not interrupt that. Without it a container's first process would
-    ignore SIGTERM.
+    ignore SIGTERM. DuckDB makes an error of its own of an exception that a signal raises
+    while it calls Python: that is the same end.
     """
 
     def end(number: int, frame: object) -> None:
@@ -201,8 +202,17 @@ def ended_by_sigterm(status: int = 0) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except Exception as error:
+        if is_ending():
+            raise SystemExit(status) from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_ending() -> bool:
+    """Return whether SIGTERM is ending a block of ``ended_by_sigterm``."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 @contextmanager

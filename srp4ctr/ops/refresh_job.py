@@ -26,7 +26,7 @@ from srp4ctr.ops.promotion_service import (
     serving_folder,
     share_serving,
 )
-from srp4ctr.processes import ended_by_sigterm
+from srp4ctr.processes import ended_by_sigterm, is_ending
 from srp4ctr.settings import Settings
 from srp4ctr.training.export import bundle_store
 from srp4ctr.training.refresh import reports
@@ -114,12 +114,12 @@ def run(settings: Settings, plan: RefreshPlan, display: Display) -> RefreshRepor
             return None
         if plan.every and processes.count > 1:
             raise MistakeError("--every needs one process: repeat the torchrun command")
-        with ended_by_sigterm(0 if plan.every else _ENDED):
-            try:
+        try:
+            with ended_by_sigterm(0 if plan.every else _ENDED):
                 return repeat(turn, interval_s, display.say) if plan.every else turn()
-            except SystemExit:
-                display.say("ended by SIGTERM: the same command goes on where this one was")
-                raise
+        except SystemExit:
+            display.say("ended by SIGTERM: the same command goes on where this one was")
+            raise
 
 
 def _refresh(
@@ -237,7 +237,8 @@ def refresh_and_record(
             "gates": {g.gate: g.passed for g in report.gates if g.passed is not None},
         }
     except Exception as failure:
-        found["error"] = f"{type(failure).__name__}: {failure}"
+        if not is_ending():
+            found["error"] = f"{type(failure).__name__}: {failure}"
         raise
     finally:
         found |= {"ended_at_ms": _now_ms(), "seconds": time.time() - began}
@@ -265,13 +266,14 @@ def repeat(
         due = time.monotonic() + interval_s
         try:
             turn()
-        except _EXPECTED as failure:
+        except Exception as failure:
+            if is_ending():
+                raise
+            if not isinstance(failure, _EXPECTED):
+                LOG.exception("this turn failed; the next one resumes it")
             say(f"failed: {failure}")
             if isinstance(failure, OutageError):
                 due = min(due, time.monotonic() + _RETRY_S)
-        except Exception as failure:
-            LOG.exception("this turn failed; the next one resumes it")
-            say(f"failed: {failure}")
         wait_s = max(due - time.monotonic(), 0.0)
         next_at = datetime.now(tz=UTC) + timedelta(seconds=wait_s)
         if announce:
