@@ -8,13 +8,15 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import ItemUpdate
 from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.imports.guess import guess_mapping
-from srp4ctr.streams.imports.mapping import CsvForm, Mapping, as_mapping
-from tests.streams.imports.written import HEADER, ROWS, events_in, imported, written
-
-
-def guessed(path: Path) -> tuple[str, Mapping]:
-    text = guess_mapping([str(path)])
-    return text, as_mapping(tomllib.loads(text), "import.toml")
+from srp4ctr.streams.imports.mapping import CsvForm, as_mapping
+from tests.streams.imports.written import (
+    HEADER,
+    ROWS,
+    events_in,
+    guessed,
+    imported,
+    written,
+)
 
 
 def test_a_guess_names_columns_with_reasons_and_can_be_imported(tmp_path: Path) -> None:

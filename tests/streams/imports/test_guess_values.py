@@ -1,37 +1,29 @@
 """What a guess finds by values, in columns with any names: times, actions, grades."""
 
-import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from srp4ctr.streams.imports.guess import guess_mapping
-from srp4ctr.streams.imports.mapping import Mapping, as_mapping
-from tests.streams.imports.written import events_in, imported, written
-
-
-def guessed(path: Path) -> tuple[str, Mapping]:
-    text = guess_mapping([str(path)])
-    return text, as_mapping(tomllib.loads(text), "import.toml")
-
+from tests.streams.imports.written import events_in, guessed, imported, written
 
 NOW_S = 1_600_000_000
 
 
 @pytest.mark.parametrize(
-    ("time", "form"),
+    ("time", "form", "is_at"),
     [
-        ("18.05.2023 09:00:17", "%d.%m.%Y %H:%M:%S"),
-        ("18.05.2023 09:00", "%d.%m.%Y %H:%M"),
-        ("9/18/2023 9:05", "%m/%d/%Y %H:%M"),
-        ("18/9/2023", "%d/%m/%Y"),
-        ("9/18/2023 9:05 PM", "%m/%d/%Y %I:%M %p"),
-        ("2023-05-18 09:00:17", None),
-        ("2023-05-18T09:00:17+02:00", None),
+        ("18.05.2023 09:00:17", "%d.%m.%Y %H:%M:%S", "2023-05-18 09:00:17"),
+        ("18.05.2023 09:00", "%d.%m.%Y %H:%M", "2023-05-18 09:00"),
+        ("9/18/2023 9:05", "%m/%d/%Y %H:%M", "2023-09-18 09:05"),
+        ("18/9/2023", "%d/%m/%Y", "2023-09-18"),
+        ("9/18/2023 9:05 PM", "%m/%d/%Y %I:%M %p", "2023-09-18 21:05"),
+        ("2023-05-18 09:00:17", None, "2023-05-18 09:00:17"),
+        ("2023-05-18T09:00:17+02:00", None, "2023-05-18 07:00:17"),
     ],
 )
 def test_the_format_of_a_time_is_found_by_its_values(
-    time: str, form: str | None, tmp_path: Path
+    time: str, form: str | None, is_at: str, tmp_path: Path
 ) -> None:
     rows = "".join(f"u{n % 3},i{n},{time}\n" for n in range(5))
     source = written(tmp_path, f"who,what,when\n{rows}")
@@ -41,7 +33,8 @@ def test_the_format_of_a_time_is_found_by_its_values(
     assert time[:10] in text
     out = tmp_path / "events.jsonl"
     imported(source, mapping, out)
-    assert {each.occurred_at // 31_557_600_000 for each in events_in(out)} == {53}
+    at_ms = datetime.fromisoformat(is_at).replace(tzinfo=UTC).timestamp() * 1000
+    assert {each.occurred_at for each in events_in(out)} == {at_ms}
 
 
 def test_a_day_that_may_be_a_month_is_said(tmp_path: Path) -> None:

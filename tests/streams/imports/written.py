@@ -1,5 +1,6 @@
 """Small files in other people's columns, imported."""
 
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 from srp4ctr.streams.events.codec import RejectedEvent, decode
 from srp4ctr.streams.events.file_import import read_lines
 from srp4ctr.streams.events.schema import Event, now_ms
+from srp4ctr.streams.imports.guess import guess_mapping
 from srp4ctr.streams.imports.importing import ImportJob, import_files
 from srp4ctr.streams.imports.mapping import Mapping, as_mapping
 from srp4ctr.streams.imports.report import ImportReport
@@ -47,6 +49,12 @@ def imported(
 ) -> ImportReport:
     files = [str(each) for each in ([paths] if isinstance(paths, Path) else paths)]
     return import_files(ImportJob(files=files, mapping=mapping, out=out, skip_bad=skip_bad))
+
+
+def guessed(path: Path) -> tuple[str, Mapping]:
+    """Return the mapping that is guessed of ``path``, as written and as read."""
+    text = guess_mapping([str(path)])
+    return text, as_mapping(tomllib.loads(text), "import.toml")
 
 
 def events_in(path: Path) -> list[Event]:
