@@ -16,7 +16,8 @@ NAMES = {
     r"|track|song|artist|book|post|game|recipe|hotel|job|course|offer|story|page|film|clip"
     r"|artikel|produkt|producto|produit|articulo)_?(id)?|iid|i|what|asin|isbn",
     "time": r"(event_?|click_?|impression_?|view_?)?(time|ts|timestamp)"
-    r"(_?stamp)?(_?(ms|s|us))?|date(_?time)?|([a-z]+ed|shown|seen)_?(at|on)|at|t|when"
+    r"(_?stamp)?(_?(ms|s|us))?|date(_?time)?|(created|occurred|clicked|shown|seen|viewed"
+    r"|reviewed|rated|played|watched|visited|bought|ordered|logged)_?(at|on)|at|t|when"
     r"|zeit(punkt)?|datum|fecha",
     "request": r"(request|impression|ranking|slate|list|page_?view|query|search|visit)_?id"
     r"|request|visit",

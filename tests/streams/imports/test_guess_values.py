@@ -78,3 +78,8 @@ def test_members_with_a_job_are_no_log(tmp_path: Path) -> None:
     _, mapping = guessed(tmp_path)
     assert (mapping.user, mapping.item, mapping.time) == ("reviewer", "film", "reviewed_on")
     assert mapping.action == "rate"
+
+
+def test_when_a_row_was_deleted_is_not_when_it_happened(tmp_path: Path) -> None:
+    rows = "uid,sku,deleted_at,time\n1,2,2024-01-01,2023-01-01\n"
+    assert guessed(written(tmp_path, rows))[1].time == "time"
