@@ -113,11 +113,13 @@ def _waits(samples: Sequence[_Sample], partition: int) -> Any:
 
 
 def _sample(pipe: Any, kafka: KafkaConfig, log: Path) -> None:
-    """Sample both ends until something comes, then send all samples."""
+    """Sample both ends until something comes, and once after it; then send all samples."""
     places = [TopicPartition(TOPIC, each) for each in range(kafka.partitions)]
     consumer = KafkaConsumer(**client_arguments(kafka))
     samples: list[_Sample] = []
-    while not pipe.poll(_POLL_S):
+    is_last = False
+    while not is_last:
+        is_last = pipe.poll(_POLL_S)
         ends = consumer.end_offsets(places)
         kafka_s = time.monotonic()
         logged = _ends(log, kafka.partitions)
