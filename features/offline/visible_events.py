@@ -83,12 +83,15 @@ def exposed(counted: Table) -> Table:
 
 def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
     """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
-    placed = log.keep(_placed(acted.semi_join(requests, "user_id")))
+    # Numbers instead of ids, which are compared in every step: a user's first request.
+    users = requests.group_by("user_id").aggregate(user=_.row.min())
+    requests = requests.inner_join(users, "user_id").select("user", "row", "at_ms")
+    placed = log.keep(_placed(acted.inner_join(users, "user_id")))
     reach = _reach(placed, requests)
     # At most happened - known of them are not visible yet; of the rest the last L are.
     first = ibis.greatest(reach.known - length, 0)
     wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())
-    seen = wanted.inner_join(placed, ("user_id", "place")).filter(_.visible_at < _.at_ms)
+    seen = wanted.inner_join(placed, ("user", "place")).filter(_.visible_at < _.at_ms)
     latest = seen.group_by("row", "at_ms", "place", *BEHAVIOR).aggregate(
         value=_.value.max()
     )
@@ -102,26 +105,26 @@ def _placed(acted: Table) -> Table:
 
     Equal ones with several values share a place: the value depends on the request's time.
     """
-    once = acted.group_by("user_id", *BEHAVIOR, "value").aggregate(
+    once = acted.group_by("user", *BEHAVIOR, "value").aggregate(
         visible_at=_.visible_at.min()
     )
-    in_order = ibis.window(group_by="user_id", order_by=BEHAVIOR)
+    in_order = ibis.window(group_by="user", order_by=BEHAVIOR)
     return once.mutate(place=ibis.dense_rank().over(in_order))
 
 
 def _reach(placed: Table, requests: Table) -> Table:
     """Return for each request how many behaviours had happened before, and were known."""
-    each = placed.group_by("user_id", "place").aggregate(
+    each = placed.group_by("user", "place").aggregate(
         occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
     )
     steps = ibis.union(
-        requests.select("user_id", "at_ms", "row", step=_REQUESTED),
-        each.select("user_id", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
-        each.select("user_id", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
+        requests.select("user", "at_ms", "row", step=_REQUESTED),
+        each.select("user", at_ms="occurred_at", row=ibis.null("int64"), step=_HAPPENED),
+        each.select("user", at_ms="visible_at", row=ibis.null("int64"), step=_KNOWN),
     )
-    so_far = ibis.cumulative_window(group_by="user_id", order_by=("at_ms", "step"))
+    so_far = ibis.cumulative_window(group_by="user", order_by=("at_ms", "step"))
     running = steps.mutate(
-        happened=_.user_id.count(where=_.step == _HAPPENED).over(so_far),
-        known=_.user_id.count(where=_.step == _KNOWN).over(so_far),
+        happened=_.user.count(where=_.step == _HAPPENED).over(so_far),
+        known=_.user.count(where=_.step == _KNOWN).over(so_far),
     )
     return running.filter(_.step == _REQUESTED)
