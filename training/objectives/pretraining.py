@@ -219,16 +219,23 @@ def prefixes(history: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Return ``history`` with a ``share`` of its windows cut to their beginning.
 
     A window is cut after a random behaviour, and keeps at least two: one to be predicted
-    from the other. So a user gives as many examples as it had requests. The prefix moves to
-    the end, where a history's newest behaviour is.
+    from the other. So a user gives as many examples as it had requests.
     """
     rows = history["history_item_rows"]  # (B, L)
-    (windows, length), device = rows.shape, rows.device
+    windows, device = len(rows), rows.device
     is_cut = uniform(windows, device=device) < share
     most = ((rows != 0).sum(1) - 2).clamp(min=0)
     drawn = (uniform(windows, device=device) * (most + 1)).long()
-    dropped = torch.where(is_cut, drawn, 0)  # (B,)
-    source = torch.arange(length, device=device) - dropped[:, None]  # (B, L)
+    return without_newest(history, torch.where(is_cut, drawn, 0))
+
+
+def without_newest(history: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
+    """Return ``history`` without its newest ``dropped`` (B,) behaviours.
+
+    What is left moves to the end, where a history's newest behaviour is.
+    """
+    windows, length = history[ITEMS].shape
+    source = torch.arange(length, device=dropped.device) - dropped[:, None]  # (B, L)
     is_padding, source = source < 0, source.clamp(min=0)
     moved = {}
     for name, tensor in history.items():

@@ -24,6 +24,9 @@ from srp4ctr.training.loop.train_step import Counts, Sums
 from srp4ctr.training.model.embeddings import TokenEmbedding
 
 _IGNORED = -100  # of cross_entropy
+# What a user did with an item. How long it took says little of the item, and much of its
+# neighbours: an encoder that predicts it learns their rhythm and not what users like.
+_PREDICTED = tuple((f, e) for f, e in enumerate(BEHAVIOR_FIELDS) if e.kind != "gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ class MaskedHeads(nn.Module):
         )
         self.item_bias = nn.Parameter(torch.zeros(embedding.items.num_embeddings))
         self.item_fields = _heads(width, embedding.item_fields)
-        self.behavior_fields = _heads(width, BEHAVIOR_FIELDS)
+        self.behavior_fields = _heads(width, [field for _, field in _PREDICTED])
         self.places = places(embedding.item_fields)
         self.proposal: Proposal | None = None
         """Set for a large catalogue: the item softmax is then over a sample."""
@@ -123,11 +126,9 @@ class MaskedHeads(nn.Module):
             sums[f"item {place.field.name}"] = loss / share
         hidden = self.transform(states[masks.behaviors])
         codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
-        for f, (field, head) in enumerate(
-            zip(BEHAVIOR_FIELDS, self.behavior_fields, strict=True)
-        ):
+        for (f, field), head in zip(_PREDICTED, self.behavior_fields, strict=True):
             loss = nn.functional.cross_entropy(head(hidden), codes[:, f], reduction="sum")
-            share = len(BEHAVIOR_FIELDS) * math.log(field.size)
+            share = len(_PREDICTED) * math.log(field.size)
             sums[f"behavior {field.name}"] = loss / share
         return sums
 
@@ -139,7 +140,7 @@ class MaskedHeads(nn.Module):
         for place in self.places:
             is_known = (attributes[:, place.slots] > MASK_ROW).any(1)
             counts[f"item {place.field.name}"] = is_known.float().sum()
-        return counts | {f"behavior {field.name}": behaviors for field in BEHAVIOR_FIELDS}
+        return counts | {f"behavior {field.name}": behaviors for _, field in _PREDICTED}
 
     def item_loss(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Tensor:
         """Return the cross entropy of ``rows`` (P) by states (P, D), summed."""

@@ -26,11 +26,13 @@ from srp4ctr.training.loop.progress import Clock, ScalarLog, silent, unlogged
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives import finetuning, pretraining
+from srp4ctr.training.objectives import feedback, finetuning, pretraining
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 from srp4ctr.training.refresh import warm_start
 
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
+# Of what is trained, in which order: a checkpoint of another release does not fit.
+_STAGES = "masks of action and value, feedback, clicks"
 # Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",
@@ -155,6 +157,10 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         heads = MaskedHeads(config.model, start.model.embedding)
         pretraining.pretrain(start.model, dataset.windows, config, options, heads)
         pretrained = Pretrained.of(start.model, heads, config)
+        if parent is None:  # else its head knows more than a window says
+            train = dataset.parts.train
+            model, windows = start.model, dataset.windows
+            feedback.pretrain_on_feedback(model, windows, train, config, options)
     with training.clock.timed(finetuning.STAGE):
         parts = dataset.parts
         losses = finetuning.finetune(
@@ -173,7 +179,7 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     """Return a digest of what may not differ if a checkpoint is to be resumed."""
     own = replace(config, **_CHANGE_NOTHING)
     lengths = dataset.length, dataset.exposure_length
-    described = repr((own, from_scratch, lengths, dataset.counts))
+    described = repr((_STAGES, own, from_scratch, lengths, dataset.counts))
     digest = hashlib.sha256(described.encode())
     for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
         digest.update(array.reshape(-1).view(np.uint8).data)  # mapped: no copy

@@ -31,6 +31,7 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel, Scores
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives.feedback import pretrain_on_feedback
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
 from srp4ctr.training.objectives.pretraining import pretrain
 
@@ -93,6 +94,9 @@ class ModelVariant:
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
             seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
+            began, labels = time.process_time(), examples.train.slates
+            pretrain_on_feedback(model, examples.windows, labels, config, FitOptions())
+            seconds["pretrain"] += time.process_time() - began
         began = time.process_time()
         held_out = examples.calibrate.slates
         finetune(model, examples.train.slates, config, FitOptions(), held_out)

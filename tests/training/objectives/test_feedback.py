@@ -1,0 +1,182 @@
+"""What users did with the next items of their histories trains the click model."""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, CANDIDATE_FEATURES
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates, Windows
+from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives import feedback
+from srp4ctr.training.objectives.feedback import (
+    FeedbackObjective,
+    click_shares,
+    pretrain_on_feedback,
+)
+from tests.training.conftest import LENGTH, SIZES, random_slates
+
+VIEW, LONG_VIEW, NO_VALUE = 2, 20, 1
+USERS = 300
+
+
+def codes_of(actions: np.ndarray) -> np.ndarray:
+    """Behaviour codes of these actions (..., L), without values; 0 pads."""
+    codes = np.ones((*actions.shape, len(BEHAVIOR_FIELDS)), dtype=np.int16)
+    codes[..., 0] = actions
+    codes *= (actions != 0)[..., None]
+    return codes
+
+
+def windows_of(items: np.ndarray, actions: np.ndarray) -> Windows:
+    """Windows of these items and actions (W, L)."""
+    attributes = np.zeros((*items.shape, SIZES.attribute_slots), dtype=np.int32)
+    return Windows(
+        tensors={
+            "history_item_rows": items,
+            "history_attribute_rows": attributes,
+            "history_behavior_codes": codes_of(actions),
+        }
+    )
+
+
+@pytest.fixture
+def feed() -> Slates:
+    """Of each user two requests; the second's history has what came of the first's items.
+
+    What was clicked was watched long, and the rest for a moment.
+    """
+    slates = random_slates(2 * USERS, candidates=3)
+    first, tensors = slice(0, USERS), {**slates.tensors}
+    items, actions = (np.zeros((2 * USERS, LENGTH), dtype=np.int64) for _ in range(2))
+    items[USERS:, -3:] = slates.tensors["candidate_item_rows"][first]
+    was_clicked = slates.clicked[first] > 0.5
+    actions[USERS:, -3:] = np.where(was_clicked, LONG_VIEW, VIEW)
+    actions[items == 0] = 0
+    tensors["history_item_rows"] = items
+    tensors["history_behavior_codes"] = codes_of(actions)
+    tensors["candidate_features"] = np.zeros_like(tensors["candidate_features"])
+    users = np.array([f"u{user}" for user in [*range(USERS)] * 2])
+    return replace(slates, tensors=tensors, user_ids=users)
+
+
+@pytest.fixture
+def watched() -> Windows:
+    """Windows in which users watch even items long, and odd ones for a moment."""
+    items = np.random.default_rng(0).integers(4, SIZES.item_rows, size=(1000, LENGTH))
+    items *= np.arange(LENGTH) >= np.arange(1000)[:, None] % 4  # of several lengths
+    return windows_of(items, np.where(items % 2 == 0, LONG_VIEW, VIEW) * (items != 0))
+
+
+def test_an_action_says_of_a_click_what_labelled_impressions_say(feed: Slates) -> None:
+    shares = click_shares(feed)
+    assert shares[LONG_VIEW, NO_VALUE] > 0.95  # one item may be shown twice to a user
+    assert shares[VIEW, NO_VALUE] < 0.05
+    assert np.isnan(shares[3, NO_VALUE])  # nobody did it
+
+
+def test_a_rare_value_counts_as_its_action_and_a_rare_action_as_unknown(
+    feed: Slates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert click_shares(feed)[LONG_VIEW, 7] == click_shares(feed)[LONG_VIEW, NO_VALUE]
+    monkeypatch.setattr(feedback, "_LEAST_IMPRESSIONS", 10_000)
+    assert np.isnan(click_shares(feed)).all()
+
+
+def test_what_was_done_before_an_impression_says_nothing_of_it(feed: Slates) -> None:
+    features = feed.tensors["candidate_features"].copy()
+    features[..., CANDIDATE_FEATURES.index("item_in_sequence")] = 1.0
+    again = replace(feed, tensors={**feed.tensors, "candidate_features": features})
+    assert np.isnan(click_shares(again)).all()
+
+
+def test_without_histories_nothing_is_known(slates: Slates) -> None:
+    empty = {
+        name: np.zeros_like(slates.tensors[name])
+        for name in ("history_item_rows", "history_behavior_codes")
+    }
+    blank = replace(slates, tensors={**slates.tensors, **empty})
+    assert np.isnan(click_shares(blank)).all()
+    assert np.isnan(click_shares(blank.take(slice(0, 0)))).all()
+
+
+def test_the_model_predicts_clicks_before_it_has_seen_a_label(
+    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    config = replace(recipe, finetune_learning_rate=0.02, id_dropout=0.0)
+    losses = pretrain_on_feedback(model, watched, feed, config, FitOptions())
+    assert len(losses) == feedback.EPOCHS
+    tensors = {name: torch.from_numpy(np.array(a)) for name, a in feed.tensors.items()}
+    tensors = {n: t if t.is_floating_point() else t.long() for n, t in tensors.items()}
+    with torch.no_grad():
+        logits = model.eval()(tensors).click.numpy()
+    is_even = feed.tensors["candidate_item_rows"] % 2 == 0
+    assert logits[is_even].mean() > logits[~is_even].mean() + 0.5
+
+
+Arm = Literal["none", "items"]
+
+
+@pytest.mark.parametrize("arm", ["none", "items"])
+def test_nothing_is_trained_by_other_recipes(
+    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes, arm: Arm
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    config = replace(recipe, pretraining=arm)
+    assert pretrain_on_feedback(model, watched, feed, config, FitOptions()) == ()
+
+
+def test_nothing_is_trained_where_all_behaviours_say_the_same(
+    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    codes = watched.tensors["history_behavior_codes"]
+    alike = np.where(codes[..., 0] != 0, LONG_VIEW, 0)
+    same = windows_of(watched.tensors["history_item_rows"], alike)
+    model = SRP4CTR(recipe.model, sizes)
+    assert pretrain_on_feedback(model, same, feed, recipe, FitOptions()) == ()
+
+
+def test_a_batch_is_the_beginning_of_a_window_and_what_came_after_it(
+    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    objective = FeedbackObjective(model, watched, feed, click_shares(feed), recipe)
+    batch = objective.batch(np.arange(64), np.array([LENGTH]))
+    whole = watched.tensors["history_item_rows"][objective.rows[:64]]
+    candidates = batch.tensors["candidate_item_rows"].numpy()
+    for row, history in enumerate(batch.tensors["history_item_rows"].numpy()):
+        before, every = history[history != 0], whole[row][whole[row] != 0]
+        assert 1 <= len(before) <= len(every) - 2
+        assert before.tolist() == every[: len(before)].tolist()
+        shown = candidates[row][batch.known[row].numpy()]
+        left = [i for i in every[len(before) :].tolist() if i not in before]
+        assert shown.tolist() == [*dict.fromkeys(left)]  # each once, in their order
+        is_even = shown % 2 == 0
+        shares = batch.shares[row][batch.known[row]].numpy()
+        assert (shares[is_even] > 0.9).all()
+        assert (shares[~is_even] < 0.1).all()
+
+
+def test_an_item_met_twice_counts_by_what_says_most_of_a_click(
+    feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    items = np.tile(np.array([[3, 5, 9, 9, 9, 9]]), (8, 1))
+    actions = np.tile([VIEW, VIEW, VIEW, LONG_VIEW, VIEW, VIEW], (8, 1))
+    model = SRP4CTR(recipe.model, sizes)
+    shares = click_shares(feed)
+    windows = windows_of(items, np.array(actions))
+    objective = FeedbackObjective(model, windows, feed, shares, recipe)
+    batch = objective.batch(np.arange(8), np.array([LENGTH]))
+    is_nine = batch.known & (batch.tensors["candidate_item_rows"] == 9)
+    assert is_nine.any()
+    assert (is_nine.sum(1) <= 1).all()
+    torch.testing.assert_close(
+        batch.shares[is_nine], torch.full_like(batch.shares[is_nine], shares[20, 1])
+    )
