@@ -41,8 +41,8 @@ EPOCHS = 1
 _LEAST_BEHAVIORS = 4  # of a window: a history, and more than one candidate
 _LEAST_IMPRESSIONS = 50  # that an action's share of clicks is taken from
 _LEAST_SPREAD = 0.1  # of behaviours' shares: their standard deviation
-_MAX_REQUESTS = 200_000  # the newest, that shares are taken from
-_MAX_WINDOWS = 200_000  # evenly from all, that their spread is taken from
+_MAX_REQUESTS = 50_000  # the newest, that shares are taken from
+_MAX_WINDOWS = 50_000  # evenly from all, that their spread is taken from
 _PLACES = {field.name: place for place, field in enumerate(BEHAVIOR_FIELDS)}
 _SIZES = {field.name: field.size for field in BEHAVIOR_FIELDS}
 _ACTION, _VALUE = _PLACES["action"], _PLACES["value"]
@@ -107,7 +107,7 @@ def click_shares(slates: Slates) -> Floats:
     wanted = (user[:, None] * width + items)[shown]
     at = np.minimum(np.searchsorted(done, wanted), max(len(done) - 1, 0))
     is_met = done[at] == wanted if len(done) else np.zeros(len(wanted), dtype=np.bool_)
-    is_met &= tensors["candidate_features"][shown][:, _IN_HISTORY] == 0  # else: of before
+    is_met &= tensors["candidate_features"][..., _IN_HISTORY][shown] == 0  # else: of before
     clicked = slates.clicked[shown][is_met]
     of_pair = codes[at[is_met], _ACTION], codes[at[is_met], _VALUE]
     counts, clicks = (np.zeros((_SIZES["action"], _SIZES["value"])) for _ in range(2))

@@ -124,6 +124,18 @@ def test_the_model_predicts_clicks_before_it_has_seen_a_label(
 Arm = Literal["none", "items"]
 
 
+def test_a_batch_in_parts_trains_the_same(
+    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    losses: list[float] = []
+    for parts in (1, 3):
+        torch.manual_seed(0)
+        model = SRP4CTR(recipe.model, sizes)
+        config = replace(recipe, accumulate=parts)
+        losses += pretrain_on_feedback(model, watched, feed, config, FitOptions())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("arm", ["none", "items"])
 def test_nothing_is_trained_by_other_recipes(
     watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes, arm: Arm
