@@ -79,7 +79,7 @@ class TrainingResult:
     pretrained: Pretrained | None
     """What predicted items before it learned clicks; None where nothing did."""
     note: str
-    """On the epochs of fine-tuning, for the report; "" where all were trained."""
+    """For the report: whether feedback was trained on, and if fine-tuning ended early."""
 
 
 def begin(training: Training, serving: Path | None) -> Start:
@@ -157,22 +157,31 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         heads = MaskedHeads(config.model, start.model.embedding)
         pretraining.pretrain(start.model, dataset.windows, config, options, heads)
         pretrained = Pretrained.of(start.model, heads, config)
+        has_feedback = False
         if parent is None:  # else its head knows more than a window says
-            train = dataset.parts.train
-            model, windows = start.model, dataset.windows
-            feedback.pretrain_on_feedback(model, windows, train, config, options)
+            model, windows, train = start.model, dataset.windows, dataset.parts.train
+            has_feedback = bool(
+                feedback.pretrain_on_feedback(model, windows, train, config, options)
+            )
     with training.clock.timed(finetuning.STAGE):
         parts = dataset.parts
         losses = finetuning.finetune(
             start.model, parts.train, config, options, parts.calibrate
         )
-    note, epochs = "", len(losses)
-    if epochs < config.finetune_epochs:
-        note = (
-            f"fine-tuned for {epochs} of {config.finetune_epochs} epochs: more made the "
-            "log loss of the calibrating requests worse"
-        )
+    note = _note(has_feedback, len(losses), config.finetune_epochs)
     return TrainingResult(pretrained=pretrained, note=note)
+
+
+def _note(has_feedback: bool, epochs: int, wanted: int) -> str:
+    notes = []
+    if has_feedback:
+        notes.append("pre-trained on what users did with the items that they met, too")
+    if epochs < wanted:
+        notes.append(
+            f"fine-tuned for {epochs} of {wanted} epochs: more made the log loss of the "
+            "calibrating requests worse"
+        )
+    return "; ".join(notes)
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:
