@@ -101,7 +101,7 @@ class RefreshConfig:
     train week's last days, AUC / gAUC / log loss: one score for both .8062 / .7718 / .2520,
     with a weight of 0.1 .8070 / .7845 / .2517, of 0.3 .8060 / .7841 / .2521."""
     id_dropout: float = 0.3
-    """Both stages make this share of a batch's items unknown, so that new items can be
+    """All stages make this share of a batch's items unknown, so that new items can be
     scored. News needs nearly all: its items expire before their ids are trained (EB-NeRD,
     newest tenth of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 / .7798 at
     0.99)."""

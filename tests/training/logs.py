@@ -36,8 +36,13 @@ def a_label(
     return msgspec.structs.replace(label, **fields)
 
 
-def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureConfig:
-    """Write a log in which each user clicks on one colour, and register the views."""
+def write_world(
+    folder: Path, *, users: int = 6, visits: int = 12, is_feed: bool = False
+) -> FeatureConfig:
+    """Write a log in which each user clicks on one colour, and register the views.
+
+    All that is shown is viewed; in a feed, what was clicked has another action.
+    """
     from srp4ctr.features.online import feast_store
 
     items = [f"i{n}" for n in range(12)]
@@ -51,7 +56,9 @@ def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureCon
         for user in range(users):
             at_ms = NOON_MS + visit * SLATE_MS + user
             chosen = generator.permutation(len(items))[:4].tolist()
-            published += _visit((f"u{user}", f"r{user}-{visit}"), at_ms, chosen, user % 2)
+            who, liked = (f"u{user}", f"r{user}-{visit}"), user % 2
+            action = "long_view" if is_feed else "view"
+            published += _visit(who, at_ms, chosen, liked, action)
     config = FeatureConfig(
         registry=str(folder / "registry.db"), log_dir=str(folder / "events")
     )
@@ -61,7 +68,7 @@ def write_world(folder: Path, *, users: int = 6, visits: int = 12) -> FeatureCon
 
 
 def _visit(
-    who: tuple[str, str], at_ms: int, chosen: list[int], liked: int
+    who: tuple[str, str], at_ms: int, chosen: list[int], liked: int, after_click: str
 ) -> list[Published]:
     """Return a slate, the clicks on it, a view of each item, and the labels."""
     user_id, request_id = who
@@ -73,7 +80,12 @@ def _visit(
         events.append((shown, at_ms))
         if clicked:
             events.append((a_click(name, at_ms=at_ms + 1_000, **mine), at_ms + 1_000))
-        viewed = a_behavior(name, at_ms=at_ms + 2_000 + position, user_id=user_id)
+        viewed = a_behavior(
+            name,
+            at_ms=at_ms + 2_000 + position,
+            user_id=user_id,
+            action=after_click if clicked else "view",
+        )
         events.append((viewed, at_ms + 2_000))
         label = a_label(
             request_id, user_id, name, clicked=clicked, at_ms=at_ms, position=position

@@ -1,4 +1,4 @@
-"""The trainer loop of both stages: epochs, batches, a falling learning rate, checkpoints.
+"""The trainer loop of all stages: epochs, batches, a falling learning rate, checkpoints.
 
 In: a stage (an objective and its optimiser) and how many rows it has. Out: its mean loss
 per epoch. A step's order, masks and dropout depend on seed, stage and step only, and its

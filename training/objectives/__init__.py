@@ -1,1 +1,1 @@
-"""The losses of both stages: pre-training and click prediction."""
+"""The losses of the stages: hidden behaviours, feedback and clicks."""

@@ -32,7 +32,7 @@ from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.dropout import uniform, without_ids
-from srp4ctr.training.objectives.finetuning import WEIGHT_DECAY
+from srp4ctr.training.objectives.finetuning import optimiser_of
 from srp4ctr.training.objectives.pretraining import ITEMS, without_newest
 
 STAGE = "pre-train on feedback"
@@ -72,9 +72,7 @@ def pretrain_on_feedback(
     stage = Stage(
         name=STAGE,
         objective=objective,
-        optimiser=torch.optim.AdamW(
-            model.parameter_groups(config), weight_decay=WEIGHT_DECAY, fused=True
-        ),
+        optimiser=optimiser_of(model, config),
         rows=len(objective.rows),
         batch_rows=config.batch_requests,
         epochs=EPOCHS,
@@ -93,9 +91,9 @@ def click_shares(slates: Slates) -> Floats:
     """
     slates = slates.take(slice(-_MAX_REQUESTS, None))
     tensors, shown = slates.tensors, slates.shown
-    _, user = np.unique(slates.user_ids, return_inverse=True)
-    last = np.zeros(user.max(initial=-1) + 1, dtype=np.int64)
-    np.maximum.at(last, user, np.arange(len(user)))  # requests are by time
+    users, user = np.unique(slates.user_ids, return_inverse=True)
+    last = np.zeros(len(users), dtype=np.int64)
+    last[user] = np.arange(len(user))  # requests are by time: the last one stays
     histories = np.asarray(tensors[ITEMS][last]).astype(np.int64)  # (U, L)
     items = np.asarray(tensors["candidate_item_rows"]).astype(np.int64)  # (R, N)
     width = 1 + int(max(histories.max(initial=0), items.max(initial=0)))
@@ -148,8 +146,6 @@ class FeedbackBatch:
 class FeedbackObjective(Objective):
     """Predict what users did with the items that they met next, as clicks."""
 
-    shares: Tensor
-
     def __init__(
         self,
         model: ClickModel,
@@ -165,17 +161,16 @@ class FeedbackObjective(Objective):
         self.lengths = lengths[self.rows][:, None]
         self.target_counts = np.minimum(self.lengths[:, 0] / 2.0, CANDIDATES)
         device = next(model.parameters()).device
-        self.register_buffer("shares", torch.from_numpy(shares).float().to(device), False)
-        self._others = {  # a window is of no request: no counters, no context
-            name: array.shape[1:]
-            for name, array in slates.tensors.items()
-            if name not in HISTORY_NAMES and not name.startswith("candidate_")
-        }
-        self._features = slates.tensors["candidate_features"].shape[-1]
+        self._shares = torch.from_numpy(shares).float().to(device)
+        # A window is of no request: it has no counters, context or user's attributes.
+        one = torch_rows(slates.tensors, np.zeros(1, dtype=np.int64), device)
+        self._absent = {n: torch.zeros_like(t) for n, t in one.items()}
+        features = self._absent["candidate_features"]  # (1, any, C)
+        self._absent["candidate_features"] = features[:, :1].expand(1, CANDIDATES, -1)
 
     def batch(self, rows: NDArray[np.int64], longest: NDArray[np.int64]) -> FeedbackBatch:
         """Return windows ``rows``, cut to the ``longest``, each into history and items."""
-        device, tensors = self.shares.device, self.windows.tensors
+        device, tensors = self._shares.device, self.windows.tensors
         whole = newest(torch_rows(tensors, self.rows[rows], device), int(longest[0]))
         met = (whole[ITEMS] != 0).sum(1)  # (B,)
         least = (met // 4).clamp(min=1)
@@ -188,7 +183,7 @@ class FeedbackObjective(Objective):
         history = without_newest(whole, dropped)
         items = found[ITEMS].masked_fill(after >= dropped[:, None], 0)
         codes = found["history_behavior_codes"]
-        shares = self.shares[codes[..., _ACTION], codes[..., _VALUE]]
+        shares = self._shares[codes[..., _ACTION], codes[..., _VALUE]]
         is_known = (items != 0) & ~shares.isnan()
         is_known &= ~(items[:, :, None] == history[ITEMS][:, None, :]).any(-1)
         # An item met twice is one candidate, by the behaviour that says most of a click.
@@ -197,8 +192,8 @@ class FeedbackObjective(Objective):
         shares = torch.where(same, shares.nan_to_num()[:, None, :], 0.0).amax(-1)
         return FeedbackBatch(
             tensors={
+                **{n: t.expand(len(met), *t.shape[1:]) for n, t in self._absent.items()},
                 **history,
-                **self._absent(len(met), device),
                 "candidate_item_rows": items * is_known,
                 "candidate_attribute_rows": found["history_attribute_rows"]
                 * is_known[..., None],
@@ -218,20 +213,6 @@ class FeedbackObjective(Objective):
         each = functional.binary_cross_entropy_with_logits
         known = batch.known
         return {"feedback": each(logits[known], batch.shares[known], reduction="sum")}
-
-    def _absent(self, size: int, device: torch.device) -> dict[str, Tensor]:
-        """Return the tensors of ``size`` requests of which nothing is known."""
-        shapes = {name: (size, *shape) for name, shape in self._others.items()}
-        absent = {
-            name: torch.zeros(
-                shape,
-                dtype=torch.float32 if name == "request_features" else torch.int64,
-                device=device,
-            )
-            for name, shape in shapes.items()
-        }
-        features = torch.zeros(size, CANDIDATES, self._features, device=device)
-        return absent | {"candidate_features": features}
 
 
 def _picked(tensor: Tensor, place: Tensor) -> Tensor:

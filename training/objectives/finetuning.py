@@ -60,9 +60,7 @@ def finetune(
     stage = Stage(
         name=STAGE,
         objective=ClickObjective(model, slates, config),
-        optimiser=torch.optim.AdamW(
-            model.parameter_groups(config), weight_decay=WEIGHT_DECAY, fused=True
-        ),
+        optimiser=optimiser_of(model, config),
         rows=len(slates),
         batch_rows=config.batch_requests,
         epochs=config.finetune_epochs,
@@ -73,6 +71,12 @@ def finetune(
         else None,
     )
     return fit(stage, options)
+
+
+def optimiser_of(model: ClickModel, config: RefreshConfig) -> torch.optim.AdamW:
+    """Return the optimiser of the whole ``model``, at the rates of its groups."""
+    groups = model.parameter_groups(config)
+    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 class ClickObjective(Objective):

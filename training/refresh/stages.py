@@ -1,4 +1,4 @@
-"""Both stages of training, in the process that refreshes and in its worker processes.
+"""The stages of training, in the process that refreshes and in its worker processes.
 
 In: a training set, and the bundles so far. Out: a trained model. All processes begin with
 the same weights and read the same examples; only the first writes.
@@ -74,7 +74,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """What both stages made besides the weights."""
+    """What the stages made besides the weights."""
 
     pretrained: Pretrained | None
     """What predicted items before it learned clicks; None where nothing did."""
@@ -137,11 +137,12 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
 
 
 def train(start: Start, training: Training, log: ScalarLog = unlogged) -> TrainingResult:
-    """Train ``start.model`` in both stages, resuming from their checkpoints."""
+    """Train ``start.model`` in all stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
+    parts = dataset.parts
     options = FitOptions(
         checkpoints=unfinished(config),
         recipe=f"{training.recipe} {parent.card.version if parent else ''}",
@@ -157,18 +158,16 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         heads = MaskedHeads(config.model, start.model.embedding)
         pretraining.pretrain(start.model, dataset.windows, config, options, heads)
         pretrained = Pretrained.of(start.model, heads, config)
-        has_feedback = False
+        before: tuple[float, ...] = ()
         if parent is None:  # else its head knows more than a window says
-            model, windows, train = start.model, dataset.windows, dataset.parts.train
-            has_feedback = bool(
-                feedback.pretrain_on_feedback(model, windows, train, config, options)
+            before = feedback.pretrain_on_feedback(
+                start.model, dataset.windows, parts.train, config, options
             )
     with training.clock.timed(finetuning.STAGE):
-        parts = dataset.parts
         losses = finetuning.finetune(
             start.model, parts.train, config, options, parts.calibrate
         )
-    note = _note(has_feedback, len(losses), config.finetune_epochs)
+    note = _note(bool(before), len(losses), config.finetune_epochs)
     return TrainingResult(pretrained=pretrained, note=note)
 
 

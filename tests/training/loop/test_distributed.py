@@ -19,7 +19,7 @@ from tests.training.conftest import RECIPE
 from tests.training.fitting_process import train
 from tests.training.logs import write_world
 
-STAGES = ("pre-train", "fine-tune")
+STAGES = ("pre-train", "pre-train on feedback", "fine-tune")
 ROOT = Path(__file__).parents[3]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -37,7 +37,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Tensor]:
 
 
 def ended(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of both stages' last checkpoints."""
+    """Return the tensors of all stages' last checkpoints."""
     return {
         f"{stage}/{name}": tensor
         for stage in STAGES

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, CANDIDATE_FEATURES
+from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.loop.trainer import FitOptions
@@ -19,58 +19,27 @@ from srp4ctr.training.objectives.feedback import (
     click_shares,
     pretrain_on_feedback,
 )
-from tests.training.conftest import LENGTH, SIZES, random_slates
-
-VIEW, LONG_VIEW, NO_VALUE = 2, 20, 1
-USERS = 300
-
-
-def codes_of(actions: np.ndarray) -> np.ndarray:
-    """Behaviour codes of these actions (..., L), without values; 0 pads."""
-    codes = np.ones((*actions.shape, len(BEHAVIOR_FIELDS)), dtype=np.int16)
-    codes[..., 0] = actions
-    codes *= (actions != 0)[..., None]
-    return codes
-
-
-def windows_of(items: np.ndarray, actions: np.ndarray) -> Windows:
-    """Windows of these items and actions (W, L)."""
-    attributes = np.zeros((*items.shape, SIZES.attribute_slots), dtype=np.int32)
-    return Windows(
-        tensors={
-            "history_item_rows": items,
-            "history_attribute_rows": attributes,
-            "history_behavior_codes": codes_of(actions),
-        }
-    )
+from tests.training.conftest import LENGTH
+from tests.training.feeds import (
+    LONG_VIEW,
+    NO_VALUE,
+    VIEW,
+    feed_slates,
+    watched_windows,
+    windows_of,
+)
 
 
 @pytest.fixture
 def feed() -> Slates:
-    """Of each user two requests; the second's history has what came of the first's items.
-
-    What was clicked was watched long, and the rest for a moment.
-    """
-    slates = random_slates(2 * USERS, candidates=3)
-    first, tensors = slice(0, USERS), {**slates.tensors}
-    items, actions = (np.zeros((2 * USERS, LENGTH), dtype=np.int64) for _ in range(2))
-    items[USERS:, -3:] = slates.tensors["candidate_item_rows"][first]
-    was_clicked = slates.clicked[first] > 0.5
-    actions[USERS:, -3:] = np.where(was_clicked, LONG_VIEW, VIEW)
-    actions[items == 0] = 0
-    tensors["history_item_rows"] = items
-    tensors["history_behavior_codes"] = codes_of(actions)
-    tensors["candidate_features"] = np.zeros_like(tensors["candidate_features"])
-    users = np.array([f"u{user}" for user in [*range(USERS)] * 2])
-    return replace(slates, tensors=tensors, user_ids=users)
+    """Labels of a feed, and what came of them."""
+    return feed_slates()
 
 
 @pytest.fixture
 def watched() -> Windows:
-    """Windows in which users watch even items long, and odd ones for a moment."""
-    items = np.random.default_rng(0).integers(4, SIZES.item_rows, size=(1000, LENGTH))
-    items *= np.arange(LENGTH) >= np.arange(1000)[:, None] % 4  # of several lengths
-    return windows_of(items, np.where(items % 2 == 0, LONG_VIEW, VIEW) * (items != 0))
+    """Windows of the same feed."""
+    return watched_windows()
 
 
 def test_an_action_says_of_a_click_what_labelled_impressions_say(feed: Slates) -> None:
@@ -122,18 +91,6 @@ def test_the_model_predicts_clicks_before_it_has_seen_a_label(
 
 
 Arm = Literal["none", "items"]
-
-
-def test_a_batch_in_parts_trains_the_same(
-    watched: Windows, feed: Slates, recipe: RefreshConfig, sizes: TableSizes
-) -> None:
-    losses: list[float] = []
-    for parts in (1, 3):
-        torch.manual_seed(0)
-        model = SRP4CTR(recipe.model, sizes)
-        config = replace(recipe, accumulate=parts)
-        losses += pretrain_on_feedback(model, watched, feed, config, FitOptions())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("arm", ["none", "items"])

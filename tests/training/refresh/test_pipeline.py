@@ -77,6 +77,23 @@ def test_the_golden_requests_are_answered_by_the_exported_files(
     assert golden["candidate_item_rows"].dtype == np.int64
 
 
+def test_a_feed_trains_on_feedback_but_not_from_an_earlier_bundle(
+    config: RefreshConfig, tmp_path: Path
+) -> None:
+    short = replace(config, finetune_epochs=1, min_auc=0.0, min_gauc=0.0)
+    notes = {}
+    for visits in (5, 10):
+        feed = write_world(tmp_path / f"{visits}", users=40, visits=visits, is_feed=True)
+        report = refresh(short, feed, STREAMS)
+        notes[report.parent] = report.notes
+    assert notes.keys() == {"", "v1"}
+    has_feedback = {
+        parent: any("what users did" in each for each in found)
+        for parent, found in notes.items()
+    }
+    assert has_feedback == {"": True, "v1": False}
+
+
 def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
