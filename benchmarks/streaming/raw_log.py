@@ -31,7 +31,6 @@ PARTITIONS, WORKERS = 6, 3
 LIVE = {
     "events/s": "per_s:,.0f",
     **{"p50 s": "freshness_p50_s:.2f", "p99 s": "freshness_p99_s:.2f"},
-    "p99 s from the start": "freshness_from_start_p99_s:.2f",
     **{"rows": "rows:,", "lost": "lost", "wrong": "wrong"},
 }
 COMMITS = {
