@@ -45,7 +45,8 @@ class EventLog:
     """Impressions, clicks and behaviours: the log's columns, and item_key, action_code (0:
     none) and visible_at, the time after which a request can see the event."""
     shown: Table
-    """The impressions of which examples are made: those of ``events``, or sampled ones."""
+    """The impressions of which examples are made: those of ``events`` whose label window
+    has closed, or sampled ones."""
     labels: Table
     """user_id, request_id, item_key, clicked: the strongest label of each impression, its
     greatest revision. A click after the window corrects what the window said."""
@@ -173,19 +174,42 @@ def _tables(database: Any, log_dir: Log) -> EventLog:
     codes = _computed(database, actions, "action", action_code=action_code)
     events = events.mutate(action=_action(events))
     events = events.inner_join(keys, "item_id").left_join(codes, "action")
-    labels = labels.inner_join(keys, "item_id").group_by(*IDENTITY)
+    labels = labels.inner_join(keys, "item_id")
     events = events.mutate(action_code=events.action_code.fill_null(0))
     return EventLog(
         database=database,
         events=events,
-        shown=events,
-        labels=labels.aggregate(clicked=lambda each: each.clicked.argmax(each.revision)),
+        shown=_matured(database, events, labels),
+        labels=labels.group_by(*IDENTITY).aggregate(
+            clicked=lambda each: each.clicked.argmax(each.revision)
+        ),
         items=items.inner_join(keys, "item_id"),
         profiles=profiles,
         erasures=erasures,
         forgotten=erasures.group_by("user_id").aggregate(
             until_ms=erasures.until_ms.max(), offset=erasures.offset.max()
         ),
+    )
+
+
+def _matured(database: Any, events: Table, labels: Table) -> Table:
+    """Return the impressions whose label window has closed.
+
+    A click is known at once, and that there was none at the window's end: while windows are
+    open, only the clicked impressions have a label. Windows close in the order of time, by
+    partition. So the first impression without a label after the newest one that was not
+    clicked is where open windows begin.
+    """
+    closed = labels.filter(~_.clicked).group_by("partition")
+    closed = closed.aggregate(closed_ms=_.impression_at.max())
+    shown = events.filter(_.type == "impression")
+    newer = shown.left_join(closed, "partition").drop("partition_right")
+    newer = newer.filter(_.occurred_at > _.closed_ms.fill_null(0))
+    waiting = newer.anti_join(labels, IDENTITY).group_by("partition")
+    waiting = _kept(database, waiting.aggregate(open_ms=_.occurred_at.min()))
+    joined = shown.left_join(waiting, "partition")
+    return joined.filter(_.open_ms.isnull() | (_.occurred_at < _.open_ms)).select(
+        *shown.columns
     )
 
 

@@ -57,6 +57,30 @@ def test_every_kind_of_event_has_its_columns(tmp_path: Path) -> None:
     assert found["visible_at"] == [KNOWN_MS] * 4
 
 
+def test_impressions_are_shown_once_their_label_windows_have_closed(
+    tmp_path: Path,
+) -> None:
+    """A click has its label at once, an impression without one waits for its window."""
+    clicked, unclicked, waits = {"clicked": True, "revision": CLICKED}, {}, None
+    of_partition = {
+        0: [waits, unclicked, clicked, unclicked, clicked, waits, clicked, waits],
+        1: [unclicked, clicked, clicked],  # later than where the other one's wait
+        2: [clicked, waits, clicked],
+    }
+    for partition, labels in of_partition.items():
+        published: list[Published] = []
+        for minute, label in enumerate(labels):
+            at_ms = NOON_MS + 60_000 * minute
+            shown = an_impression(request_id=f"{partition}-{minute}", at_ms=at_ms)
+            published.append((shown, at_ms))
+            if label is not None:
+                published.append((label_of(shown, **label), at_ms))
+        write_log(tmp_path, published, partition)
+    with opened(tmp_path) as log:
+        found = log.rows(log.shown.order_by("request_id"))["request_id"].to_pylist()
+    assert found == [*(f"0-{each}" for each in range(5)), "1-0", "1-1", "1-2", "2-0"]
+
+
 def test_an_absent_log_is_empty(tmp_path: Path) -> None:
     with opened(tmp_path / "none") as log:
         for table in (log.events, log.labels, log.items, log.forgotten):
