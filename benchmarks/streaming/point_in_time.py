@@ -111,7 +111,9 @@ def write_world(log_dir: Path, num_events: int, num_labels: int) -> None:
         [events["partition"], events["created"] // DAY_MS]
     ):
         _write(log_dir, BEHAVIOR_EVENTS_TOPIC, _event_table(rows), int(partition))
-    _write(log_dir, LABELS_TOPIC, _label_table(events, rng, num_labels), 0)
+    labels = _labels(events, rng, num_labels)
+    for partition, rows in labels.groupby("partition"):
+        _write(log_dir, LABELS_TOPIC, _label_table(rows), int(partition))
 
 
 def draw_events(rng: np.random.Generator, num_events: int) -> pd.DataFrame:
@@ -167,14 +169,19 @@ def _event_table(rows: pd.DataFrame) -> pa.Table:
     return _table(BEHAVIOR_EVENTS_TOPIC, rows, named)
 
 
-def _label_table(events: pd.DataFrame, rng: np.random.Generator, count: int) -> pa.Table:
+def _labels(events: pd.DataFrame, rng: np.random.Generator, count: int) -> pd.DataFrame:
+    """Return the impressions of some requests, and which of them were clicked."""
     shown = events[events["kind"] == IMPRESSION].drop_duplicates(["request", "position"])
     requests = np.unique(shown["request"])
     most = min(-(-count // SLATE), len(requests))
     chosen = rng.choice(requests, size=most, replace=False)
     rows = shown[shown["request"].isin(chosen)]
     rows = rows.sort_values(["request", "position"])[:count]
-    clicked = rng.random(len(rows)) < CLICK_RATE
+    return rows.assign(clicked=rng.random(len(rows)) < CLICK_RATE)
+
+
+def _label_table(rows: pd.DataFrame) -> pa.Table:
+    clicked = rows["clicked"]
     named = {
         "request_id": _ids("request-", rows["request"]),
         "position": rows["position"],
@@ -184,7 +191,7 @@ def _label_table(events: pd.DataFrame, rng: np.random.Generator, count: int) -> 
         "matured_at": rows["occurred"] + 1_800_000,
         "created_at": rows["occurred"] + 1_800_000,
         "revision": np.where(clicked, 2, 0),
-        "partition": np.zeros(len(rows), dtype=int),
+        "partition": rows["partition"],
         "offset": np.arange(len(rows)),
     }
     return _table(LABELS_TOPIC, rows, named)
