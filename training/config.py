@@ -51,7 +51,10 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "at least 0",
     ),
     (
-        ("batch_users", "batch_requests", "accumulate", "enough_labels"),
+        (
+            *("batch_users", "batch_requests", "accumulate", "enough_labels"),
+            "held_out_requests",
+        ),
         lambda x: x >= 1,
         "at least 1",
     ),
@@ -124,6 +127,8 @@ class RefreshConfig:
     """From this number of impressions with matured labels on, none is sampled."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
+    held_out_requests: int = 20_000
+    """And at most so many: of a long log, a share would be days that no model has learned."""
     min_item_count: int = 2
     """Rarer items stay out of the vocabulary: their rows would hardly be trained."""
     train_window_days: float | None = None

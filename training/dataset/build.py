@@ -73,7 +73,9 @@ class _Cut:
         times_ms = tables.times_ms()
         if len(times_ms) < MIN_REQUESTS:
             raise OutageError(_lack(log, config, features.raw_log, len(times_ms)))
-        boundary = boundary_ms(times_ms, config.held_out_share)
+        boundary = boundary_ms(
+            times_ms, config.held_out_share, config.held_out_requests
+        )
         return cls(
             log=log,
             tables=tables,

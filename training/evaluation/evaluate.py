@@ -58,7 +58,9 @@ class Evaluation:
     judged: Scored
 
 
-def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> int:
+def boundary_ms(
+    request_times_ms: NDArray[np.int64], held_out_share: float, at_most: int | None = None
+) -> int:
     """Return the time from which requests are held out: the newest share of them.
 
     ``OutageError`` if there are too few yet, or no time before the newest.
@@ -69,7 +71,8 @@ def boundary_ms(request_times_ms: NDArray[np.int64], held_out_share: float) -> i
             f"only {total} requests have matured labels; at least {MIN_REQUESTS} are"
             " needed to train and to evaluate on: publish more impressions and clicks"
         )
-    held_out = max(int(total * held_out_share), 2)
+    held_out = int(total * held_out_share)
+    held_out = max(held_out if at_most is None else min(held_out, at_most), 2)
     times_ms = np.sort(request_times_ms)
     boundary = int(times_ms[total - held_out])
     # Requests of one instant stay together: none is trained on from its own time.

@@ -42,7 +42,8 @@ Changes = Mapping[str, Any]
 NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
     *("freeze", "slate_loss_weight", "fake_negative_weighted"),
-    *("batch_requests", "held_out_share", "min_auc", "max_calibration_error"),
+    *("batch_requests", "held_out_share", "held_out_requests"),
+    *("min_auc", "max_calibration_error"),
     *("bundles_dir", "bundles_uri"),
 }
 NOT_OF_ENCODER = {"head_width", "num_queries"}

@@ -31,6 +31,11 @@ def test_the_newest_requests_are_held_out_half_to_calibrate_half_to_judge(
     assert parts.judge.request_at_ms.tolist() == [36, 37, 38, 39]
 
 
+def test_of_a_long_log_so_many_are_held_out_at_most() -> None:
+    assert boundary_ms(np.arange(1000), 0.1, at_most=40) == 960
+    assert boundary_ms(np.arange(1000), 0.1, at_most=400) == 900
+
+
 def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
     times = np.array([1] * 20 + [2] * 10)
     assert boundary_ms(times, 0.1) == 2
