@@ -99,7 +99,7 @@ def main() -> None:
         **{"excess of the last hour": "last_hour:.4f", "refused": "refused"},
     }
     print(table(found, columns))
-    print(json.dumps({"policies": found, "rows": rows}))
+    print(json.dumps({"rows": found, "by_minute": rows}))
 
 
 def feed(minutes: int) -> tuple[list[Published], Floats]:
