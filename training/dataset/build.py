@@ -72,10 +72,9 @@ class _Cut:
         )
         times_ms = tables.times_ms()
         if len(times_ms) < MIN_REQUESTS:
-            raise OutageError(_lack(log, config, features.raw_log, len(times_ms)))
-        boundary = boundary_ms(
-            times_ms, config.held_out_share, config.held_out_requests
-        )
+            window_s = streams.label_window_s
+            raise OutageError(_lack(log, config, features.raw_log, len(times_ms), window_s))
+        boundary = boundary_ms(times_ms, config.held_out_share, config.held_out_requests)
         return cls(
             log=log,
             tables=tables,
@@ -213,7 +212,9 @@ def write_training_set(
     }
 
 
-def _lack(log: EventLog, config: RefreshConfig, log_dir: str, requests: int) -> str:
+def _lack(
+    log: EventLog, config: RefreshConfig, log_dir: str, requests: int, window_s: float
+) -> str:
     """Return a sentence on what the log lacks, and what to do."""
     clicks = log.rows(log.events.filter(_.type == "click").count()).as_py()
     if config.negatives == "sampled":
@@ -225,8 +226,9 @@ def _lack(log: EventLog, config: RefreshConfig, log_dir: str, requests: int) -> 
     return (
         f"a click model needs {MIN_REQUESTS} requests with matured labels, and {log_dir}"
         f" has {requests} (and {clicks:,} clicks): publish impressions and clicks while"
-        " `srp4ctr stream run` follows them; clicks are enough with training.negatives ="
-        ' "sampled"'
+        " `srp4ctr stream run` follows them. A label has matured when its impression's"
+        f" window of {window_s / 60:g} minutes (streams.label_window_s) has closed."
+        ' Clicks are enough with training.negatives = "sampled"'
     )
 
 
