@@ -128,7 +128,7 @@ class RefreshConfig:
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
     held_out_requests: int = 20_000
-    """And at most so many: a share of a long log would be days that no model has learned."""
+    """Of a long log at most this number: a share would be days that nobody has learned."""
     min_item_count: int = 2
     """Rarer items stay out of the vocabulary: their rows would hardly be trained."""
     train_window_days: float | None = None

@@ -21,7 +21,7 @@ NAMES = (
         "replicas",
         "retrieval",
     ),
-    *("results_page", "serving", "soak", "tracing", "training_memory"),
+    *("results_page", "serving", "shift", "soak", "tracing", "training_memory"),
 )
 
 

@@ -71,6 +71,18 @@ def test_a_log_that_is_read_in_parts_gives_the_same_training_set(
     assert len(whole.windows) == whole.counts["windows"] == len(whole.window_newest_ms)
 
 
+def test_of_a_long_log_a_number_of_requests_is_held_out(
+    world: FeatureConfig, tmp_path: Path
+) -> None:
+    def cut(folder: Path) -> Any:
+        few = replace(CONFIG, held_out_requests=10)
+        return write_training_set(few, world, STREAMS, folder)
+
+    parts = cache.cached(tmp_path, "", cut).parts
+    assert len(parts.train) == 6 * 12 - 10
+    assert len(parts.calibrate) == len(parts.judge) == 5
+
+
 def test_the_newest_days_are_trained_on(world: FeatureConfig, tmp_path: Path) -> None:
     def recent(folder: Path) -> Any:
         config = replace(CONFIG, train_window_days=3 / 1440)  # of visits a minute apart
