@@ -61,8 +61,10 @@ def test_impressions_are_shown_once_their_label_windows_have_closed(
     tmp_path: Path,
 ) -> None:
     """A click has its label at once, an impression without one waits for its window."""
-    clicked, unclicked, waits = {"clicked": True, "revision": CLICKED}, {}, None
-    of_partition = {
+    clicked: dict[str, object] = {"clicked": True, "revision": CLICKED}
+    unclicked: dict[str, object] = {}
+    waits = None
+    of_partition: dict[int, list[dict[str, object] | None]] = {
         0: [waits, unclicked, clicked, unclicked, clicked, waits, clicked, waits],
         1: [unclicked, clicked, clicked],  # later than where the other one's wait
         2: [clicked, waits, clicked],
