@@ -79,6 +79,9 @@ class ModelVariant:
     meaning: str
     build: Callable[[ModelConfig, TableSizes], ClickModel] = SRP4CTR
     is_pretrained: bool = False
+    """By masks, and on feedback."""
+    learns_feedback: bool = False
+    """On feedback alone."""
     recipe: Changes = field(default_factory=dict)
     seeds: int = SEEDS
 
@@ -95,9 +98,11 @@ class ModelVariant:
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
             seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
+        if self.is_pretrained or self.learns_feedback:
             began, labels = time.process_time(), examples.train.slates
             pretrain_on_feedback(model, examples.windows, labels, config, FitOptions())
-            seconds["pretrain"] += time.process_time() - began
+            took = time.process_time() - began
+            seconds["pretrain"] = seconds.get("pretrain", 0.0) + took
         began = time.process_time()
         held_out = examples.calibrate.slates
         finetune(model, examples.train.slates, config, FitOptions(), held_out)
@@ -204,6 +209,15 @@ VARIANTS: Mapping[str, Variant] = {
     "srp4ctr-none": ModelVariant(
         meaning="SRP4CTR without pre-training",
         seeds=MANY_SEEDS,
+    ),
+    "srp4ctr-feedback": ModelVariant(
+        meaning="SRP4CTR, pre-trained on feedback alone",
+        learns_feedback=True,
+    ),
+    "bst-feedback": ModelVariant(
+        meaning="BST, pre-trained on feedback as SRP4CTR is",
+        build=BASELINES["bst"],
+        learns_feedback=True,
     ),
     "srp4ctr-ids-only": ModelVariant(
         meaning="neither attributes nor actions, pre-trained as BERT4Rec",
