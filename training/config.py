@@ -53,7 +53,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
         (
             *("batch_users", "batch_requests", "accumulate", "enough_labels"),
-            "held_out_requests",
+            "held_out_clicks",
         ),
         lambda x: x >= 1,
         "at least 1",
@@ -127,8 +127,9 @@ class RefreshConfig:
     """From this number of impressions with matured labels on, none is sampled."""
     held_out_share: float = 0.1
     """The newest share of requests: never trained on; half calibrates, half judges."""
-    held_out_requests: int = 20_000
-    """Of a long log at most this number: a share would be days that nobody has learned."""
+    held_out_clicks: int = 10_000
+    """Of a long log only the newest requests with this number of clicks: a share would be
+    days that no model has learned, and clicks are what calibration and gates need."""
     min_item_count: int = 2
     """Rarer items stay out of the vocabulary: their rows would hardly be trained."""
     train_window_days: float | None = None

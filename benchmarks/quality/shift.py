@@ -5,7 +5,7 @@ item is worth and by whether it is of the user's group. At one instant every ite
 something else, and clicks become rarer. The product's own refresh goes on from its last
 bundle, with labels that mature after ten minutes; its gates decide what serves. Compared
 are how often it runs, and how many of the newest requests are held out, which no model has
-learned: a tenth of the log, or a bounded number.
+learned: a tenth of the log, or those with a number of clicks.
 
 Each request is scored by the bundle that served then. Excess is the log loss above that of
 the true probabilities. Recovered means that half or less of the shift's excess is left.
@@ -46,7 +46,7 @@ BASE, FALL, WORTH, LIKED = -3.0, 0.7, 0.8, 1.5  # log-odds of a click, and their
 START_MS, MINUTE_MS = 1_700_006_400_000, 60_000
 SHIFT_MS = START_MS + BEFORE_MIN * MINUTE_MS
 RECOVERED = 0.5
-EVERYTHING = 10**9  # requests: the share alone bounds them
+EVERYTHING = 10**9  # clicks: the share alone bounds what is held out
 STREAMS = StreamConfig(sequence_length=20, label_window_s=600.0)
 # Small, so that dozens of refreshes take minutes.
 RECIPE = RefreshConfig(
@@ -67,7 +67,7 @@ class Policy:
     every_min: int = 0
     """0: never."""
     held_out: int = 0
-    """Requests at most; 0: a tenth of the log."""
+    """The newest clicks; 0: a tenth of the log."""
     served: list[tuple[int, Path]] = field(default_factory=list)
     refused: int = 0
 
@@ -84,8 +84,8 @@ def main() -> None:
     policies = [
         Policy(name="none"),
         Policy(name="hourly, a tenth held out", every_min=60),
-        Policy(name="hourly, 1,000 held out", every_min=60, held_out=1_000),
-        Policy(name="every 10 min, 1,000 held out", every_min=10, held_out=1_000),
+        Policy(name="hourly, 500 clicks held out", every_min=60, held_out=500),
+        Policy(name="every 10 min, 500 clicks held out", every_min=10, held_out=500),
     ]
     with tempfile.TemporaryDirectory() as name:
         published, truth = feed(BEFORE_MIN + options.minutes)
@@ -174,7 +174,7 @@ def begin(policies: Sequence[Policy], log: FeatureConfig) -> None:
     """Train the model that serves when the shift comes, once for all ``policies``."""
     say("the first model")
     root = Path(log.log_dir).parent
-    first = Policy(name="first", held_out=1_000)
+    first = Policy(name="first", held_out=500)
     refreshed(first, log, START_MS)
     for policy in policies:
         shutil.copytree(bundles_of(first, root), bundles_of(policy, root))
@@ -196,7 +196,7 @@ def refreshed(policy: Policy, log: FeatureConfig, now_ms: int) -> None:
     config = replace(
         RECIPE,
         bundles_dir=str(bundles_of(policy, Path(log.log_dir).parent)),
-        held_out_requests=policy.held_out or EVERYTHING,
+        held_out_clicks=policy.held_out or EVERYTHING,
     )
     serving = policy.served[-1][1] if policy.served else None
     report = refresh(config, log, STREAMS, RefreshOptions(promote=promote, serving=serving))

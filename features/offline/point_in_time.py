@@ -119,6 +119,13 @@ class RequestTables:
         times: Int64s = at["at_ms"].to_numpy()
         return times
 
+    def newest_clicks_ms(self, number: int) -> int:
+        """Return the earliest request's time of the newest ``number`` clicks; 0: fewer."""
+        clicked = self.candidates.filter(_.clicked).order_by(ibis.desc("at_ms"))
+        newest = clicked.limit(number).aggregate(count=_.count(), first_ms=_.at_ms.min())
+        [found] = self.log.rows(newest).to_pylist()
+        return int(found["first_ms"]) if found["count"] == number else 0
+
     def read(self, first: int, last: int) -> RequestSnapshots:
         """Return the requests in rows ``first`` to ``last - 1``, and their candidates."""
         found = self._part(self.requests, "row", first, last)

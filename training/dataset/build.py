@@ -74,7 +74,8 @@ class _Cut:
         if len(times_ms) < MIN_REQUESTS:
             window_s = streams.label_window_s
             raise OutageError(_lack(log, config, features.raw_log, len(times_ms), window_s))
-        boundary = boundary_ms(times_ms, config.held_out_share, config.held_out_requests)
+        newest_ms = tables.newest_clicks_ms(config.held_out_clicks)
+        boundary = boundary_ms(times_ms, config.held_out_share, newest_ms)
         return cls(
             log=log,
             tables=tables,

@@ -59,9 +59,11 @@ class Evaluation:
 
 
 def boundary_ms(
-    request_times_ms: NDArray[np.int64], held_out_share: float, at_most: int | None = None
+    request_times_ms: NDArray[np.int64], held_out_share: float, from_ms: int = 0
 ) -> int:
     """Return the time from which requests are held out: the newest share of them.
+
+    None before ``from_ms`` are, but at least two.
 
     ``OutageError`` if there are too few yet, or no time before the newest.
     """
@@ -71,10 +73,9 @@ def boundary_ms(
             f"only {total} requests have matured labels; at least {MIN_REQUESTS} are"
             " needed to train and to evaluate on: publish more impressions and clicks"
         )
-    held_out = int(total * held_out_share)
-    held_out = max(held_out if at_most is None else min(held_out, at_most), 2)
+    held_out = max(int(total * held_out_share), 2)
     times_ms = np.sort(request_times_ms)
-    boundary = int(times_ms[total - held_out])
+    boundary = max(int(times_ms[total - held_out]), min(from_ms, int(times_ms[-2])))
     # Requests of one instant stay together: none is trained on from its own time.
     if boundary == int(times_ms[0]):
         raise OutageError(

@@ -42,7 +42,7 @@ Changes = Mapping[str, Any]
 NOT_OF_PRETRAINING = {
     *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
     *("freeze", "slate_loss_weight", "fake_negative_weighted"),
-    *("batch_requests", "held_out_share", "held_out_requests"),
+    *("batch_requests", "held_out_share", "held_out_clicks"),
     *("min_auc", "max_calibration_error"),
     *("bundles_dir", "bundles_uri"),
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
@@ -71,16 +72,20 @@ def test_a_log_that_is_read_in_parts_gives_the_same_training_set(
     assert len(whole.windows) == whole.counts["windows"] == len(whole.window_newest_ms)
 
 
-def test_of_a_long_log_a_number_of_requests_is_held_out(
+def test_of_a_long_log_the_requests_of_the_newest_clicks_are_held_out(
     world: FeatureConfig, tmp_path: Path
 ) -> None:
-    def cut(folder: Path) -> Any:
-        few = replace(CONFIG, held_out_requests=10)
-        return write_training_set(few, world, STREAMS, folder)
+    def held_out(clicks: int) -> NDArray[np.float32]:
+        def cut(folder: Path) -> Any:
+            few = replace(CONFIG, held_out_clicks=clicks)
+            return write_training_set(few, world, STREAMS, folder)
 
-    parts = cache.cached(tmp_path, "", cut).parts
-    assert len(parts.train) == 6 * 12 - 10
-    assert len(parts.calibrate) == len(parts.judge) == 5
+        parts = cache.cached(tmp_path / f"{clicks}", "", cut).parts
+        return np.concatenate([parts.calibrate.clicked, parts.judge.clicked])
+
+    few, share = held_out(10), held_out(1000)
+    assert len(few) < len(share) == int(0.3 * 6 * 12)
+    assert few.sum() >= 10 > few[1:].sum()
 
 
 def test_the_newest_days_are_trained_on(world: FeatureConfig, tmp_path: Path) -> None:

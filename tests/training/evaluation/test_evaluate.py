@@ -31,9 +31,10 @@ def test_the_newest_requests_are_held_out_half_to_calibrate_half_to_judge(
     assert parts.judge.request_at_ms.tolist() == [36, 37, 38, 39]
 
 
-def test_of_a_long_log_so_many_are_held_out_at_most() -> None:
-    assert boundary_ms(np.arange(1000), 0.1, at_most=40) == 960
-    assert boundary_ms(np.arange(1000), 0.1, at_most=400) == 900
+def test_none_before_an_instant_are_held_out_but_at_least_two() -> None:
+    assert boundary_ms(np.arange(1000), 0.1, from_ms=960) == 960
+    assert boundary_ms(np.arange(1000), 0.1, from_ms=400) == 900
+    assert boundary_ms(np.arange(1000), 0.1, from_ms=5000) == 998
 
 
 def test_requests_of_the_boundarys_instant_are_all_held_out() -> None:
