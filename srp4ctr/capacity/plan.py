@@ -69,7 +69,7 @@ FIT_MS = MeasuredCost(
 LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 21.24)
 LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 372.1)
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
-CUT_BYTES = MeasuredCost("recorded.json: peak_rss_mb of point_in_time, 10 M", 200.0)
+CUT_BYTES = MeasuredCost("point_in_time.json: peak_rss_mb, 10 M", 200.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
 REFRESH_US = MeasuredCost(
     "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 10.2
