@@ -46,7 +46,7 @@ BASE, FALL, WORTH, LIKED = -3.0, 0.7, 0.8, 1.5  # log-odds of a click, and their
 START_MS, MINUTE_MS = 1_700_006_400_000, 60_000
 SHIFT_MS = START_MS + BEFORE_MIN * MINUTE_MS
 RECOVERED = 0.5
-EVERYTHING = 10**9  # clicks: the share alone bounds what is held out
+ALL_CLICKS = 10**9  # the tenth of the log alone bounds what is held out
 STREAMS = StreamConfig(sequence_length=20, label_window_s=600.0)
 # Small, so that dozens of refreshes take minutes.
 RECIPE = RefreshConfig(
@@ -66,8 +66,8 @@ class Policy:
     name: str
     every_min: int = 0
     """0: never."""
-    held_out: int = 0
-    """The newest clicks; 0: a tenth of the log."""
+    held_out: int = ALL_CLICKS
+    """The newest clicks, of a tenth of the log at most."""
     served: list[tuple[int, Path]] = field(default_factory=list)
     refused: int = 0
 
@@ -81,6 +81,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=int, default=180, help="after the shift")
     options = parser.parse_args()
+    if options.minutes < 2 * EVERY_MIN:
+        parser.error(f"--minutes is at least {2 * EVERY_MIN}")
     policies = [
         Policy(name="none"),
         Policy(name="hourly, a tenth held out", every_min=60),
@@ -196,7 +198,7 @@ def refreshed(policy: Policy, log: FeatureConfig, now_ms: int) -> None:
     config = replace(
         RECIPE,
         bundles_dir=str(bundles_of(policy, Path(log.log_dir).parent)),
-        held_out_clicks=policy.held_out or EVERYTHING,
+        held_out_clicks=policy.held_out,
     )
     serving = policy.served[-1][1] if policy.served else None
     report = refresh(config, log, STREAMS, RefreshOptions(promote=promote, serving=serving))

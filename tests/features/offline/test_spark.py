@@ -13,6 +13,7 @@ import pytest
 from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
+from srp4ctr.streams.state.label_join import CLICKED
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 MISSING = [
@@ -48,7 +49,10 @@ def spark() -> Iterator[None]:
 
 
 def published() -> list[Published]:
-    """Some users' visits: late, repeated and forgotten events, contexts, ties, values."""
+    """Some users' visits: late, repeated and forgotten events, contexts, ties, values.
+
+    The label windows of the last two are open.
+    """
     chance = np.random.default_rng(3)
     events: list[Published] = []
     for visit in range(24):
@@ -64,7 +68,12 @@ def published() -> list[Published]:
                 position=place,
                 **context,
             )
-            events += [(shown, at_ms), (label_of(shown), at_ms + MINUTE_MS)]
+            events.append((shown, at_ms))
+            if visit < 22:
+                events.append((label_of(shown), at_ms + MINUTE_MS))
+            elif place == 0:
+                label = label_of(shown, clicked=True, revision=CLICKED)
+                events.append((label, at_ms + MINUTE_MS))
         clicked = a_click(items[0], user_id=user, request_id=f"r{visit}", at_ms=at_ms + 9)
         late_ms = int(chance.integers(0, 3 * MINUTE_MS))
         acted = a_behavior(items[1], user_id=user, at_ms=at_ms + 9, value=visit / 7)
@@ -108,7 +117,7 @@ def test_spark_and_duckdb_cut_the_same_from_a_log(tmp_path: Path) -> None:
     with event_tables.opened(log_dir, "spark") as log:
         found = cut(log)
     snapshots = expected[0]
-    assert len(snapshots.times_ms) == 22  # two were forgotten
+    assert len(snapshots.times_ms) == 20  # two were forgotten, two wait for their labels
     assert snapshots.sequences.item_keys.any()
     for mine, theirs in zip(found, expected, strict=True):
         assert_same(mine, theirs)
