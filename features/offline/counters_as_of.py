@@ -53,14 +53,24 @@ def activity_table(log: EventLog, events: Table, instants: Table) -> Table:
     ``events`` has owner, is_click, occurred_at and visible_at; ``instants`` has owner,
     at_ms and row, 0 to N - 1. The counts are as of ``at_ms``: they need no further decay.
     """
-    turns = log.keep(_turns(events.semi_join(instants, "owner"), instants))
-    parts = ibis.union(_of_this_bucket(turns), _of_earlier_buckets(turns))
-    counts = parts.group_by("row").aggregate(
-        s.across(s.cols(*_COUNTS), _.sum().fill_null(0.0)),
-        at_ms=_.at_ms.max(),
-        first_seen_ms=_.first_seen_ms.min().fill_null(0),
+    rows = sum(log.rows(table.count()).as_py() for table in (events, instants))
+    parts = log.parts("owner", rows)
+    return ibis.union(
+        *(_activity(log, events.filter(part), instants.filter(part)) for part in parts)
     )
-    return log.keep(counts.order_by("row"))
+
+
+def _activity(log: EventLog, events: Table, instants: Table) -> Table:
+    seen = events.semi_join(instants, "owner")
+    # With little memory each of the two by itself is ten times as fast as both in one.
+    with log.kept(_numbered(seen, instants)) as each, log.kept(_turns(each)) as turns:
+        parts = ibis.union(_of_this_bucket(turns), _of_earlier_buckets(turns))
+        counts = parts.group_by("row").aggregate(
+            s.across(s.cols(*_COUNTS), _.sum().fill_null(0.0)),
+            at_ms=_.at_ms.max(),
+            first_seen_ms=_.first_seen_ms.min().fill_null(0),
+        )
+        return log.keep(counts.order_by("row"))
 
 
 def activity_of(found: pa.Table) -> ActivityArrays:
@@ -73,11 +83,10 @@ def activity_of(found: pa.Table) -> ActivityArrays:
     )
 
 
-def _turns(events: Table, instants: Table) -> Table:
-    """Return each instant with its turn, and the sums of the events after each of them.
+def _numbered(events: Table, instants: Table) -> Table:
+    """Return events and instants, with the turn of the instant before or at each.
 
-    Turns are 1, 2, … for an owner's instants by time. Of the events between two instants
-    only the sums by bucket are kept, with the former instant's turn.
+    Turns are 1, 2, … for an owner's instants by time.
     """
     columns = ("owner", "row", "at_ms", "occurred_at", "is_click")
     seen = events.mutate(row=ibis.null("int64"), at_ms=events.visible_at)
@@ -85,7 +94,11 @@ def _turns(events: Table, instants: Table) -> Table:
     both = ibis.union(seen.select(*columns), at.select(*columns))
     # An instant comes before the events of its millisecond: it does not see them.
     so_far = ibis.cumulative_window(group_by="owner", order_by=("at_ms", both.row.isnull()))
-    numbered = both.mutate(turn=_.row.count().over(so_far), bucket=both.at_ms // _BUCKET_MS)
+    return both.mutate(turn=_.row.count().over(so_far), bucket=both.at_ms // _BUCKET_MS)
+
+
+def _turns(numbered: Table) -> Table:
+    """Return each instant, and the sums by bucket of the events between two instants."""
     return numbered.group_by("owner", "bucket", "turn", "row").aggregate(
         at_ms=_.at_ms.max(),
         first_seen_ms=_.occurred_at.min(),

@@ -5,6 +5,7 @@ lazy tables, from which ``features.offline.point_in_time`` computes features; no
 read before ``rows``.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ Table = Any  # ibis.Table, which has no types
 Engine = Literal["duckdb", "spark"]
 
 _LAST_OFFSET = (1 << 63) - 1
+_ROWS_A_GB = 8_000_000  # of some 60 bytes: half of the memory
 IDENTITY = ("user_id", "request_id", "item_key")  # of an impression, and of its click
 
 
@@ -41,6 +43,8 @@ class EventLog:
 
     database: Any
     """The engine that runs the expressions: a backend of Ibis."""
+    rows_at_once: int
+    """How many rows one expression of many steps may have, for the engine's memory."""
     events: Table
     """Impressions, clicks and behaviours: the log's columns, and item_key, action_code (0:
     none) and visible_at, the time after which a request can see the event."""
@@ -68,6 +72,23 @@ class EventLog:
     def keep(self, table: Table) -> Table:
         """Return ``table`` computed, for several expressions."""
         return _kept(self.database, table)
+
+    @contextmanager
+    def kept(self, table: Table) -> Iterator[Table]:
+        """Yield ``table`` computed, for the expressions of the block."""
+        computed = self.keep(table)
+        yield computed
+        if self.database.name == "duckdb":  # Spark lets go of what it needs no more
+            # ``drop_table`` of ibis 12 with sqlglot 30 names no table.
+            self.database.raw_sql(f"DROP TABLE {computed.get_name()}")
+
+    def parts(self, column: str, rows: int) -> list[Table]:
+        """Return a condition for each part of ``rows`` rows: together they are all rows.
+
+        Equal values of ``column`` are in the same part.
+        """
+        count = max(1, -(-rows // self.rows_at_once))
+        return [(_[column].hash() % count).abs() == part for part in range(count)]
 
     def remembered(self, table: Table) -> Table:
         """Return the rows of ``table`` (user_id, occurred_at, …) that no erasure covers."""
@@ -111,9 +132,12 @@ def opened(
     and what ``reading`` raises.
     """
     limits = limits or Limits()
+    rows_at_once = (
+        round(limits.memory_gb * _ROWS_A_GB) if engine == "duckdb" else sys.maxsize
+    )
     with reading(log_dir), _connected(engine, limits) as database:
         try:
-            yield _tables(database, log_dir)
+            yield _tables(database, log_dir, rows_at_once)
         except duckdb.OutOfMemoryException as error:
             raise MistakeError(
                 f"the log in {log_dir} needs more memory than the limit, "
@@ -160,7 +184,7 @@ def _kept(database: Any, table: Table) -> Table:
     return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
 
 
-def _tables(database: Any, log_dir: Log) -> EventLog:
+def _tables(database: Any, log_dir: Log, rows_at_once: int) -> EventLog:
     topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
@@ -178,6 +202,7 @@ def _tables(database: Any, log_dir: Log) -> EventLog:
     events = events.mutate(action_code=events.action_code.fill_null(0))
     return EventLog(
         database=database,
+        rows_at_once=rows_at_once,
         events=events,
         shown=_matured(database, events, labels),
         labels=labels.group_by(*IDENTITY).aggregate(

@@ -130,10 +130,8 @@ class RequestTables:
         """Return the requests in rows ``first`` to ``last - 1``, and their candidates."""
         found = self._part(self.requests, "row", first, last)
         offered = self._part(self.candidates, "request", first, last)
-        of_these = (0, 0)
-        if len(offered):
-            of_these = offered["row"][0].as_py(), offered["row"][-1].as_py() + 1
-        shown = self._part(self.candidate_exposures, "row", *of_these)
+        rows = offered["row"].to_numpy()
+        of_these = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
         return RequestSnapshots(
             user_ids=_objects(found["user_id"]),
             times_ms=found["at_ms"].to_numpy(),
@@ -148,9 +146,7 @@ class RequestTables:
             candidate_activity=activity_of(
                 self._part(self.candidate_activity, "row", *of_these)
             ),
-            candidate_exposures=ItemExposures(
-                counts=shown["count"].to_numpy(), last_shown_ms=shown["last_ms"].to_numpy()
-            ),
+            candidate_exposures=self._exposures(*of_these),
         )
 
     def _part(self, table: Table, column: str, first: int, last: int) -> Any:
@@ -162,6 +158,13 @@ class RequestTables:
         attributes = np.full(last - first, "", dtype=object)
         attributes[found["row"].to_numpy() - first] = found["attributes"].to_pylist()
         return attributes
+
+    def _exposures(self, first: int, last: int) -> ItemExposures:
+        found = self._part(self.candidate_exposures, "row", first, last)
+        counts, last_shown_ms = np.zeros((2, last - first), dtype=np.int64)
+        index = found["row"].to_numpy() - first
+        counts[index], last_shown_ms[index] = found["count"], found["last_ms"]
+        return ItemExposures(counts=counts, last_shown_ms=last_shown_ms)
 
     def _sequences(self, first: int, last: int) -> SequenceArrays:
         """Return the last behaviours (R, L) visible to each request."""
@@ -175,51 +178,46 @@ class RequestTables:
 
 
 def request_tables(
-    log: EventLog,
-    length: int,
-    ttl_days: float,
-    exposure_length: int = EXPOSURE_LENGTH,
+    log: EventLog, length: int, ttl_days: float, exposure_length: int = EXPOSURE_LENGTH
 ) -> RequestTables:
     """Compute the requests of the log that have a matured label, and their features.
 
     ``length`` is L, ``exposure_length`` is W. Behaviours expire after ``ttl_days``, as in
     serving. They are kept by row, so that reading a part skips the rest.
     """
-    shown = log.keep(shown_impressions(log))
-    requests = log.keep(requests_of(shown).order_by("row"))
-    candidates = log.keep(candidates_of(log, shown, requests).order_by("row"))
-    counted = log.keep(counted_events(log))
-    remembered = log.remembered(counted)
+    with log.kept(shown_impressions(log)) as shown:
+        requests = log.keep(requests_of(shown).order_by("row"))
+        candidates = candidates_of(log, shown, requests)
+    unexpired = _.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY)
     latest = latest_of(log, acted_events(log), requests, length)
-    unexpired = latest.filter(_.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY))
-    return RequestTables(
-        log=log,
-        length=length,
-        requests=requests,
-        user_attributes=log.keep(profiles_of(log, requests).order_by("row")),
-        sequences=log.keep(unexpired.order_by("row")),
-        user_activity=activity_table(
-            log,
-            log.since_erasure(remembered).rename(owner="user_id"),
-            requests.select("row", "at_ms", owner="user_id"),
-        ),
-        candidates=candidates,
-        candidate_activity=activity_table(
-            log,
-            counted.rename(owner="item_key"),
-            candidates.select("row", "at_ms", owner="item_key"),
-        ),
-        candidate_exposures=exposures_of(
-            log, exposed(remembered), requests, candidates, exposure_length
-        ),
-    )
+    sequences = (log.keep(each.filter(unexpired).order_by("row")) for each in latest)
+    with log.kept(counted_events(log)) as counted:
+        remembered = log.remembered(counted)
+        return RequestTables(
+            log=log,
+            length=length,
+            requests=requests,
+            user_attributes=log.keep(profiles_of(log, requests).order_by("row")),
+            sequences=ibis.union(*sequences),
+            user_activity=activity_table(
+                log,
+                log.since_erasure(remembered).rename(owner="user_id"),
+                requests.select("row", "at_ms", owner="user_id"),
+            ),
+            candidates=candidates,
+            candidate_activity=activity_table(
+                log,
+                counted.rename(owner="item_key"),
+                candidates.select("row", "at_ms", owner="item_key"),
+            ),
+            candidate_exposures=exposures_of(
+                log, exposed(remembered), requests, candidates, exposure_length
+            ),
+        )
 
 
 def snapshot(
-    log: EventLog,
-    length: int,
-    ttl_days: float,
-    exposure_length: int = EXPOSURE_LENGTH,
+    log: EventLog, length: int, ttl_days: float, exposure_length: int = EXPOSURE_LENGTH
 ) -> RequestSnapshots:
     """Return all of ``request_tables`` at once."""
     tables = request_tables(log, length, ttl_days, exposure_length)

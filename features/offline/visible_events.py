@@ -4,6 +4,7 @@ In: the tables of an ``EventLog``. Out: the requests with a matured label, their
 and the last events visible to each. ``point_in_time`` states the rule, and reads them.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import ibis
@@ -48,12 +49,15 @@ def requests_of(shown: Table) -> Table:
 
 
 def candidates_of(log: EventLog, shown: Table, requests: Table) -> Table:
-    """Return the impressions with a matured label, and the row of each one's request."""
+    """Compute the impressions with a matured label, and the row of each one's request."""
     owners = requests.select("user_id", "request_id", "at_ms", request="row")
     labelled = shown.inner_join(log.labels, IDENTITY)
     labelled = labelled.inner_join(owners, ("user_id", "request_id"))
-    in_place = ibis.window(order_by=("request", "position", "item_key"))
-    return labelled.mutate(row=ibis.row_number().over(in_place))
+    columns = ("request", "position", "item_key", "at_ms", "clicked")
+    in_place = ibis.window(order_by=columns[:3])
+    with log.kept(labelled.select(*columns)) as each:
+        numbered = each.mutate(row=ibis.row_number().over(in_place))
+        return log.keep(numbered.order_by("row"))
 
 
 def acted_events(log: EventLog) -> Table:
@@ -64,14 +68,16 @@ def acted_events(log: EventLog) -> Table:
 def exposures_of(
     log: EventLog, exposed: Table, requests: Table, candidates: Table, length: int
 ) -> Table:
-    """Compute each candidate's exposures among its user's last ones."""
-    latest = latest_of(log, exposed, requests, length)
-    before = latest.select("item_key", request="row", shown_ms="occurred_at")
-    shown = candidates.left_join(before, ("request", "item_key"))
-    each = shown.group_by("row").aggregate(
-        count=_.shown_ms.count(), last_ms=_.shown_ms.max().fill_null(0)
-    )
-    return log.keep(each.order_by("row"))
+    """Compute the exposures of candidates that are among their user's last ones."""
+
+    def counted(latest: Table) -> Table:
+        before = latest.select("item_key", request="row", shown_ms="occurred_at")
+        shown = candidates.inner_join(before, ("request", "item_key"))
+        each = shown.group_by("row").aggregate(count=_.count(), last_ms=_.shown_ms.max())
+        return each.order_by("row")
+
+    parts = latest_of(log, exposed, requests, length)
+    return ibis.union(*(log.keep(counted(part)) for part in parts))
 
 
 def exposed(counted: Table) -> Table:
@@ -81,13 +87,24 @@ def exposed(counted: Table) -> Table:
     )
 
 
-def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Table:
-    """Return the last ``length`` of ``acted`` that each request could see, by ``age``."""
+def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Iterator[Table]:
+    """Yield the last ``length`` of ``acted`` that each request could see, by ``age``.
+
+    Each table has some users' requests: as few as a small memory holds.
+    """
     # Numbers instead of ids, which are compared in every step: a user's first request.
     users = requests.group_by("user_id").aggregate(user=_.row.min())
     requests = requests.inner_join(users, "user_id").select("user", "row", "at_ms")
-    placed = log.keep(_placed(acted.inner_join(users, "user_id")))
-    reach = _reach(placed, requests)
+    rows = log.rows(requests.count()).as_py() * length
+    with (
+        log.kept(_placed(acted.inner_join(users, "user_id"))) as placed,
+        log.kept(_reach(placed, requests)) as reach,
+    ):
+        for part in log.parts("user", rows):
+            yield _latest(placed.filter(part), reach.filter(part), length)
+
+
+def _latest(placed: Table, reach: Table, length: int) -> Table:
     # At most happened - known of them are not visible yet; of the rest the last L are.
     first = ibis.greatest(reach.known - length, 0)
     wanted = reach.mutate(place=ibis.range(first, reach.happened).unnest())

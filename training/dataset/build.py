@@ -118,10 +118,9 @@ class _Cut:
 
     def slates(self, words: Vocabulary, first: int = 0) -> Iterator[Slates]:
         """Yield the slates of the requests from row ``first`` on, in parts."""
-        candidates = self.tables.candidates
-        sizes = candidates.group_by("request").aggregate(impressions=_.count())
+        sizes = self.tables.candidates.group_by("request").aggregate(impressions=_.count())
         longest = self.log.rows(sizes.impressions.max()).as_py()
-        name_length = self.log.rows(candidates.user_id.length().max()).as_py()
+        name_length = self.log.rows(self.tables.requests.user_id.length().max()).as_py()
         attributes = examples.item_attributes(self.profiles, words)
         total = len(self.times_ms)
         for start in range(first, total, REQUESTS_AT_ONCE):
@@ -137,7 +136,7 @@ class _Cut:
                 files.append(_arrays(slates))
                 shown += int(slates.shown.sum())
                 clicked += int(slates.clicked.sum())
-        users = self.log.rows(self.tables.candidates.user_id.nunique()).as_py()
+        users = self.log.rows(self.tables.requests.user_id.nunique()).as_py()
         return {
             "requests": files.rows,
             "impressions": shown,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,15 @@ def test_snapshots_equal_the_reference_and_the_reducers(
     days: list[int],
     end: int,
 ) -> None:
-    """With ties, late arrivals, duplicates, offsets in two files, and erasure requests."""
+    """With ties, late arrivals, duplicates, offsets in two files, and erasure requests.
+
+    Cut at once, or in parts of users.
+    """
     draw, steps_ms = random.Random(seed), [day * DAY_MS for day in days]
     rows = [a_row(draw, index, steps_ms) for index in range(size)]
-    with opened(write_rows(tmp_path_factory.mktemp("log"), rows, end)) as log:
+    folder = write_rows(tmp_path_factory.mktemp("log"), rows, end)
+    with opened(folder) as whole:
+        log = replace(whole, rows_at_once=draw.choice((9, 10_000)))
         found = point_in_time.snapshot(log, LENGTH, TTL_DAYS, WIDTH)
     check_snapshots(found, rows)
 
