@@ -67,9 +67,10 @@ class FeatureConfig:
     """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
     with its own session (the extra ``spark``)."""
     offline_memory_gb: float = 4.0
-    """DuckDB's memory limit; what does not fit spills to ``offline_temp_dir``."""
+    """DuckDB's memory limit, for a log of any size: a quarter of a gigabyte does, more is
+    faster. What does not fit spills to ``offline_temp_dir``."""
     offline_temp_dir: str = ""
-    """The folder for what spills, about as large as the log; empty: the system's."""
+    """The folder for what spills, some 400 bytes an event; empty: the system's."""
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""

@@ -95,13 +95,12 @@ def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Iter
     # Numbers instead of ids, which are compared in every step: a user's first request.
     users = requests.group_by("user_id").aggregate(user=_.row.min())
     requests = requests.inner_join(users, "user_id").select("user", "row", "at_ms")
-    rows = log.rows(requests.count()).as_py() * length
-    with (
-        log.kept(_placed(acted.inner_join(users, "user_id"))) as placed,
-        log.kept(_reach(placed, requests)) as reach,
-    ):
-        for part in log.parts("user", rows):
-            yield _latest(placed.filter(part), reach.filter(part), length)
+    with log.kept(_placed(acted.inner_join(users, "user_id"))) as placed:
+        asked, acts = (log.rows(each.count()).as_py() for each in (requests, placed))
+        for part in log.parts("user", asked * length + 2 * acts):
+            some = placed.filter(part)
+            with log.kept(_reach(some, requests.filter(part))) as reach:
+                yield _latest(some, reach, length)
 
 
 def _latest(placed: Table, reach: Table, length: int) -> Table:
