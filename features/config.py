@@ -70,7 +70,7 @@ class FeatureConfig:
     """DuckDB's memory limit, for a log of any size: a quarter of a gigabyte does, more is
     faster. What does not fit spills to ``offline_temp_dir``."""
     offline_temp_dir: str = ""
-    """The folder for what spills, some 400 bytes an event; empty: the system's."""
+    """The folder for what spills, some 440 bytes an event; empty: the system's."""
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""

@@ -157,6 +157,7 @@ def _connected(engine: Engine, limits: Limits) -> Iterator[Any]:
             memory_limit=f"{limits.memory_gb}GB",
             temp_directory=spilled,
         )
+        database.raw_sql("SET enable_progress_bar = false")  # one a query, amid our own
         try:
             yield database
         finally:

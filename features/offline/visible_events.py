@@ -96,8 +96,8 @@ def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Iter
     users = requests.group_by("user_id").aggregate(user=_.row.min())
     requests = requests.inner_join(users, "user_id").select("user", "row", "at_ms")
     with log.kept(_placed(acted.inner_join(users, "user_id"))) as placed:
-        asked, acts = (log.rows(each.count()).as_py() for each in (requests, placed))
-        for part in log.parts("user", asked * length + 2 * acts):
+        counts = [log.rows(each.count()).as_py() for each in (requests, placed)]
+        for part in log.parts("user", counts[0] * length + 2 * counts[1]):
             some = placed.filter(part)
             with log.kept(_reach(some, requests.filter(part))) as reach:
                 yield _latest(some, reach, length)

@@ -18,6 +18,7 @@ from srp4ctr.settings import Settings
 CORES, MEMORY, DISK = "cores", "GB of memory", "GB of disk"
 DAY_S = 86_400.0
 MACHINE_BYTES = 64e9  # memory of a machine, for a part that is one process
+MACHINE_DISK_BYTES = 1e12
 LINE = ("part", "what", "value", "unit", "source")
 LIMIT = ("what", "needed", "holds", "unit", "remedy", "source", "times")
 
@@ -69,7 +70,7 @@ FIT_MS = MeasuredCost(
 LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 21.24)
 LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 372.1)
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
-CUT_BYTES = MeasuredCost("point_in_time.json: peak_rss_mb, 10 M", 200.0)
+SPILLED_BYTES = MeasuredCost("training_memory.json: spilled_bytes_an_event", 436.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
 REFRESH_US = MeasuredCost(
     "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 10.2
@@ -158,6 +159,7 @@ class CapacityPlan:
         ms = self.labels_per_s * fit_ms
         windows = d.events_per_s * BEHAVIORS / d.history
         ms += windows * training.warm_pretrain_epochs * window_ms
+        self.cut_events = d.events_per_s * d.train_days * DAY_S
         self.core_hours = ms * (1.0 + training.replay) * d.train_days * DAY_S / 3.6e6
 
     def value(self, amount: float, unit: str, of: MeasuredCost | None) -> float:
@@ -197,6 +199,8 @@ class CapacityPlan:
             yield ("training", "instead, on one GPU",
                    self.core_hours / d.gpu_times, "hours", None)
         yield "training", "one machine", d.cores, CORES, None
+        yield ("training", "what it spills while it cuts examples",
+               self.cut_events, DISK, SPILLED_BYTES)
         yield "monitoring", "monitor, Prometheus, Grafana", 4, CORES, None
 
     def _streams(self) -> Iterator[Line]:
@@ -270,9 +274,8 @@ class CapacityPlan:
                ONNX_BYTES / ITEM_BYTES.at(), "items in 2 GiB",
                "map rare items to the embeddings of unknown items", ITEM_BYTES)
         yield ("events that one machine cuts into examples",
-               d.events_per_s * d.train_days * DAY_S,
-               MACHINE_BYTES / CUT_BYTES.at(), "events in 64 GB",
-               "train on a share of the users, or cut on Spark", CUT_BYTES)
+               self.cut_events, MACHINE_DISK_BYTES / SPILLED_BYTES.at(), "events in 1 TB",
+               "train on a share of the users, or cut on Spark", SPILLED_BYTES)
         yield ("training between two refreshes of one machine",
                self.core_hours / d.cores, 24.0, "hours",
                "torchrun on more machines, GPUs, or a share of the users", FIT_MS)
