@@ -74,8 +74,14 @@ class EventLog:
         return _kept(self.database, table)
 
     @contextmanager
-    def kept(self, table: Table) -> Iterator[Table]:
-        """Yield ``table`` computed, for the expressions of the block."""
+    def kept(self, table: Table, *, parts: int = 2) -> Iterator[Table]:
+        """Yield ``table`` computed, for the expressions of the block.
+
+        As it is where it is the only part: then the memory does for more steps at once.
+        """
+        if parts == 1:
+            yield table
+            return
         computed = self.keep(table)
         yield computed
         if self.database.name == "duckdb":  # Spark lets go of what it needs no more

@@ -97,9 +97,11 @@ def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Iter
     requests = requests.inner_join(users, "user_id").select("user", "row", "at_ms")
     with log.kept(_placed(acted.inner_join(users, "user_id"))) as placed:
         counts = [log.rows(each.count()).as_py() for each in (requests, placed)]
-        for part in log.parts("user", counts[0] * length + 2 * counts[1]):
+        parts = log.parts("user", counts[0] * length + 2 * counts[1])
+        for part in parts:
             some = placed.filter(part)
-            with log.kept(_reach(some, requests.filter(part))) as reach:
+            reach = _reach(some, requests.filter(part))
+            with log.kept(reach, parts=len(parts)) as reach:
                 yield _latest(some, reach, length)
 
 
