@@ -36,6 +36,7 @@ def playground(browser: Browser, address: str) -> Iterator[Page]:  # noqa: F811
         ranked = expect(page.locator(".answer"), "a first ranking, or why there is none")
         ranked.to_contain_text("Latency", timeout=120_000)
         expect(page.locator(".items li")).not_to_have_count(0)
+        expect(page.locator(".history li")).not_to_have_count(0, timeout=60_000)
         yield page
 
 

@@ -86,11 +86,13 @@ export class Playground {
 
   async pick(id) {
     this.user = id;
+    this.shown = null;
     this.draw = 0;
     this.name.value = id;
     history.replaceState(null, "", `${location.pathname}?user=${encodeURIComponent(id)}`);
     this.chips.querySelectorAll("button").forEach((chip) => chip.setAttribute("aria-pressed", String(chip.textContent === id)));
-    const reading = get("/api/playground/user", { id }).then((user) => this.showUser(user));
+    // What a click has changed meanwhile is newer than what this read.
+    const reading = get("/api/playground/user", { id }).then((user) => this.shown ?? this.showUser(user));
     await Promise.all([reading.catch((error) => this.noHistory(error.message)), this.rank()]);
   }
 
