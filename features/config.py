@@ -67,7 +67,7 @@ class FeatureConfig:
     """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
     with its own session (the extra ``spark``)."""
     offline_memory_gb: float = 4.0
-    """DuckDB's memory limit, for a log of any size: a quarter of a gigabyte does, more is
+    """DuckDB's memory limit: a quarter of a gigabyte did for ten million events, more is
     faster. What does not fit spills to ``offline_temp_dir``."""
     offline_temp_dir: str = ""
     """The folder for what spills, some 440 bytes an event; empty: the system's."""

@@ -2,9 +2,9 @@
 
 A synthetic raw log (that of ``point_in_time``, a matured label for every impression) is
 refreshed on from scratch by a process of its own, with a small model and a limit of
-DuckDB's memory, which does for logs of any size. Every 20 ms the process's anonymous
-memory is read: what the kernel cannot drop, as it can drop pages of the examples on disk;
-and what DuckDB has spilled. The two sizes give bytes an event.
+DuckDB's memory, the same for each size. Every 20 ms the process's anonymous memory is
+read: what the kernel cannot drop, as it can drop pages of the examples on disk; and what
+DuckDB has spilled. The two sizes give bytes an event.
 
     make bench NAME=training_memory ARGS="--events 3000000 10000000"
 """

@@ -74,12 +74,12 @@ class EventLog:
         return _kept(self.database, table)
 
     @contextmanager
-    def kept(self, table: Table, *, parts: int = 2) -> Iterator[Table]:
+    def kept(self, table: Table, *, is_part: bool = True) -> Iterator[Table]:
         """Yield ``table`` computed, for the expressions of the block.
 
-        As it is where it is the only part: then the memory does for more steps at once.
+        Not computed where it is no part but all: the memory does for more steps at once.
         """
-        if parts == 1:
+        if not is_part:
             yield table
             return
         computed = self.keep(table)

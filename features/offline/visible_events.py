@@ -101,7 +101,7 @@ def latest_of(log: EventLog, acted: Table, requests: Table, length: int) -> Iter
         for part in parts:
             some = placed.filter(part)
             reach = _reach(some, requests.filter(part))
-            with log.kept(reach, parts=len(parts)) as reach:
+            with log.kept(reach, is_part=len(parts) > 1) as reach:
                 yield _latest(some, reach, length)
 
 

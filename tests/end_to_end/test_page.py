@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 from srp4ctr.monitoring.dashboards import load_boards
 from tests.end_to_end.conftest import RunningDemo
@@ -56,6 +56,25 @@ def test_a_click_changes_the_history_and_the_next_ranking(playground: Page) -> N
     expect(newest).to_have_class("new")
     assert playground.locator(".items .score").all_inner_texts() != scores
     expect(playground.locator(".items .score small")).to_have_count(len(scores))
+
+
+def test_a_history_that_is_read_late_does_not_replace_a_newer_one(playground: Page) -> None:
+    late: list[tuple[Route, APIResponse]] = []
+    reads = "**/api/playground/user?*"
+    playground.route(reads, lambda route: late.append((route, route.fetch())))
+    playground.reload()
+    ranked = playground.locator(".items button").nth(8)
+    title = ranked.locator("b").inner_text(timeout=60_000)
+    assert title not in playground.locator(".history").inner_text()
+    ranked.click()
+    newest = playground.locator(".history li").first
+    expect(newest).to_contain_text(title, timeout=60_000)
+    [(route, read_before)] = late
+    with playground.expect_response(reads):
+        route.fulfill(response=read_before)
+    playground.unroute(reads)
+    playground.wait_for_timeout(500)
+    expect(newest).to_contain_text(title)
 
 
 def test_a_moved_item_shows_by_how_many_places(playground: Page) -> None:

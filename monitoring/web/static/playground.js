@@ -91,9 +91,17 @@ export class Playground {
     this.name.value = id;
     history.replaceState(null, "", `${location.pathname}?user=${encodeURIComponent(id)}`);
     this.chips.querySelectorAll("button").forEach((chip) => chip.setAttribute("aria-pressed", String(chip.textContent === id)));
-    // What a click has changed meanwhile is newer than what this read.
-    const reading = get("/api/playground/user", { id }).then((user) => this.shown ?? this.showUser(user));
-    await Promise.all([reading.catch((error) => this.noHistory(error.message)), this.rank()]);
+    await Promise.all([this.read(id), this.rank()]);
+  }
+
+  /** Show the user's history, unless a click has shown a newer one meanwhile. */
+  async read(id) {
+    try {
+      const user = await get("/api/playground/user", { id });
+      if (this.shown === null) this.showUser(user);
+    } catch (error) {
+      if (this.shown === null) this.noHistory(error.message);
+    }
   }
 
   async rank() {

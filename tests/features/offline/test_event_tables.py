@@ -124,12 +124,22 @@ def test_the_engine_keeps_to_the_memory_and_the_folder_that_are_set(
     config = FeatureConfig(
         log_dir=str(tmp_path), offline_memory_gb=0.25, offline_temp_dir=str(spill)
     )
-    settings = "current_setting('memory_limit'), current_setting('temp_directory')"
+    names = ("memory_limit", "temp_directory", "enable_progress_bar")
+    settings = ", ".join(f"current_setting('{name}')" for name in names)
     with opened_by(config) as log:
-        ((limit, folder),) = log.database.raw_sql(f"SELECT {settings}").fetchall()
+        ((limit, folder, is_shown),) = log.database.raw_sql(f"SELECT {settings}").fetchall()
     assert limit == "238.4 MiB"
+    assert not is_shown
     assert Path(folder).parent == spill
     assert list(spill.iterdir()) == []
+
+
+def test_the_less_memory_the_more_parts(tmp_path: Path) -> None:
+    counts = {}
+    for memory_gb in (0.25, 0.5, 4.0):
+        with opened(tmp_path, limits=Limits(memory_gb=memory_gb)) as log:
+            counts[memory_gb] = len(log.parts("user_id", 10_000_000))
+    assert counts == {0.25: 5, 0.5: 3, 4.0: 1}
 
 
 def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> None:

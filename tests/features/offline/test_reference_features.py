@@ -141,7 +141,7 @@ def test_snapshots_equal_the_reference_and_the_reducers(
 ) -> None:
     """With ties, late arrivals, duplicates, offsets in two files, and erasure requests.
 
-    Cut at once, or in parts of users.
+    Computed at once, or in parts of users and items.
     """
     draw, steps_ms = random.Random(seed), [day * DAY_MS for day in days]
     rows = [a_row(draw, index, steps_ms) for index in range(size)]
