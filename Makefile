@@ -54,7 +54,7 @@ bench: setup ## run a benchmark: make bench NAME=serving (SAVE=1: keep its resul
 benchmarks-page: setup ## rewrite docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python -m benchmarks results_page
 
-setup: $(VENV)/installed .serving/installed ## build .venv, and the embedded Triton in .serving
+setup: $(VENV)/compiled .serving/installed ## build .venv, and the embedded Triton in .serving
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/it"; exit 1; }
@@ -67,10 +67,14 @@ else
 	@$(WITHOUT_TORCH_HASHES) requirements.lock > $(VENV)/requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH_BACKEND) -r $(VENV)/requirements.lock
 endif
+	@touch $@
+
+# Again where its source changed: compiled features of another source are not used.
+$(VENV)/compiled: features/tensors/compiled.c hatch_build.py $(VENV)/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-.serving/installed: $(VENV)/installed srp4ctr/embedded/triton-requirements.lock srp4ctr/embedded/triton-server.lock
+.serving/installed: $(VENV)/compiled srp4ctr/embedded/triton-requirements.lock srp4ctr/embedded/triton-server.lock
 	@echo "Installing the embedded Triton into .serving"
 	@$(BIN)/srp4ctr stack prepare
 	@touch $@

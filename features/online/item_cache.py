@@ -16,7 +16,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,16 @@ from numpy.typing import NDArray
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import item_map, item_refresher
 from srp4ctr.features.online.item_map import IS_DOWN, UP_TO_DATE_MS, ItemMap, ItemMemory
-from srp4ctr.features.tensors.arrays import ActivityArrays
+from srp4ctr.features.tensors import compiled
+from srp4ctr.features.tensors.arrays import (
+    ATTRIBUTES,
+    COLUMNS,
+    ITEM_ROW,
+    NOTES,
+    TEXT,
+    ItemRows,
+)
+from srp4ctr.features.tensors.compiled import Assembler
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
@@ -38,62 +46,8 @@ FILLED_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 2.0
 _START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
 
-# Columns of ``ItemRows.known``. A note has a bit for attributes, not for their absence, so
-# that zeros are right of an item without any.
-_ITEM_ROW, _NOTES, _ATTRIBUTES = 0, 1, 2
-
 # The refreshers that this process started: only it can reap them.
 _children: list[subprocess.Popen[bytes]] = []
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ItemRows:
-    """Rows, attributes and counters of items; arrays begin with the shape of their keys."""
-
-    known: Int64s
-    """(…, 2 + A): the bundle's row of the item, its notes, and its attributes' rows."""
-    columns: Int64s
-    """(…, item_map.COLUMNS)"""
-    version: int
-    """When the table was last up to date, UTC ms: it holds what was stored then. 0 before
-    all items are read."""
-
-    def take(self, index: Any) -> "ItemRows":
-        """Return the items ``index`` (numbers, mask or slices)."""
-        return ItemRows(
-            known=self.known[index], columns=self.columns[index], version=self.version
-        )
-
-    @property
-    def item_rows(self) -> Int64s:
-        """The items' rows (…): see ``Vocabulary.item_rows``."""
-        return self.known[..., _ITEM_ROW]
-
-    @property
-    def attribute_rows(self) -> Int64s:
-        """Their attributes' rows (…, A)."""
-        return self.known[..., _ATTRIBUTES:]
-
-    @property
-    def status(self) -> Int64s:
-        """What is unknown of the items' attributes (…), as bits of ``ItemStatus``."""
-        return self.known[..., _NOTES] ^ ItemStatus.NO_ATTRIBUTES
-
-    @property
-    def is_available(self) -> NDArray[np.bool_]:
-        """Whether (…) the last update of an item does not say that it is gone."""
-        found: NDArray[np.bool_] = (self.status & ItemStatus.UNAVAILABLE) == 0
-        return found
-
-    @property
-    def activity(self) -> ActivityArrays:
-        """Their counters."""
-        counts = self.columns[..., item_map.COUNTS].view(np.float64)
-        return ActivityArrays(
-            counts=counts.reshape(*self.columns.shape[:-1], 2, -1),
-            counted_at_ms=self.columns[..., item_map.COUNTED_AT_MS],
-            first_seen_ms=self.columns[..., item_map.FIRST_SEEN_MS],
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,6 +59,8 @@ class _Known:
     """(items,): of which text the notes and the attributes' rows are."""
     rows: NDArray[np.int32]
     """(items, 2 + A): see ``ItemRows.known``. The item's own is 0 until it is needed."""
+    assembler: Assembler | None
+    """None: numpy makes the tensors."""
 
 
 class ItemTable:
@@ -123,27 +79,38 @@ class ItemTable:
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
         """Return the rows of ``item_keys`` (any shape); key 0 is padding."""
-        known, items = self._known, self._memory.current()
-        if known.items is not items:
-            self._known = known = self._blank(items)
+        known = self._current()
+        items = known.items
         version, shape = int(self._memory.head[UP_TO_DATE_MS]), item_keys.shape
         keys = item_keys.ravel()
         if items is None:
             rows = np.zeros(len(keys), dtype=np.int64)
-            columns = np.zeros((len(keys), item_map.COLUMNS), dtype=np.int64)
+            columns = np.zeros((len(keys), COLUMNS), dtype=np.int64)
         else:
             rows = items.find(keys)
             columns = items.read(rows)
-            self._parse(items, known, rows, columns[:, item_map.TEXT])
+            self._parse(items, known, rows, columns[:, TEXT])
         found = known.rows.take(rows, axis=0).astype(np.int64)
-        new = keys * (found[:, _ITEM_ROW] == PAD_ROW)  # 0 pads
+        new = keys * (found[:, ITEM_ROW] == PAD_ROW)  # 0 pads
         if np.count_nonzero(new):
             self._add_item_rows(known, new, rows, found)
         return ItemRows(
             known=found.reshape(*shape, found.shape[-1]),
-            columns=columns.reshape(*shape, item_map.COLUMNS),
+            columns=columns.reshape(*shape, COLUMNS),
             version=version,
         )
+
+    def assembler(self) -> tuple[Assembler, int] | None:
+        """Return what makes tensors of the table, and its version; None: numpy does."""
+        version, known = int(self._memory.head[UP_TO_DATE_MS]), self._current()
+        return None if known.assembler is None else (known.assembler, version)
+
+    def _current(self) -> _Known:
+        """Return what is known of the published generation."""
+        known, items = self._known, self._memory.current()
+        if known.items is not items:
+            self._known = known = self._blank(items)
+        return known
 
     def keys(self) -> Int64s:
         """Return the keys of all items, in the order in which they came."""
@@ -157,11 +124,12 @@ class ItemTable:
 
     def _blank(self, items: ItemMap | None) -> _Known:
         slots, size = self._vocabulary.num_attribute_slots, items.capacity if items else 1
-        return _Known(
-            items=items,
-            texts=np.zeros(size, dtype=np.int64),
-            rows=np.zeros((size, _ATTRIBUTES + slots), dtype=np.int32),
-        )
+        texts = np.zeros(size, dtype=np.int64)
+        rows = np.zeros((size, ATTRIBUTES + slots), dtype=np.int32)
+        made = None
+        if items is not None and compiled.is_loaded():
+            made = Assembler(items.table, texts, rows, self._vocabulary)
+        return _Known(items=items, texts=texts, rows=rows, assembler=made)
 
     def _parse(self, items: ItemMap, known: _Known, rows: Int64s, texts: Int64s) -> None:
         """Bring ``known`` up to date for ``rows``: each text is parsed once."""
@@ -174,8 +142,8 @@ class ItemTable:
             of_attributes = self._vocabulary.attribute_rows(attributes)
             has_any = of_attributes.any() * ItemStatus.NO_ATTRIBUTES
             is_gone = attributes.get(AVAILABLE) == NOT_AVAILABLE
-            known.rows[row, _NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
-            known.rows[row, _ATTRIBUTES:] = of_attributes
+            known.rows[row, NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
+            known.rows[row, ATTRIBUTES:] = of_attributes
             known.texts[row] = number
 
     def _add_item_rows(
@@ -184,9 +152,9 @@ class ItemTable:
         """Put the items' own rows of the keys ``new`` into ``found``, and keep them."""
         places = np.flatnonzero(new)
         item_rows = self._vocabulary.item_rows(new[places])
-        found[places, _ITEM_ROW] = item_rows
+        found[places, ITEM_ROW] = item_rows
         is_stored = rows[places] > 0  # row 0 is that of all others
-        known.rows[rows[places[is_stored]], _ITEM_ROW] = item_rows[is_stored]
+        known.rows[rows[places[is_stored]], ITEM_ROW] = item_rows[is_stored]
 
 
 def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:

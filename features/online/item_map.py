@@ -22,15 +22,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors.arrays import COLUMNS, TableArrays
 
 Int64s = NDArray[np.int64]
 
 # Changes with the layout: releases with different ones keep files of their own.
 FORMAT = 1
-# The columns of a row: where its attributes' text is, then what ``ActivityArrays`` has.
-TEXT, COUNTED_AT_MS, FIRST_SEEN_MS = 0, 1, 2
-IMPRESSIONS, CLICKS, COUNTS = slice(3, 7), slice(7, 11), slice(3, 11)  # as float64
-COLUMNS = 11
 SMALLEST = 16
 _SHARED_MEMORY = Path("/dev/shm")
 _BUCKET = 8  # places: a cache line of keys
@@ -98,6 +95,17 @@ class ItemMap:
         self.count = 1
         self._end = 1  # of the texts; place 0 is that of no text
         self._reserved = {self._halves_at: 0, self._texts_at: 0}
+
+    @property
+    def table(self) -> TableArrays:
+        """What ``compiled.Lookup`` reads: it does as ``find`` and ``read``."""
+        return TableArrays(
+            buckets=self._keys,
+            bucket_rows=self._rows,
+            versions=self._versions,
+            halves=self._halves,
+            shift=int(self._shift),
+        )
 
     def find(self, keys: Int64s) -> Int64s:
         """Return the row of each of ``keys`` (n,), 0 of one that is not there."""

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.online import item_map
 from srp4ctr.features.online.item_feed import SHARE, Changes
-from srp4ctr.features.online.item_map import COLUMNS, FullError, ItemMemory
+from srp4ctr.features.online.item_map import FullError, ItemMemory
 from srp4ctr.features.online.row_codec import StoredProfile
+from srp4ctr.features.tensors import arrays
+from srp4ctr.features.tensors.arrays import COLUMNS
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 LOG = logging.getLogger(__name__)
@@ -79,11 +81,11 @@ class Shares:
         seen = shares["first_seen_ms"]
         first = np.where(seen > 0, seen, _NEVER).min(axis=1)
         columns = np.zeros((len(items), COLUMNS), dtype=np.int64)
-        columns[:, item_map.COUNTED_AT_MS] = counted_at
-        columns[:, item_map.FIRST_SEEN_MS] = np.where(first < _NEVER, first, 0)
+        columns[:, arrays.COUNTED_AT_MS] = counted_at
+        columns[:, arrays.FIRST_SEEN_MS] = np.where(first < _NEVER, first, 0)
         counts = columns.view(np.float64)
-        counts[:, item_map.IMPRESSIONS] = (shares["impressions"] * decay).sum(axis=1)
-        counts[:, item_map.CLICKS] = (shares["clicks"] * decay).sum(axis=1)
+        counts[:, arrays.IMPRESSIONS] = (shares["impressions"] * decay).sum(axis=1)
+        counts[:, arrays.CLICKS] = (shares["clicks"] * decay).sum(axis=1)
         return columns
 
     def _places_of(self, items: Int64s, partitions: Int64s) -> Int64s:
@@ -191,7 +193,7 @@ class ItemWriter:
 
     def _write(self, rows: Int64s) -> None:
         columns = self._shares.total(rows)
-        columns[:, item_map.TEXT] = self._texts[rows]
+        columns[:, arrays.TEXT] = self._texts[rows]
         self._map.put(rows, columns)
 
     def _rows_of(self, keys: Int64s) -> Int64s:

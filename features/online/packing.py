@@ -5,6 +5,7 @@ when an event next changes the user. What is called former goes with the release
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -13,6 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.errors import ArtifactError
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    ExposureArrays,
+    SequenceArrays,
+    UserArrays,
+)
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.sequences import (
     HAS_VALUE,
@@ -22,6 +29,9 @@ from srp4ctr.streams.state.sequences import (
     sequence_of,
 )
 from srp4ctr.streams.state.user_state import UserState
+
+NOBODY = UserState()
+"""A user without a row."""
 
 # Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
 # counted_at_ms, first_seen_ms, last_offset.
@@ -109,6 +119,8 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
     columns = [packed[start:end] for start, end in pairwise(ends)]
     times, keys, codes, shown_times, shown_keys = columns
     values = packed[ends[-1] :]
+    if len(packed) != ends[-1] + 8 * sum(code >= HAS_VALUE for code in codes):
+        raise ArtifactError("a user's row is damaged: its columns are cut off")
     return UserState(
         impressions=tuple(fields[:4]),
         clicks=tuple(fields[4:8]),
@@ -188,3 +200,71 @@ def recent_of(sequence: BehaviorSequence, after_ms: int, length: int) -> Recent:
         action_codes=codes[first:] & (HAS_VALUE - 1),
         values=values[first:],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadUsers:
+    """The rows of a call's users (B)."""
+
+    users: Sequence[UserState]
+    """``NOBODY`` where there is none."""
+    missing: str
+    """The status of those: cold_user, or store_unavailable."""
+
+    def statuses(self, counts: Sequence[int]) -> tuple[str, ...]:
+        """Return B statuses, where ``counts`` behaviours were read."""
+        return tuple(map(self._status, self.users, counts))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """See ``UserArrays.versions``."""
+        return tuple(
+            "" if user is NOBODY else f"user={user.version_us}@{user.last_offset}"
+            for user in self.users
+        )
+
+    def _status(self, user: UserState, count: int) -> str:
+        if user is NOBODY:
+            return self.missing
+        if count:
+            return "ok"
+        return "stale_sequence" if len(user.sequence) else "empty_sequence"
+
+
+def user_arrays(
+    read: ReadUsers, after_ms: Sequence[int], length: int, exposure_length: int
+) -> UserArrays:
+    """Return the last ``length`` behaviours later than ``after_ms`` (B), and the rest."""
+    users = read.users
+    done = [recent_of(u.sequence, t, length) for u, t in zip(users, after_ms, strict=True)]
+    shown = [recent_of(user.exposures, 0, exposure_length) for user in users]
+    return UserArrays(
+        sequences=SequenceArrays(
+            item_keys=_padded([each.item_keys for each in done], length),
+            occurred_at_ms=_padded([each.occurred_at_ms for each in done], length),
+            action_codes=_padded([each.action_codes for each in done], length),
+            values=_padded([each.values for each in done], length, np.nan),
+        ),
+        activity=ActivityArrays(
+            counts=np.array([(user.impressions, user.clicks) for user in users]),
+            counted_at_ms=np.array([user.counted_at_ms for user in users]),
+            first_seen_ms=np.array([user.first_seen_ms for user in users]),
+        ),
+        exposures=ExposureArrays(
+            item_keys=_padded([each.item_keys for each in shown], exposure_length),
+            shown_at_ms=_padded([each.occurred_at_ms for each in shown], exposure_length),
+        ),
+        attributes=tuple(user.attributes for user in users),
+        statuses=read.statuses([len(each.item_keys) for each in done]),
+        versions=read.versions,
+    )
+
+
+def _padded(rows: Sequence[NDArray[Any]], length: int, fill: float = 0) -> NDArray[Any]:
+    """Return ``rows`` (B, up to ``length``) on the right of ``fill``."""
+    if len(rows) == 1 and len(rows[0]) == length:
+        return rows[0][None]
+    padded = np.full((len(rows), length), fill, dtype=rows[0].dtype)
+    for row, values in zip(padded, rows, strict=True):
+        row[length - len(values) :] = values
+    return padded

@@ -20,16 +20,12 @@ from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.item_cache import ItemRows, ItemTable, open_table
-from srp4ctr.features.online.packing import recent_of
+from srp4ctr.features.online.item_cache import ItemTable, open_table
+from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.arrays import (
-    ActivityArrays,
-    ExposureArrays,
-    SequenceArrays,
-    UserArrays,
-)
+from srp4ctr.features.tensors.arrays import ItemRows, UserArrays
+from srp4ctr.features.tensors.compiled import UserRequest
 from srp4ctr.features.tensors.request_values import ItemKeyCache, Text, text_of, times_of
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -43,7 +39,6 @@ _MS_PER_DAY = 86_400_000
 _MAX_CONTEXT_LETTERS = 1 << 16
 MAX_CACHED_PROFILES = 10_000
 MAX_CACHED_CONTEXTS = 1_000
-_NOBODY = UserState()
 
 
 class UserReader(Protocol):
@@ -114,8 +109,11 @@ class RequestFeatures:
         seconds, a context that is no flat map.
         """
         times = times_of(times_ms, len(user_ids))
-        arrays, key_of = self._read(user_ids, times), self._keys.__getitem__
+        read, key_of = self._read(user_ids), self._keys.__getitem__
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
+        if made := self._compiled(read, keys, times, contexts):
+            return made
+        arrays = self._arrays(read, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, arrays.sequences.item_keys], axis=1)
         items = self.items.lookup(every)
@@ -137,8 +135,39 @@ class RequestFeatures:
     ) -> FoundUsers:
         """Return the users as of their requests' times; raises as ``assemble`` does."""
         times = times_of(times_ms, len(user_ids))
-        arrays = self._read(user_ids, times)
+        arrays = self._arrays(self._read(user_ids), times)
         return _found(arrays, times, self.items.lookup(arrays.sequences.item_keys))
+
+    def _compiled(
+        self, read: ReadUsers, keys: Int64s, times: Int64s, contexts: Texts | None
+    ) -> RequestBatch | None:
+        """Return the same, by the library; None where numpy makes it."""
+        if (table := self.items.assembler()) is None:
+            return None
+        (assembler, version), of_contexts = table, self._of_contexts(contexts, len(times))
+        requests = [
+            UserRequest(
+                user=user,
+                at_ms=at_ms,
+                after_ms=at_ms - self._ttl_ms,
+                numbers=numbers,
+                utc_offset_ms=offset_ms,
+            )
+            for user, at_ms, (_, numbers, offset_ms) in zip(
+                read.users, times.tolist(), of_contexts, strict=True
+            )
+        ]
+        if (made := assembler(requests, keys, self._lengths)) is None:
+            return None
+        attributes = [user.attributes for user in read.users]
+        rows = np.array([rows for rows, _, _ in of_contexts])
+        return RequestBatch(
+            tensors={**self._of_users(attributes), "context_rows": rows, **made.tensors},
+            item_status=made.item_status,
+            statuses=read.statuses(made.behaviors),
+            feature_versions=_versions(read.versions, version),
+            times_ms=times,
+        )
 
     def _batch(
         self, users: FoundUsers, keys: Int64s, items: ItemRows, contexts: Texts | None
@@ -146,33 +175,35 @@ class RequestFeatures:
         """Return the tensors of candidates ``keys`` (B, N), which the table has so."""
         return RequestBatch(
             tensors={
-                **self._of_users(users.arrays),
+                **self._of_users(users.arrays.attributes),
                 **users.history,
                 **self._of_requests(users, contexts),
                 **_of_candidates(users, keys, items),
             },
             item_status=self._item_status(keys, items),
             statuses=users.arrays.statuses,
-            feature_versions=tuple(
-                f"{each},items={items.version}" if each else f"items={items.version}"
-                for each in users.arrays.versions
-            ),
+            feature_versions=_versions(users.arrays.versions, items.version),
             times_ms=users.times_ms,
         )
 
-    def _read(self, user_ids: Texts, times: Int64s) -> UserArrays:
-        users, rows = [text_of(user_id, "user_id") for user_id in user_ids], None
+    def _read(self, user_ids: Texts) -> ReadUsers:
+        ids = [text_of(user_id, "user_id") for user_id in user_ids]
+        rows: Mapping[str, UserState] | None = None
         with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
-            rows = self._breaker(partial(self._reader.read_users, users))
-        return user_arrays(users, rows, (times - self._ttl_ms).tolist(), *self._lengths)
+            rows = self._breaker(partial(self._reader.read_users, ids))
+        missing = "store_unavailable" if rows is None else "cold_user"
+        found = [(rows or {}).get(each, NOBODY) for each in ids]
+        return ReadUsers(users=found, missing=missing)
+
+    def _arrays(self, read: ReadUsers, times: Int64s) -> UserArrays:
+        return user_arrays(read, (times - self._ttl_ms).tolist(), *self._lengths)
 
     def _of_requests(
         self, users: FoundUsers, contexts: Texts | None
     ) -> dict[str, NDArray[Any]]:
         """Return REQUEST_TENSORS of users in their ``contexts``."""
         found, times = users.arrays, users.times_ms
-        texts = [""] * len(times) if contexts is None else contexts
-        read = [self._contexts(text) for text in texts]
+        read = self._of_contexts(contexts, len(times))
         rows, numbers, offsets = zip(*read, strict=True)
         return {
             "request_features": transforms.request_features(
@@ -181,6 +212,12 @@ class RequestFeatures:
             "context_rows": np.array(rows),
         }
 
+    def _of_contexts(
+        self, contexts: Texts | None, count: int
+    ) -> list[tuple[Int64s, NDArray[np.float32], int]]:
+        texts = [""] * count if contexts is None else contexts
+        return [self._contexts(text) for text in texts]
+
     def _context(self, text: Text) -> tuple[Int64s, NDArray[np.float32], int]:
         """Return the rows and numbers of a context, and its clock's offset."""
         found = vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
@@ -188,11 +225,11 @@ class RequestFeatures:
         offset_ms = self.vocabulary.utc_offset_ms(found)
         return vocabulary.context_rows(found), numbers, offset_ms
 
-    def _of_users(self, found: UserArrays) -> dict[str, NDArray[Any]]:
+    def _of_users(self, attributes: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return USER_TENSORS; {} where the bundle has no user fields."""
         if not self.vocabulary.user_fields:
             return {}
-        rows = [self._user_rows(text) for text in found.attributes]
+        rows = [self._user_rows(text) for text in attributes]
         return {"user_attribute_rows": np.stack(rows)}
 
     def _item_status(self, keys: Int64s, items: ItemRows) -> NDArray[np.uint8]:
@@ -216,60 +253,9 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     return RequestFeatures(views, known, table, sizes=sizes, ttl_days=ttl_days)
 
 
-def user_arrays(
-    user_ids: Sequence[str],
-    rows: Mapping[str, UserState] | None,  # None: the store does not answer
-    after_ms: Sequence[int],
-    length: int,
-    exposure_length: int,
-) -> UserArrays:
-    """Return the last ``length`` behaviours later than ``after_ms`` (B), and the rest."""
-    missing = "store_unavailable" if rows is None else "cold_user"
-    users = [(rows or {}).get(user_id, _NOBODY) for user_id in user_ids]
-    done = [recent_of(u.sequence, t, length) for u, t in zip(users, after_ms, strict=True)]
-    shown = [recent_of(user.exposures, 0, exposure_length) for user in users]
-    return UserArrays(
-        sequences=SequenceArrays(
-            item_keys=_padded([each.item_keys for each in done], length),
-            occurred_at_ms=_padded([each.occurred_at_ms for each in done], length),
-            action_codes=_padded([each.action_codes for each in done], length),
-            values=_padded([each.values for each in done], length, np.nan),
-        ),
-        activity=ActivityArrays(
-            counts=np.array([(user.impressions, user.clicks) for user in users]),
-            counted_at_ms=np.array([user.counted_at_ms for user in users]),
-            first_seen_ms=np.array([user.first_seen_ms for user in users]),
-        ),
-        exposures=ExposureArrays(
-            item_keys=_padded([each.item_keys for each in shown], exposure_length),
-            shown_at_ms=_padded([each.occurred_at_ms for each in shown], exposure_length),
-        ),
-        attributes=tuple(user.attributes for user in users),
-        statuses=tuple(
-            missing if user is _NOBODY else _status(user, len(each.item_keys))
-            for user, each in zip(users, done, strict=True)
-        ),
-        versions=tuple(
-            "" if user is _NOBODY else f"user={user.version_us}@{user.last_offset}"
-            for user in users
-        ),
-    )
-
-
-def _padded(rows: Sequence[NDArray[Any]], length: int, fill: float = 0) -> NDArray[Any]:
-    """Return ``rows`` (B, up to ``length``) on the right of ``fill``."""
-    if len(rows) == 1 and len(rows[0]) == length:
-        return rows[0][None]
-    padded = np.full((len(rows), length), fill, dtype=rows[0].dtype)
-    for row, values in zip(padded, rows, strict=True):
-        row[length - len(values) :] = values
-    return padded
-
-
-def _status(user: UserState, count: int) -> str:
-    if count:
-        return "ok"
-    return "stale_sequence" if len(user.sequence) else "empty_sequence"
+def _versions(of_users: Sequence[str], of_items: int) -> tuple[str, ...]:
+    items = f"items={of_items}"
+    return tuple(f"{each},{items}" if each else items for each in of_users)
 
 
 def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:

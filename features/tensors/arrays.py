@@ -7,8 +7,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.features.tensors.schema import ItemStatus
+
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+# Of an item in the table that serving reads: where its attributes' text is, then what
+# ``ActivityArrays`` has. All are eight bytes; the counts are float64.
+TEXT, COUNTED_AT_MS, FIRST_SEEN_MS = 0, 1, 2
+IMPRESSIONS, CLICKS, COUNTS = slice(3, 7), slice(7, 11), slice(3, 11)
+COLUMNS = 11
+# What a bundle knows of it. A note has a bit for attributes, not for their absence, so
+# that zeros are right of an item without any.
+ITEM_ROW, NOTES, ATTRIBUTES = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,3 +106,69 @@ class UserArrays:
     versions: tuple[str, ...]
     """``user=V@O``, or "" where there is no row: its version in us and the last offset
     folded into it, enough to recompute it from the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TableArrays:
+    """One generation of the table of items: ``item_map.py`` says how it is read."""
+
+    buckets: Int64s
+    """(buckets, 8): the items' keys; 0 is free."""
+    bucket_rows: NDArray[np.int32]
+    """(buckets, 8): their rows."""
+    versions: Int64s
+    """(rows,)"""
+    halves: Int64s
+    """(2 rows, COLUMNS)"""
+    shift: int
+    """Of a key's hash of 64 bits, which leaves a number of a bucket."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ItemRows:
+    """Rows, attributes and counters of items; arrays begin with the shape of their keys."""
+
+    known: Int64s
+    """(…, 2 + A): the bundle's row of the item, its notes, and its attributes' rows."""
+    columns: Int64s
+    """(…, COLUMNS)"""
+    version: int
+    """When the table was last up to date, UTC ms: it holds what was stored then. 0 before
+    all items are read."""
+
+    def take(self, index: Any) -> "ItemRows":
+        """Return the items ``index`` (numbers, mask or slices)."""
+        return ItemRows(
+            known=self.known[index], columns=self.columns[index], version=self.version
+        )
+
+    @property
+    def item_rows(self) -> Int64s:
+        """The items' rows (…): see ``Vocabulary.item_rows``."""
+        return self.known[..., ITEM_ROW]
+
+    @property
+    def attribute_rows(self) -> Int64s:
+        """Their attributes' rows (…, A)."""
+        return self.known[..., ATTRIBUTES:]
+
+    @property
+    def status(self) -> Int64s:
+        """What is unknown of the items' attributes (…), as bits of ``ItemStatus``."""
+        return self.known[..., NOTES] ^ ItemStatus.NO_ATTRIBUTES
+
+    @property
+    def is_available(self) -> NDArray[np.bool_]:
+        """Whether (…) the last update of an item does not say that it is gone."""
+        found: NDArray[np.bool_] = (self.status & ItemStatus.UNAVAILABLE) == 0
+        return found
+
+    @property
+    def activity(self) -> ActivityArrays:
+        """Their counters."""
+        counts = self.columns[..., COUNTS].view(np.float64)
+        return ActivityArrays(
+            counts=counts.reshape(*self.columns.shape[:-1], 2, -1),
+            counted_at_ms=self.columns[..., COUNTED_AT_MS],
+            first_seen_ms=self.columns[..., FIRST_SEEN_MS],
+        )

@@ -42,12 +42,13 @@ _MAX_VALUE = 2.0**62  # far beyond the last bucket; infinity has no bucket
 NEVER_S = 365 * 24 * 3600.0
 # Better than an hour or a day; three half-lives were no better than this one.
 AFFINITY_HALF_LIFE_H = 168.0
+AFFINITY_DECAY_PER_MS = -1.0 / (AFFINITY_HALF_LIFE_H * MS_PER_HOUR)
 _BATCH = 256  # requests: bounds a dense table
-_DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
+DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
 # Of request and candidate features: a column for each half-life.
 _RATES = slice(0, len(HALF_LIVES_H))
 _LOGS = slice(len(HALF_LIVES_H), 2 * len(HALF_LIVES_H))
-_CLICK = action_code("click")
+CLICK = action_code("click")
 _GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
 
 
@@ -137,8 +138,8 @@ def attribute_affinity(
     *lead, length = sequences.item_keys.shape
     weights = np.empty((*lead, 2, length))
     ages = _ages(sequences.occurred_at_ms, at_ms)
-    np.exp2(ages * (-1.0 / (AFFINITY_HALF_LIFE_H * MS_PER_HOUR)), out=weights[..., 0, :])
-    is_click = sequences.action_codes == _CLICK
+    np.exp2(ages * AFFINITY_DECAY_PER_MS, out=weights[..., 0, :])
+    is_click = sequences.action_codes == CLICK
     np.multiply(weights[..., 0, :], is_click, out=weights[..., 1, :])
     sums = _sums_by_attribute(weights, history_attribute_rows, candidate_attribute_rows)
     acted, clicked = sums[..., 0, :], sums[..., 1, :]
@@ -213,7 +214,7 @@ def _value_buckets(values: Floats, size: int) -> ArrayLike:
 
 def _counters(activity: ActivityArrays, at_ms: Int64s) -> tuple[Floats, Floats]:
     """Return rates (…, 4) as of ``at_ms``, and impressions and clicks (…, 2, 4)."""
-    decay = np.exp2(_ages(activity.counted_at_ms, at_ms)[..., None] * _DECAY_PER_MS)
+    decay = np.exp2(_ages(activity.counted_at_ms, at_ms)[..., None] * DECAY_PER_MS)
     counts = activity.counts * decay[..., None, :]
     impressions, clicks = counts[..., 0, :], counts[..., 1, :]
     # A click whose impression was lost must not raise a rate above 1.

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.online import item_map
-from srp4ctr.features.online.item_map import COLUMNS, FullError, ItemMap, ItemMemory
+from srp4ctr.features.online.item_map import FullError, ItemMap, ItemMemory
+from srp4ctr.features.tensors.arrays import COLUMNS
 
 ITEMS = 64
 

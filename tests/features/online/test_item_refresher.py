@@ -11,9 +11,10 @@ import pytest
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.item_cache import ItemRows, ItemTable
+from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.arrays import ItemRows
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.reducers import Rows

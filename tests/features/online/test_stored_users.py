@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.request_features import user_arrays
+from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
@@ -29,7 +29,9 @@ def sink(store_config: FeatureConfig) -> FeatureSink:
 def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArrays:
     """Return the last 4 behaviours and 3 exposures of each user."""
     oldest_ms = [after_ms] * len(user_ids)
-    return user_arrays(user_ids, sink.read(user_ids, []).users, oldest_ms, 4, 3)
+    rows = sink.read(user_ids, []).users
+    users = [rows.get(user_id, NOBODY) for user_id in user_ids]
+    return user_arrays(ReadUsers(users=users, missing="cold_user"), oldest_ms, 4, 3)
 
 
 def a_user(user_id: str, behaviors: int) -> Rows:

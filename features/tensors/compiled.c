@@ -1,0 +1,456 @@
+/* A request's tensors from the store's row of its user and the table of items.
+ *
+ * The definitions are numpy's, in transforms.py, packing.py and item_map.py: training and
+ * the checks use those, and tests hold both equal. compiled.py calls `srp4ctr_assemble`;
+ * sizes are its care. L behaviours, W exposures, N candidates, A slots of attributes; key 0
+ * and row 0 pad, on the left of histories.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LIVES = 4, COUNTS = 2 * LIVES, FIELDS = 3 }; /* half-lives; a behaviour's codes */
+enum { ITEM_ROW, NOTES, ATTRIBUTES };               /* as in arrays.py, and the next two */
+enum { TEXT, COUNTED_AT, FIRST_SEEN, COUNTED, COLUMNS = 11 };
+enum { BUCKET = 8, AHEAD = 16 };        /* of item_map.py; items at a time */
+enum { HAS_VALUE = 0x80 };              /* as in sequences.py */
+enum { TO_PARSE = -1, NO_MEMORY = -2 }; /* as in compiled.py */
+static const int64_t DAY_MS = 86400000;
+static const double HOUR_MS = 3600000.0, TWO_PI = 6.283185307179586;
+static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
+                                        UINT64_C(0xC2B2AE3D27D4EB4F)};
+
+/* All members have eight bytes: compiled.py packs them in this order. */
+typedef struct { /* what stays, while the table is of one generation */
+    double decay_per_ms[LIVES], prior_clicks, prior_impressions;
+    double affinity_decay_per_ms, prior_rate, never_hours;
+    int64_t click, gap_buckets, value_buckets, request_width, candidate_width;
+    int64_t unknown_item, no_activity, no_attributes, padding;
+    int64_t first_shared_row, shared_rows, first_known_row, known_items;
+    int64_t shift, half, known_width; /* of a hash; buckets of a half; 2 + A */
+    const int64_t *item_keys;         /* the model's items, sorted */
+    const int64_t *buckets;
+    const int32_t *bucket_rows;
+    const int64_t *versions, *halves, *texts;
+    int32_t *known;
+} Fixed;
+
+typedef struct { /* the user, the request, and where its tensors go */
+    int64_t at_ms, after_ms, utc_offset_ms;
+    double counts[COUNTS];
+    int64_t counted_at_ms;
+    int64_t done, done_time_bytes, done_base_ms, done_values;
+    int64_t shown, shown_time_bytes, shown_base_ms;
+    int64_t length, exposures, candidates;
+    int64_t *history_rows, *history_attributes, *history_codes;
+    float *request_features;
+    int64_t *item_rows, *item_attributes;
+    float *candidate_features;
+    uint8_t *item_status;
+} Request;
+
+/* Return a number of the source from which the library was made. */
+uint32_t srp4ctr_source(void) { return SRP4CTR_SOURCE; }
+
+/* ---- A set of keys, each with a place: open addressing, at most half full. ---- */
+
+typedef struct {
+    int64_t *keys; /* 0: free */
+    int32_t *places;
+    uint64_t mask;
+} Map;
+
+static int map_make(Map *map, int64_t count) {
+    uint64_t size = 16;
+    while (size < 2 * (uint64_t)count) size *= 2;
+    map->mask = size - 1;
+    map->keys = calloc(size, sizeof *map->keys + sizeof *map->places);
+    if (map->keys) map->places = (int32_t *)(map->keys + size);
+    return map->keys != NULL;
+}
+
+/* Return the place of `key`; an unknown one gets the place `next`, or none if that is
+ * negative. */
+static int32_t map_place(Map *map, int64_t key, int32_t next) {
+    uint64_t at = ((uint64_t)key * MULTIPLIERS[0] >> 32) & map->mask;
+    while (map->keys[at] && map->keys[at] != key) at = (at + 1) & map->mask;
+    if (map->keys[at] == key) return map->places[at];
+    if (next >= 0) {
+        map->keys[at] = key;
+        map->places[at] = next;
+    }
+    return next;
+}
+
+/* ---- transforms.py, and of packing.py what unpacks ---- */
+
+static double age_ms(int64_t then_ms, int64_t at_ms) {
+    return then_ms < at_ms ? (double)(at_ms - then_ms) : 0.0;
+}
+
+/* Write the rates (LIVES), and the counts as of `at_ms` (COUNTS). */
+static void decayed(const Fixed *fixed, const double *counts, int64_t counted_at_ms,
+                    int64_t at_ms, float *rates, double *now) {
+    const double age = age_ms(counted_at_ms, at_ms);
+    for (int life = 0; life < LIVES; life++) {
+        const double decay = exp2(age * fixed->decay_per_ms[life]);
+        const double impressions = counts[life] * decay;
+        const double clicks = counts[LIVES + life] * decay;
+        now[life] = impressions;
+        now[LIVES + life] = clicks;
+        rates[life] = (float)((fmin(clicks, impressions) + fixed->prior_clicks) /
+                              (impressions + fixed->prior_impressions));
+    }
+}
+
+static int64_t gap_bucket(int64_t gap_ms, int64_t buckets) {
+    const int64_t seconds = gap_ms / 1000, most = buckets - 3;
+    const int64_t bits = seconds > 0 ? 63 - __builtin_clzll((uint64_t)seconds + 1) : 0;
+    return 2 + (bits < most ? bits : most);
+}
+
+static int64_t value_bucket(double value, int64_t buckets) {
+    if (value != value) return 1;
+    const double positive = fmin(fmax(value, 0.0), 0x1p62);
+    const int64_t bucket = 2 + (int64_t)rint(4.0 * log2(1.0 + positive));
+    return bucket < buckets - 1 ? bucket : buckets - 1;
+}
+
+/* What a user did or was shown, unpacked: the last of it, oldest first. */
+typedef struct {
+    int64_t count, *keys, *times, *actions;
+    double *values; /* NaN: none */
+} Elements;
+
+typedef struct { /* the same as the store has it, in columns */
+    int64_t count, time_bytes, base_ms, values_count;
+    const char *times, *keys;
+    const uint8_t *codes; /* NULL: of what was shown */
+    const char *values;
+} Columns;
+
+/* Unpack the last `most` elements that were after `after_ms`. */
+static void unpack(const Columns *columns, int64_t after_ms, int64_t most,
+                   Elements *elements) {
+    const int64_t count = columns->count;
+    int64_t first = count > most ? count - most : 0, values = 0;
+    for (int64_t from = 0; from < count; from++) {
+        int64_t at = from - first, time = 0; /* little-endian, as every machine we know */
+        double value = NAN;
+        const int code = columns->codes ? columns->codes[from] : 0;
+        if (code & HAS_VALUE && values < columns->values_count)
+            memcpy(&value, columns->values + 8 * values++, 8);
+        if (at < 0) continue;
+        memcpy(&time, columns->times + from * columns->time_bytes,
+               (size_t)columns->time_bytes);
+        time += columns->base_ms;
+        if (time <= after_ms) { /* times come in order */
+            first = from + 1;
+            continue;
+        }
+        elements->times[at] = time;
+        memcpy(elements->keys + at, columns->keys + 8 * from, 8);
+        elements->actions[at] = code & ~HAS_VALUE;
+        elements->values[at] = value;
+    }
+    elements->count = count - first;
+}
+
+static void write_codes(const Fixed *fixed, const Elements *done, int64_t *codes) {
+    for (int64_t at = 0; at < done->count; at++, codes += FIELDS) {
+        const int64_t gap_ms = at ? done->times[at] - done->times[at - 1] : 0;
+        codes[0] = done->actions[at];
+        codes[1] = at ? gap_bucket(gap_ms, fixed->gap_buckets) : 1;
+        codes[2] = value_bucket(done->values[at], fixed->value_buckets);
+    }
+}
+
+/* `kept` behaviours, of which `last_ms` is the newest's time, 0 for none. */
+static void write_request(const Fixed *fixed, const Request *request, int64_t kept,
+                          int64_t last_ms, const double *numbers) {
+    enum { FIRST = 2 * LIVES, NUMBERS = FIRST + 4 };
+    float *features = request->request_features;
+    double now[COUNTS];
+    decayed(fixed, request->counts, request->counted_at_ms, request->at_ms, features, now);
+    for (int i = 0; i < LIVES; i++) features[LIVES + i] = (float)log1p(now[i]);
+    const double since_s = age_ms(last_ms, request->at_ms) / 1000.0;
+    int64_t clock_ms = (request->at_ms + request->utc_offset_ms) % DAY_MS;
+    if (clock_ms < 0) clock_ms += DAY_MS;
+    const double day = (double)clock_ms * (TWO_PI / (double)DAY_MS);
+    features[FIRST] = (float)log1p((double)kept);
+    features[FIRST + 1] = (float)log1p(fmin(since_s, fixed->never_hours * 3600.0));
+    features[FIRST + 2] = (float)sin(day);
+    features[FIRST + 3] = (float)cos(day);
+    for (int64_t place = NUMBERS; place < fixed->request_width; place++)
+        features[place] = (float)numbers[place - NUMBERS];
+}
+
+/* What is counted of a user: which items are in the history, the behaviours by attribute
+ * (of each its weights and those of clicks), the exposures by item (how many, and when the
+ * last was). */
+typedef struct {
+    Map done, attributes, shown;
+    double *weights;
+    int64_t *exposures;
+} User;
+
+static int user_make(User *user, int64_t done, int64_t slots, int64_t shown) {
+    memset(user, 0, sizeof *user);
+    user->weights = malloc((size_t)(2 * done * slots + 1) * sizeof *user->weights);
+    user->exposures = malloc((size_t)(2 * shown + 1) * sizeof *user->exposures);
+    return user->weights && user->exposures && map_make(&user->done, done) &&
+           map_make(&user->attributes, done * slots) && map_make(&user->shown, shown);
+}
+
+static void user_free(User *user) {
+    free(user->done.keys), free(user->attributes.keys), free(user->shown.keys);
+    free(user->weights), free(user->exposures);
+}
+
+static void count_done(const Fixed *fixed, int64_t at_ms, const Elements *done,
+                       const int64_t *attributes, int64_t slots, User *user) {
+    int32_t count = 0;
+    for (int64_t at = 0; at < done->count; at++, attributes += slots) {
+        const double age = age_ms(done->times[at], at_ms);
+        double weight = -1.0;
+        map_place(&user->done, done->keys[at], 0);
+        for (int64_t slot = 0; slot < slots; slot++) {
+            if (!attributes[slot]) continue;
+            if (weight < 0.0) weight = exp2(age * fixed->affinity_decay_per_ms);
+            const int32_t place = map_place(&user->attributes, attributes[slot], count);
+            double *sums = user->weights + 2 * place;
+            if (place == count) sums[0] = sums[1] = 0.0, count++;
+            sums[0] += weight;
+            if (done->actions[at] == fixed->click) sums[1] += weight;
+        }
+    }
+}
+
+static void count_shown(int64_t at_ms, const Elements *shown, User *user) {
+    int32_t count = 0;
+    for (int64_t at = 0; at < shown->count; at++) {
+        if (shown->times[at] >= at_ms) continue; /* the request's own impressions */
+        const int32_t place = map_place(&user->shown, shown->keys[at], count);
+        int64_t *seen = user->exposures + 2 * place;
+        if (place == count) seen[0] = seen[1] = 0, count++;
+        seen[0]++;
+        if (shown->times[at] > seen[1]) seen[1] = shown->times[at];
+    }
+}
+
+/* Write what is of user and item: attribute_affinity (2), exposure_features (2), and
+ * whether the item is in the history. */
+static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t key,
+                          const int64_t *attributes, int64_t slots, float *features) {
+    static const int64_t never[2] = {0, 0};
+    double acted = 0.0, clicked = 0.0, own = 0.0;
+    for (int64_t slot = 0; slot < slots; slot++) {
+        if (!attributes[slot]) continue;
+        const int32_t place = map_place(&user->attributes, attributes[slot], -1);
+        own++;
+        if (place < 0) continue;
+        acted += user->weights[2 * place];
+        clicked += user->weights[2 * place + 1];
+    }
+    acted /= fmax(own, 1.0);
+    clicked /= fmax(own, 1.0);
+    const int32_t place = map_place(&user->shown, key, -1);
+    const int64_t *seen = place < 0 ? never : user->exposures + 2 * place;
+    const double hours = age_ms(seen[1], at_ms) / HOUR_MS;
+    features[0] = (float)((clicked + fixed->prior_rate) / (acted + 1.0));
+    features[1] = (float)log1p(acted);
+    features[2] = (float)log1p((double)seen[0]);
+    features[3] = (float)log1p(fmin(hours, fixed->never_hours));
+    features[4] = map_place(&user->done, key, -1) < 0 ? 0.0f : 1.0f;
+}
+
+static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *columns,
+                            float *features) {
+    enum { FIRST = LIVES + COUNTS };
+    double counts[COUNTS], now[COUNTS];
+    memcpy(counts, columns + COUNTED, sizeof counts);
+    decayed(fixed, counts, columns[COUNTED_AT], at_ms, features, now);
+    for (int i = 0; i < COUNTS; i++) features[LIVES + i] = (float)log1p(now[i]);
+    const double hours = age_ms(columns[FIRST_SEEN], at_ms) / HOUR_MS;
+    features[FIRST] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
+}
+
+static uint8_t status_of(const Fixed *fixed, int64_t item_row, int64_t notes,
+                         int64_t first_seen_ms) {
+    int64_t status = notes ^ fixed->no_attributes;
+    if (item_row < fixed->first_known_row) status |= fixed->unknown_item;
+    if (first_seen_ms <= 0) status |= fixed->no_activity;
+    return (uint8_t)status;
+}
+
+/* ---- item_map.py ---- */
+
+static uint64_t bucket_of(const Fixed *fixed, int64_t key, int half) {
+    return ((uint64_t)key * MULTIPLIERS[half] >> fixed->shift) +
+           (uint64_t)(half * fixed->half);
+}
+
+static int64_t row_of(const Fixed *fixed, int64_t key) {
+    for (int half = 0; key && half < 2; half++) {
+        const uint64_t first = bucket_of(fixed, key, half) * BUCKET;
+        for (uint64_t at = first; at < first + BUCKET; at++)
+            if (__atomic_load_n(fixed->buckets + at, __ATOMIC_ACQUIRE) == key)
+                return fixed->bucket_rows[at];
+    }
+    return 0;
+}
+
+/* Another process writes: what is read is of one write if the version stayed. */
+static void read_row(const Fixed *fixed, int64_t row, int64_t *columns) {
+    int64_t version, again;
+    do {
+        version = __atomic_load_n(fixed->versions + row, __ATOMIC_ACQUIRE);
+        memcpy(columns, fixed->halves + (2 * row + (version & 1)) * COLUMNS,
+               COLUMNS * sizeof *columns);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        again = __atomic_load_n(fixed->versions + row, __ATOMIC_RELAXED);
+    } while (version != again);
+}
+
+/* Vocabulary.item_rows */
+static int64_t item_row_of(const Fixed *fixed, int64_t key) {
+    int64_t low = 0, high = fixed->known_items;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (fixed->item_keys[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < fixed->known_items && fixed->item_keys[low] == key)
+        return fixed->first_known_row + low;
+    return fixed->first_shared_row +
+           (int64_t)((uint64_t)key % (uint64_t)fixed->shared_rows);
+}
+
+/* Look `keys` up. Memory is far: some items are asked for before the first is read. Of each
+ * write the model's row, its attributes' rows, and its columns and notes unless these are
+ * NULL. Returns whether all texts are parsed: else numpy's way parses them. */
+static int look_up(const Fixed *fixed, const int64_t *keys, int64_t count,
+                   int64_t *item_rows, int64_t *attributes, int64_t *columns,
+                   int64_t *notes) {
+    const int64_t slots = fixed->known_width - ATTRIBUTES;
+    int is_parsed = 1;
+    for (int64_t first = 0; first < count; first += AHEAD) {
+        const int64_t end = first + AHEAD < count ? first + AHEAD : count;
+        int64_t rows[AHEAD], own[COLUMNS];
+        for (int64_t at = first; at < end; at++)
+            for (int half = 0; half < 2; half++) {
+                const uint64_t place = bucket_of(fixed, keys[at], half) * BUCKET;
+                __builtin_prefetch(fixed->buckets + place);
+                __builtin_prefetch(fixed->bucket_rows + place);
+            }
+        for (int64_t at = first; at < end; at++) {
+            const int64_t row = rows[at - first] = row_of(fixed, keys[at]);
+            __builtin_prefetch(fixed->versions + row);
+            __builtin_prefetch(fixed->texts + row);
+            __builtin_prefetch(fixed->known + row * fixed->known_width);
+            for (int64_t place = 0; place < 2 * COLUMNS; place += 8)
+                __builtin_prefetch(fixed->halves + 2 * row * COLUMNS + place);
+        }
+        for (int64_t at = first; at < end; at++) {
+            const int64_t row = rows[at - first];
+            int32_t *known = fixed->known + row * fixed->known_width;
+            int64_t *into = columns ? columns + at * COLUMNS : own;
+            read_row(fixed, row, into);
+            is_parsed &= fixed->texts[row] == into[TEXT];
+            item_rows[at] = known[ITEM_ROW];
+            if (keys[at] && !item_rows[at]) { /* row 0 is that of all others */
+                item_rows[at] = item_row_of(fixed, keys[at]);
+                if (row) known[ITEM_ROW] = (int32_t)item_rows[at];
+            }
+            if (notes) notes[at] = known[NOTES];
+            for (int64_t slot = 0; slot < slots; slot++)
+                attributes[at * slots + slot] = known[ATTRIBUTES + slot];
+        }
+    }
+    return is_parsed;
+}
+
+static void write_candidates(const Fixed *fixed, const Request *request, User *user,
+                             const int64_t *keys, const int64_t *columns,
+                             const int64_t *notes) {
+    const int64_t slots = fixed->known_width - ATTRIBUTES;
+    for (int64_t at = 0; at < request->candidates; at++) {
+        const int64_t *own = columns + at * COLUMNS;
+        float *features = request->candidate_features + at * fixed->candidate_width;
+        if (!keys[at]) {
+            memset(features, 0, (size_t)fixed->candidate_width * sizeof *features);
+            request->item_status[at] = (uint8_t)fixed->padding;
+            continue;
+        }
+        write_candidate(fixed, request->at_ms, own, features);
+        write_of_both(fixed, request->at_ms, user, keys[at],
+                      request->item_attributes + at * slots, slots,
+                      features + LIVES + COUNTS + 1);
+        request->item_status[at] =
+            status_of(fixed, request->item_rows[at], notes[at], own[FIRST_SEEN]);
+    }
+}
+
+/* Write the request's tensors; return how many behaviours it has, TO_PARSE where a text is
+ * not parsed yet, or NO_MEMORY. */
+int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64_t *keys,
+                         const double *numbers, const char *times, const char *done_keys,
+                         const char *codes, const char *values, const char *shown_times,
+                         const char *shown_keys) {
+    const int64_t slots = fixed->known_width - ATTRIBUTES, length = request->length;
+    const int64_t width = length + request->exposures;
+    const Columns did = {request->done,
+                         request->done_time_bytes,
+                         request->done_base_ms,
+                         request->done_values,
+                         times,
+                         done_keys,
+                         (const uint8_t *)codes,
+                         values};
+    const Columns saw = {request->shown,
+                         request->shown_time_bytes,
+                         request->shown_base_ms,
+                         0,
+                         shown_times,
+                         shown_keys,
+                         NULL,
+                         NULL};
+    const int64_t words = 4 * width + (COLUMNS + 1) * request->candidates + 1;
+    int64_t *work = malloc((size_t)words * sizeof *work);
+    if (!work) return NO_MEMORY;
+    Elements done = {0, work, work + length, work + 2 * length,
+                     (double *)(work + 3 * length)};
+    int64_t *next = work + 4 * length;
+    Elements shown = {0, next, next + request->exposures, next + 2 * request->exposures,
+                      (double *)(next + 3 * request->exposures)};
+    int64_t *columns = work + 4 * width, *notes = columns + COLUMNS * request->candidates;
+    unpack(&did, request->after_ms, length, &done);
+    unpack(&saw, 0, request->exposures, &shown);
+    const int64_t missing = length - done.count;
+    memset(request->history_rows, 0, (size_t)missing * 8);
+    memset(request->history_attributes, 0, (size_t)(missing * slots) * 8);
+    memset(request->history_codes, 0, (size_t)(missing * FIELDS) * 8);
+    int64_t *attributes = request->history_attributes + missing * slots, found = TO_PARSE;
+    User user;
+    if (look_up(fixed, done.keys, done.count, request->history_rows + missing, attributes,
+                NULL, NULL) &&
+        look_up(fixed, keys, request->candidates, request->item_rows,
+                request->item_attributes, columns, notes)) {
+        found = NO_MEMORY;
+        if (user_make(&user, done.count, slots, shown.count)) {
+            const int64_t last_ms = done.count ? done.times[done.count - 1] : 0;
+            count_done(fixed, request->at_ms, &done, attributes, slots, &user);
+            count_shown(request->at_ms, &shown, &user);
+            write_codes(fixed, &done, request->history_codes + missing * FIELDS);
+            write_request(fixed, request, done.count, last_ms, numbers);
+            write_candidates(fixed, request, &user, keys, columns, notes);
+            found = done.count;
+        }
+        user_free(&user);
+    }
+    free(work);
+    return found;
+}

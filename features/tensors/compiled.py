@@ -1,0 +1,190 @@
+"""A request's tensors, by ``compiled.c``: its user's row and the table of items → arrays.
+
+What is computed is defined with numpy, in ``transforms.py``, ``packing.py`` and
+``item_map.py``, which training, the checks and recommendations use. Each call of numpy
+between two runs of a model runs code that the processor's caches no longer have: compiled,
+a request costs a sixth less. Without the library, which ``hatch_build.py`` makes when the
+package is installed, serving computes with numpy.
+"""
+
+import ctypes
+import logging
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp4ctr.features.tensors import transforms
+from srp4ctr.features.tensors.arrays import Int64s, TableArrays
+from srp4ctr.features.tensors.schema import (
+    BEHAVIOR_FIELDS,
+    CANDIDATE_FEATURES,
+    NUM_GAP_BUCKETS,
+    NUM_VALUE_BUCKETS,
+    REQUEST_FEATURES,
+    ItemStatus,
+)
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, Vocabulary
+from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.streams.state.user_state import UserState
+
+LOG = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_suffix(".c")
+LIBRARY = SOURCE.with_name("libcompiled.so")
+_FIELDS, _R, _C = map(len, (BEHAVIOR_FIELDS, REQUEST_FEATURES, CANDIDATE_FEATURES))
+_TO_PARSE, _NO_MEMORY = -1, -2
+# ``Fixed`` and ``Request`` of compiled.c, whose members have eight bytes each.
+_FIXED, _REQUEST = struct.Struct("<9d16q7Q"), struct.Struct("<3q8d11q8Q")
+_CONSTANTS = (
+    *transforms.DECAY_PER_MS,
+    transforms.PRIOR_IMPRESSIONS * transforms.PRIOR_RATE,
+    transforms.PRIOR_IMPRESSIONS,
+    transforms.AFFINITY_DECAY_PER_MS,
+    transforms.PRIOR_RATE,
+    transforms.NEVER_S / 3600.0,
+    *(transforms.CLICK, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS, _R, _C),
+    *(ItemStatus.UNKNOWN_ITEM, ItemStatus.NO_ACTIVITY),
+    *(ItemStatus.NO_ATTRIBUTES, ItemStatus.PADDING),
+)
+
+
+def _loaded(path: Path) -> Any:
+    """Return the library's function; None if it is missing, or of another source."""
+    try:
+        # It keeps the interpreter's lock, whose return takes longer than what is computed.
+        library = ctypes.PyDLL(str(path))
+        library.srp4ctr_source.restype = ctypes.c_uint32
+        if library.srp4ctr_source() != zlib.crc32(SOURCE.read_bytes()):
+            raise OSError(f"{path} is of another {SOURCE.name}: install the package again")
+    except OSError as error:
+        LOG.warning("features are computed by numpy, which takes more CPU: %s", error)
+        return None
+    function = library.srp4ctr_assemble
+    texts, addresses = [ctypes.c_char_p], [ctypes.c_void_p]
+    function.argtypes = [*texts * 2, *addresses * 2, *texts * 6]
+    function.restype = ctypes.c_int64
+    return function
+
+
+_assemble = _loaded(LIBRARY)
+
+
+def is_loaded() -> bool:
+    """Return whether there is a library: if not, numpy computes."""
+    return _assemble is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRequest:
+    """A user's row, and what of the request is not of an item."""
+
+    user: UserState
+    at_ms: int
+    after_ms: int
+    """Behaviours until then are not read."""
+    numbers: NDArray[Any]
+    """(NUM_CONTEXT_NUMBERS,): of the context."""
+    utc_offset_ms: int
+    """How far the user's clock is ahead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assembled:
+    """B requests as tensors."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    """HISTORY_TENSORS and CANDIDATE_TENSORS of the schema, and request_features."""
+    item_status: NDArray[np.uint8]
+    """(B, N): bits of ``ItemStatus``."""
+    behaviors: Sequence[int]
+    """B: how many behaviours were read."""
+
+
+class Assembler:
+    """Makes tensors from one generation of the table of items, as one bundle knows it."""
+
+    def __init__(
+        self,
+        table: TableArrays,
+        texts: Int64s,
+        known: NDArray[np.int32],
+        vocabulary: Vocabulary,
+    ) -> None:
+        """``known`` (rows, 2 + A) is of the numbers in ``texts`` (rows,)."""
+        self._slots = known.shape[1] - 2
+        keys = np.ascontiguousarray(vocabulary.item_keys, dtype=np.int64)
+        of_table = table.buckets, table.bucket_rows, table.versions, table.halves
+        # Kept as long as their addresses.
+        self._arrays: tuple[NDArray[Any], ...] = (keys, *of_table, texts, known)
+        self._fixed = _FIXED.pack(
+            *_CONSTANTS,
+            *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
+            *(vocabulary.first_known_row, len(keys)),
+            *(table.shift, len(table.buckets) // 2, known.shape[1]),
+            *(_address(each) for each in self._arrays),
+        )
+
+    def __call__(
+        self, requests: Sequence[UserRequest], item_keys: Int64s, sizes: tuple[int, int]
+    ) -> Assembled | None:
+        """Return the tensors of B requests and their items (B, N), by L and W.
+
+        None if the attributes of an item are to be parsed first.
+        """
+        batch, count = item_keys.shape
+        length, slots = sizes[0], self._slots
+        keys = np.ascontiguousarray(item_keys, dtype=np.int64)
+        tensors = {
+            "history_item_rows": np.empty((batch, length), np.int64),
+            "history_attribute_rows": np.empty((batch, length, slots), np.int64),
+            "history_behavior_codes": np.empty((batch, length, _FIELDS), np.int64),
+            "request_features": np.empty((batch, _R), np.float32),
+            "candidate_item_rows": np.empty((batch, count), np.int64),
+            "candidate_attribute_rows": np.empty((batch, count, slots), np.int64),
+            "candidate_features": np.empty((batch, count, _C), np.float32),
+        }
+        status = np.empty((batch, count), np.uint8)
+        behaviors = []
+        for place, request in enumerate(requests):
+            into = [_address(each[place]) for each in (*tensors.values(), status)]
+            found = self._assemble(request, keys[place], sizes, into)
+            if found == _TO_PARSE:
+                return None
+            behaviors.append(found)
+        return Assembled(tensors=tensors, item_status=status, behaviors=behaviors)
+
+    def _assemble(
+        self, request: UserRequest, keys: Int64s, sizes: tuple[int, int], into: list[int]
+    ) -> int:
+        """Write the tensors of ``request`` to the addresses ``into``."""
+        user, numbers = request.user, np.ascontiguousarray(request.numbers, np.float64)
+        done, shown = user.sequence, user.exposures
+        packed = _REQUEST.pack(
+            *(request.at_ms, request.after_ms, request.utc_offset_ms),
+            *(*user.impressions, *user.clicks, user.counted_at_ms),
+            *(*_sizes(done), len(done.values) // 8, *_sizes(shown)),
+            *(*sizes, len(keys), *into),
+        )
+        columns = done.times, done.keys, done.codes, done.values, shown.times, shown.keys
+        found: int = _assemble(
+            self._fixed, packed, _address(keys), _address(numbers), *columns
+        )
+        if found == _NO_MEMORY:
+            raise MemoryError("no memory for the features of a request")
+        return found
+
+
+def _sizes(sequence: BehaviorSequence) -> tuple[int, int, int]:
+    """Return the number of elements, the bytes of a time, and what times count from."""
+    return len(sequence), 4 if sequence.is_narrow else 8, sequence.base_ms
+
+
+def _address(array: NDArray[Any]) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found

@@ -1,0 +1,247 @@
+"""The library makes of any request the tensors that numpy makes."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srp4ctr.errors import ArtifactError
+from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.online.item_map import ItemMap, ItemMemory
+from srp4ctr.features.online.packing import pack_user, unpack_user
+from srp4ctr.features.online.request_features import RequestBatch, RequestFeatures
+from srp4ctr.features.tensors import compiled, vocabulary
+from srp4ctr.features.tensors.arrays import (
+    CLICKS,
+    COLUMNS,
+    COUNTED_AT_MS,
+    FIRST_SEEN_MS,
+    IMPRESSIONS,
+)
+from srp4ctr.features.tensors.item_fields import Attributes
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, action_code, item_key
+from srp4ctr.streams.state.sequences import (
+    SHOWN,
+    BehaviorSequence,
+    SequenceElement,
+    sequence_of,
+)
+from srp4ctr.streams.state.user_state import UserState
+from tests.features.readers import MemoryReader, table_of
+
+NOW_MS, HOUR_MS, DAY_MS = 1_750_000_000_000, 3_600_000, 86_400_000
+SIZES = {"L": 7, "W": 5}
+IDS = [f"item-{number}" for number in range(40)]
+KEYS = [item_key(each) for each in IDS]
+PROFILES: list[Attributes] = [
+    {"genres": (f"g{n % 3}", f"g{n % 4}"), "year": str(n % 5)} for n in range(20)
+]
+WORDS = vocabulary.build(dict.fromkeys(KEYS[:15], 1), PROFILES, num_oov_rows=3)
+
+
+class Store(MemoryReader):
+    """Users whose rows are drawn, as they are after they were stored."""
+
+    def read_users(self, user_ids: object) -> dict[str, UserState]:
+        assert isinstance(user_ids, list)
+        users = {each: self.user(each) for each in user_ids if each != "nobody"}
+        packed = {each: pack_user(user)[0] for each, user in users.items()}
+        return {each: unpack_user(7, row, b"", b"") for each, row in packed.items()}
+
+    def user(self, user_id: str) -> UserState:
+        chance = random.Random(user_id)
+        is_new = chance.random() < 0.2
+        return UserState(
+            impressions=four(chance, not is_new),
+            clicks=four(chance, not is_new),
+            counted_at_ms=0 if is_new else a_time(chance),
+            sequence=self.sequence(chance, 12, is_shown=False),
+            exposures=self.sequence(chance, 9, is_shown=True),
+            version_us=7,
+        )
+
+    def sequence(
+        self, chance: random.Random, most: int, *, is_shown: bool
+    ) -> BehaviorSequence:
+        actions = [SHOWN] if is_shown else [1, 2, action_code("click")]
+        values = [None] if is_shown else [None, None, -1.0, 0.0, 3.7, 1e300]
+        elements = {
+            SequenceElement(
+                occurred_at=a_time(chance),
+                item_key=chance.choice(KEYS),
+                action=chance.choice(actions),
+                value=chance.choice(values),
+            )
+            for _ in range(chance.randrange(most))
+        }
+        return sequence_of(sorted(elements, key=lambda each: each.occurred_at))
+
+
+def four(chance: random.Random, is_any: bool) -> tuple[float, float, float, float]:
+    first, second, third, last = (chance.uniform(0, 99) * is_any for _ in range(4))
+    return first, second, third, last
+
+
+def a_time(chance: random.Random) -> int:
+    """Return a time before the request, at it, or, as clocks differ, after it."""
+    days = chance.choice([89, 90, 95])  # behaviours are read for 90
+    return NOW_MS - chance.choice(
+        [0, -5_000, chance.randrange(9_000), chance.randrange(60 * DAY_MS), days * DAY_MS]
+    )
+
+
+def a_store(chance: random.Random) -> Store:
+    """Return items of which some have counters, some attributes, and some neither."""
+    some = {key: chance.uniform(0, 99) for key in KEYS if chance.random() < 0.7}
+    attributes = {
+        key: {**profile, AVAILABLE: NOT_AVAILABLE} if chance.random() < 0.2 else profile
+        for key, profile in zip(KEYS, PROFILES, strict=False)
+        if chance.random() < 0.7
+    }
+    return Store(
+        impressions=some,
+        clicks={key: chance.uniform(0, 2) * number for key, number in some.items()},
+        counted_at_ms=NOW_MS - chance.randrange(10 * DAY_MS),
+        attributes=attributes,  # type: ignore[arg-type]
+    )
+
+
+def made_of(features: RequestFeatures, seed: int) -> RequestBatch:
+    """Return the tensors of one to three requests, of padded slates and unknown items."""
+    chance = random.Random(seed)
+    users = [chance.choice(["nobody", *map(str, range(99))]) for _ in range(1 + seed % 3)]
+    slates = [
+        [chance.choice(["", "new", *IDS]) for _ in range(1 + seed % 9)] for _ in users
+    ]
+    times = [NOW_MS + chance.randrange(3) * HOUR_MS for _ in users]
+    contexts = [
+        chance.choice(["", '{"utc_offset_minutes": "-330"}', '{"price": "3.5"}'])
+        for _ in users
+    ]
+    return features.assemble(users, slates, times, contexts)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_the_library_makes_what_numpy_makes(seed: int) -> None:
+    store = a_store(random.Random(seed))
+    table = table_of(store, WORDS)
+    features = RequestFeatures(store, WORDS, table, sizes=SIZES, ttl_days=90)
+    assert table.assembler() is not None
+    first, again = made_of(features, seed), made_of(features, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ItemTable, "assembler", lambda _: None)
+        wanted = made_of(features, seed)
+    for made in (first, again):  # attributes are parsed at the first request
+        assert made.statuses == wanted.statuses
+        assert made.feature_versions == wanted.feature_versions
+        np.testing.assert_array_equal(made.item_status, wanted.item_status)
+        assert made.tensors.keys() == wanted.tensors.keys()
+        for name, array in wanted.tensors.items():
+            assert made.tensors[name].dtype == array.dtype
+            np.testing.assert_allclose(made.tensors[name], array, 1e-6, 1e-6, err_msg=name)
+
+
+def test_the_library_waits_for_attributes_to_be_parsed() -> None:
+    store = a_store(random.Random(0))
+    table = table_of(store, WORDS)
+    keys = np.array([list(store.attributes)])
+    found = table.assembler()
+    assert found is not None
+    request = compiled.UserRequest(
+        user=UserState(), at_ms=NOW_MS, after_ms=0, numbers=np.zeros(8), utc_offset_ms=0
+    )
+    assert found[0]([request], keys, (7, 5)) is None
+    table.lookup(keys)
+    made = found[0]([request], keys, (7, 5))
+    assert made is not None
+    assert made.tensors["candidate_attribute_rows"].any()
+
+
+def test_a_library_of_another_source_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert compiled.is_loaded()
+    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "compiled.c")
+    (tmp_path / "compiled.c").write_text("/* changed since */")
+    shutil.copyfile(compiled.LIBRARY, tmp_path / "libcompiled.so")
+    for path in (tmp_path / "libcompiled.so", tmp_path / "absent.so"):
+        assert compiled._loaded(path) is None
+    assert "install the package again" in caplog.text
+    assert caplog.text.count("computed by numpy, which takes more CPU") == 2
+
+
+@pytest.mark.parametrize("user_id", map(str, range(9)))
+def test_a_row_that_was_cut_off_is_damaged(user_id: str) -> None:
+    """Sequences must be as long as they say: the library reads them so."""
+    (packed,) = pack_user(Store().user(user_id))
+    assert unpack_user(7, packed, b"", b"")
+    for end in (1, 50, len(packed) - 9, len(packed) - 8, len(packed) - 1):
+        with pytest.raises((ArtifactError, struct.error)):
+            unpack_user(7, packed[:end], b"", b"")
+    with pytest.raises(ArtifactError):
+        unpack_user(7, packed + b"0", b"", b"")
+
+
+def hammer(folder: Path) -> None:
+    """Write all rows again and again: k hours old, with k impressions and clicks."""
+    memory = ItemMemory(folder)
+    made = memory.create(64, 0)
+    rows = made.insert(np.array(sorted(KEYS)))
+    memory.publish(made)
+    hours = 0
+    while True:
+        hours = hours % 1_000 + 1
+        columns = np.zeros((len(rows), COLUMNS), dtype=np.int64)
+        columns[:, COUNTED_AT_MS] = NOW_MS
+        columns[:, FIRST_SEEN_MS] = NOW_MS - hours * HOUR_MS
+        counts = columns.view(np.float64)
+        counts[:, IMPRESSIONS] = counts[:, CLICKS] = hours
+        made.put(rows, columns)
+
+
+def test_the_library_never_reads_half_a_row(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=hammer, args=(tmp_path,))
+    process.start()
+    try:
+        items = mapped(ItemMemory(tmp_path))
+        made = an_assembler(items, WORDS)
+        request = compiled.UserRequest(
+            user=UserState(), at_ms=NOW_MS, after_ms=0, numbers=np.zeros(8), utc_offset_ms=0
+        )
+        keys, seen = np.array([KEYS]), set[float]()
+        deadline = time.monotonic() + 120.0
+        while len(seen) < 200:
+            assert time.monotonic() < deadline
+            found = made([request], keys, (7, 5))
+            assert found is not None
+            logs = found.tensors["candidate_features"][0, :, 4:13]
+            assert (logs == logs[:, :1]).all()
+            seen.update(logs[:, 0].tolist())
+    finally:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def an_assembler(items: ItemMap, words: Vocabulary) -> compiled.Assembler:
+    width = 2 + words.num_attribute_slots
+    texts = np.zeros(items.capacity, dtype=np.int64)
+    known = np.zeros((items.capacity, width), dtype=np.int32)
+    return compiled.Assembler(items.table, texts, known, words)
+
+
+def mapped(memory: ItemMemory) -> ItemMap:
+    """Return the table once another process has filled it."""
+    deadline = time.monotonic() + 60.0
+    while (items := memory.current()) is None or not items.read(np.array([1])).any():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return items
