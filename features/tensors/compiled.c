@@ -50,6 +50,11 @@ typedef struct { /* the user, the request, and where its tensors go */
     uint8_t *item_status;
 } Request;
 
+/* The columns that are written here: a behaviour's codes, those of request_features before
+ * the context's numbers, those of candidate_features. */
+enum { OF_REQUEST = 2 * LIVES + 4, OF_CANDIDATE = LIVES + COUNTS + 6 };
+const int32_t srp4ctr_widths[3] = {FIELDS, OF_REQUEST, OF_CANDIDATE};
+
 /* Return a number of the source from which the library was made. */
 uint32_t srp4ctr_source(void) { return SRP4CTR_SOURCE; }
 
@@ -169,7 +174,7 @@ static void write_codes(const Fixed *fixed, const Elements *done, int64_t *codes
 /* `kept` behaviours, of which `last_ms` is the newest's time, 0 for none. */
 static void write_request(const Fixed *fixed, const Request *request, int64_t kept,
                           int64_t last_ms, const double *numbers) {
-    enum { FIRST = 2 * LIVES, NUMBERS = FIRST + 4 };
+    enum { FIRST = 2 * LIVES };
     float *features = request->request_features;
     double now[COUNTS];
     decayed(fixed, request->counts, request->counted_at_ms, request->at_ms, features, now);
@@ -182,8 +187,8 @@ static void write_request(const Fixed *fixed, const Request *request, int64_t ke
     features[FIRST + 1] = (float)log1p(fmin(since_s, fixed->never_hours * 3600.0));
     features[FIRST + 2] = (float)sin(day);
     features[FIRST + 3] = (float)cos(day);
-    for (int64_t place = NUMBERS; place < fixed->request_width; place++)
-        features[place] = (float)numbers[place - NUMBERS];
+    for (int64_t place = OF_REQUEST; place < fixed->request_width; place++)
+        features[place] = (float)numbers[place - OF_REQUEST];
 }
 
 /* What is counted of a user: which items are in the history, the behaviours by attribute

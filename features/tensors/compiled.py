@@ -24,6 +24,7 @@ from srp4ctr.features.tensors.arrays import Int64s, TableArrays
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
     CANDIDATE_FEATURES,
+    NUM_CONTEXT_NUMBERS,
     NUM_GAP_BUCKETS,
     NUM_VALUE_BUCKETS,
     REQUEST_FEATURES,
@@ -62,7 +63,10 @@ def _loaded(path: Path) -> Any:
         library.srp4ctr_source.restype = ctypes.c_uint32
         if library.srp4ctr_source() != zlib.crc32(SOURCE.read_bytes()):
             raise OSError(f"{path} is of another {SOURCE.name}: install the package again")
-    except OSError as error:
+        widths = (ctypes.c_int32 * 3).in_dll(library, "srp4ctr_widths")
+        if tuple(widths) != (_FIELDS, _R - NUM_CONTEXT_NUMBERS, _C):
+            raise OSError(f"{SOURCE.name} has other columns than schema.py")
+    except (OSError, ValueError) as error:
         LOG.warning("features are computed by numpy, which takes more CPU: %s", error)
         return None
     function = library.srp4ctr_assemble

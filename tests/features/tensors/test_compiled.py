@@ -178,6 +178,14 @@ def test_a_library_of_another_source_is_not_used(
     assert caplog.text.count("computed by numpy, which takes more CPU") == 2
 
 
+def test_a_library_without_a_new_column_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled, "_C", compiled._C + 1)
+    assert compiled._loaded(compiled.LIBRARY) is None
+    assert "compiled.c has other columns than schema.py" in caplog.text
+
+
 @pytest.mark.parametrize("user_id", map(str, range(9)))
 def test_a_row_that_was_cut_off_is_damaged(user_id: str) -> None:
     """Sequences must be as long as they say: the library reads them so."""
