@@ -58,12 +58,12 @@ ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 13.0)
 ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
 ENCODE_ONCE_S = {  # by L, then by the candidates of a request
-    50: {10: 0.21932, 100: 0.02897, 500: 0.01407},
-    200: {10: 0.31638, 100: 0.04205, 500: 0.01701},
-    1000: {10: 1.34128, 100: 0.15373, 500: 0.04531},
+    50: {10: 0.17211, 100: 0.02709, 500: 0.01277},
+    200: {10: 0.29087, 100: 0.04027, 500: 0.01631},
+    1000: {10: 1.35912, 100: 0.15299, 500: 0.04291},
 }
-RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.33017, 200: 1.70577})
-SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 275.9)
+RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.32082, 200: 1.51154})
+SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 278.4)
 FIT_MS = MeasuredCost(
     "folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435
 )

@@ -13,11 +13,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from srp4ctr.cli.failures import StepError
 
@@ -93,7 +96,11 @@ def progress_listener(console: Console) -> Iterator["ProgressListener"]:
         def show(step: str, done: int, total: int, note: str = "") -> None:
             if step not in tasks:
                 tasks[step] = progress.add_task(step, total=total, note="")
-            progress.update(tasks[step], completed=done, total=total, note=escape(note))
+            task = progress.tasks[tasks[step]]
+            left_s = (task.elapsed or 0.0) * (total - done) / done if done else 0.0
+            ends_s = progress.get_time() + left_s
+            progress.update(task.id, completed=done, total=total, ends_s=ends_s)
+            progress.update(task.id, note=escape(note))
 
         yield show
 
@@ -108,11 +115,33 @@ def _lines(console: Console) -> "ProgressListener":
         seconds = now_s - began_s.setdefault(step, now_s)
         if done == total or now_s - printed_s.get(step, -math.inf) >= LINE_EVERY_S:
             printed_s[step] = now_s
-            parts = (f"{step} {done:,}/{total:,}", note, f"{seconds:.1f} s")
+            left = _left(seconds * (total - done) / done) if 0 < done < total else ""
+            parts = (f"{step} {done:,}/{total:,}", note, f"{seconds:.1f} s", left)
             line = "  ".join(filter(None, parts))
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return show
+
+
+class _LeftColumn(ProgressColumn):
+    """How long a step still takes, by what its parts took until now."""
+
+    max_refresh = 0.5  # seconds: it must not flicker
+
+    def render(self, task: Task) -> Text:
+        """Return nothing until a part has ended, or once the step has."""
+        if not task.completed or task.finished or "ends_s" not in task.fields:
+            return Text("")
+        return Text(_left(task.fields["ends_s"] - task.get_time()), style="dim")
+
+
+def _left(seconds: float) -> str:
+    """Return a rough span: nobody knows the seconds of an hour."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    return f"about {hours} h {rest} min left" if hours else f"about {minutes} min left"
 
 
 def _progress(console: Console, *, transient: bool = False) -> Progress:
@@ -122,6 +151,7 @@ def _progress(console: Console, *, transient: bool = False) -> Progress:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        _LeftColumn(),
         TextColumn("[dim]{task.fields[note]}[/dim]"),
         console=console,
         transient=transient,
