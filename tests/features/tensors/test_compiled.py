@@ -38,13 +38,15 @@ from srp4ctr.streams.state.user_state import UserState
 from tests.features.readers import MemoryReader, table_of
 
 NOW_MS, HOUR_MS, DAY_MS = 1_750_000_000_000, 3_600_000, 86_400_000
-SIZES = {"L": 7, "W": 5}
+SMALL, LARGE = {"L": 7, "W": 5}, {"L": 40, "W": 33}
 IDS = [f"item-{number}" for number in range(40)]
 KEYS = [item_key(each) for each in IDS]
 PROFILES: list[Attributes] = [
     {"genres": (f"g{n % 3}", f"g{n % 4}"), "year": str(n % 5)} for n in range(20)
 ]
-WORDS = vocabulary.build(dict.fromkeys(KEYS[:15], 1), PROFILES, num_oov_rows=3)
+KNOWN = dict.fromkeys(KEYS[:15], 1)
+WORDS = vocabulary.build(KNOWN, PROFILES, num_oov_rows=3)
+WITHOUT_ATTRIBUTES = vocabulary.build(KNOWN, [], num_oov_rows=3)
 
 
 class Store(MemoryReader):
@@ -63,14 +65,12 @@ class Store(MemoryReader):
             impressions=four(chance, not is_new),
             clicks=four(chance, not is_new),
             counted_at_ms=0 if is_new else a_time(chance),
-            sequence=self.sequence(chance, 12, is_shown=False),
-            exposures=self.sequence(chance, 9, is_shown=True),
+            sequence=self.sequence(chance, is_shown=False),
+            exposures=self.sequence(chance, is_shown=True),
             version_us=7,
         )
 
-    def sequence(
-        self, chance: random.Random, most: int, *, is_shown: bool
-    ) -> BehaviorSequence:
+    def sequence(self, chance: random.Random, *, is_shown: bool) -> BehaviorSequence:
         actions = [SHOWN] if is_shown else [1, 2, action_code("click")]
         values = [None] if is_shown else [None, None, -1.0, 0.0, 3.7, 1e300]
         elements = {
@@ -80,7 +80,7 @@ class Store(MemoryReader):
                 action=chance.choice(actions),
                 value=chance.choice(values),
             )
-            for _ in range(chance.randrange(most))
+            for _ in range(chance.randrange(chance.choice([2, 12, 60])))
         }
         return sequence_of(sorted(elements, key=lambda each: each.occurred_at))
 
@@ -117,10 +117,9 @@ def a_store(chance: random.Random) -> Store:
 def made_of(features: RequestFeatures, seed: int) -> RequestBatch:
     """Return the tensors of one to three requests, of padded slates and unknown items."""
     chance = random.Random(seed)
+    count = 1 + seed % 9 if seed % 3 else 50
     users = [chance.choice(["nobody", *map(str, range(99))]) for _ in range(1 + seed % 3)]
-    slates = [
-        [chance.choice(["", "new", *IDS]) for _ in range(1 + seed % 9)] for _ in users
-    ]
+    slates = [[chance.choice(["", "new", *IDS]) for _ in range(count)] for _ in users]
     times = [NOW_MS + chance.randrange(3) * HOUR_MS for _ in users]
     contexts = [
         chance.choice(["", '{"utc_offset_minutes": "-330"}', '{"price": "3.5"}'])
@@ -132,8 +131,9 @@ def made_of(features: RequestFeatures, seed: int) -> RequestBatch:
 @pytest.mark.parametrize("seed", range(120))
 def test_the_library_makes_what_numpy_makes(seed: int) -> None:
     store = a_store(random.Random(seed))
-    table = table_of(store, WORDS)
-    features = RequestFeatures(store, WORDS, table, sizes=SIZES, ttl_days=90)
+    words = WORDS if seed % 5 else WITHOUT_ATTRIBUTES
+    table, sizes = table_of(store, words), SMALL if seed % 2 else LARGE
+    features = RequestFeatures(store, words, table, sizes=sizes, ttl_days=90)
     assert table.assembler() is not None
     first, again = made_of(features, seed), made_of(features, seed)
     with pytest.MonkeyPatch.context() as patch:
