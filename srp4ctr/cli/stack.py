@@ -12,6 +12,7 @@ from srp4ctr.embedded import stack, triton_install
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.setting_names import variable_of
 from srp4ctr.settings import load
+from srp4ctr.training.refresh import reports
 
 app = typer.Typer(
     help="Start and stop the embedded stack: broker, feature store, Triton, Prometheus.",
@@ -71,8 +72,16 @@ def down() -> None:
 
     Example:  srp4ctr stack down
     """
-    stopped = stack.down(load().embedded)
+    settings = load()
+    stopped = stack.down(settings.embedded)
     out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
+    if found := reports.running(Path(settings.training.bundles_dir)):
+        err.print(
+            f"A refresh still runs ({found}), and will not be able to promote. End it, or "
+            "`srp4ctr stack up` before it has trained: the next one resumes where it was.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command("status")

@@ -181,6 +181,19 @@ def held(bundles_dir: Path) -> Iterator[str]:
             _write(file, None)
 
 
+def running(bundles_dir: Path) -> str:
+    """Return which process refreshes in ``bundles_dir`` now, "" if none does."""
+    try:
+        with (bundles_dir / LOCK_FILE).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder(file)
+    except FileNotFoundError:
+        pass
+    return ""
+
+
 def _holder(file: TextIO) -> str:
     file.seek(0)
     try:

@@ -57,3 +57,32 @@ def test_a_refresh_that_failed_in_order_leaves_nothing_to_take_over(
         raise ValueError("no labels")
     with reports.held(tmp_path) as note:
         assert note == ""
+
+
+def test_who_refreshes_now_is_known(
+    holder: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    with holder:
+        assert reports.running(tmp_path).startswith(f"process {holder.pid} on ")
+        os.kill(holder.pid, signal.SIGKILL)
+    assert reports.running(tmp_path) == ""  # its name is still in the file
+    assert reports.running(tmp_path / "nowhere") == ""
+
+
+def test_stopping_the_stack_names_a_refresh_that_still_runs(
+    holder: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    folders = {"TRAINING__BUNDLES_DIR": tmp_path, "EMBEDDED__DATA_DIR": tmp_path / "data"}
+    environment = {f"SRP4CTR_{name}": str(folder) for name, folder in folders.items()}
+    command = [sys.executable, "-m", "srp4ctr.cli", "stack", "down"]
+    with holder:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        os.kill(holder.pid, signal.SIGKILL)
+    assert done.stdout == "stopped: nothing was running\n"
+    assert f"A refresh still runs (process {holder.pid} on " in done.stderr
