@@ -94,7 +94,9 @@ class Draft:
         """Add the line that makes column ``name`` the ``key``."""
         self.chosen[key] = name
         why = f"{reason}; values such as {samples(self.values[name])}"
-        self.add(f"{key} = {toml(name)}", why)
+        is_from_1 = key == "position" and min(self.values[name], default=0) == 1
+        why += "; the top is 0" if is_from_1 else ""
+        self.add(f"{key} = {toml(f'{_sql(name)} - 1' if is_from_1 else name)}", why)
         return name
 
     def add(self, line: str, why: str = "") -> None:

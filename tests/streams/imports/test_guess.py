@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.events.schema import ItemUpdate
+from srp4ctr.streams.events.schema import Impression, ItemUpdate
 from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.imports.guess import guess_mapping
 from srp4ctr.streams.imports.mapping import CsvForm, as_mapping
@@ -167,6 +167,22 @@ def test_a_request_and_a_flag_are_impressions_and_clicks(tmp_path: Path) -> None
     _, mapping = guessed(written(tmp_path, rows + "1,3,1600000000123,r,1\n"))
     assert (mapping.request, mapping.position) == ("request_id", "0")
     assert (mapping.impression, mapping.click) == ("true", "is_click = 1")
+
+
+@pytest.mark.parametrize(("first", "column"), [(0, "place"), (1, "place - 1")])
+def test_the_top_is_0_wherever_a_log_begins_to_count(
+    first: int, column: str, tmp_path: Path
+) -> None:
+    rows = "user_id,video_id,time_ms,request_id,place,is_click\n" + "".join(
+        f"1,{n},1600000000123,r,{first + n},{n % 2}\n" for n in range(4)
+    )
+    source, out = written(tmp_path, rows), tmp_path / "events.jsonl"
+    text, mapping = guessed(source)
+    assert mapping.position == column
+    assert ("; the top is 0" in text) == (first == 1)
+    imported(source, mapping, out)
+    shown = [each for each in events_in(out) if isinstance(each, Impression)]
+    assert [each.position for each in shown] == [0, 1, 2, 3]
 
 
 def test_a_time_without_a_time_s_name_is_known_by_its_values(tmp_path: Path) -> None:
