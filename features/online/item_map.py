@@ -98,7 +98,7 @@ class ItemMap:
 
     @property
     def table(self) -> TableArrays:
-        """What ``compiled.Lookup`` reads: it does as ``find`` and ``read``."""
+        """What ``compiled.Assembler`` reads, as ``find`` and ``read`` do."""
         return TableArrays(
             buckets=self._keys,
             bucket_rows=self._rows,

@@ -42,6 +42,7 @@ ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 3, 2
 # streams/state/sequences.py has them, but for exposures' codes, which are zeros.
 _USER = struct.Struct("<B8d5qIBqIBq")
 _NARROW, _WIDE = 4, 8
+_WITHOUT_VALUE = bytes(range(HAS_VALUE))  # codes of actions
 FORMER_VIEWS = ("user_activity", "user_exposures")
 """Of a user, in the former release, besides the one whose name is still in use."""
 # The format's number, last_offset, forgotten_at_ms and forgotten_offset; then elements:
@@ -119,7 +120,7 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
     columns = [packed[start:end] for start, end in pairwise(ends)]
     times, keys, codes, shown_times, shown_keys = columns
     values = packed[ends[-1] :]
-    if len(packed) != ends[-1] + 8 * sum(code >= HAS_VALUE for code in codes):
+    if len(packed) != ends[-1] + 8 * len(codes.translate(None, _WITHOUT_VALUE)):
         raise ArtifactError("a user's row is damaged: its columns are cut off")
     return UserState(
         impressions=tuple(fields[:4]),

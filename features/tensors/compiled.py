@@ -3,7 +3,7 @@
 What is computed is defined with numpy, in ``transforms.py``, ``packing.py`` and
 ``item_map.py``, which training, the checks and recommendations use. Each call of numpy
 between two runs of a model runs code that the processor's caches no longer have: compiled,
-a request costs a sixth less. Without the library, which ``hatch_build.py`` makes when the
+a request costs a ninth less. Without the library, which ``hatch_build.py`` makes when the
 package is installed, serving computes with numpy.
 """
 
@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import Int64s, TableArrays
+from srp4ctr.features.tensors.arrays import ATTRIBUTES, Int64s, TableArrays
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
     CANDIDATE_FEATURES,
@@ -76,12 +77,14 @@ def _loaded(path: Path) -> Any:
     return function
 
 
-_assemble = _loaded(LIBRARY)
+@cache
+def _function() -> Any:
+    return _loaded(LIBRARY)
 
 
 def is_loaded() -> bool:
     """Return whether there is a library: if not, numpy computes."""
-    return _assemble is not None
+    return _function() is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,7 @@ class Assembler:
         vocabulary: Vocabulary,
     ) -> None:
         """``known`` (rows, 2 + A) is of the numbers in ``texts`` (rows,)."""
-        self._slots = known.shape[1] - 2
+        self._function, self._slots = _function(), known.shape[1] - ATTRIBUTES
         keys = np.ascontiguousarray(vocabulary.item_keys, dtype=np.int64)
         of_table = table.buckets, table.bucket_rows, table.versions, table.halves
         # Kept as long as their addresses.
@@ -176,7 +179,7 @@ class Assembler:
             *(*sizes, len(keys), *into),
         )
         columns = done.times, done.keys, done.codes, done.values, shown.times, shown.keys
-        found: int = _assemble(
+        found: int = self._function(
             self._fixed, packed, _address(keys), _address(numbers), *columns
         )
         if found == _NO_MEMORY:

@@ -77,8 +77,8 @@ def down() -> None:
     out.print(f"stopped: {', '.join(stopped) or 'nothing was running'}")
     if found := reports.running(Path(settings.training.bundles_dir)):
         err.print(
-            f"A refresh still runs ({found}), and will not be able to promote. End it, or "
-            "`srp4ctr stack up` before it has trained: the next one resumes where it was.",
+            f"A refresh still runs ({found}): it reads from and promotes to what is "
+            "stopped now.",
             highlight=False,
             soft_wrap=True,
         )

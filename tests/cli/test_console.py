@@ -9,26 +9,19 @@ from rich.console import Console
 from srp4ctr.cli.tables import console
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool) -> str:
-    """Return what four parts of a step print that take forty seconds each."""
+def lines_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what four parts of a step print to a file that take forty seconds each."""
     clock = itertools.count(0.0, 40.0)
-    last = [0.0]
-
-    def monotonic() -> float:
-        last[0] = next(clock)
-        return last[0]
-
-    monkeypatch.setattr("srp4ctr.cli.tables.console.time.monotonic", monotonic)
+    monkeypatch.setattr("srp4ctr.cli.tables.console.time.monotonic", lambda: next(clock))
     file = io.StringIO()
-    to = Console(file=file, force_terminal=is_terminal, width=120, get_time=lambda: last[0])
-    with console.progress_listener(to) as show:
+    with console.progress_listener(Console(file=file, width=120)) as show:
         for done in range(5):
             show("fine-tune", done, 4, "loss 0.3")
-    return file.getvalue()
+    return file.getvalue().splitlines()
 
 
 def test_lines_of_a_file_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = shown(monkeypatch, is_terminal=False).splitlines()
+    lines = lines_of(monkeypatch)
     assert [line.partition("s  about ")[2] for line in lines] == [
         *("", "2 min left", "80 s left", "40 s left", "")
     ]

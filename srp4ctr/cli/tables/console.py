@@ -99,8 +99,9 @@ def progress_listener(console: Console) -> Iterator["ProgressListener"]:
             task = progress.tasks[tasks[step]]
             left_s = (task.elapsed or 0.0) * (total - done) / done if done else 0.0
             ends_s = progress.get_time() + left_s
-            progress.update(task.id, completed=done, total=total, ends_s=ends_s)
-            progress.update(task.id, note=escape(note))
+            progress.update(
+                task.id, completed=done, total=total, ends_s=ends_s, note=escape(note)
+            )
 
         yield show
 
