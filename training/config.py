@@ -24,8 +24,15 @@ class ModelConfig:
     """M: learnable queries of the querying transformer."""
     head_width: int = 128
     dropout: float = 0.1
+    encoded_length: int = 200
+    """How many behaviours are encoded one by one: the newest. Of a longer history
+    (``streams.sequence_length``) the older ones are pooled, at hardly any cost."""
 
     def __post_init__(self) -> None:
+        if self.encoded_length < 1:
+            raise MistakeError(
+                f"training.model.encoded_length is {self.encoded_length}; at least 1"
+            )
         if self.width % self.num_heads:
             raise MistakeError(
                 f"training.model.width is {self.width}; it must be a multiple of its "

@@ -15,6 +15,7 @@ from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickHead, Scores, Tensors
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import BehaviorEncoder
 from srp4ctr.training.objectives.pretraining import ids_only
 
 
@@ -32,6 +33,28 @@ class IdsOnly(SRP4CTR):
         """Return logits (B, N) that know no attribute."""
         nothing = torch.zeros_like(inputs["candidate_attribute_rows"])
         return super().logits({**inputs, "candidate_attribute_rows": nothing}, positions)
+
+
+class NewestOnly(SRP4CTR):
+    """SRP4CTR that reads no older behaviours than those it encodes one by one."""
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__(config, replace(sizes, length=config.encoded_length))
+        self.encoder = _NewestEncoder(config, self.embedding)
+
+
+class _NewestEncoder(BehaviorEncoder):
+    def forward(
+        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
+    ) -> dict[str, Tensor]:
+        """Return ``STATE_TENSORS`` of the newest behaviours."""
+        history = (item_rows, attribute_rows, codes)
+        return super().forward(*(each[:, -self.encoded :] for each in history))
+
+
+def all_encoded(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
+    """Return SRP4CTR that encodes a long history whole, none of it pooled."""
+    return SRP4CTR(replace(config, encoded_length=sizes.length), sizes)
 
 
 class WithoutCrossAttention(SRP4CTR):

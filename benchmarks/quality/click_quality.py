@@ -25,7 +25,7 @@ from benchmarks.harness.runs import keep, restore, run_all
 from benchmarks.harness.saved_result import circumstances, merge_rows
 from benchmarks.quality.clicks import click_report, contents
 from benchmarks.quality.clicks.click_cutting import examples_of
-from benchmarks.quality.clicks.click_sources import SOURCES, read
+from benchmarks.quality.clicks.click_sources import LENGTH, SOURCES, read
 from benchmarks.quality.clicks.variants import VARIANTS
 from srp4ctr.training.config import RefreshConfig
 
@@ -87,7 +87,7 @@ def seeds_of(options: argparse.Namespace, variant: str) -> int:
 
 def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     """Return the runs on one data set, which is cut here if it was not before."""
-    source = read(name, options.events)
+    source = read(name, options.events).with_length(options.length)
     if options.quick:
         source = source.part(QUICK_EVENTS)
     if options.new_items:
@@ -157,6 +157,7 @@ def _options() -> argparse.Namespace:
     add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
     add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
     add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
+    add("--length", type=int, default=LENGTH, help="of a history: 1000")
     add("--new-items", type=float, help="share of items unseen before judging: 0.2")
     add("--contents", choices=contents.CONTENTS, help="what is known of items")
     add("--no-tune", action="store_true", help="of older commands; nothing is tuned")

@@ -30,8 +30,8 @@ from benchmarks.harness.figures import mean, table
 from benchmarks.harness.raw_logs import labels_of, punctual, write_log
 from benchmarks.quality.clicks import ebnerd
 from benchmarks.quality.clicks.click_cutting import CORRECTION_MS, TTL_DAYS
-from benchmarks.quality.clicks.click_examples import LENGTH
 from benchmarks.quality.clicks.click_scores import mean_auc
+from benchmarks.quality.clicks.click_sources import LENGTH
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.tensors import vocabulary

@@ -19,7 +19,7 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
-from srp4ctr.features.offline.point_in_time import RequestTables, UserHistories
+from srp4ctr.features.offline.point_in_time import RequestTables
 from srp4ctr.features.offline.profiles import item_profiles, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.features.tensors import item_fields, vocabulary
@@ -30,6 +30,7 @@ from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset import cache, examples
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
+from srp4ctr.training.dataset.examples import Cutting
 from srp4ctr.training.evaluation.evaluate import boundary_ms
 
 REQUESTS_AT_ONCE = 10_000  # a hundred megabytes or two, with histories of 50
@@ -167,18 +168,23 @@ class _Cut:
             counts=np.array([counts[key] for key in keys], dtype=np.int64),
         ).write(self.folder)
 
-    def write_windows(self, words: Vocabulary) -> int:
+    def write_windows(self, words: Vocabulary, cutting: Cutting) -> int:
         """Write every user's windows; return how many."""
         past = point_in_time.history_table(self.log, self.boundary_ms)
         attributes = examples.item_attributes(self.profiles, words)
-        length = self.tables.length
         with closing(ArrayFiles(self.folder, cache.WINDOWS)) as files:
             for first, last in _user_ranges(past.counts):
                 users = past.read(first, last)
-                made = examples.windows(users, length, words, attributes)
-                newest = {cache.NEWEST_MS: _newest_ms(users, length)}
-                files.append({**made.tensors, **newest})
+                made = examples.windows(users, cutting, words, attributes)
+                _, ends = cutting.ends(users.starts)
+                newest = users.behaviors.occurred_at_ms[ends - 1]
+                files.append({**made.tensors, cache.NEWEST_MS: newest})
         return files.rows
+
+
+def cutting_of(config: RefreshConfig, length: int) -> Cutting:
+    """Return how behaviours become windows: each has a state of its own in one of them."""
+    return Cutting(length=length, step=min(length, config.model.encoded_length))
 
 
 def write_training_set(
@@ -199,7 +205,9 @@ def write_training_set(
         vocabulary.save(words, folder / cache.VOCABULARY)
         cut.write_catalogue(words)
         counts = {"events": log.rows(log.events.count()).as_py()}
-        counts |= {"windows": cut.write_windows(words), "items": len(words.item_keys)}
+        cutting = cutting_of(config, streams.sequence_length)
+        windows = cut.write_windows(words, cutting)
+        counts |= {"windows": windows, "items": len(words.item_keys)}
         counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
@@ -248,14 +256,3 @@ def _user_ranges(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _arrays(slates: Slates) -> dict[str, NDArray[Any]]:
     own = {name: getattr(slates, name) for name in cache.OF_A_SLATE}
     return {**slates.tensors, **own}
-
-
-def _newest_ms(histories: UserHistories, length: int) -> NDArray[np.int64]:
-    """Return the newest time of each of ``examples.windows``, in its order."""
-    starts, ends = histories.starts[:-1], histories.starts[1:]
-    counts = -(-(ends - starts) // length)  # windows of each user, the newest first
-    user = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
-    newest = ends[user] - 1 - place * length
-    times: NDArray[np.int64] = histories.behaviors.occurred_at_ms[newest]
-    return times

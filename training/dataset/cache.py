@@ -106,7 +106,7 @@ def name_of(
 
     ``champion`` names the bundle whose vocabulary is read. A file of the log never changes.
     """
-    lengths = streams.sequence_length, streams.exposure_length
+    lengths = streams.sequence_length, streams.exposure_length, config.model.encoded_length
     cut = (config.held_out_share, config.held_out_clicks, config.min_item_count)
     negatives = (config.negatives, config.enough_labels)
     described = (cut, negatives, config.train_window_days, features, lengths, champion)

@@ -161,26 +161,45 @@ def _pieces(candidates: _Int64s, longest: int) -> tuple[_Int64s, _Grid]:
     return candidates[first], _Grid(rows=row, columns=column, shape=shape)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutting:
+    """How users' behaviours become windows."""
+
+    length: int
+    """L: of a window, at most."""
+    step: int
+    """Each window of a user ends this number of behaviours before the next newer one: with
+    fewer than ``length``, windows overlap, and each behaviour is once among the newest
+    ``step`` of a window."""
+
+    def ends(self, starts: _Int64s) -> tuple[_Int64s, _Int64s]:
+        """Return the user of each window, and the behaviour that it ends before.
+
+        Of users whose behaviours are ``starts[u]:starts[u + 1]``; the newest window first.
+        """
+        counts = -(-np.diff(starts) // self.step)
+        user = np.repeat(np.arange(len(counts)), counts)
+        return user, starts[1:][user] - _rank_within(user) * self.step
+
+
 def windows(
     histories: UserHistories,
-    length: int,
+    cutting: Cutting,
     vocabulary: Vocabulary,
     attributes: ItemAttributes,
 ) -> Windows:
-    """Return every user's behaviours in windows of ``length``, the newest window full."""
-    counts = np.diff(histories.starts)
-    user = np.repeat(np.arange(len(counts)), counts)
-    from_newest = histories.starts[1:][user] - 1 - np.arange(len(user))
-    window_of = np.stack([user, from_newest // length], axis=1)
-    _, row = np.unique(window_of, axis=0, return_inverse=True)
-    row = row.reshape(-1)
+    """Return every user's behaviours in windows, the newest window full."""
+    user, ends = cutting.ends(histories.starts)
+    sizes = np.minimum(ends - histories.starts[:-1][user], cutting.length)
+    rows = np.repeat(np.arange(len(user)), sizes)
+    place = _rank_within(rows)
     grid = _Grid(
-        rows=row,
-        columns=length - 1 - from_newest % length,
-        shape=(int(row.max(initial=-1)) + 1, length),
+        rows=rows,
+        columns=(cutting.length - sizes)[rows] + place,
+        shape=(len(user), cutting.length),
     )
-    sequences = grid.filled_all(histories.behaviors)
-    return Windows(tensors=_history(sequences, vocabulary, attributes))
+    read = histories.behaviors.take((ends - sizes)[rows] + place)
+    return Windows(tensors=_history(grid.filled_all(read), vocabulary, attributes))
 
 
 def _history(

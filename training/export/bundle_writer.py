@@ -41,6 +41,7 @@ from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import num_states
 
 GOLDEN_REQUESTS = 8  # enough to meet padding, unknown items and short histories
 UNFINISHED = "unfinished"  # of the refresh that is running, or was cut off
@@ -162,7 +163,7 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
     of_users = {"U": tables.user_slots} if tables.user_fields else {}
     return of_users | {
         "L": tables.length,
-        "S": tables.length + 1,
+        "S": num_states(config, tables.length),
         "D": config.width,
         "E": config.num_layers,
         "M": config.num_queries,

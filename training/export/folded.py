@@ -21,7 +21,9 @@ from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import (
+    Attend,
     FeedForward,
+    OlderBehaviors,
     QueryingTransformer,
     TransformerLayer,
     attend,
@@ -105,12 +107,67 @@ class _Widened(nn.Module):
         return torch.addmm(flat, hidden, self.narrow)
 
 
-class FoldedQuerying(nn.Module):
-    """``QueryingTransformer``, which projects its few queries in place of all states.
+class _Reading(nn.Module):
+    """Attention that projects few queries in place of all the states that they read.
 
     A query's product with a projected state is the query, projected back, times the state
     itself; so is the sum of values. A bias of the keys moves all scores of a query alike.
     """
+
+    def __init__(self, block: Attend) -> None:
+        super().__init__()
+        self.heads = block.heads
+        outputs: Tensor = block.output.weight.t()
+        width = len(outputs)
+        each = width // self.heads
+        keys = block.key.weight.reshape(self.heads, each, width)
+        values = block.value.weight.reshape(self.heads, each, width)
+        outputs = outputs.reshape(self.heads, each, width)
+        queries = block.query.weight.reshape(self.heads, each, width)
+        biases = block.query.bias.reshape(self.heads, 1, each)
+        keys = keys * math.sqrt(self.heads)  # a product over D is scaled by 1 / sqrt(D)
+        self.weight = (queries.transpose(1, 2) @ keys).transpose(0, 1).reshape(width, -1)
+        self.bias = (biases @ keys).reshape(-1)
+        self.read = (values.transpose(1, 2) @ outputs).reshape(-1, width)
+        self.shift = block.output.bias + block.value.bias @ block.output.weight.t()
+        """What the gathered states lack, for all queries alike."""
+
+    def queries(self, flat: Tensor, shift: Tensor) -> Tensor:
+        """Return flat queries (T, D), which carry ``shift``, as (T, H D)."""
+        return torch.addmm(self.bias - shift @ self.weight, flat, self.weight)
+
+    def forward(
+        self, flat: Tensor, queries: Tensor, states: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return ``flat`` (B T, D) plus what ``queries`` (B, T H, D) read of (B, S, D)."""
+        gathered = Attention.apply(queries, states, states, 1, mask)
+        return torch.addmm(flat, gathered.reshape(-1, len(self.read)), self.read)
+
+
+class FoldedPooling(nn.Module):
+    """``OlderBehaviors``, whose queries are constants."""
+
+    def __init__(self, block: OlderBehaviors) -> None:
+        super().__init__()
+        attention = block.attention
+        self.reading = _Reading(attention)
+        shift = self.reading.shift
+        self.queries = block.queries + shift
+        self.of_queries = self.reading.queries(block.queries, torch.zeros_like(shift))
+        self.norm = attention.norm
+
+    def forward(self, tokens: Tensor, mask: Tensor, next_bias: Tensor) -> Tensor:
+        """Return (B, P, D), which carry ``next_bias``, of (B, 1 + O, D) and (B, 1 + O)."""
+        batch, width = tokens.shape[0], len(next_bias)
+        queries = self.of_queries.reshape(1, -1, width).expand(batch, -1, -1)
+        flat = self.queries[None].expand(batch, -1, -1).reshape(-1, width)
+        flat = self.reading(flat, queries, tokens, mask)
+        pooled = normed(flat, self.norm, self.norm.bias + next_bias)
+        return pooled.reshape(batch, -1, width)
+
+
+class FoldedQuerying(nn.Module):
+    """``QueryingTransformer``, which projects its few queries in place of all states."""
 
     def __init__(self, block: QueryingTransformer) -> None:
         super().__init__()
@@ -120,19 +177,8 @@ class FoldedQuerying(nn.Module):
         self.queries = block.queries + shift
         self.own = [_shifted(each, shift) for each in (own.query, own.key, own.value)]
         self.own_output = own.output.weight.t()
-        width = len(shift)
-        each = width // self.heads
-        keys = history.key.weight.reshape(self.heads, each, width)
-        values = history.value.weight.reshape(self.heads, each, width)
-        outputs = history.output.weight.t().reshape(self.heads, each, width)
-        queries = history.query.weight.reshape(self.heads, each, width)
-        biases = history.query.bias.reshape(self.heads, 1, each)
-        shift = history.output.bias + history.value.bias @ history.output.weight.t()
-        keys = keys * math.sqrt(self.heads)  # a product over D is scaled by 1 / sqrt(D)
-        weight = (queries.transpose(1, 2) @ keys).transpose(0, 1).reshape(width, -1)
-        self.reading = weight, (biases @ keys).reshape(-1) - shift @ weight
-        self.read = (values.transpose(1, 2) @ outputs).reshape(-1, width)
-        self.own_norm, self.own_bias = own.norm, own.norm.bias + shift
+        self.reading = _Reading(history)
+        self.own_norm, self.own_bias = own.norm, own.norm.bias + self.reading.shift
         narrow = block.feed_forward.narrow.bias
         self.norm, self.norm_bias = history.norm, history.norm.bias + narrow
         self.widened, self.last_norm = _Widened(block.feed_forward), block.norm
@@ -147,10 +193,9 @@ class FoldedQuerying(nn.Module):
         gathered = Attention.apply(q, k, v, self.heads, None)
         flat = torch.addmm(flat, gathered.reshape(-1, width), self.own_output)
         flat = normed(flat, self.own_norm, self.own_bias)
-        reading = torch.addmm(self.reading[1], flat, self.reading[0])
+        reading = self.reading.queries(flat, self.reading.shift)
         reading = reading.reshape(-1, len(self.queries) * self.heads, width)
-        gathered = Attention.apply(reading, last_states, last_states, 1, mask)
-        flat = torch.addmm(flat, gathered.reshape(-1, len(self.read)), self.read)
+        flat = self.reading(flat, reading, last_states, mask)
         flat = self.widened(normed(flat, self.norm, self.norm_bias))
         return normed(flat, self.last_norm, self.last_norm.bias).reshape(shape)
 

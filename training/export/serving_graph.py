@@ -19,6 +19,7 @@ from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.export.folded import (
     CandidateItems,
     FieldSums,
+    FoldedPooling,
     FoldedQuerying,
     Pair,
     Tokens,
@@ -29,6 +30,7 @@ from srp4ctr.training.export.folded import (
 from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import NUM_POOLED
 
 _LIMIT = 5.0  # of NumericFeatures
 
@@ -41,20 +43,28 @@ class ServingEncoder(nn.Module):
         self.tokens = Tokens(model)
         self.norm, self.slots = model.embedding.norm, model.embedding.slots
         self.width = model.embedding.project.out_features
-        self.layers, first = folded_layers(model.encoder.layers)
-        self.first_bias = self.norm.bias + first
-        self.null = (model.encoder.null_token + first)[None]
+        encoder = model.encoder
+        self.layers, self.first = folded_layers(encoder.layers)
+        self.null, self.encoded = encoder.null_token[None], encoder.encoded
+        self.older = FoldedPooling(encoder.older) if encoder.older is not None else None
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Any:
         """Return ``STATE_TENSORS`` of (B, L), (B, L, A) and (B, L, F)."""
         batch, length = item_rows.shape
         summed = self.tokens(item_rows, attribute_rows, codes)
-        slots = self.slots[len(self.slots) - length :]
-        tokens = normed(summed + slots, self.norm, self.first_bias)  # (B, L, D)
-        valid = functional.pad(item_rows, (1, 0), value=1).clamp(max=1)  # (B, S)
+        tokens = summed + self.slots[len(self.slots) - length :]  # (B, L, D)
+        encoded, before = item_rows, 1
+        if self.older is not None:
+            encoded, before = item_rows[:, -self.encoded :], 1 + NUM_POOLED
+        valid = functional.pad(encoded, (before, 0), value=1).clamp(max=1)  # (B, S)
         shown, mask = valid.to(tokens.dtype), valid.to(torch.int32)
-        null = (shown[:, :1] @ self.null)[:, None]  # one row for each history
-        flat = torch.cat([null, tokens], dim=1).reshape(-1, self.width)
+        one = shown[:, :1]  # a row for each history
+        states = [(one @ (self.null + self.first))[:, None]]
+        if self.older is not None:
+            states.append(self._pooled(item_rows, tokens, one))
+            tokens = tokens[:, -self.encoded :]
+        states.append(normed(tokens, self.norm, self.norm.bias + self.first))
+        flat = torch.cat(states, dim=1).reshape(-1, self.width)
         shape, keys, values = (batch, -1, self.width), [], []
         for layer in self.layers:
             keys.append(torch.addmm(layer.key[1], flat, layer.key[0]).reshape(shape))
@@ -63,6 +73,16 @@ class ServingEncoder(nn.Module):
         stacked = (batch, len(self.layers), -1, self.width)  # (B, E, S, D)
         of_layers = (torch.cat(each, dim=1).reshape(stacked) for each in (keys, values))
         return *of_layers, flat.reshape(shape), shown
+
+    def _pooled(self, item_rows: Tensor, tokens: Tensor, one: Tensor) -> Tensor:
+        """Return the pooled states (B, P, D) of the older of ``tokens`` (B, L, D)."""
+        assert self.older is not None
+        older = normed(tokens[:, : -self.encoded], self.norm, self.norm.bias)
+        older = torch.cat([(one @ self.null)[:, None], older], dim=1)  # (B, 1 + O, D)
+        seen = functional.pad(item_rows[:, : -self.encoded], (1, 0), value=1)
+        mask = seen.clamp(max=1).to(torch.int32)
+        pooled: Tensor = self.older(older, mask, self.first)
+        return pooled
 
 
 class ServingHead(nn.Module):

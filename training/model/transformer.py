@@ -5,11 +5,17 @@ attend to the keys and values of its layers, never the history to them: a candid
 its own query, output and feed-forward, and one encoding serves all candidates of a request.
 Trained queries read its last states once per request; they read no candidate.
 
+Of a long history only the newest behaviours are encoded one by one. Older ones are pooled
+by trained queries (Set Transformer's pooling by attention, Lee et al., ICML 2019): their
+cost is linear in the length, and the pooled states stand in the sequence before the rest.
+
 Attention is plain matrix products: exact in torch, in ONNX and in FLOPs.
 
-Shapes: B requests, L history, S = L + 1 states (slot 0 is the trained null slot, valid
-even when the history is empty), T queries of any kind, N candidates, E layers, H heads,
-A attribute slots, F behaviour fields, M trained queries, R request features, D width.
+Shapes: B requests, L history, W of it encoded one by one, O = L - W older, P pooled states,
+S = 1 + P + W states (slot 0 is the trained null slot, valid even when the history is empty;
+without older behaviours there is no pooled state), T queries of any kind, N candidates,
+E layers, H heads, A attribute slots, F behaviour fields, M trained queries, R request
+features, D width.
 """
 
 import math
@@ -22,6 +28,7 @@ from srp4ctr.training.model.dropout import Dropout
 from srp4ctr.training.model.embeddings import TokenEmbedding
 
 _HIDDEN = -1e9  # added to the score of a padded state: its weight underflows to 0
+NUM_POOLED = 16  # P
 
 
 def attend(
@@ -87,12 +94,62 @@ class TransformerLayer(nn.Module):
         return following
 
 
+class Attend(nn.Module):
+    """Multi-head attention with projections of its own, a residual and a LayerNorm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.num_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, T, D) of (B, T, D), ``states`` (B, S, D) and ``mask`` (B, S)."""
+        keys, values = self.key(states), self.value(states)
+        gathered = attend(self.query(queries), keys, values, mask, self.heads)
+        normed: Tensor = self.norm(queries + self.dropout(self.output(gathered)))
+        return normed
+
+
+class OlderBehaviors(nn.Module):
+    """Trained queries that pool the tokens of older behaviours."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(NUM_POOLED, config.width))
+        self.attention = Attend(config)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Return pooled states (B, P, D) of ``tokens`` (B, 1 + O, D), the null token first.
+
+        ``mask`` is (B, 1 + O): a history without older behaviours has the null token.
+        """
+        queries = self.queries.repeat(tokens.shape[0], 1, 1)
+        pooled: Tensor = self.attention(queries, tokens, mask)
+        return pooled
+
+
+def num_states(config: ModelConfig, length: int) -> int:
+    """Return S for histories of ``length``."""
+    encoded = config.encoded_length
+    return 1 + length if length <= encoded else 1 + NUM_POOLED + encoded
+
+
 class BehaviorEncoder(nn.Module):
     """The history's tokens through E layers, keeping each layer's keys and values."""
 
     def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:
         super().__init__()
         self.embedding = embedding
+        self.encoded = config.encoded_length
+        """W, at most: of a shorter history, what there is."""
+        is_long = len(embedding.slots) > self.encoded
+        self.older = OlderBehaviors(config) if is_long else None
         self.null_token = nn.Parameter(torch.randn(config.width) * 0.02)
         self.layers = nn.ModuleList(
             TransformerLayer(config, with_keys=True) for _ in range(config.num_layers)
@@ -104,9 +161,16 @@ class BehaviorEncoder(nn.Module):
         """Return ``STATE_TENSORS`` of histories (B, L), (B, L, A) and (B, L, F)."""
         tokens = self.embedding.behaviors(item_rows, attribute_rows, codes)  # (B, L, D)
         null = self.null_token.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
-        states = torch.cat([null, tokens], dim=1)  # (B, S, D)
-        valid = (item_rows != 0).to(states.dtype)  # (B, L)
-        mask = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)  # (B, S)
+        valid = (item_rows != 0).to(tokens.dtype)  # (B, L)
+        always = torch.ones_like(valid[:, :1])  # (B, 1)
+        first, shown = [null], [always]
+        if self.older is not None:
+            of_older = torch.cat([null, tokens[:, : -self.encoded]], dim=1)
+            seen = torch.cat([always, valid[:, : -self.encoded]], dim=1)  # (B, 1 + O)
+            first.append(self.older(of_older, seen))
+            shown.append(always.expand(-1, NUM_POOLED))
+        states = torch.cat([*first, tokens[:, -self.encoded :]], dim=1)  # (B, S, D)
+        mask = torch.cat([*shown, valid[:, -self.encoded :]], dim=1)  # (B, S)
         all_keys, all_values = [], []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer)
@@ -146,27 +210,6 @@ class UniCrossAttention(nn.Module):
                 module.load_state_dict(getattr(layer, name).state_dict())
 
 
-class _Attention(nn.Module):
-    """Multi-head attention with projections of its own, a residual and a LayerNorm."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads = config.num_heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        keys, values = self.key(states), self.value(states)
-        gathered = attend(self.query(queries), keys, values, mask, self.heads)
-        normed: Tensor = self.norm(queries + self.dropout(self.output(gathered)))
-        return normed
-
-
 class QueryingTransformer(nn.Module):
     """One block: queries attend to each other, then to the history, then a feed-forward."""
 
@@ -174,8 +217,8 @@ class QueryingTransformer(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(config.num_queries, config.width) * 0.02)
         self.initial = nn.Linear(request_width, config.width)
-        self.self_attention = _Attention(config)
-        self.history_attention = _Attention(config)
+        self.self_attention = Attend(config)
+        self.history_attention = Attend(config)
         self.feed_forward = FeedForward(config.width, config.dropout)
         self.norm = nn.LayerNorm(config.width)
 

@@ -2,9 +2,10 @@
 
 In: windows of behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets are
 drawn independently for each window: item-related fields (id and attributes together) and
-behaviour-related fields (all of them together).
+behaviour-related fields (all of them together). Of a long window only the newest
+behaviours are hidden, those with states of their own; older ones are context.
 
-Shapes: B windows, L history, A attribute slots, F behaviour fields.
+Shapes: B windows, L history, W of it with states, A attribute slots, F behaviour fields.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW, NUM_OOV_ROWS
 from srp4ctr.training.config import RefreshConfig
@@ -91,12 +93,17 @@ def _stage(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedBatch:
-    """Windows (B, L) and where they are masked."""
+    """Windows (B, L) and where their newest W behaviours are masked."""
 
     history: dict[str, Tensor]
     masks: Masks
     targets: Masks
     """What of ``masks`` is to be predicted."""
+
+    @property
+    def with_states(self) -> dict[str, Tensor]:
+        """The newest W behaviours of ``history``."""
+        return newest(self.history, self.masks.items.shape[1])
 
 
 class MaskedObjective(Objective):
@@ -117,7 +124,8 @@ class MaskedObjective(Objective):
         self.windows = windows
         self.config = config
         self.lengths = history_lengths(windows.tensors)[:, None]
-        drawn = MASK_RATIO * self.lengths[:, 0].astype(np.float64)
+        hidden = np.minimum(self.lengths[:, 0], encoder.encoded)
+        drawn = MASK_RATIO * hidden.astype(np.float64)
         self.target_counts = drawn + config.last_masked_share * (1.0 - MASK_RATIO)
         self.register_buffer("catalogue", _catalogue(windows, heads, config), False)
 
@@ -128,8 +136,9 @@ class MaskedObjective(Objective):
         if config.pretraining == "bert":
             history = ids_only(history)
         history = prefixes(history, config.prefix_share)
+        encoded = history[ITEMS][:, -self.encoder.encoded :]  # what has states of its own
         last = config.last_masked_share
-        masks = draw_masks(history[ITEMS], MASK_RATIO, config.pretraining, last)
+        masks = draw_masks(encoded, MASK_RATIO, config.pretraining, last)
         return self.masked(history, masks)
 
     def masked(self, history: dict[str, Tensor], masks: Masks) -> MaskedBatch:
@@ -137,13 +146,14 @@ class MaskedObjective(Objective):
 
         An item outside the vocabulary has a hashed row: there is nothing to predict.
         """
-        known = history[ITEMS] >= FIRST_OOV_ROW + NUM_OOV_ROWS
+        rows = history[ITEMS][:, -masks.items.shape[1] :]
+        known = rows >= FIRST_OOV_ROW + NUM_OOV_ROWS  # (B, W)
         targets = replace(masks, items=masks.items & known)
         return MaskedBatch(history=history, masks=masks, targets=targets)
 
     def counts(self, batch: MaskedBatch) -> Counts:
         """Return how many targets of each kind ``batch`` has."""
-        return self.heads.counts(batch.history, batch.targets)
+        return self.heads.counts(batch.with_states, batch.targets)
 
     def forward(self, batch: MaskedBatch) -> Sums:
         """Return the heads' losses at the positions that ``batch`` hides."""
@@ -152,12 +162,13 @@ class MaskedObjective(Objective):
         drop = id_dropper(share)
         seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
         states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
+        of_masks = states[:, -batch.masks.items.shape[1] :]  # (B, W, D)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
             return self.encoder.embedding.item_vectors(drop(rows), attributes)
 
-        sums: Sums = self.heads(states[:, 1:], history, batch.targets, vectors)
+        sums: Sums = self.heads(of_masks, batch.with_states, batch.targets, vectors)
         return sums
 
 
@@ -200,18 +211,23 @@ def draw_masks(
 
 
 def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
-    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged."""
+    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged.
+
+    Of a longer history than that of ``masks`` older behaviours stay as they are.
+    """
     rows = history["history_item_rows"]
     attributes = history["history_attribute_rows"]
     codes = history["history_behavior_codes"]
+    older = rows.shape[1] - masks.items.shape[1]
+    items, behaviors = (
+        functional.pad(each, (older, 0)) for each in (masks.items, masks.behaviors)
+    )  # (B, L)
     hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
     return {
-        "history_item_rows": rows.masked_fill(masks.items, MASK_ROW),
+        "history_item_rows": rows.masked_fill(items, MASK_ROW),
         # In every slot, so that the mean over any field's slots is [MASK] too.
-        "history_attribute_rows": attributes.masked_fill(masks.items[..., None], MASK_ROW),
-        "history_behavior_codes": torch.where(
-            masks.behaviors[..., None], hidden_codes, codes
-        ),
+        "history_attribute_rows": attributes.masked_fill(items[..., None], MASK_ROW),
+        "history_behavior_codes": torch.where(behaviors[..., None], hidden_codes, codes),
     }
 
 

@@ -5,8 +5,8 @@ heads are dropped after pre-training; only the encoder and its tables are kept. 
 softmax of 64 windows holds 1,000 numbers per item: 200,000 items take gigabytes, so that
 the item is then predicted among a sample.
 
-Shapes: B windows, L history, P hidden positions, I item rows, K drawn rows, A attribute
-slots, D width.
+Shapes: B windows, W newest behaviours (those with states of their own, L at most), P hidden
+positions, I item rows, K drawn rows, A attribute slots, D width.
 """
 
 import math
@@ -31,7 +31,7 @@ _PREDICTED = tuple((f, e) for f, e in enumerate(BEHAVIOR_FIELDS) if e.kind != "g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks:
-    """Where (B, L) item-related and behaviour-related fields are hidden."""
+    """Where (B, W) item-related and behaviour-related fields are hidden, of the newest."""
 
     items: Tensor
     behaviors: Tensor
@@ -110,7 +110,7 @@ class MaskedHeads(nn.Module):
     def forward(
         self, states: Tensor, history: dict[str, Tensor], masks: Masks, vectors: Vectors
     ) -> Sums:
-        """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, L, D).
+        """Return the losses of what ``masks`` hide of ``history``, by ``states`` (B, W, D).
 
         ``vectors`` returns the embeddings of items. Every head is evaluated; the sum of one
         without targets is 0.

@@ -26,7 +26,6 @@ from benchmarks.harness.runs import code_digest
 from benchmarks.quality.clicks.click_examples import (
     CARD,
     ITEMS,
-    LENGTH,
     VOCABULARY,
     Part,
     save,
@@ -43,6 +42,7 @@ from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import Slates
+from srp4ctr.training.dataset.build import cutting_of
 from srp4ctr.training.evaluation.evaluate import boundary_ms
 
 TTL_DAYS = 90.0
@@ -130,7 +130,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     """Write into ``folder`` all that ``click_examples.load`` reads."""
     say(f"{source.name}: writing and cutting a log of {len(source.events):,} events …")
     with opened_log(source.events) as log:
-        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+        found = point_in_time.snapshot(log, source.length, TTL_DAYS)
         instants = split_times(found.times_ms, source.judged_from_ms)
         trained_until = instants.trained_until_ms
         counts = point_in_time.item_counts(log, trained_until)
@@ -147,7 +147,8 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(trained_until - 1, with_later_items=True)
     attributes = examples.item_attributes(profiles, words)
-    save(folder, "windows", examples.windows(past, LENGTH, words, attributes).tensors)
+    cutting = cutting_of(config, source.length)
+    save(folder, "windows", examples.windows(past, cutting, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
     part = _part(found, examples.slates(found, words, attributes), keys)
     save_part(folder, "slates", part)
@@ -169,7 +170,7 @@ def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s
     """Return the judged slates with features that do not change after judging begins."""
     say(f"{source.name}: the same with features that do not change …")
     with opened_log(source.events, instants.judged_from_ms) as log:
-        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
+        found = point_in_time.snapshot(log, source.length, TTL_DAYS)
     found = found.from_time(instants.judged_from_ms)
     profiles = source.profiles(instants.judged_from_ms - 1)
     attributes = examples.item_attributes(profiles, words)
@@ -208,8 +209,9 @@ def _content_digest(folder: Path) -> str:
 
 def _digest(source: Source, config: RefreshConfig) -> str:
     """Return 12 hex digits of the events, the recipe and the code that cuts them."""
-    recipe = (LENGTH, TTL_DAYS, HELD_OUT_SHARE, CALIBRATING_SHARE, source.judged_from_ms)
-    digest = hashlib.sha256(repr((recipe, config.min_item_count)).encode())
+    recipe = (TTL_DAYS, HELD_OUT_SHARE, CALIBRATING_SHARE, source.judged_from_ms)
+    cutting = cutting_of(config, source.length)
+    digest = hashlib.sha256(repr((recipe, config.min_item_count, cutting)).encode())
     digest.update(code_digest(*CUTTING_CODE).encode())
     encoder = msgspec.json.Encoder()
     for event in (*source.events, *source.updates):

@@ -19,7 +19,6 @@ from srp4ctr.training.dataset.batches import Arrays, Slates, Windows
 from srp4ctr.training.dataset.examples import read_contexts
 from srp4ctr.training.model.embeddings import TableSizes
 
-LENGTH = 50
 SIZE = "in_view"  # the context field of the slate's size
 CARD, VOCABULARY, ITEMS = "card.json", "vocabulary.json", "items"
 SLATE_ARRAYS = ("clicked", "positions", "request_at_ms", "user_ids")
@@ -126,6 +125,7 @@ def load(folder: Path) -> Examples:
     words = vocabulary.load(folder / VOCABULARY)
     whole = _load_part(folder, "slates")
     items = _load(folder, ITEMS)
+    windows = Windows(tensors=_load(folder, "windows"))
     calibrate, judge = card["calibrate_row"], card["judge_row"]
     return Examples(
         name=card["name"],
@@ -134,8 +134,8 @@ def load(folder: Path) -> Examples:
         calibrate=whole.take(slice(calibrate, judge)),
         judge=whole.take(slice(judge, None)),
         frozen=_load_part(folder, "frozen"),
-        windows=Windows(tensors=_load(folder, "windows")),
-        sizes=TableSizes.of(words, LENGTH),
+        windows=windows,
+        sizes=TableSizes.of(words, windows.tensors["history_item_rows"].shape[1]),
         first_known_row=words.first_known_row,
         item_impressions=items["impressions"].astype(np.int64),
         item_is_new=items["is_new"].astype(np.bool_),

@@ -13,7 +13,7 @@ from pathlib import Path
 import xxhash
 
 from benchmarks import say
-from benchmarks.quality.clicks import collm, ebnerd, kuairand
+from benchmarks.quality.clicks import collm, ebnerd, kuairand, long_taste
 from srp4ctr.demo import movielens
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.streams.events.codec import RejectedEvent, decode
@@ -28,6 +28,7 @@ from srp4ctr.streams.events.schema import (
 
 CACHE = Path(".data/cache")
 VALIDATION_MS = 2 * 86_400_000
+LENGTH = 50
 MAX_REPORTED = 10  # bad lines that are reported one by one
 
 
@@ -44,6 +45,8 @@ class Source:
     """Where the publishers split it; None: as a refresh would."""
     is_always_clicked: bool = False
     """Every slate holds a click, so that its size says much: EB-NeRD."""
+    length: int = LENGTH
+    """How many behaviours a history holds."""
 
     def profiles(
         self, until_ms: int, with_later_items: bool = False
@@ -63,6 +66,12 @@ class Source:
                     for name, value in update.kept_attributes().items()
                 }
         return found
+
+    def with_length(self, length: int) -> "Source":
+        """Return the same with histories of ``length``, which its name says."""
+        if length == self.length:
+            return self
+        return replace(self, name=f"{self.name}, L = {length:,}", length=length)
 
     def part(self, most: int) -> "Source":
         """Return a fraction of the users, so that at most about ``most`` events remain."""
@@ -125,6 +134,16 @@ def of_collm() -> Source:
         events=_by_time([*collm.events(folder)]),
         updates=collm.item_updates(folder),
         judged_from_ms=collm.judged_from_ms(folder),
+    )
+
+
+def of_long_taste() -> Source:
+    """Return a generated log in which only old behaviours tell what a user likes."""
+    return Source(
+        name=long_taste.NAME,
+        events=_by_time([*long_taste.events()]),
+        updates=long_taste.item_updates(),
+        judged_from_ms=long_taste.JUDGED_FROM_MS,
     )
 
 
@@ -191,4 +210,5 @@ SOURCES = {
     "collm": of_collm,
     "kuairand": of_kuairand,
     "kuairand-validation": of_kuairand_validation,
+    "long-taste": of_long_taste,
 }

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
 from benchmarks.models import counts, history_columns, trees
-from benchmarks.models.ablations import ABLATIONS, IdsOnly
+from benchmarks.models.ablations import ABLATIONS, IdsOnly, NewestOnly, all_encoded
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_scores import one_score
@@ -83,6 +83,8 @@ class ModelVariant:
     learns_feedback: bool = False
     """On feedback alone."""
     recipe: Changes = field(default_factory=dict)
+    encoder: str = ""
+    """Names encoders that are pre-trained otherwise than by ``recipe``."""
     seeds: int = SEEDS
 
     def config(self, config: RefreshConfig) -> RefreshConfig:
@@ -97,7 +99,8 @@ class ModelVariant:
         model = self.build(config.model, examples.sizes).to(task.device)
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
-            seconds["pretrain"] = pretrained(model, examples, config, task.pretrained_dir)
+            folder = task.pretrained_dir / self.encoder
+            seconds["pretrain"] = pretrained(model, examples, config, folder)
         if self.is_pretrained or self.learns_feedback:
             began, labels = time.process_time(), examples.train.slates
             pretrain_on_feedback(model, examples.windows, labels, config, FitOptions())
@@ -251,6 +254,18 @@ VARIANTS: Mapping[str, Variant] = {
         )
         for name, build in ABLATIONS.items()
     },
+    "srp4ctr-newest": ModelVariant(
+        meaning="SRP4CTR that reads no older behaviours than those it encodes one by one",
+        build=NewestOnly,
+        is_pretrained=True,
+        encoder="newest",
+    ),
+    "srp4ctr-all-encoded": ModelVariant(
+        meaning="SRP4CTR that encodes a long history whole, none of it pooled",
+        build=all_encoded,
+        is_pretrained=True,
+        encoder="all_encoded",
+    ),
     "srp4ctr-no-user-fields": ModelVariant(
         meaning="SRP4CTR without users' attributes, where the data have some",
         build=_without_user_fields,

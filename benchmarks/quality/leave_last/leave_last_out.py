@@ -20,7 +20,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import Slates, Windows
-from srp4ctr.training.dataset.examples import ItemAttributes
+from srp4ctr.training.dataset.examples import Cutting, ItemAttributes
 
 Int64s = NDArray[np.int64]
 TEST, VALIDATION = 1, 2  # the answer's place from the end
@@ -89,9 +89,8 @@ class LeaveLast:
 
     def windows(self) -> Windows:
         """Return what pre-training may see."""
-        return examples.windows(
-            self.training_part, self.length, self.words, self.attributes
-        )
+        cutting = Cutting(length=self.length, step=self.length)
+        return examples.windows(self.training_part, cutting, self.words, self.attributes)
 
     def answers(self, place: int) -> Int64s:
         """Return each user's item (U,) at ``place`` from the end."""

@@ -13,7 +13,7 @@ from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE
 from srp4ctr.training.dataset import examples
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates
-from srp4ctr.training.dataset.examples import MAX_SLATE
+from srp4ctr.training.dataset.examples import MAX_SLATE, Cutting
 from tests.builders import NOON_MS, a_behavior, a_profile, an_impression
 from tests.training.logs import a_label
 
@@ -135,12 +135,41 @@ def test_windows_hold_every_behaviour_before_the_boundary_once(tmp_path: Path) -
     seen.append((a_behavior("i8", at_ms=NOON_MS + 500), NOON_MS + 500))
     with opened(write_log(tmp_path, seen)) as log:
         past = histories(log, before_ms=NOON_MS + 500)
-    windows = examples.windows(past, 4, WORDS, examples.item_attributes({}, WORDS))
+    windows = examples.windows(
+        past, Cutting(length=4, step=4), WORDS, examples.item_attributes({}, WORDS)
+    )
     rows = windows.tensors["history_item_rows"]
     named = [row_of(name) for name in NAMES[:7]]
     expected = [[0, *named[:3]], named[3:], [0, 0, 0, row_of("i9")]]
     assert sorted(rows.tolist()) == sorted(expected)
     assert row_of("i8") not in rows
+
+
+def test_each_behaviour_of_overlapping_windows_is_once_among_their_newest(
+    tmp_path: Path,
+) -> None:
+    seen: list[Published] = [
+        (a_behavior(NAMES[n], at_ms=NOON_MS + n), NOON_MS + n) for n in range(7)
+    ]
+    seen.append((a_behavior("i9", at_ms=NOON_MS, user_id="u2"), NOON_MS))
+    with opened(write_log(tmp_path, seen)) as log:
+        past = histories(log, before_ms=NOON_MS + 500)
+    cutting = Cutting(length=4, step=3)
+    none = examples.item_attributes({}, WORDS)
+    windows = examples.windows(past, cutting, WORDS, none)
+    named = [row_of(name) for name in NAMES[:7]]
+    rows = windows.tensors["history_item_rows"].tolist()
+    assert rows == [
+        named[3:],
+        named[:4],
+        [0, 0, 0, named[0]],
+        [0, 0, 0, row_of("i9")],
+    ]
+    users, ends = cutting.ends(past.starts)
+    assert users.tolist() == [0, 0, 0, 1]
+    assert past.behaviors.item_keys[ends - 1].tolist() == [
+        item_key(name) for name in (NAMES[6], NAMES[3], NAMES[0], "i9")
+    ]
 
 
 def test_an_item_without_a_profile_has_no_attributes() -> None:
