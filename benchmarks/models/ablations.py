@@ -52,11 +52,6 @@ class _NewestEncoder(BehaviorEncoder):
         return super().forward(*(each[:, -self.encoded :] for each in history))
 
 
-def all_encoded(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
-    """Return SRP4CTR that encodes a long history whole, none of it pooled."""
-    return SRP4CTR(replace(config, encoded_length=sizes.length), sizes)
-
-
 class WithoutCrossAttention(SRP4CTR):
     """Candidates do not look at the history."""
 

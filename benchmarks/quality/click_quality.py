@@ -69,13 +69,18 @@ def note_looks(jobs: Sequence[Job], file: Path) -> None:
     A result that is there, or a run that was cut off, is no new look. A recipe is chosen
     on other data.
     """
-    noted = file.read_text() if file.is_file() else ""
-    who = {"who": getpass.getuser(), **circumstances()}
     for job in jobs:
-        name = job.file.relative_to(job.root / RUNS).as_posix()
-        if job.is_of_test and not job.file.is_file() and f'"{name}"' not in noted:
-            with file.open("a", encoding="utf-8") as opened:
-                opened.write(json.dumps({"run": name, **who}) + "\n")
+        if job.is_of_test and not job.file.is_file():
+            note_look(job.file.relative_to(job.root / RUNS).as_posix(), file)
+
+
+def note_look(name: str, file: Path) -> None:
+    """Append to ``file`` who looks at a test by the run ``name`` now, if it is new."""
+    noted = file.read_text() if file.is_file() else ""
+    if f'"{name}"' not in noted:
+        who = {"who": getpass.getuser(), **circumstances()}
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps({"run": name, **who}) + "\n")
 
 
 def seeds_of(options: argparse.Namespace, variant: str) -> int:

@@ -13,7 +13,7 @@ NAMES = (
     *(
         "overload",
         "own_model",
-        "peer_din",
+        "peer_models",
         "point_in_time",
         "pretraining",
         "promotion",

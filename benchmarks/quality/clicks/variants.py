@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
 from benchmarks.models import counts, history_columns, trees
-from benchmarks.models.ablations import ABLATIONS, IdsOnly, NewestOnly, all_encoded
+from benchmarks.models.ablations import ABLATIONS, IdsOnly, NewestOnly
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_scores import one_score
@@ -259,12 +259,6 @@ VARIANTS: Mapping[str, Variant] = {
         build=NewestOnly,
         is_pretrained=True,
         encoder="newest",
-    ),
-    "srp4ctr-all-encoded": ModelVariant(
-        meaning="SRP4CTR that encodes a long history whole, none of it pooled",
-        build=all_encoded,
-        is_pretrained=True,
-        encoder="all_encoded",
     ),
     "srp4ctr-no-user-fields": ModelVariant(
         meaning="SRP4CTR without users' attributes, where the data have some",

@@ -1,12 +1,12 @@
-"""Run torch-rechub's DIN by its own trainer: arrays in a file → logits in a file.
+"""Run torch-rechub's models by its own trainer: arrays in a file → logits in a file.
 
-``benchmarks.quality.peer_din`` starts this in an environment that holds torch-rechub and
-nothing of ours. Arguments: the file to read, the one to write, and the training's rate,
-epochs, batch (impressions per step) and seed as JSON. In: ``PART/NAME`` arrays, a row per
-impression, and ``rows/NAME``, the size of each table. ``target_X`` is the candidate's and
+``benchmarks.quality.peer_models`` starts this in an environment that holds torch-rechub and
+nothing of ours. Arguments: the file to read, the one to write, and the training's model,
+rate, epochs, batch (impressions per step) and seed as JSON. In: ``PART/NAME`` arrays, a row
+per impression, and ``rows/NAME``, the size of each table. ``target_X`` is the candidate's,
 ``history_X`` what DIN compares with it, by the same table; ``profile_X`` goes past the
 attention. 0 pads. Out: logits of each part but ``train``, CPU seconds of the training, and
-the FLOPs of 1 and of 100 candidates.
+of DIN the FLOPs of 1 and of 100 candidates.
 """
 
 import json
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.flop_counter import FlopCounterMode
 from torch_rechub.basic.features import SequenceFeature, SparseFeature
-from torch_rechub.models.ranking import DIN
+from torch_rechub.models.ranking import DIEN, DIN
 from torch_rechub.trainers import CTRTrainer
 from torch_rechub.utils.data import TorchDataset
 
@@ -33,12 +33,13 @@ ATTENTION = {"dims": [80, 40]}  # as in the paper, and in our own DIN
 HEAD = {"dims": [256, 128]}  # as in the library's examples
 WEIGHT_DECAY = 1e-5  # the trainer's own default
 SCORED = 4096  # impressions at once; changes no score
+HISTORY, UNMET = "history_", "unmet_"
 LEAST = 1e-7  # of a probability: DIN gives those, and float32 ends there
 Inputs = Mapping[str, Tensor]
 
 
-def din(inputs: Inputs, rows: Mapping[str, int]) -> nn.Module:
-    """Return the library's DIN over ``inputs``, by what their names begin with."""
+def built(name: str, inputs: Inputs, rows: Mapping[str, int]) -> nn.Module:
+    """Return the library's model ``name`` over ``inputs``, by how their names begin."""
 
     def named(kind: str) -> list[str]:
         return sorted(name for name in inputs if name.startswith(kind))
@@ -47,25 +48,51 @@ def din(inputs: Inputs, rows: Mapping[str, int]) -> nn.Module:
         SparseFeature(name, rows[name], ITEM_WIDTH, padding_idx=0)
         for name in named("target_")
     ]
-    histories = [
-        SequenceFeature(
-            name=f"history_{target.name.removeprefix('target_')}",
-            vocab_size=target.vocab_size,
-            embed_dim=ITEM_WIDTH,
-            pooling="concat",
-            shared_with=target.name,
-            padding_idx=0,
-        )
-        for target in targets
-    ]
+    histories, unmet = (
+        [
+            SequenceFeature(
+                name=f"{kind}{target.name.removeprefix('target_')}",
+                vocab_size=target.vocab_size,
+                embed_dim=ITEM_WIDTH,
+                pooling="concat",
+                shared_with=target.name,
+                padding_idx=0,
+            )
+            for target in targets
+        ]
+        for kind in (HISTORY, UNMET)
+    )
     profiles = [
         SparseFeature(name, rows[name], PROFILE_WIDTH)
         if inputs[name].dim() == 1
         else SequenceFeature(name, rows[name], PROFILE_WIDTH, padding_idx=0)  # their mean
         for name in named("profile_")
     ]
-    model: nn.Module = DIN(profiles, histories, targets, HEAD, ATTENTION)
+    model: nn.Module = (
+        DIEN(profiles, histories, unmet, targets, HEAD)
+        if name == "dien"
+        else DIN(profiles, histories, targets, HEAD, ATTENTION)
+    )
     return model
+
+
+def with_unmet(inputs: Inputs) -> dict[str, Tensor]:
+    """Return ``inputs`` as DIEN takes them: padded behind, with behaviours of others.
+
+    Each behaviour has one of a random history beside it, which was not met there.
+    """
+    items = inputs[f"{HISTORY}item"]  # (M, L)
+    behind = torch.argsort((items == 0).to(torch.int8), dim=1, stable=True)
+    met = torch.nonzero(items.flatten()).squeeze(1)
+    drawn = torch.randint(max(len(met), 1), items.shape)
+    made = dict(inputs)
+    for name in [each for each in inputs if each.startswith(HISTORY)]:
+        found = inputs[name].flatten()
+        own = inputs[name].gather(1, behind)
+        other = found[met[drawn]] if len(met) else own
+        made[name] = own
+        made[f"{UNMET}{name.removeprefix(HISTORY)}"] = other * (own != 0)
+    return made
 
 
 def batches(inputs: Inputs, clicked: Tensor, size: int, shuffles: bool) -> DataLoader[Any]:
@@ -109,19 +136,26 @@ def main() -> None:
     rows = {name: int(size) for name, size in parts.pop("rows").items()}
     train = parts.pop("train")
     clicked = train.pop("clicked")
+    is_dien = fit["model"] == "dien"
+    if is_dien:
+        train = with_unmet(train)
+        parts = {part: with_unmet(each) for part, each in parts.items()}
     with tempfile.TemporaryDirectory() as folder:
         trainer = CTRTrainer(
-            din(train, rows),
+            built(fit["model"], train, rows),
             optimizer_params={"lr": fit["rate"], "weight_decay": WEIGHT_DECAY},
             n_epoch=fit["epochs"],
             model_path=folder,
+            loss_mode=not is_dien,  # DIEN returns its auxiliary loss, too
         )
         began = time.process_time()
         trainer.fit(batches(train, clicked, fit["batch"], shuffles=True))
         seconds = time.process_time() - began
     found: dict[str, Any] = {part: logits(trainer, each) for part, each in parts.items()}
     found["seconds"] = seconds
-    found["flops"] = [flops(trainer.model, train, candidates) for candidates in (1, 100)]
+    # torch counts nothing of what is recurrent, which is most of DIEN.
+    counted = () if is_dien else (1, 100)
+    found["flops"] = [flops(trainer.model, train, candidates) for candidates in counted]
     np.savez(outputs, **found)
 
 

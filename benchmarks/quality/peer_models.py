@@ -1,15 +1,18 @@
-"""Question: does a library's own DIN, on the same examples, do as well as ours?
+"""Question: do a library's own DIN and DIEN, on the same examples, do as well as ours?
 
-torch-rechub's DIN learns from the examples of ``click_quality``: by its own trainer,
+torch-rechub's models learn from the examples of ``click_quality``: by its own trainer,
 in an environment of its own (uv makes it), for as many epochs as our DIN and in batches as
 large. Of three learning rates that with the least log loss of the calibrating slates is
 used; the judge is the same. An impression is a row: item and attributes, each compared
-with the history's; past the attention go the context and the counters. The library's DIN
-takes nothing but embeddings there, so a counter is cut at its 16 quantiles. What ours
+with the history's; past the attention go context, counters and the user's attributes. The
+library's models take nothing but embeddings there, so a counter is cut at its 16 quantiles.
+DIEN has its auxiliary loss, with items of other histories as what was not met. What ours
 know besides: what was done in the history and when, the position, how to do without an id.
 
-    python -m benchmarks peer_din --data ebnerd --epochs 6 --batch-requests 32 --with-size
-    python -m benchmarks peer_din --data ebnerd --quick
+    python -m benchmarks peer_models --data ebnerd --with-size --epochs 6 \
+        --batch-requests 32
+    python -m benchmarks peer_models --data kuairand --epochs 1 --models dien
+    python -m benchmarks peer_models --data ebnerd --quick
 """
 
 import argparse
@@ -28,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import FOLDER, parser_of, say
-from benchmarks.harness.runner import RUNS, Result
+from benchmarks.harness.runner import RUNS, TESTS, Result
 from benchmarks.harness.runs import code_digest, digest_of
 from benchmarks.harness.saved_result import merge_rows
-from benchmarks.quality.click_quality import FILE, ROOT
+from benchmarks.quality.click_quality import FILE, LOOKS, ROOT, note_look
 from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import (
@@ -47,7 +50,7 @@ from benchmarks.quality.clicks.click_scores import (
     calibration_of,
     one_score,
 )
-from benchmarks.quality.clicks.click_sources import read
+from benchmarks.quality.clicks.click_sources import SOURCES, read
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
@@ -56,15 +59,15 @@ from srp4ctr.features.tensors.schema import (
     Field,
 )
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset.batches import Arrays
+from srp4ctr.training.dataset.batches import USER_NAMES, Arrays
 
 LIBRARY, PINNED = "torch-rechub", "0.9.0"
-NAME = f"din ({LIBRARY} {PINNED.rpartition('.')[0]})"
-MEANING = f"DIN as {LIBRARY} {PINNED} has it, by its own trainer, on the same examples"
-WORKER = FOLDER / "models" / "din_rechub.py"
-CODE = ("benchmarks/models/din_rechub.py", "benchmarks/quality/peer_din.py")
+MODELS = ("din", "dien")
+WORKER = FOLDER / "models" / "rechub.py"
+CODE = ("benchmarks/models/rechub.py", "benchmarks/quality/peer_models.py")
 RATES = (5e-4, 1e-3, 2e-3)
 QUICK_SHARE = 20  # one request in
+(USER,) = USER_NAMES
 SPANS = 16  # as many as our variants cut a counter into
 NUM_COUNTERS = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
 Edges = list[NDArray[np.float32]]
@@ -79,22 +82,35 @@ class Fit:
     cache_dir: Path
     """The folder where results are cached, by what they depend on."""
     data: str
+    model: str
+    """One of ``MODELS``."""
     epochs: int
     rate: float
     seed: int
     batch: int
 
     @property
+    def name(self) -> str:
+        """What its rows are called."""
+        return f"{self.model} ({LIBRARY} {PINNED.rpartition('.')[0]})"
+
+    @property
+    def meaning(self) -> str:
+        """What its rows say that it is."""
+        own = f"{LIBRARY} {PINNED} has it, by its own trainer, on the same examples"
+        return f"{self.model.upper()} as {own}"
+
+    @property
     def file(self) -> Path:
         """Where its logits are cached."""
         code = code_digest(*CODE)
         digest = digest_of(self.data, self.epochs, self.rate, self.batch, code)
-        return self.cache_dir / f"peer-din-seed{self.seed}-{digest}.npz"
+        return self.cache_dir / f"peer-{self.model}-seed{self.seed}-{digest}.npz"
 
     def outputs(self) -> Arrays:
         """Return what the worker made of it, from its file if it ran before."""
         if not self.file.is_file():
-            say(f"{NAME}: {self.data}, rate {self.rate:g}, seed {self.seed}")
+            say(f"{self.name}: {self.data}, rate {self.rate:g}, seed {self.seed}")
             self.file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = self.file.with_suffix(f".{os.getpid()}.tmp.npz")
             run_worker(self, unfinished)
@@ -105,18 +121,19 @@ class Fit:
 def main() -> None:
     """Print the table, then one JSON object."""
     options = _options()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for data in options.data:
         folder = examples_of(read(data), RefreshConfig(), options.resume / "examples")
-        results = _measure(folder, options)
-        rows += click_report.rows_of(results, {NAME: len(results)})
+        for model in options.models:
+            results = _measure(folder, model, options)
+            rows += click_report.rows_of(results, {results[0]["arm"]: len(results)})
     print(click_report.table(rows))
     if not options.quick:
         merge_rows(rows, FILE, ("data", "model"))
     print(json.dumps({"rows": rows}))
 
 
-def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
+def _measure(folder: Path, model: str, options: argparse.Namespace) -> list[Result]:
     """Return a result per seed, by the rate that serves the calibrating slates best."""
     examples = load(folder)
     if options.with_size:
@@ -129,6 +146,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
             inputs=Path(scratch) / "inputs.npz",
             cache_dir=options.resume / RUNS / name_of(folder),
             data=examples.name,
+            model=model,
             epochs=1 if options.quick else options.epochs,
             rate=RATES[1],
             seed=0,
@@ -143,6 +161,8 @@ def _measure(folder: Path, options: argparse.Namespace) -> list[Result]:
         )
         seeds = range(1 if options.quick else options.seeds)
         fits = [replace(best, seed=seed) for seed in seeds]
+        for fit in fits if name_of(folder).startswith(TESTS) else ():
+            note_look(fit.file.relative_to(options.resume / RUNS).as_posix(), LOOKS)
         return [result_of(examples, fit, options.frozen) for fit in fits]
 
 
@@ -154,13 +174,13 @@ def result_of(examples: Examples, fit: Fit, with_frozen: bool) -> Result:
     if with_frozen:
         parts["frozen"] = f"{examples.name} frozen"
     return {
-        "arm": NAME,
-        "meaning": MEANING,
+        "arm": fit.name,
+        "meaning": fit.meaning,
         "seed": fit.seed,
         "label_share": 1.0,
         "chosen": {"learning_rate": fit.rate, "epochs": fit.epochs},
         "seconds": {"finetune": float(outputs["seconds"])},
-        "flops": dict(zip(("1", "100"), outputs["flops"].tolist(), strict=True)),
+        "flops": dict(zip(("1", "100"), outputs["flops"].tolist(), strict=False)),
         "figures": {
             data: calibrated_figures(
                 examples, getattr(examples, part), one_score(outputs[part]), platt
@@ -191,19 +211,20 @@ def run_worker(fit: Fit, outputs: Path) -> None:
     command = [uv, "run", "--quiet", "--isolated", "--no-project"]
     command += ["--python", sys.executable]
     command += ["--with", f"{LIBRARY}=={PINNED}", "--with", f"torch=={torch}"]
-    names = ("rate", "epochs", "batch", "seed")
+    names = ("model", "rate", "epochs", "batch", "seed")
     task = json.dumps({name: getattr(fit, name) for name in names})
     command += ["python", str(WORKER), str(fit.inputs), str(outputs), task]
     own = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # a core, as each of our runs
     ended = subprocess.run(command, env={**os.environ, **own}, stdout=sys.stderr)
     if ended.returncode:
-        raise SystemExit(f"{NAME} failed: see above")
+        raise SystemExit(f"{fit.name} failed: see above")
 
 
 def _options() -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--data", nargs="+", choices=("ebnerd", "movielens"), default=["movielens"])
+    add("--data", nargs="+", choices=list(SOURCES), default=["movielens"])
+    add("--models", nargs="+", choices=MODELS, default=["din"])
     add("--epochs", type=int, default=2, help="as many as our DIN has")
     add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
@@ -243,6 +264,8 @@ def flat(part: Part, edges: Edges, fields: tuple[Field, ...]) -> Arrays:
         columns[f"history_field{number}"] = of_history[request]
         if place.field.slots > 1:
             columns[f"profile_field{number}"] = attributes[:, place.slots]
+    for number, column in enumerate(tensors.get(USER, np.empty((0, 0))).T):
+        columns[f"profile_user{number}"] = column[request].astype(np.int32)
     for number, (column, cuts) in enumerate(zip(part.columns.T, edges, strict=True)):
         spans = np.searchsorted(cuts, column, side="right").astype(np.uint8)
         columns[f"profile_counter{number:02}"] = spans
@@ -263,6 +286,8 @@ def table_rows(examples: Examples) -> dict[str, int]:
     for number in range(len(sizes.item_fields)):
         found[f"target_field{number}"] = sizes.attribute_rows
         found[f"profile_field{number}"] = sizes.attribute_rows
+    for number in range(sizes.user_slots):
+        found[f"profile_user{number}"] = item_fields.num_rows(sizes.user_fields)
     return found
 
 

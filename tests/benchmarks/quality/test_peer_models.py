@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.quality import peer_din
+from benchmarks.quality import peer_models
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_report import rows_of
 from benchmarks.quality.clicks.click_scores import calibrated_loss
-from benchmarks.quality.peer_din import (
+from benchmarks.quality.peer_models import (
     NUM_COUNTERS,
     SPANS,
     edges_of,
@@ -122,10 +122,11 @@ def test_without_uv_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    fit = peer_din.Fit(
+    fit = peer_models.Fit(
         inputs=tmp_path / "in.npz",
         cache_dir=tmp_path,
         data="shop",
+        model="din",
         epochs=1,
         rate=1e-3,
         seed=0,
@@ -141,24 +142,25 @@ def test_a_fits_result_is_a_row_like_the_variants(
     logits = np.array([-1.0, 1.0, 0.5])
     made = {"calibrate": logits, "judge": logits, "frozen": -logits}
 
-    def fake(_: peer_din.Fit, outputs: Path) -> None:
+    def fake(_: peer_models.Fit, outputs: Path) -> None:
         np.savez(outputs, seconds=3.0, flops=[1, 100], **made)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(peer_din, "run_worker", fake)
-    fit = peer_din.Fit(
+    monkeypatch.setattr(peer_models, "run_worker", fake)
+    fit = peer_models.Fit(
         inputs=tmp_path,
         cache_dir=tmp_path,
         data="shop",
+        model="din",
         epochs=2,
         rate=1e-3,
         seed=0,
         batch=8,
     )
-    result = peer_din.result_of(an_example(), fit, with_frozen=True)
-    live, frozen = rows_of([result], {peer_din.NAME: 1})
+    result = peer_models.result_of(an_example(), fit, with_frozen=True)
+    live, frozen = rows_of([result], {fit.name: 1})
     assert (live["data"], frozen["data"]) == ("shop", "shop frozen")
     assert live["model"] == "din (torch-rechub 0.9)"
     assert (live["auc"], frozen["auc"]) == (1.0, 0.0)
-    assert live["meaning"] == peer_din.MEANING
+    assert live["meaning"].startswith("DIN as torch-rechub 0.9.0 has it")
     assert live["chosen"] == {"learning_rate": 1e-3, "epochs": 2}
     assert calibrated_loss(a_part(), fit.outputs()["calibrate"]) < np.log(2)
