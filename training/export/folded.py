@@ -8,7 +8,9 @@ T, D), so that a product and what is added to it are one operator.
 Shapes are those of ``training/model``; H is the head's width.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
+from srp4ctr.features.tensors.item_fields import FieldPlace
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -228,19 +230,18 @@ class Tokens(nn.Module):
         parts = _parts(model)
         self.items = embedding.items.weight @ parts[0]
         self.attributes = FieldSums(embedding.attributes, parts[1])
-        codes = [
+        self.codes = [
             _weight(table) @ part
             for table, part in zip(embedding.fields, parts[2:], strict=True)
         ]
-        codes[0] = codes[0] + embedding.project.bias
-        self.codes = torch.cat(codes)
-        sizes = [0, *(field.size + 1 for field in BEHAVIOR_FIELDS[:-1])]  # and its [MASK]
-        self.first = torch.tensor(sizes).cumsum(0)
+        self.items = self.items + embedding.project.bias
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
         """Return (B, L, D)."""
-        of_codes = functional.embedding(codes + self.first, self.codes).sum(-2)
-        tokens = functional.embedding(item_rows, self.items) + of_codes
+        tokens = functional.embedding(item_rows, self.items)
+        # One by one: onnxruntime's sum over a short axis takes twice as long.
+        for place, table in enumerate(self.codes):
+            tokens = tokens + functional.embedding(codes[..., place], table)
         summed: Tensor = tokens + self.attributes(attribute_rows)
         return summed
 
@@ -251,28 +252,34 @@ class FieldSums(nn.Module):
     def __init__(self, vectors: FieldVectors, weight: Tensor) -> None:
         """``weight`` (G, any) is of the fields side by side."""
         super().__init__()
-        rows, places = vectors.weight, vectors.places
+        rows, self.places = vectors.weight, vectors.places
         parts = torch.split(weight, rows.shape[1]) if len(weight) else ()
-        slots = max(1, sum(place.field.slots for place in places))
         table = torch.zeros(len(rows), weight.shape[1])
-        same = torch.zeros(slots, slots)
-        for place, part in zip(places, parts, strict=False):
+        for place, part in zip(self.places, parts, strict=False):
             own = slice(place.first_row, place.first_row + place.field.size)
             table[own] = rows[own] @ part
             # An item whose attributes are all [MASK] reads this row once for each field.
-            table[MASK_ROW] += rows[MASK_ROW] @ part / len(places)
-            same[place.slots, place.slots] = 1.0
+            table[MASK_ROW] += rows[MASK_ROW] @ part / len(parts)
         self.table = table
-        self.same = same  # 1 for two slots of one field
-        self.is_mean = any(place.field.slots > 1 for place in places)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return (…, any) of (…, A)."""
-        found = functional.embedding(rows, self.table)  # (…, A, any)
-        if self.is_mean:
-            present = rows.clamp(max=1).to(found.dtype)
-            found = found * (present @ self.same).clamp(min=1.0).reciprocal()[..., None]
-        return found.sum(-2)
+        if not self.places:
+            return functional.embedding(rows[..., 0], self.table)  # padding: zeros
+        return functools.reduce(
+            operator.add, [self._mean(rows, place) for place in self.places]
+        )
+
+    def _mean(self, rows: Tensor, place: FieldPlace) -> Tensor:
+        """Return the field's part of the sum."""
+        if place.field.slots == 1:  # a sum over one would be a pass over all of them
+            return functional.embedding(rows[..., place.first_slot], self.table)
+        own = rows[..., place.slots]  # (…, slots)
+        summed = functional.embedding(own, self.table).sum(-2)
+        present = own.clamp(max=1).to(summed.dtype)
+        count = present @ torch.ones(place.field.slots, 1)  # (…, 1)
+        mean: Tensor = summed * count.clamp(min=1.0).reciprocal()
+        return mean
 
 
 class CandidateItems(nn.Module):
