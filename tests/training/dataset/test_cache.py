@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import build, cache
 from srp4ctr.training.dataset.build import write_training_set
 from tests.builders import NOON_MS, a_behavior
@@ -102,6 +102,27 @@ def test_the_newest_days_are_trained_on(world: FeatureConfig, tmp_path: Path) ->
     assert 0 < len(kept) < len(every.train)
 
 
+def test_windows_of_long_histories_overlap_so_that_each_behaviour_has_a_state(
+    world: FeatureConfig, tmp_path: Path
+) -> None:
+    def cut_for(encoded: int) -> cache.TrainingSet:
+        config = replace(CONFIG, model=ModelConfig(encoded_length=encoded))
+
+        def cut(folder: Path) -> Any:
+            return write_training_set(config, world, STREAMS, folder)
+
+        return cache.cached(tmp_path / f"{encoded}", "", cut)
+
+    whole, pooled = cut_for(LENGTH), cut_for(2)
+    rows = pooled.windows.tensors["history_item_rows"]
+    assert rows.shape[1] == LENGTH
+    newest = np.asarray(rows[:, -2:])
+    every = np.asarray(whole.windows.tensors["history_item_rows"])
+    assert sorted(newest[newest != 0]) == sorted(every[every != 0])
+    assert (rows[:, :-2] != 0).any()
+    assert len(pooled.window_newest_ms) == len(pooled.windows) > len(whole.windows)
+
+
 def test_examples_stay_on_disk(world: FeatureConfig, tmp_path: Path) -> None:
     cut, _ = cutting(world)
     dataset = cache.cached(tmp_path / "examples", "a name", cut)
@@ -126,9 +147,10 @@ def test_the_same_log_is_cut_once_and_another_anew(
     assert read_again(replace(CONFIG, seed=5, finetune_epochs=9)) == 1
     assert read_again(replace(CONFIG, min_item_count=3)) == 2
     assert read_again(length=7) == 3
-    assert read_again() == 4
+    assert read_again(replace(CONFIG, model=ModelConfig(encoded_length=2))) == 4
+    assert read_again() == 5
     write_log(Path(world.log_dir), [(a_behavior(), NOON_MS)], partition=7)
-    assert [read_again(), read_again()] == [5, 5]
+    assert [read_again(), read_again()] == [6, 6]
 
 
 def test_a_cut_that_was_killed_leaves_nothing(world: FeatureConfig, tmp_path: Path) -> None:

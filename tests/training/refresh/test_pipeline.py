@@ -16,6 +16,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.export.bundle_writer import UNFINISHED
 from srp4ctr.training.loop import trainer
+from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from tests.training.logs import write_world
 
@@ -65,6 +66,18 @@ def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
     assert report.counts["impressions"] == 6 * 12 * 4
     assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "promote"}
     assert not (Path(config.bundles_dir) / UNFINISHED).exists()
+
+
+def test_a_refresh_of_long_histories_pools_the_older_behaviours(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    longer = replace(config, model=replace(config.model, encoded_length=2))
+    report = refresh(longer, world, STREAMS)
+    assert report.refusals == ()
+    assert report.metrics["auc"] > 0.7
+    golden = load_file(report.folder / bundle.GOLDEN_FILE)
+    assert onnx_export.check(golden, onnx_export.scorer(report.folder)(golden)) < 1e-5
+    assert bundle.verify(report.folder).sizes["S"] == 1 + NUM_POOLED + 2
 
 
 def test_the_golden_requests_are_answered_by_the_exported_files(
