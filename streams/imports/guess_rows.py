@@ -17,6 +17,7 @@ from srp4ctr.streams.imports.guess_values import (
     SHOWN,
     VIEW,
     are_actions,
+    are_called,
     formats_of,
     is_called,
     is_flag,
@@ -77,10 +78,14 @@ class Draft:
         matching = (
             name
             for name in self.table.columns
-            if re.fullmatch(NAMES[key], snake(name)) and name not in self.chosen.values()
+            if are_called(name, NAMES[key]) and name not in self.chosen.values()
         )
         last = LAST if key != "action" else ("type",)
-        return sorted(matching, key=lambda name: (snake(name).startswith(last), name))
+
+        def order(name: str) -> tuple[bool, int, str]:
+            return snake(name).startswith(last), name.count("."), name
+
+        return sorted(matching, key=order)
 
     def choose(self, key: str) -> str | None:
         """Return the column that is ``key`` by its name, and add its line."""

@@ -74,8 +74,7 @@ def _are_times(texts: Sequence[str], form: str) -> bool:
 
 def is_flag(name: str, values: Sequence[Any]) -> bool:
     """Return whether a column says with 0 and 1 whether what was shown was clicked."""
-    is_named = re.fullmatch(_CLICKED, snake(name))
-    return bool(is_named) and {str(each) for each in values} <= {"0", "1"}
+    return are_called(name, _CLICKED) and {str(each) for each in values} <= {"0", "1"}
 
 
 def is_rating(name: str, values: Sequence[Any]) -> bool:
@@ -84,7 +83,7 @@ def is_rating(name: str, values: Sequence[Any]) -> bool:
     are_few = 1 < len(grades) <= _MAX_GRADES and all(
         isinstance(each, int | float) and 0 <= each <= 10 for each in grades
     )
-    return snake(name) in ("rating", "stars") or (snake(name) == "score" and are_few)
+    return are_called(name, "rating|stars") or (are_called(name, "score") and are_few)
 
 
 def are_actions(values: Sequence[Any]) -> bool:
@@ -97,7 +96,7 @@ def are_actions(values: Sequence[Any]) -> bool:
 
 def is_called(action: str, pattern: str) -> bool:
     """Return whether an action has a name like ``pattern``."""
-    return bool(re.fullmatch(pattern, re.sub(r"\W+", "_", snake(action))))
+    return bool(re.fullmatch(pattern, snake(action)))
 
 
 def samples(values: Sequence[Any]) -> str:
@@ -108,4 +107,14 @@ def samples(values: Sequence[Any]) -> str:
 
 def snake(name: str) -> str:
     """Return ``name`` in lower case, with _ between its words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|\W+", "_", name).lower()
+
+
+def are_called(name: str, pattern: str) -> bool:
+    """Return whether a column has a name like ``pattern``, or ends in one if it is nested.
+
+    ``properties.product_id`` does, where ``pattern`` matches ``product_id``.
+    """
+    parts = name.split(".")
+    tails = (snake("_".join(parts[first:])) for first in range(len(parts)))
+    return any(re.fullmatch(pattern, each) for each in tails)

@@ -1,7 +1,7 @@
 """A file → a view of DuckDB in which each row has its number and a hash of its content."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,11 @@ def _view(source: _Source, number: int) -> Table:
     ]
     if source.types:
         columns += [f"{quoted(e)} AS {quoted(f'text {shown[e]}')}" for e in types]
+    nested = {} if source.types else dict(_nested(source))
+    named = {shown[each]: kind for each, kind in types.items()}
+    leaves = {name: leaf for name, leaf in nested.items() if name not in named}
+    columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in leaves.items()]
+    kinds = named | {name: kind for name, (_, kind) in leaves.items()}
     view = f"file{number}"
     database.execute(
         f"CREATE VIEW {view} AS SELECT row_number() OVER () AS __row, "
@@ -122,10 +127,27 @@ def _view(source: _Source, number: int) -> Table:
         database=database,
         path=source.path,
         view=view,
-        columns={shown[each]: kind for each, kind in types.items()},
+        columns={n: kind for n, kind in kinds.items() if not kind.startswith("STRUCT")},
         first_line=source.first_line,
         is_text=bool(source.types),
     )
+
+
+def _nested(source: _Source) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the fields within columns: ``user.id``, and its SQL and type."""
+    relation = source.database.sql(f"SELECT * FROM {source.sql} LIMIT 0")
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        yield from _fields(name, quoted(name), kind)
+
+
+def _fields(name: str, sql: str, kind: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+    if kind.id != "struct":
+        return
+    for inner, type_ in kind.children:
+        path, field_ = f"{name}.{inner}", f"{sql}.{quoted(inner)}"
+        if type_.id != "struct":
+            yield path, (field_, str(type_))
+        yield from _fields(path, field_, type_)
 
 
 def _path(path: Path) -> str:

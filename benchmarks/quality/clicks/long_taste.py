@@ -1,9 +1,10 @@
 """Generates a log whose clicks depend on tastes of long ago: is a long history read?
 
 Of each user's first behaviours a quarter is of the user's two favourite categories; of the
-newest, none more than by chance, as if the season had changed. Then come a few requests,
-whose items are clicked more often if they are of a favourite. An item's category is its
-only attribute. All draws are of one seed.
+newest, none more than by chance, as if the season had changed. Then come a few requests
+of items that nobody has met before, clicked more often if they are of a favourite. So only
+the categories of old behaviours tell; an item has no other attribute. All draws are of one
+seed.
 """
 
 import math
@@ -21,6 +22,7 @@ WITH_TASTE, WITHOUT_TASTE = 750, 250  # behaviours of each user, the older first
 LIKED_SHARE = 0.25  # of the older ones; 0.4 of the candidates
 REQUESTS, SLATE, SHOWN_SHARE = 4, 10, 0.4
 CLICK_RATE, LIKED_RATE = 0.18, 0.62
+MET, NEW = "met", "new"
 DAY_MS, CLICKED_AFTER_MS = 86_400_000, 60_000
 START_MS = 1_700_006_400_000
 ASKED_FROM_MS = START_MS + 80 * DAY_MS  # within the sequences' 90 days
@@ -33,11 +35,12 @@ def item_updates() -> list[ItemUpdate]:
     return [
         ItemUpdate(
             event_id="u",
-            item_id=f"i{item}",
+            item_id=f"{kind}{item}",
             occurred_at=START_MS,
             attributes={"category": f"c{item % CATEGORIES}"},
         )
         for item in range(ITEMS)
+        for kind in (MET, NEW)
     ]
 
 
@@ -84,7 +87,7 @@ def _behaviors(
         yield Behavior(
             event_id="b",
             user_id=user,
-            item_id=f"i{item}",
+            item_id=f"{MET}{item}",
             action="view",
             occurred_at=int(at_ms),
         )
@@ -106,7 +109,7 @@ def _requests(
                 event_id="i",
                 request_id=f"{user}-{number}",
                 user_id=user,
-                item_id=f"i{item}",
+                item_id=f"{NEW}{item}",
                 position=place,
                 occurred_at=at_ms,
             )

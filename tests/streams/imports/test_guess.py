@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.events.schema import Impression, ItemUpdate
+from srp4ctr.streams.events.schema import Click, Impression, ItemUpdate
 from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.imports.guess import guess_mapping
 from srp4ctr.streams.imports.mapping import CsvForm, as_mapping
@@ -255,3 +255,43 @@ def test_embeddings_of_a_catalogue_are_found_and_imported(
     looks = {each.item_id: each.attributes["look"] for each in updates}
     assert looks["0"] == vector_text(EMBEDDING)
     assert len(looks) == 30
+
+
+def test_fields_within_fields_are_columns(tmp_path: Path) -> None:
+    lines = [
+        {
+            "event": "view" if n % 3 else "click",
+            "user": {"id": f"u{n % 5}", "plan": "free"},
+            "context": {"device": {"id": "d", "os": "ios"}},
+            "properties": {"product_id": f"p{n % 7}", "category": f"c{n % 7 % 2}"},
+            "timestamp": 1_600_000_000 + n,
+        }
+        for n in range(40)
+    ]
+    source = tmp_path / "log.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text, mapping = guessed(source)
+    assert (mapping.user, mapping.item) == ("user.id", "properties.product_id")
+    assert mapping.time == "timestamp"  # what is at the top comes first
+    assert "(or context.device.id?)" in text
+    assert mapping.items is not None
+    assert mapping.items.attributes == {"properties_category": "properties.category"}
+    imported(source, mapping, out := tmp_path / "events.jsonl")
+    kinds = [type(each) for each in events_in(out)]
+    assert kinds.count(Click) == 14
+    assert kinds.count(ItemUpdate) == 7
+
+
+def test_a_column_whose_name_has_a_dot_is_no_field_within_another(tmp_path: Path) -> None:
+    line = {
+        "user": {"id": "inner"},
+        "user.id": "outer",
+        "item_id": "i",
+        "ts": 1_600_000_000,
+    }
+    source = tmp_path / "log.jsonl"
+    source.write_text(json.dumps(line) + "\n")
+    _, mapping = guessed(source)
+    assert mapping.user == "user.id"
+    imported(source, mapping, out := tmp_path / "events.jsonl")
+    assert [each.user_id for each in events_in(out) if isinstance(each, Click)] == ["outer"]
