@@ -33,12 +33,16 @@ ITEMS, WIDTH = 50_000, 33
 FIRST, IDS = 18, [f"item {number}" for number in range(22)]  # of 40 rows
 
 
-@pytest.fixture
-def pretrained(a_model: SRP4CTR, recipe: RefreshConfig) -> Pretrained:
-    heads = MaskedHeads(TINY, a_model.embedding)
+@pytest.fixture(params=[200, 3], ids=["short histories", "long histories"])
+def pretrained(request: pytest.FixtureRequest, recipe: RefreshConfig) -> Pretrained:
+    torch.manual_seed(0)
+    model = SRP4CTR(replace(TINY, encoded_length=request.param), SIZES)
+    heads = MaskedHeads(TINY, model.embedding)
     with torch.no_grad():
+        for parameter in model.parameters():  # zeros would hide a wrong shape
+            parameter.add_(torch.randn_like(parameter) * 0.05)
         heads.item_bias.copy_(torch.randn(SIZES.item_rows))
-    found = Pretrained.of(a_model, heads, recipe)
+    found = Pretrained.of(model, heads, recipe)
     assert found is not None
     return found
 
