@@ -99,8 +99,10 @@ def test_the_files_answer_as_pretraining_does(
 
 
 def test_what_is_learned_later_does_not_change_it(
-    a_model: SRP4CTR, pretrained: Pretrained
+    a_model: SRP4CTR, recipe: RefreshConfig
 ) -> None:
+    pretrained = Pretrained.of(a_model, MaskedHeads(TINY, a_model.embedding), recipe)
+    assert pretrained is not None
     before = pretrained.model.embedding.items.weight.clone()
     with torch.no_grad():
         a_model.embedding.items.weight.add_(1.0)
