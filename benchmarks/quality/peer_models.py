@@ -153,7 +153,7 @@ def _measure(folder: Path, model: str, options: argparse.Namespace) -> list[Resu
             batch=round(options.batch_requests * per_slate),
         )
         save_impressions(examples, first.inputs)
-        rates = RATES[1:2] if options.quick else RATES
+        rates = RATES[1:2] if options.quick else options.rates
         tried = [replace(first, rate=rate) for rate in rates]
         best = min(
             tried,
@@ -226,6 +226,7 @@ def _options() -> argparse.Namespace:
     add("--data", nargs="+", choices=list(SOURCES), default=["movielens"])
     add("--models", nargs="+", choices=MODELS, default=["din"])
     add("--epochs", type=int, default=2, help="as many as our DIN has")
+    add("--rates", type=float, nargs="+", default=RATES, help="of these the best")
     add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")

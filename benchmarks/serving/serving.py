@@ -168,6 +168,7 @@ def _main_figures(rows: Sequence[Row]) -> Row:
     """Return the figures of ``MAIN`` and of cases near it, null where not measured."""
     length, candidates, callers = MAIN
     four, many, few = (length, candidates, 4), (length, 500, callers), (length, 10, callers)
+    long = (LENGTHS[-1], candidates, callers)
     found = {(*itemgetter(*CASE)(row), row["form"]): row for row in rows}
 
     def figure(name: str, form: str, case: tuple[int, ...] = MAIN) -> Any:
@@ -186,6 +187,8 @@ def _main_figures(rows: Sequence[Row]) -> Row:
         "din_cost_ratio_10": cost(RANK_CLICKS, few) / cost(DIN, few),
         "lightgbm_cost_ratio": cost(RANK_CLICKS) / cost(TREES),
         "brief_cost_ratio": cost(BRIEF) / cost(RANK_CLICKS),
+        "long_cost_ratio": cost(RANK_CLICKS, long) / cost(RANK_CLICKS),
+        "long_din_cost_ratio": cost(RANK_CLICKS, long) / cost(DIN, long),
     }
     return {
         "p50_ms": figure("p50_ms", RANK_CLICKS),

@@ -1,10 +1,10 @@
 """Generates a log whose clicks depend on tastes of long ago: is a long history read?
 
 Of each user's first behaviours a quarter is of the user's two favourite categories; of the
-newest, none more than by chance, as if the season had changed. Then come a few requests
-of items that nobody has met before, clicked more often if they are of a favourite. So only
-the categories of old behaviours tell; an item has no other attribute. All draws are of one
-seed.
+newest, none more than by chance, as if the season had changed. Then comes one request of
+items that nobody has met before, clicked more often if they are of a favourite. So only the
+categories of old behaviours tell: no earlier click, no other attribute. All draws are of
+one seed.
 """
 
 import math
@@ -20,7 +20,7 @@ NAME = "long taste"
 USERS, ITEMS, CATEGORIES, FAVOURITES = 3_000, 2_000, 50, 2
 WITH_TASTE, WITHOUT_TASTE = 750, 250  # behaviours of each user, the older first
 LIKED_SHARE = 0.25  # of the older ones; 0.4 of the candidates
-REQUESTS, SLATE, SHOWN_SHARE = 4, 10, 0.4
+SLATE, SHOWN_SHARE = 20, 0.4
 CLICK_RATE, LIKED_RATE = 0.18, 0.62
 MET, NEW = "met", "new"
 DAY_MS, CLICKED_AFTER_MS = 86_400_000, 60_000
@@ -50,7 +50,7 @@ def events() -> Iterator[UserEvent]:
     for user in range(USERS):
         favourites = draw.choice(CATEGORIES, FAVOURITES, replace=False)
         yield from _behaviors(f"u{user}", favourites, draw)
-        yield from _requests(f"u{user}", favourites, draw)
+        yield from _request(f"u{user}", favourites, draw)
 
 
 def best_auc() -> float:
@@ -93,26 +93,22 @@ def _behaviors(
         )
 
 
-def _requests(
+def _request(
     user: str, favourites: _Int64s, draw: np.random.Generator
 ) -> Iterator[Impression | Click]:
-    for number in range(REQUESTS):
-        at_ms = ASKED_FROM_MS + math.floor(draw.random() * DAY_MS)
-        items, liked = _items(SLATE, SHOWN_SHARE, favourites, draw)
-        clicked = draw.random(SLATE) < np.where(liked, LIKED_RATE, CLICK_RATE)
-        seen: set[int] = set()
-        for place, item in enumerate(items.tolist()):
-            if item in seen:
-                continue
-            seen.add(item)
-            shown = Impression(
-                event_id="i",
-                request_id=f"{user}-{number}",
-                user_id=user,
-                item_id=f"{NEW}{item}",
-                position=place,
-                occurred_at=at_ms,
-            )
-            yield shown
-            if clicked[place]:
-                yield click_on(shown, at_ms + CLICKED_AFTER_MS, "c")
+    at_ms = ASKED_FROM_MS + math.floor(draw.random() * DAY_MS)
+    items, liked = _items(SLATE, SHOWN_SHARE, favourites, draw)
+    clicked = draw.random(SLATE) < np.where(liked, LIKED_RATE, CLICK_RATE)
+    _, first = np.unique(items, return_index=True)  # an item is shown once
+    for place in np.sort(first).tolist():
+        shown = Impression(
+            event_id="i",
+            request_id=f"{user}-request",
+            user_id=user,
+            item_id=f"{NEW}{items[place]}",
+            position=place,
+            occurred_at=at_ms,
+        )
+        yield shown
+        if clicked[place]:
+            yield click_on(shown, at_ms + CLICKED_AFTER_MS, "c")
