@@ -1,27 +1,20 @@
 """Parts of the trained model → the same with fewer and larger products, to be exported.
 
 In: modules of ``training/model`` in evaluation mode. Out: modules whose weights are
-products of theirs, made once: a table times its part of the next projection, a bias that
-the next layer reads, a projection of all states that few queries read. States are flat, (B
-T, D), so that a product and what is added to it are one operator.
+products of theirs, made once: a bias that the next layer reads, a projection of all states
+that few queries read. States are flat, (B T, D), so that a product and what is added to it
+are one operator. ``folded_tables.py`` has the tables.
 
-Shapes are those of ``training/model``; H is the head's width.
+Shapes are those of ``training/model``.
 """
 
-import functools
 import math
-import operator
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srp4ctr.features.tensors.item_fields import FieldPlace
-from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
-from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import (
     Attend,
     FeedForward,
@@ -219,117 +212,3 @@ def _shifted(layer: nn.Linear, shift: Tensor) -> Pair:
 def normed(states: Tensor, norm: nn.LayerNorm, bias: Tensor) -> Tensor:
     """Return the LayerNorm of ``states`` (…, D) with ``bias`` in place of its own."""
     return functional.layer_norm(states, norm.normalized_shape, norm.weight, bias, norm.eps)
-
-
-class Tokens(nn.Module):
-    """The history's tokens before their LayerNorm: sums of rows of folded tables."""
-
-    def __init__(self, model: SRP4CTR) -> None:
-        super().__init__()
-        embedding = model.embedding
-        parts = _parts(model)
-        self.items = embedding.items.weight @ parts[0]
-        self.attributes = FieldSums(embedding.attributes, parts[1])
-        self.codes = [
-            _weight(table) @ part
-            for table, part in zip(embedding.fields, parts[2:], strict=True)
-        ]
-        self.items = self.items + embedding.project.bias
-
-    def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
-        """Return (B, L, D)."""
-        tokens = functional.embedding(item_rows, self.items)
-        # One by one: onnxruntime's sum over a short axis takes twice as long.
-        for place, table in enumerate(self.codes):
-            tokens = tokens + functional.embedding(codes[..., place], table)
-        summed: Tensor = tokens + self.attributes(attribute_rows)
-        return summed
-
-
-class FieldSums(nn.Module):
-    """Each field's mean times the field's part of a projection, summed over the fields."""
-
-    def __init__(self, vectors: FieldVectors, weight: Tensor) -> None:
-        """``weight`` (G, any) is of the fields side by side."""
-        super().__init__()
-        rows, self.places = vectors.weight, vectors.places
-        parts = torch.split(weight, rows.shape[1]) if len(weight) else ()
-        table = torch.zeros(len(rows), weight.shape[1])
-        for place, part in zip(self.places, parts, strict=False):
-            own = slice(place.first_row, place.first_row + place.field.size)
-            table[own] = rows[own] @ part
-            # An item whose attributes are all [MASK] reads this row once for each field.
-            table[MASK_ROW] += rows[MASK_ROW] @ part / len(parts)
-        self.table = table
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return (…, any) of (…, A)."""
-        if not self.places:
-            return functional.embedding(rows[..., 0], self.table)  # padding: zeros
-        return functools.reduce(
-            operator.add, [self._mean(rows, place) for place in self.places]
-        )
-
-    def _mean(self, rows: Tensor, place: FieldPlace) -> Tensor:
-        """Return the field's part of the sum."""
-        if place.field.slots == 1:  # a sum over one would be a pass over all of them
-            return functional.embedding(rows[..., place.first_slot], self.table)
-        own = rows[..., place.slots]  # (…, slots)
-        summed = functional.embedding(own, self.table).sum(-2)
-        present = own.clamp(max=1).to(summed.dtype)
-        count = present @ torch.ones(place.field.slots, 1)  # (…, 1)
-        mean: Tensor = summed * count.clamp(min=1.0).reciprocal()
-        return mean
-
-
-class CandidateItems(nn.Module):
-    """What depends on a candidate's item alone, but for LayerNorms."""
-
-    def __init__(self, model: SRP4CTR) -> None:
-        super().__init__()
-        embedding = model.embedding
-        items, attributes, *codes = _parts(model)
-        of_head = head_parts(model)
-        self.table = embedding.items.weight
-        self.weight = torch.cat([items, of_head["item"]], dim=1)
-        self.widths = [len(items), of_head["item"].shape[1]]
-        both = torch.cat([attributes, of_head["attributes"]], dim=1)
-        self.attributes = FieldSums(embedding.attributes, both)
-        hidden = [
-            _weight(table)[-1] @ c for table, c in zip(embedding.fields, codes, strict=True)
-        ]
-        constant = sum(hidden, embedding.project.bias + embedding.candidate_slot)
-        self.constant = constant
-        """What all tokens of candidates have besides: [MASK] for a behaviour's fields."""
-
-    def forward(self, item_rows: Tensor, attribute_rows: Tensor, batch: int) -> Pair:
-        """Return item vectors (B, T, D), and their part of the head's input (B T, H)."""
-        ids = functional.embedding(item_rows, self.table)  # (B, T, D)
-        attributes = self.attributes(attribute_rows).reshape(-1, sum(self.widths))
-        both = torch.addmm(attributes, ids.reshape(-1, self.widths[0]), self.weight)
-        vectors, of_head = torch.split(both, self.widths, dim=1)
-        return vectors.reshape(batch, -1, self.widths[0]), of_head
-
-
-def _parts(model: SRP4CTR) -> Sequence[Tensor]:
-    """Return the projection's parts (any, D): of item, attributes, behaviour's fields."""
-    embedding = model.embedding
-    attributes = len(embedding.item_fields) * ITEM_FIELD_WIDTH
-    widths = [_weight(each).shape[1] for each in (embedding.items, *embedding.fields)]
-    sizes = [widths[0], attributes, *widths[1:]]
-    return torch.split(embedding.project.weight.t(), sizes)
-
-
-def head_parts(model: SRP4CTR) -> dict[str, Tensor]:
-    """Return the parts (any, H) of the head's projection of candidates."""
-    width = model.embedding.project.out_features
-    attributes = len(model.embedding.item_fields) * ITEM_FIELD_WIDTH
-    widths = {"states": width, "matched": 1, "item": width, "attributes": attributes}
-    widths["spans"] = model.candidate_features.encoded_width
-    parts = torch.split(model.head.candidate.weight.t(), list(widths.values()))
-    return dict(zip(widths, parts, strict=True))
-
-
-def _weight(table: nn.Module) -> Tensor:
-    assert isinstance(table, nn.Embedding)
-    return table.weight

@@ -17,15 +17,17 @@ from torch.nn import functional
 from srp4ctr.features.tensors.schema import HEAD_INPUTS, USER_TENSORS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.export.folded import (
-    CandidateItems,
-    FieldSums,
     FoldedPooling,
     FoldedQuerying,
     Pair,
-    Tokens,
     folded_layers,
-    head_parts,
     normed,
+)
+from srp4ctr.training.export.folded_tables import (
+    CandidateItems,
+    FieldSums,
+    Tokens,
+    head_parts,
 )
 from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.embeddings import NumericFeatures

@@ -25,8 +25,8 @@ CLICK_RATE, LIKED_RATE = 0.18, 0.62
 MET, NEW = "met", "new"
 DAY_MS, CLICKED_AFTER_MS = 86_400_000, 60_000
 START_MS = 1_700_006_400_000
-ASKED_FROM_MS = START_MS + 80 * DAY_MS  # within the sequences' 90 days
-JUDGED_FROM_MS = ASKED_FROM_MS + DAY_MS * 7 // 10
+REQUESTS_FROM_MS = START_MS + 80 * DAY_MS  # within the sequences' 90 days
+JUDGED_FROM_MS = REQUESTS_FROM_MS + DAY_MS * 7 // 10
 _Int64s = NDArray[np.int64]
 
 
@@ -96,7 +96,7 @@ def _behaviors(
 def _request(
     user: str, favourites: _Int64s, draw: np.random.Generator
 ) -> Iterator[Impression | Click]:
-    at_ms = ASKED_FROM_MS + math.floor(draw.random() * DAY_MS)
+    at_ms = REQUESTS_FROM_MS + math.floor(draw.random() * DAY_MS)
     items, liked = _items(SLATE, SHOWN_SHARE, favourites, draw)
     clicked = draw.random(SLATE) < np.where(liked, LIKED_RATE, CLICK_RATE)
     _, first = np.unique(items, return_index=True)  # an item is shown once
