@@ -5,6 +5,10 @@ newest, none more than by chance, as if the season had changed. Then comes one r
 items that nobody has met before, clicked more often if they are of a favourite. So only the
 categories of old behaviours tell: no earlier click, no other attribute. All draws are of
 one seed.
+
+    python -m benchmarks click_quality --data long-taste --length 250 --no-frozen \\
+        --variants srp4ctr,srp4ctr-newest --set model.encoded_length=50 \\
+        --set pretraining=none
 """
 
 import math
@@ -17,8 +21,8 @@ from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.events.schema import Behavior, Click, Impression, ItemUpdate, UserEvent
 
 NAME = "long taste"
-USERS, ITEMS, CATEGORIES, FAVOURITES = 3_000, 2_000, 50, 2
-WITH_TASTE, WITHOUT_TASTE = 750, 250  # behaviours of each user, the older first
+USERS, ITEMS, CATEGORIES, FAVOURITES = 12_000, 2_000, 50, 2
+WITH_TASTE, WITHOUT_TASTE = 190, 60  # behaviours of each user, the older first
 LIKED_SHARE = 0.25  # of the older ones; 0.4 of the candidates
 SLATE, SHOWN_SHARE = 20, 0.4
 CLICK_RATE, LIKED_RATE = 0.18, 0.62
