@@ -79,7 +79,7 @@ def built(name: str, inputs: Inputs, rows: Mapping[str, int]) -> nn.Module:
 def with_unmet(inputs: Inputs) -> dict[str, Tensor]:
     """Return ``inputs`` as DIEN takes them: padded behind, with behaviours of others.
 
-    Each behaviour has one of a random history beside it, which was not met there.
+    Each has one of a random history beside it, which was seldom met in its own.
     """
     items = inputs[f"{HISTORY}item"]  # (M, L)
     behind = torch.argsort((items == 0).to(torch.int8), dim=1, stable=True)

@@ -7,9 +7,9 @@ put one (B requests) in front.
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``) and U of a user, X context slots,
 F behaviour fields, R request features, C candidate features, E encoder layers, D width,
-M learned queries, S = L + 1 states (slot 0 is the learned null slot, valid even for an
-empty history), D1 = D + 1. No tensor has W: the number of a user's last exposures that
-are counted.
+M learned queries, S states (slot 0 is the learned null slot, valid even for an empty
+history; then those of pooled older behaviours, where L is long, and of the newest),
+D1 = D + 1. No tensor has W: the number of a user's last exposures that are counted.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A file → a view of DuckDB in which each row has its number and a hash of its content."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,14 @@ def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _So
 def _view(source: _Source, number: int) -> Table:
     """Create the view of ``source`` that has this number."""
     database, types = source.database, source.types
+    nested: dict[str, tuple[str, str]] = {}
     if not types:
-        described = database.execute(f"DESCRIBE SELECT * FROM {source.sql}").fetchall()
-        types = {name: kind for name, kind, *_ in described}
+        # Asked once: to know the types of JSON all of the file is read.
+        relation = database.sql(f"SELECT * FROM {source.sql}")
+        found = dict(zip(relation.columns, relation.types, strict=True))
+        types = {name: str(kind) for name, kind in found.items()}
+        for name, kind in found.items():
+            nested |= _fields(name, quoted(name), kind)
     texts = [f"coalesce(CAST({quoted(each)} AS VARCHAR), chr(0))" for each in types]
     shown = {each: _shown(each) for each in types}
     columns = [
@@ -112,7 +117,6 @@ def _view(source: _Source, number: int) -> Table:
     ]
     if source.types:
         columns += [f"{quoted(e)} AS {quoted(f'text {shown[e]}')}" for e in types]
-    nested = {} if source.types else dict(_nested(source))
     named = {shown[each]: kind for each, kind in types.items()}
     leaves = {name: leaf for name, leaf in nested.items() if name not in named}
     columns += [f"{sql} AS {quoted(name)}" for name, (sql, _) in leaves.items()]
@@ -133,21 +137,15 @@ def _view(source: _Source, number: int) -> Table:
     )
 
 
-def _nested(source: _Source) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the fields within columns: ``user.id``, and its SQL and type."""
-    relation = source.database.sql(f"SELECT * FROM {source.sql} LIMIT 0")
-    for name, kind in zip(relation.columns, relation.types, strict=True):
-        yield from _fields(name, quoted(name), kind)
-
-
-def _fields(name: str, sql: str, kind: Any) -> Iterator[tuple[str, tuple[str, str]]]:
-    if kind.id != "struct":
-        return
-    for inner, type_ in kind.children:
+def _fields(name: str, sql: str, kind: Any) -> dict[str, tuple[str, str]]:
+    """Return the fields within a column, at any depth: ``user.id``, its SQL and type."""
+    found: dict[str, tuple[str, str]] = {}
+    for inner, type_ in kind.children if kind.id == "struct" else ():
         path, field_ = f"{name}.{inner}", f"{sql}.{quoted(inner)}"
         if type_.id != "struct":
-            yield path, (field_, str(type_))
-        yield from _fields(path, field_, type_)
+            found[path] = field_, str(type_)
+        found |= _fields(path, field_, type_)
+    return found
 
 
 def _path(path: Path) -> str:

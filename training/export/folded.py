@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from srp4ctr.training.model.transformer import (
-    Attend,
+    AttentionBlock,
     FeedForward,
     OlderBehaviors,
     QueryingTransformer,
@@ -109,7 +109,7 @@ class _Reading(nn.Module):
     itself; so is the sum of values. A bias of the keys moves all scores of a query alike.
     """
 
-    def __init__(self, block: Attend) -> None:
+    def __init__(self, block: AttentionBlock) -> None:
         super().__init__()
         self.heads = block.heads
         outputs: Tensor = block.output.weight.t()

@@ -17,10 +17,9 @@ from torch.nn import functional
 
 from srp4ctr.features.tensors.item_fields import FieldPlace
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.training.export.folded import Pair
 from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-
-Pair = tuple[Tensor, Tensor]
 
 
 class Tokens(nn.Module):
@@ -30,13 +29,12 @@ class Tokens(nn.Module):
         super().__init__()
         embedding = model.embedding
         parts = _parts(model)
-        self.items = embedding.items.weight @ parts[0]
+        self.items = embedding.items.weight @ parts[0] + embedding.project.bias
         self.attributes = FieldSums(embedding.attributes, parts[1])
         self.codes = [
             _weight(table) @ part
             for table, part in zip(embedding.fields, parts[2:], strict=True)
         ]
-        self.items = self.items + embedding.project.bias
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
         """Return (B, L, D)."""

@@ -46,8 +46,10 @@ class ServingEncoder(nn.Module):
         self.norm, self.slots = model.embedding.norm, model.embedding.slots
         self.width = model.embedding.project.out_features
         encoder = model.encoder
-        self.layers, self.first = folded_layers(encoder.layers)
+        self.layers, self.next_bias = folded_layers(encoder.layers)
+        self.first_bias = self.norm.bias + self.next_bias
         self.null, self.encoded = encoder.null_token[None], encoder.encoded
+        self.first = self.null + self.next_bias
         self.older = FoldedPooling(encoder.older) if encoder.older is not None else None
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Any:
@@ -61,11 +63,11 @@ class ServingEncoder(nn.Module):
         valid = functional.pad(encoded, (before, 0), value=1).clamp(max=1)  # (B, S)
         shown, mask = valid.to(tokens.dtype), valid.to(torch.int32)
         one = shown[:, :1]  # a row for each history
-        states = [(one @ (self.null + self.first))[:, None]]
+        states = [(one @ self.first)[:, None]]
         if self.older is not None:
             states.append(self._pooled(item_rows, tokens, one))
             tokens = tokens[:, -self.encoded :]
-        states.append(normed(tokens, self.norm, self.norm.bias + self.first))
+        states.append(normed(tokens, self.norm, self.first_bias))
         flat = torch.cat(states, dim=1).reshape(-1, self.width)
         shape, keys, values = (batch, -1, self.width), [], []
         for layer in self.layers:
@@ -83,7 +85,7 @@ class ServingEncoder(nn.Module):
         older = torch.cat([(one @ self.null)[:, None], older], dim=1)  # (B, 1 + O, D)
         seen = functional.pad(item_rows[:, : -self.encoded], (1, 0), value=1)
         mask = seen.clamp(max=1).to(torch.int32)
-        pooled: Tensor = self.older(older, mask, self.first)
+        pooled: Tensor = self.older(older, mask, self.next_bias)
         return pooled
 
 

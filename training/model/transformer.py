@@ -13,9 +13,9 @@ Attention is plain matrix products: exact in torch, in ONNX and in FLOPs.
 
 Shapes: B requests, L history, W of it encoded one by one, O = L - W older, P pooled states,
 S = 1 + P + W states (slot 0 is the trained null slot, valid even when the history is empty;
-without older behaviours there is no pooled state), T queries of any kind, N candidates,
-E layers, H heads, A attribute slots, F behaviour fields, M trained queries, R request
-features, D width.
+a model for at most W behaviours has no pooled states: S = 1 + L), T queries of any kind,
+N candidates, E layers, H heads, A attribute slots, F behaviour fields, M trained queries,
+R request features, D width.
 """
 
 import math
@@ -94,7 +94,7 @@ class TransformerLayer(nn.Module):
         return following
 
 
-class Attend(nn.Module):
+class AttentionBlock(nn.Module):
     """Multi-head attention with projections of its own, a residual and a LayerNorm."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -122,7 +122,7 @@ class OlderBehaviors(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(NUM_POOLED, config.width))
-        self.attention = Attend(config)
+        self.attention = AttentionBlock(config)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Return pooled states (B, P, D) of ``tokens`` (B, 1 + O, D), the null token first.
@@ -217,8 +217,8 @@ class QueryingTransformer(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(config.num_queries, config.width) * 0.02)
         self.initial = nn.Linear(request_width, config.width)
-        self.self_attention = Attend(config)
-        self.history_attention = Attend(config)
+        self.self_attention = AttentionBlock(config)
+        self.history_attention = AttentionBlock(config)
         self.feed_forward = FeedForward(config.width, config.dropout)
         self.norm = nn.LayerNorm(config.width)
 

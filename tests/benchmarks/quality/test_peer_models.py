@@ -118,20 +118,24 @@ def test_the_file_holds_training_clicks_alone_and_a_size_for_each_table(
                 assert found[key].max() < found[f"rows/{name}"]
 
 
-def test_without_uv_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    fit = peer_models.Fit(
-        inputs=tmp_path / "in.npz",
-        cache_dir=tmp_path,
+def a_fit(folder: Path) -> peer_models.Fit:
+    return peer_models.Fit(
+        inputs=folder / "in.npz",
+        cache_dir=folder,
         data="shop",
         model="din",
-        epochs=1,
+        epochs=2,
         rate=1e-3,
         seed=0,
         batch=8,
     )
+
+
+def test_without_uv_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    fit = a_fit(tmp_path)
     with pytest.raises(SystemExit, match="pip install uv"):
         fit.outputs()
 
@@ -146,16 +150,7 @@ def test_a_fits_result_is_a_row_like_the_variants(
         np.savez(outputs, seconds=3.0, flops=[1, 100], **made)  # type: ignore[arg-type]
 
     monkeypatch.setattr(peer_models, "run_worker", fake)
-    fit = peer_models.Fit(
-        inputs=tmp_path,
-        cache_dir=tmp_path,
-        data="shop",
-        model="din",
-        epochs=2,
-        rate=1e-3,
-        seed=0,
-        batch=8,
-    )
+    fit = a_fit(tmp_path)
     result = peer_models.result_of(an_example(), fit, with_frozen=True)
     live, frozen = rows_of([result], {fit.name: 1})
     assert (live["data"], frozen["data"]) == ("shop", "shop frozen")
