@@ -105,6 +105,18 @@ def of_ebnerd_validation() -> Source:
     return _first_part(of_ebnerd(), "ebnerd validation")
 
 
+def of_ebnerd_attributes() -> Source:
+    """Return EB-NeRD with the two attributes that are to be had of its articles."""
+    updates = ebnerd.item_updates()
+    return replace(of_ebnerd(), name="ebnerd, attributes", updates=updates)
+
+
+def of_ebnerd_attributes_validation() -> Source:
+    """Return its weeks before, as ``of_ebnerd_validation`` does."""
+    whole = of_ebnerd_attributes()
+    return _first_part(whole, f"{whole.name}, validation")
+
+
 def of_movielens() -> Source:
     """Return MovieLens-100K, as the demo has it."""
     return _source("movielens", movielens.read(movielens.fetch(CACHE)))
@@ -206,6 +218,8 @@ def _draw(user_id: str) -> float:
 SOURCES = {
     "ebnerd": of_ebnerd,
     "ebnerd-validation": of_ebnerd_validation,
+    "ebnerd-attributes": of_ebnerd_attributes,
+    "ebnerd-attributes-validation": of_ebnerd_attributes_validation,
     "movielens": of_movielens,
     "collm": of_collm,
     "kuairand": of_kuairand,

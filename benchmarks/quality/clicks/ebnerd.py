@@ -4,6 +4,7 @@ It is for research and not ours to pass on: it is read from the folder ``SRP4CTR
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,13 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from srp4ctr.streams.events.schema import Behavior, Click, Impression, UserEvent
+from srp4ctr.streams.events.schema import (
+    Behavior,
+    Click,
+    Impression,
+    ItemUpdate,
+    UserEvent,
+)
 
 DATA = Path(os.environ.get("SRP4CTR_DATA", "../shared/data"))
 STREAM = DATA / "ebnerd_demo" / "ebnerd_demo_event_stream.parquet"
@@ -21,6 +28,7 @@ PARTS = {
     part: DATA / "ebnerd_demo" / f"demo_{part}_behaviors.parquet"
     for part in ("train", "validation")
 }
+ARTICLES = DATA / "ebnerd_demo" / "ebnerd_article_premium_length.parquet"
 # What the newspaper knows of a reader and a page when it shows a list.
 CONTEXT = ("device_type", "is_subscriber", "is_sso_user", "gender", "age", "postcode")
 IDS = ("impression_id", "user_id", "item_id")
@@ -55,6 +63,32 @@ def reads() -> Iterator[Behavior]:
         yield Behavior(
             event_id="r", user_id=user, item_id=item, action="read", occurred_at=at_ms
         )
+
+
+def item_updates() -> list[ItemUpdate]:
+    """Return the articles' attributes: for subscribers alone or not, and how long it is.
+
+    Lengths within a factor of the square root of two are one value. The file says neither
+    when an article appeared nor whether it was changed later.
+    """
+    if not ARTICLES.is_file():
+        raise ValueError(f"there is no {ARTICLES}: set SRP4CTR_DATA to where EB-NeRD is")
+    table = pq.read_table(ARTICLES)
+    ids, letters, premium = (
+        table[name].to_pylist() for name in ("article_id", "article_length", "premium")
+    )
+    return [
+        ItemUpdate(
+            event_id="u",
+            item_id=str(article),
+            occurred_at=0,
+            attributes={
+                "premium": str(is_premium),
+                "length": str(round(2.0 * math.log2(1 + length))),
+            },
+        )
+        for article, length, is_premium in zip(ids, letters, premium, strict=True)
+    ]
 
 
 def began_ms(part: str) -> int:
