@@ -15,7 +15,7 @@ from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickHead, Scores, Tensors
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.model.transformer import BehaviorEncoder
+from srp4ctr.training.model.transformer import BehaviorEncoder, Encoded
 from srp4ctr.training.objectives.pretraining import ids_only
 
 
@@ -44,12 +44,10 @@ class NewestOnly(SRP4CTR):
 
 
 class _NewestEncoder(BehaviorEncoder):
-    def forward(
-        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
-    ) -> dict[str, Tensor]:
-        """Return ``STATE_TENSORS`` of the newest behaviours."""
+    def read(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Encoded:
+        """Return the newest behaviours as the last layer reads them."""
         history = (item_rows, attribute_rows, codes)
-        return super().forward(*(each[:, -self.encoded :] for each in history))
+        return super().read(*(each[:, -self.encoded :] for each in history))
 
 
 class WithoutCrossAttention(SRP4CTR):
@@ -73,7 +71,7 @@ class LastLayerOnly(SRP4CTR):
 
 
 class WithoutQuerying(SRP4CTR):
-    """The mean of the encoder's last states instead of the queries' vectors."""
+    """The mean of the values that the queries read instead of the queries' vectors."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes)
@@ -89,10 +87,12 @@ class WithoutQuerying(SRP4CTR):
 class MeanState(nn.Module):
     """Replaces the querying transformer."""
 
-    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean (B, 1, D) of the valid ``last_states``; ``request`` is unread."""
+    def forward(
+        self, request: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return the mean (B, 1, D) of the valid ``values``; the rest is unread."""
         valid = mask[..., None]  # (B, S, 1)
-        mean: Tensor = (last_states * valid).sum(1, keepdim=True) / valid.sum(1, True)
+        mean: Tensor = (values * valid).sum(1, keepdim=True) / valid.sum(1, True)
         return mean
 
 

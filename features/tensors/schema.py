@@ -132,8 +132,6 @@ STATE_TENSORS = (
     TensorSpec("layer_keys", "float32", ("E", "S", "D")),
     # The encoder's values of the history, a slab per layer.
     TensorSpec("layer_values", "float32", ("E", "S", "D")),
-    # The encoder's last states of the history.
-    TensorSpec("last_states", "float32", ("S", "D")),
     # 1 where a state is valid, 0 where the history is padding.
     TensorSpec("state_mask", "float32", ("S",)),
 )

@@ -20,8 +20,8 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     Multiply-adds, with T = L + 1 states, K candidates, N layers, M queries, P the joined
     fields' width (G of it the item's), V = 2 D + G + C, h the head's width, r = h / 2::
 
-        encoder   = L P D + N (12 T D^2 + 2 T^2 D)
-        querying  = R D + (14 M + 2 T) D^2 + 2 M^2 D + 2 M T D
+        encoder   = L P D + (N - 1) (12 T D^2 + 2 T^2 D) + 2 T D^2
+        querying  = R D + 14 M D^2 + 2 M^2 D + 2 M T D
         candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 4 h + 2 r
         matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D per candidate
 
@@ -33,8 +33,10 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     encoded = 1 + NUM_SPANS
     request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
     request += len(tables.user_fields) * USER_FIELD_WIDTH
-    encoder = length * joined * d + n * (12 * states * d**2 + 2 * states**2 * d)
-    querying = request * d + (14 * m + 2 * states) * d**2
+    layer = 12 * states * d**2 + 2 * states**2 * d
+    # Of the last layer only keys and values are read.
+    encoder = length * joined * d + (n - 1) * layer + 2 * states * d**2
+    querying = request * d + 14 * m * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
     seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
     crossing = n * (10 * d**2 + 2 * states * d)

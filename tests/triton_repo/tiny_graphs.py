@@ -40,7 +40,7 @@ def _model(
 
 
 def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
-    """Return an encoder that writes ``mark`` into the null slot of its last states.
+    """Return an encoder that writes ``mark`` into the null slot of its keys.
 
     ``work`` is the size of a matrix that it multiplies with itself, to take time.
     """
@@ -53,8 +53,8 @@ def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
         node("Add", ["still_nothing" if work else "nothing", "mark"], ["null_slot"]),
         node("Concat", ["null_slot", "rows"], ["slots"], axis=1),  # (B, S)
         node("Unsqueeze", ["slots", "axis2"], ["column"]),
-        node("Mul", ["column", "width"], ["last_states"]),  # (B, S, D)
-        node("Unsqueeze", ["last_states", "axis1"], ["layer"]),
+        node("Mul", ["column", "width"], ["states"]),  # (B, S, D)
+        node("Unsqueeze", ["states", "axis1"], ["layer"]),
         node("Mul", ["layer", "layers"], ["layer_keys"]),  # (B, E, S, D)
         node("Neg", ["layer_keys"], ["layer_values"]),
         node("Sign", ["slots"], ["state_mask"]),
@@ -87,7 +87,8 @@ def head(
     nodes = [
         node("Cast", ["candidate_item_rows"], ["rows"], to=TensorProto.FLOAT),
         node("Mul", ["rows", "small"], ["logits"]),
-        node("Gather", ["last_states", "zero"], ["null_slot"], axis=1),  # (B, D)
+        node("Gather", ["layer_keys", "zero"], ["states"], axis=1),  # (B, S, D)
+        node("Gather", ["states", "zero"], ["null_slot"], axis=1),  # (B, D)
         node("Gather", ["null_slot", "zeros"], ["encoder_mark"], axis=1),  # (B, 1)
         node("Sub", ["encoder_mark", "mark"], ["mismatch"]),
         node("Add", ["logits", "mismatch"], ["shifted"]),
@@ -98,7 +99,7 @@ def head(
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         *(_failures() if fails else _idle_work() if work else []),
         node("Add", [nothing, "one_f"], ["propensity"]),
-        node("Slice", ["last_states", "zeros", "queries", "one"], ["query_vectors"]),
+        node("Slice", ["states", "zeros", "queries", "one"], ["query_vectors"]),
         node("Unsqueeze", ["rows", "minus_one"], ["column"]),
         node("Mul", ["column", "width"], ["candidate_states"]),  # (B, N, D)
     ]

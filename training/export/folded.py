@@ -127,9 +127,9 @@ class _Reading(nn.Module):
         self.shift = block.output.bias + block.value.bias @ block.output.weight.t()
         """What the gathered states lack, for all queries alike."""
 
-    def queries(self, flat: Tensor, shift: Tensor) -> Tensor:
-        """Return flat queries (T, D), which carry ``shift``, as (T, H D)."""
-        return torch.addmm(self.bias - shift @ self.weight, flat, self.weight)
+    def queries(self, flat: Tensor) -> Tensor:
+        """Return flat queries (T, D) as (T, H D)."""
+        return torch.addmm(self.bias, flat, self.weight)
 
     def forward(
         self, flat: Tensor, queries: Tensor, states: Tensor, mask: Tensor
@@ -146,9 +146,8 @@ class FoldedPooling(nn.Module):
         super().__init__()
         attention = block.attention
         self.reading = _Reading(attention)
-        shift = self.reading.shift
-        self.queries = block.queries + shift
-        self.of_queries = self.reading.queries(block.queries, torch.zeros_like(shift))
+        self.queries = block.queries + self.reading.shift
+        self.of_queries = self.reading.queries(block.queries)
         self.norm = attention.norm
 
     def forward(self, tokens: Tensor, mask: Tensor, next_bias: Tensor) -> Tensor:
@@ -162,37 +161,33 @@ class FoldedPooling(nn.Module):
 
 
 class FoldedQuerying(nn.Module):
-    """``QueryingTransformer``, which projects its few queries in place of all states."""
+    """``QueryingTransformer``."""
 
     def __init__(self, block: QueryingTransformer) -> None:
         super().__init__()
-        own, history = block.self_attention, block.history_attention
+        own = block.self_attention
         self.heads = own.heads
         shift: Tensor = own.output.bias
         self.queries = block.queries + shift
         self.own = [_shifted(each, shift) for each in (own.query, own.key, own.value)]
         self.own_output = own.output.weight.t()
-        self.reading = _Reading(history)
-        self.own_norm, self.own_bias = own.norm, own.norm.bias + self.reading.shift
-        narrow = block.feed_forward.narrow.bias
-        self.norm, self.norm_bias = history.norm, history.norm.bias + narrow
-        self.widened, self.last_norm = _Widened(block.feed_forward), block.norm
+        self.own_norm, self.own_bias = own.norm, own.norm.bias + block.reading.output.bias
+        self.reading = FoldedLayer(block.reading, torch.zeros(()))
 
-    def forward(self, initial: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, M, D) of (B, D), (B, S, D) and (B, S)."""
-        queries = self.queries + initial[:, None]
+    def forward(
+        self, initial: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return (B, M, D) of (B, D), keys and values (B, S, D), and (B, S)."""
+        queries, batch = self.queries + initial[:, None], initial.shape[0]
         width = len(self.own_output)
-        shape = -1, len(self.queries), width
+        shape = batch, len(self.queries), width
         flat = queries.reshape(-1, width)
         q, k, v = (torch.addmm(b, flat, w).reshape(shape) for w, b in self.own)
         gathered = Attention.apply(q, k, v, self.heads, None)
         flat = torch.addmm(flat, gathered.reshape(-1, width), self.own_output)
         flat = normed(flat, self.own_norm, self.own_bias)
-        reading = self.reading.queries(flat, self.reading.shift)
-        reading = reading.reshape(-1, len(self.queries) * self.heads, width)
-        flat = self.reading(flat, reading, last_states, mask)
-        flat = self.widened(normed(flat, self.norm, self.norm_bias))
-        return normed(flat, self.last_norm, self.last_norm.bias).reshape(shape)
+        summaries: Tensor = self.reading(flat, keys, values, mask, batch)
+        return summaries.reshape(shape)
 
 
 def folded_layers(layers: nn.ModuleList) -> tuple[list["FoldedLayer"], Tensor]:

@@ -175,7 +175,7 @@ class Retriever(nn.Module):
             torch.cat(pair, dim=1)[:, -self.length :]
             for pair in zip(given, masks, strict=True)
         )
-        state: Tensor = self.encoder(*appended)[2][:, -1]
+        state = self.encoder.prediction(*appended)
         return torch.cat([state, torch.ones_like(state[:, :1])], dim=1)
 
 

@@ -32,7 +32,7 @@ from srp4ctr.training.export.folded_tables import (
 from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.model.transformer import NUM_POOLED
+from srp4ctr.training.model.transformer import NUM_POOLED, Encoded
 
 _LIMIT = 5.0  # of NumericFeatures
 
@@ -54,6 +54,25 @@ class ServingEncoder(nn.Module):
 
     def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Any:
         """Return ``STATE_TENSORS`` of (B, L), (B, L, A) and (B, L, F)."""
+        read = self._read(item_rows, attribute_rows, codes)
+        stacked = (item_rows.shape[0], len(self.layers), -1, self.width)  # (B, E, S, D)
+        keys, values = (
+            torch.cat(each, dim=1).reshape(stacked) for each in (read.keys, read.values)
+        )
+        return keys, values, read.mask
+
+    def prediction(
+        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
+    ) -> Tensor:
+        """Return the state (B, D) of the newest behaviour after all layers."""
+        read, batch = self._read(item_rows, attribute_rows, codes), item_rows.shape[0]
+        newest = read.states.reshape(batch, -1, self.width)[:, -1]
+        mask = read.mask.to(torch.int32)
+        made: Tensor = self.layers[-1](newest, read.keys[-1], read.values[-1], mask, batch)
+        return made
+
+    def _read(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Encoded:
+        """Return what ``BehaviorEncoder.read`` does; states are flat and carry a bias."""
         batch, length = item_rows.shape
         summed = self.tokens(item_rows, attribute_rows, codes)
         tokens = summed + self.slots[len(self.slots) - length :]  # (B, L, D)
@@ -70,13 +89,12 @@ class ServingEncoder(nn.Module):
         states.append(normed(tokens, self.norm, self.first_bias))
         flat = torch.cat(states, dim=1).reshape(-1, self.width)
         shape, keys, values = (batch, -1, self.width), [], []
-        for layer in self.layers:
+        for depth, layer in enumerate(self.layers):
             keys.append(torch.addmm(layer.key[1], flat, layer.key[0]).reshape(shape))
             values.append(torch.addmm(layer.value[1], flat, layer.value[0]).reshape(shape))
-            flat = layer(flat, keys[-1], values[-1], mask, batch)
-        stacked = (batch, len(self.layers), -1, self.width)  # (B, E, S, D)
-        of_layers = (torch.cat(each, dim=1).reshape(stacked) for each in (keys, values))
-        return *of_layers, flat.reshape(shape), shown
+            if depth < len(self.layers) - 1:
+                flat = layer(flat, keys[-1], values[-1], mask, batch)
+        return Encoded(flat, keys, values, shown)
 
     def _pooled(self, item_rows: Tensor, tokens: Tensor, one: Tensor) -> Tensor:
         """Return the pooled states (B, P, D) of the older of ``tokens`` (B, L, D)."""
@@ -115,10 +133,8 @@ class ServingHead(nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         """Return ``HEAD_OUTPUTS`` and ``RANKING_TENSORS``."""
         given = dict(zip(self.inputs, tensors, strict=True))
-        last, keys, values = (
-            given[name] for name in ("last_states", "layer_keys", "layer_values")
-        )
-        mask, batch = given["state_mask"].to(torch.int32), last.shape[0]
+        keys, values = given["layer_keys"], given["layer_values"]
+        mask, batch = given["state_mask"].to(torch.int32), keys.shape[0]
         context = functional.embedding(given["context_rows"], self.context).sum(1)
         bias, start = context[:, -1:], self.user.bias
         if self.user.fields is not None:
@@ -126,7 +142,8 @@ class ServingHead(nn.Module):
             bias, start = bias + of_fields[:, -1:], start + of_fields[:, :-1]
         spans = self.user.spans(given["request_features"])
         request = torch.cat([spans, context[:, :-1]], dim=1)
-        queries, user = self.user(request, start, last, mask)
+        last = keys[:, -1], values[:, -1], mask
+        queries, user = self.user(request, start, last)
         items, attributes = (
             given[f"candidate_{name}_rows"] for name in ("item", "attribute")
         )
@@ -204,15 +221,16 @@ class _UserSide(nn.Module):
         self.widths = [weight.shape[1] - ours, ours]
 
     def forward(
-        self, request: Tensor, start: Tensor, last_states: Tensor, mask: Tensor
+        self, request: Tensor, start: Tensor, history: tuple[Tensor, Tensor, Tensor]
     ) -> Pair:
         """Return query vectors (B, M, D), and the user's side of the head (B, H).
 
-        ``start`` is the bias, or (B, any) with what the user fields add to it.
+        ``start`` is the bias, or (B, any) with what the user fields add to it. ``history``
+        are the last layer's keys and values (B, S, D), and their mask (B, S).
         """
         both = torch.addmm(start, request, self.weight)
         initial, user = torch.split(both, self.widths, dim=1)
-        queries = self.querying(initial, last_states, mask)
+        queries = self.querying(initial, *history)
         flat = queries.reshape(-1, len(self.summaries))
         return queries, torch.addmm(user, flat, self.summaries)
 

@@ -133,7 +133,8 @@ class SRP4CTR(ClickModel):
         if self.user_fields:
             parts.append(self.user_fields(inputs["user_attribute_rows"]))
         request = torch.cat(parts, dim=-1)  # (B, R)
-        summaries = self.querying(request, inputs["last_states"], inputs["state_mask"])
+        last = (inputs[name][:, -1] for name in ("layer_keys", "layer_values"))
+        summaries = self.querying(request, *last, inputs["state_mask"])
         return torch.cat([summaries.flatten(1), request], dim=-1)
 
     def _candidate_states(self, inputs: Tensors) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,9 @@
 FG-BERT encodes the history and its side information, nothing of the request. Candidates
 attend to the keys and values of its layers, never the history to them: a candidate costs
 its own query, output and feed-forward, and one encoding serves all candidates of a request.
-Trained queries read its last states once per request; they read no candidate.
+Trained queries attend to the last layer's, once per request; they read no candidate. So
+what that layer makes of the behaviours is computed for pre-training alone: of its products
+serving needs a sixth, the keys and values.
 
 Of a long history only the newest behaviours are encoded one by one. Older ones are pooled
 by trained queries (Set Transformer's pooling by attention, Lee et al., ICML 2019): their
@@ -19,6 +21,7 @@ R request features, D width.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +143,18 @@ def num_states(config: ModelConfig, length: int) -> int:
     return 1 + length if length <= encoded else 1 + NUM_POOLED + encoded
 
 
+class Encoded(NamedTuple):
+    """Histories, up to the encoder's last layer."""
+
+    states: Tensor
+    """(B, S, D): what the last layer reads."""
+    keys: list[Tensor]
+    """Of each layer, (B, S, D)."""
+    values: list[Tensor]
+    mask: Tensor
+    """(B, S): 1 where a state may be seen."""
+
+
 class BehaviorEncoder(nn.Module):
     """The history's tokens through E layers, keeping each layer's keys and values."""
 
@@ -158,7 +173,45 @@ class BehaviorEncoder(nn.Module):
     def forward(
         self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
     ) -> dict[str, Tensor]:
-        """Return ``STATE_TENSORS`` of histories (B, L), (B, L, A) and (B, L, F)."""
+        """Return ``STATE_TENSORS`` of histories (B, L), (B, L, A) and (B, L, F).
+
+        Candidates and queries read keys and values alone: what the last layer makes of the
+        behaviours is not computed.
+        """
+        read = self.read(item_rows, attribute_rows, codes)
+        return {
+            "layer_keys": torch.stack(read.keys, dim=1),  # (B, E, S, D)
+            "layer_values": torch.stack(read.values, dim=1),
+            "state_mask": read.mask,
+        }
+
+    def predictions(
+        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
+    ) -> Tensor:
+        """Return the states (B, S, D) after all layers: what pre-training predicts from."""
+        read = self.read(item_rows, attribute_rows, codes)
+        states: Tensor = self.layers[-1](
+            read.states, read.keys[-1], read.values[-1], read.mask
+        )
+        return states
+
+    def read(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Encoded:
+        """Return histories as the last layer reads them."""
+        states, mask = self._first_states(item_rows, attribute_rows, codes)
+        all_keys, all_values = [], []
+        for depth, layer in enumerate(self.layers):
+            assert isinstance(layer, TransformerLayer)
+            keys, values = layer.key(states), layer.value(states)  # (B, S, D) each
+            all_keys.append(keys)
+            all_values.append(values)
+            if depth < len(self.layers) - 1:
+                states = layer(states, keys, values, mask)
+        return Encoded(states, all_keys, all_values, mask)
+
+    def _first_states(
+        self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the first layer reads, (B, S, D), and its mask (B, S)."""
         tokens = self.embedding.behaviors(item_rows, attribute_rows, codes)  # (B, L, D)
         null = self.null_token.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
         valid = (item_rows != 0).to(tokens.dtype)  # (B, L)
@@ -171,19 +224,7 @@ class BehaviorEncoder(nn.Module):
             shown.append(always.expand(-1, NUM_POOLED))
         states = torch.cat([*first, tokens[:, -self.encoded :]], dim=1)  # (B, S, D)
         mask = torch.cat([*shown, valid[:, -self.encoded :]], dim=1)  # (B, S)
-        all_keys, all_values = [], []
-        for layer in self.layers:
-            assert isinstance(layer, TransformerLayer)
-            keys, values = layer.key(states), layer.value(states)  # (B, S, D) each
-            states = layer(states, keys, values, mask)
-            all_keys.append(keys)
-            all_values.append(values)
-        return {
-            "layer_keys": torch.stack(all_keys, dim=1),  # (B, E, S, D)
-            "layer_values": torch.stack(all_values, dim=1),
-            "last_states": states,
-            "state_mask": mask,
-        }
+        return states, mask
 
 
 class UniCrossAttention(nn.Module):
@@ -211,22 +252,21 @@ class UniCrossAttention(nn.Module):
 
 
 class QueryingTransformer(nn.Module):
-    """One block: queries attend to each other, then to the history, then a feed-forward."""
+    """Queries attend to each other, then to the encoder's last layer, as candidates do."""
 
     def __init__(self, config: ModelConfig, request_width: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(config.num_queries, config.width) * 0.02)
         self.initial = nn.Linear(request_width, config.width)
         self.self_attention = AttentionBlock(config)
-        self.history_attention = AttentionBlock(config)
-        self.feed_forward = FeedForward(config.width, config.dropout)
-        self.norm = nn.LayerNorm(config.width)
+        self.reading = TransformerLayer(config, with_keys=False)
 
-    def forward(self, request: Tensor, last_states: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, M, D) of ``request`` (B, R), ``last_states`` (B, S, D), ``mask``."""
+    def forward(
+        self, request: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Return (B, M, D) of ``request`` (B, R), keys and values (B, S, D), their mask."""
         queries = self.queries + self.initial(request)[:, None, :]  # (B, M, D)
         every = torch.ones_like(queries[..., 0])  # (B, M)
         queries = self.self_attention(queries, queries, every)
-        queries = self.history_attention(queries, last_states, mask)
-        summaries: Tensor = self.norm(queries + self.feed_forward(queries))
+        summaries: Tensor = self.reading(queries, keys, values, mask)
         return summaries

@@ -161,7 +161,7 @@ class MaskedObjective(Objective):
         share = 0.0 if config.pretraining == "bert" else config.id_dropout
         drop = id_dropper(share)
         seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
-        states = self.encoder(*(seen[name] for name in HISTORY_NAMES))["last_states"]
+        states = self.encoder.predictions(*(seen[name] for name in HISTORY_NAMES))
         of_masks = states[:, -batch.masks.items.shape[1] :]  # (B, W, D)
 
         def vectors(rows: Tensor) -> Tensor:

@@ -179,9 +179,10 @@ def predicted_scores(
         history, attributes = ids_only(history), torch.zeros_like(attributes)
     last = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
     last[:, -1] = True
-    encoded = model.encode(hide(history, Masks(items=last, behaviors=last)))
+    hidden = hide(history, Masks(items=last, behaviors=last))
+    states = model.encoder.predictions(*(hidden[name] for name in HISTORY_NAMES))
     vectors = model.embedding.item_vectors(rows, attributes)
-    matched = vectors @ encoded["last_states"][:, -1, :, None]  # (U, N, 1)
+    matched = vectors @ states[:, -1, :, None]  # (U, N, 1)
     logits = matched.squeeze(-1) + heads.item_bias[rows]
     return _by_user(slates, logits.numpy())
 

@@ -66,11 +66,13 @@ def expected_logits(
     moved["history_item_rows"][:, -1] = MASK_ROW
     last = torch.zeros_like(moved["history_item_rows"], dtype=torch.bool)
     last[:, -1] = True
-    state = pretrained.model.encode(hide(moved, Masks(items=last, behaviors=last)))
+    hidden = hide(moved, Masks(items=last, behaviors=last))
+    encoder = pretrained.model.encoder
+    states = encoder.predictions(*(hidden[name] for name in HISTORY_NAMES))
     vectors = pretrained.model.embedding.item_vectors(
         torch.arange(FIRST, 40), torch.from_numpy(catalogue.attribute_rows.astype(np.int64))
     )
-    logits: Tensor = state["last_states"][:, -1] @ vectors.T + pretrained.item_bias[FIRST:]
+    logits: Tensor = states[:, -1] @ vectors.T + pretrained.item_bias[FIRST:]
     return logits
 
 

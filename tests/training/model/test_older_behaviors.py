@@ -75,7 +75,7 @@ def test_pooled_states_stand_before_the_newest_and_sizes_say_so(
     assert sizes_of(LONG, SIZES)["S"] == states
     assert encoded["state_mask"].shape[1] == states
     assert encoded["state_mask"][0].tolist() == [1.0] * (1 + NUM_POOLED) + [0.0] * ENCODED
-    assert encoded["layer_keys"].shape[2] == encoded["last_states"].shape[1] == states
+    assert encoded["layer_keys"].shape[2] == encoded["layer_values"].shape[2] == states
 
 
 def test_a_model_of_short_histories_has_nothing_to_pool_with(a_model: SRP4CTR) -> None:

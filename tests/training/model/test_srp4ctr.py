@@ -84,6 +84,22 @@ def test_an_empty_history_has_one_valid_state_and_a_finite_score(
     assert torch.isfinite(score(a_model, tensors)[0]).all()
 
 
+def test_what_the_last_layer_makes_of_behaviours_is_for_pretraining_alone(
+    a_model: SRP4CTR, requests_of: Maker
+) -> None:
+    tensors = requests_of()
+    history = [tensors[name] for name in HISTORY_NAMES]
+    encoder = a_model.encoder
+    last = encoder.layers[-1]
+    assert isinstance(last, TransformerLayer)
+    with torch.no_grad():
+        before, predicted = a_model.encode(tensors), encoder.predictions(*history)
+        last.feed_forward.narrow.bias.normal_()
+        for name, states in a_model.encode(tensors).items():
+            assert torch.equal(states, before[name])
+        assert not torch.allclose(encoder.predictions(*history), predicted)
+
+
 def test_what_stands_in_padding_changes_nothing(
     a_model: SRP4CTR, requests_of: Maker
 ) -> None:
