@@ -19,7 +19,6 @@ WITHOUT_PRETRAINING = f"{REFERENCE}-none"
 ABLATION = f"{REFERENCE}-"  # how the names of its variants begin
 TITLES = {
     "ebnerd": "EB-NeRD",
-    "ebnerd, attributes": "EB-NeRD with its articles' attributes",
     "movielens": "MovieLens-100K",
     "ml-100k": "MovieLens-100K",
     "Beauty": "Amazon Beauty",

@@ -5,7 +5,7 @@ products of theirs, made once: a bias that the next layer reads, a projection of
 that few queries read. States are flat, (B T, D), so that a product and what is added to it
 are one operator. ``folded_tables.py`` has the tables.
 
-Shapes are those of ``training/model``.
+Shapes are those of ``training/model``; W counters have U spans.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.transformer import (
     AttentionBlock,
     FeedForward,
@@ -24,6 +25,7 @@ from srp4ctr.training.model.transformer import (
     attend,
 )
 
+_LIMIT = 5.0  # of NumericFeatures
 Pair = tuple[Tensor, Tensor]  # weight (in, out) and bias (out,)
 
 
@@ -188,6 +190,37 @@ class FoldedQuerying(nn.Module):
         flat = normed(flat, self.own_norm, self.own_bias)
         summaries: Tensor = self.reading(flat, keys, values, mask, batch)
         return summaries.reshape(shape)
+
+
+class Spans(nn.Module):
+    """``NumericFeatures`` as one clipped line for each column, from 0 to 1."""
+
+    def __init__(self, features: NumericFeatures) -> None:
+        super().__init__()
+        width, spans = features.edges.shape
+        ones = torch.eye(width)
+        # A product with 0 and 1 copies each feature, exactly, in a single pass.
+        self.copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
+        lower = features.mean - _LIMIT / features.scale
+        slopes = features.scale / (2.0 * _LIMIT)
+        self.lower = -torch.cat([lower, features.edges.flatten()])
+        self.slopes = torch.cat([slopes, features.slopes.flatten()])
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return flat lines (B, W + U) of (B, W), or (B T, W + U) of (B, T, W)."""
+        flat = features.reshape(-1, self.width)
+        lines = torch.addmm(self.lower, flat, self.copies) * self.slopes
+        return lines.clamp(0.0, 1.0)
+
+    def folded(self, weight: Tensor, bias: Tensor) -> Pair:
+        """Return a layer (W + U and more, any) on ``NumericFeatures`` as one on lines."""
+        count = len(self.slopes)
+        stretched, rest = weight[:count].clone(), weight[count:]
+        bias = bias - _LIMIT * stretched[: self.width].sum(0)
+        bias = bias - 0.5 * stretched[self.width :].sum(0)
+        stretched[: self.width] *= 2.0 * _LIMIT
+        return torch.cat([stretched, rest]), bias
 
 
 def folded_layers(layers: nn.ModuleList) -> tuple[list["FoldedLayer"], Tensor]:

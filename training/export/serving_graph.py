@@ -20,6 +20,7 @@ from srp4ctr.training.export.folded import (
     FoldedPooling,
     FoldedQuerying,
     Pair,
+    Spans,
     folded_layers,
     normed,
 )
@@ -30,11 +31,8 @@ from srp4ctr.training.export.folded_tables import (
     head_parts,
 )
 from srp4ctr.training.model.click_model import CrossLayer
-from srp4ctr.training.model.embeddings import NumericFeatures
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import NUM_POOLED, Encoded
-
-_LIMIT = 5.0  # of NumericFeatures
 
 
 class ServingEncoder(nn.Module):
@@ -126,7 +124,7 @@ class ServingHead(nn.Module):
         self.items = CandidateItems(model)
         self.norm = model.embedding.norm
         self.first_bias = self.norm.bias + first
-        self.candidate_features = _Spans(model.candidate_features)
+        self.candidate_features = Spans(model.candidate_features)
         self.crosses = _Crosses(model, self.candidate_features)
         self.probability = model.head.probability
 
@@ -168,43 +166,12 @@ class ServingHead(nn.Module):
         return probability, certain, queries, states[:, :-1], ranking
 
 
-class _Spans(nn.Module):
-    """``NumericFeatures`` as one clipped line for each column, from 0 to 1."""
-
-    def __init__(self, features: NumericFeatures) -> None:
-        super().__init__()
-        width, spans = features.edges.shape
-        ones = torch.eye(width)
-        # A product with 0 and 1 copies each feature, exactly, in a single pass.
-        self.copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
-        lower = features.mean - _LIMIT / features.scale
-        slopes = features.scale / (2.0 * _LIMIT)
-        self.lower = -torch.cat([lower, features.edges.flatten()])
-        self.slopes = torch.cat([slopes, features.slopes.flatten()])
-        self.width = width
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return flat lines (B, W + U) of (B, W), or (B T, W + U) of (B, T, W)."""
-        flat = features.reshape(-1, self.width)
-        lines = torch.addmm(self.lower, flat, self.copies) * self.slopes
-        return lines.clamp(0.0, 1.0)
-
-    def folded(self, weight: Tensor, bias: Tensor) -> Pair:
-        """Return a layer (W + U and more, any) on ``NumericFeatures`` as one on lines."""
-        count = len(self.slopes)
-        stretched, rest = weight[:count].clone(), weight[count:]
-        bias = bias - _LIMIT * stretched[: self.width].sum(0)
-        bias = bias - 0.5 * stretched[self.width :].sum(0)
-        stretched[: self.width] *= 2.0 * _LIMIT
-        return torch.cat([stretched, rest]), bias
-
-
 class _UserSide(nn.Module):
     """The request's summaries, and the user's part of the head: once per request."""
 
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
-        self.spans = _Spans(model.request_features)
+        self.spans = Spans(model.request_features)
         weight: Tensor = model.head.user.weight.t()
         width = model.request_features.encoded_width + model.context.vectors.embedding_dim
         width += model.user_fields.width if model.user_fields else 0
@@ -254,7 +221,7 @@ class _Crosses(nn.Module):
     What a row of both sides is multiplied by, is each side's part once: the user's for all.
     """
 
-    def __init__(self, model: SRP4CTR, spans: _Spans) -> None:
+    def __init__(self, model: SRP4CTR, spans: Spans) -> None:
         super().__init__()
         head, parts = model.head, head_parts(model)
         self.states, self.matched = parts["states"], parts["matched"]

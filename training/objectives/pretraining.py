@@ -1,9 +1,10 @@
 """Sequence → encoder: FG-BERT's cloze tasks on behaviours before the training boundary.
 
-In: windows of behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Two mask sets are
-drawn independently for each window: item-related fields (id and attributes together) and
-behaviour-related fields (all of them together). Of a long window only the newest
-behaviours are hidden, those with states of their own; older ones are context.
+In: windows of behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Three mask sets are
+drawn independently for each window: item-related fields (id and attributes together),
+behaviour-related fields (all of them together), and attributes of items whose ids are
+shown. Of a long window only the newest behaviours are hidden, those with states of their
+own; older ones are context.
 
 Shapes: B windows, L history, W of it with states, A attribute slots, F behaviour fields.
 """
@@ -195,7 +196,7 @@ def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:
 def draw_masks(
     item_rows: Tensor, ratio: float, arm: str = "both", last_share: float = 0.3
 ) -> Masks:
-    """Return two independent sets, each about ``ratio`` of the positions, padding never.
+    """Return independent sets, each about ``ratio`` of the positions, padding never.
 
     ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty. In
     ``last_share`` of the windows the newest item's elements are also hidden. Elements of
@@ -204,9 +205,11 @@ def draw_masks(
     """
     items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
     nothing = torch.zeros_like(items)
+    sees_attributes = arm in ("items", "both")
     return Masks(
         items=nothing if arm == "behaviors" else items,
         behaviors=behaviors if arm in ("behaviors", "both") else nothing,
+        attributes=_draw(item_rows, ratio, 0.0) & ~items if sees_attributes else None,
     )
 
 
@@ -219,14 +222,20 @@ def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     attributes = history["history_attribute_rows"]
     codes = history["history_behavior_codes"]
     older = rows.shape[1] - masks.items.shape[1]
-    items, behaviors = (
-        functional.pad(each, (older, 0)) for each in (masks.items, masks.behaviors)
+    of_attributes = masks.items
+    if masks.attributes is not None:
+        of_attributes = of_attributes | masks.attributes
+    items, behaviors, of_attributes = (
+        functional.pad(each, (older, 0))
+        for each in (masks.items, masks.behaviors, of_attributes)
     )  # (B, L)
     hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
     return {
         "history_item_rows": rows.masked_fill(items, MASK_ROW),
         # In every slot, so that the mean over any field's slots is [MASK] too.
-        "history_attribute_rows": attributes.masked_fill(items[..., None], MASK_ROW),
+        "history_attribute_rows": attributes.masked_fill(
+            of_attributes[..., None], MASK_ROW
+        ),
         "history_behavior_codes": torch.where(behaviors[..., None], hidden_codes, codes),
     }
 

@@ -35,6 +35,8 @@ class Masks:
 
     items: Tensor
     behaviors: Tensor
+    attributes: Tensor | None = None
+    """Where attributes alone are hidden, of items whose ids are shown; None: nowhere."""
 
 
 Vectors = Callable[[Tensor], Tensor]
@@ -89,9 +91,11 @@ def sampled_softmax(
 class MaskedHeads(nn.Module):
     """An item softmax tied to the token embeddings, and after a transform a head per field.
 
-    Three groups have equal weights: the item, the mean of its fields, the mean of the
-    behaviour's fields. A loss is divided by the logarithm of its number of classes, so that
-    it begins near 1; that of a multi-valued field also by the item's number of values.
+    Four groups have equal weights: the item, the mean of its fields, the mean of the fields
+    of an item whose id is shown, the mean of the behaviour's fields. The third teaches an
+    id's vector what the item is (S3-Rec's associated attributes, Zhou et al., CIKM 2020).
+    A loss is divided by the logarithm of its number of classes, so that it begins near 1;
+    that of a multi-valued field also by the item's number of values.
     """
 
     def __init__(self, config: ModelConfig, embedding: TokenEmbedding) -> None:
@@ -119,11 +123,11 @@ class MaskedHeads(nn.Module):
         rows = history["history_item_rows"][masks.items]
         sums = {"item": self.item_loss(hidden, rows, vectors)}
         hidden = self.transform(hidden)
-        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
-        for place, head in zip(self.places, self.item_fields, strict=True):
-            loss = field_loss(head(hidden), attributes[:, place.slots], place)
-            share = len(self.places) * math.log(place.field.size + 1)
-            sums[f"item {place.field.name}"] = loss / share
+        attributes = history["history_attribute_rows"]  # (B, W, A)
+        sums |= self._field_losses("item", hidden, attributes[masks.items])
+        if masks.attributes is not None:
+            shown = self.transform(states[masks.attributes])
+            sums |= self._field_losses("shown", shown, attributes[masks.attributes])
         hidden = self.transform(states[masks.behaviors])
         codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
         for (f, field), head in zip(_PREDICTED, self.behavior_fields, strict=True):
@@ -134,13 +138,27 @@ class MaskedHeads(nn.Module):
 
     def counts(self, history: dict[str, Tensor], masks: Masks) -> Counts:
         """Return how many targets each of these losses has."""
-        attributes = history["history_attribute_rows"][masks.items]  # (P, A)
         behaviors = masks.behaviors.sum().float()
         counts = {"item": masks.items.sum().float()}
-        for place in self.places:
-            is_known = (attributes[:, place.slots] > MASK_ROW).any(1)
-            counts[f"item {place.field.name}"] = is_known.float().sum()
+        for group, mask in (("item", masks.items), ("shown", masks.attributes)):
+            if mask is None:
+                continue
+            attributes = history["history_attribute_rows"][mask]  # (P, A)
+            for place in self.places:
+                is_known = (attributes[:, place.slots] > MASK_ROW).any(1)
+                counts[f"{group} {place.field.name}"] = is_known.float().sum()
         return counts | {f"behavior {field.name}": behaviors for _, field in _PREDICTED}
+
+    def _field_losses(
+        self, group: str, transformed: Tensor, attributes: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses of ``attributes`` (P, A) by transformed states (P, D)."""
+        sums = {}
+        for place, head in zip(self.places, self.item_fields, strict=True):
+            loss = field_loss(head(transformed), attributes[:, place.slots], place)
+            share = len(self.places) * math.log(place.field.size + 1)
+            sums[f"{group} {place.field.name}"] = loss / share
+        return sums
 
     def item_loss(self, hidden: Tensor, rows: Tensor, vectors: Vectors) -> Tensor:
         """Return the cross entropy of ``rows`` (P) by states (P, D), summed."""

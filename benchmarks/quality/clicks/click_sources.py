@@ -108,7 +108,7 @@ def of_ebnerd_validation() -> Source:
 def of_ebnerd_attributes() -> Source:
     """Return EB-NeRD with the two attributes that are to be had of its articles."""
     updates = ebnerd.item_updates()
-    return replace(of_ebnerd(), name="ebnerd, attributes", updates=updates)
+    return replace(of_ebnerd(), name="EB-NeRD with attributes", updates=updates)
 
 
 def of_ebnerd_attributes_validation() -> Source:

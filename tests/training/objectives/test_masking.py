@@ -43,6 +43,23 @@ def test_a_hidden_behaviour_hides_all_its_fields_and_leaves_the_item() -> None:
     assert torch.equal(hidden["history_item_rows"], a_history()["history_item_rows"])
 
 
+def test_attributes_may_be_hidden_of_an_item_that_is_shown() -> None:
+    hidden = hide(a_history(), Masks(items=at(2), behaviors=at(), attributes=at(3)))
+    assert hidden["history_item_rows"].tolist() == [[0, 5, MASK_ROW, 7]]
+    of_attributes = hidden["history_attribute_rows"][0] == MASK_ROW
+    assert of_attributes.all(dim=1).tolist() == [False, False, True, True]
+    assert of_attributes.any(dim=1).tolist() == [False, False, True, True]
+
+
+def test_attributes_are_hidden_alone_of_other_items_than_are_hidden_whole() -> None:
+    torch.manual_seed(0)
+    masks = draw_masks(torch.arange(1, 51).repeat(400, 1), 0.2)
+    assert masks.attributes is not None
+    assert not (masks.attributes & masks.items).any()
+    share = masks.attributes.sum() / (~masks.items).sum()
+    assert 0.18 < float(share) < 0.22
+
+
 def test_the_two_sets_differ_and_each_covers_about_its_ratio() -> None:
     torch.manual_seed(0)
     rows = torch.arange(1, 51).repeat(400, 1)
