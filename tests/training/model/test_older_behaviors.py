@@ -141,7 +141,7 @@ def test_pretraining_hides_the_newest_behaviours_and_trains_the_pooling(
     before = model.encoder.older.queries.detach().clone()
     longer = replace(config, pretrain_epochs=20, pretrain_learning_rate=1e-2)
     losses = pretrain(model, windows, longer, FitOptions())
-    assert losses[-1] < losses[0]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])  # one of 24 windows is noise
     assert not torch.equal(model.encoder.older.queries, before)
 
 
