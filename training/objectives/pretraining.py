@@ -198,10 +198,10 @@ def draw_masks(
 ) -> Masks:
     """Return independent sets, each about ``ratio`` of the positions, padding never.
 
-    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty. In
-    ``last_share`` of the windows the newest item's elements are also hidden. Elements of
-    one item are hidden together: a click next to the hidden rating of the same item would
-    give the answer away.
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty,
+    that of attributes None. In ``last_share`` of the windows the newest item's elements are
+    also hidden. Elements of one item are hidden together: a click next to the hidden rating
+    of the same item would give the answer away.
     """
     items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
     nothing = torch.zeros_like(items)

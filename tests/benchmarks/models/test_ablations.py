@@ -70,3 +70,4 @@ def test_an_ablation_trains_all_that_it_has(build: Build) -> None:
     # What the last layer makes of the behaviours is pre-training's alone.
     last = f"encoder.layers.{len(model.encoder.layers) - 1}."
     assert all(name.startswith(last) for name in untrained)
+    assert not untrained & {f"{last}{each}.weight" for each in ("key", "value")}
