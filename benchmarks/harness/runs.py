@@ -70,8 +70,8 @@ def trained_once(module: nn.Module, file: Path, train: Callable[[], object]) -> 
     """
     own = module.state_dict()
     file.parent.mkdir(parents=True, exist_ok=True)
-    with (file.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever wants the same one waits for it
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # only who wants the same one waits
         if file.is_file():
             found = load_file(file)
             seconds = float(found.pop("seconds"))

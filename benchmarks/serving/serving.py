@@ -180,10 +180,13 @@ def _main_figures(rows: Sequence[Row]) -> Row:
 
     costs = {
         "cpu_ms_per_request": cost(RANK_CLICKS),
+        "cpu_ms_per_request_4": cost(RANK_CLICKS, four),
         "onnx_ms": cost(ONNX),
         "cost_ratio_tiled": cost(TILED) / cost(RANK_CLICKS),
         "cpu_ratio_onnx": cost(RANK_CLICKS) / cost(ONNX),
+        "cpu_ratio_onnx_4": cost(RANK_CLICKS, four) / cost(ONNX),
         "din_cost_ratio": cost(RANK_CLICKS) / cost(DIN),
+        "din_cost_ratio_4": cost(RANK_CLICKS, four) / cost(DIN, four),
         "din_cost_ratio_10": cost(RANK_CLICKS, few) / cost(DIN, few),
         "lightgbm_cost_ratio": cost(RANK_CLICKS) / cost(TREES),
         "brief_cost_ratio": cost(BRIEF) / cost(RANK_CLICKS),

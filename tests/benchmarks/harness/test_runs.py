@@ -92,4 +92,17 @@ def test_an_encoder_is_trained_once_and_fits_models_of_other_heads(tmp_path: Pat
     ours, theirs = first.state_dict(), second.state_dict()
     assert torch.equal(ours["encoder.weight"], theirs["encoder.weight"])
     assert not torch.equal(ours["encoder.bias"], theirs["encoder.bias"])  # as drawn
-    assert {path.name for path in file.parent.iterdir()} == {file.name, ".lock"}
+    assert {path.name for path in file.parent.iterdir()} == {file.name, "one.lock"}
+
+
+@pytest.mark.timeout(30)
+def test_encoders_are_trained_at_once_if_they_differ(tmp_path: Path) -> None:
+    trained: list[str] = []
+
+    def train_another() -> None:
+        other = nn.Linear(1, 1)
+        trained_once(other, tmp_path / "2.safetensors", lambda: trained.append("other"))
+        trained.append("one")
+
+    trained_once(nn.Linear(1, 1), tmp_path / "1.safetensors", train_another)
+    assert trained == ["other", "one"]
