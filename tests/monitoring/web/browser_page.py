@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Error, Page, Response
 
 READY = "main[data-ready=true]"
 TOO_WIDE = "() => document.documentElement.scrollWidth - innerWidth"
@@ -12,12 +12,25 @@ TOO_WIDE = "() => document.documentElement.scrollWidth - innerWidth"
 
 @contextmanager
 def checked_page(browser: Browser, **context: Any) -> Iterator[Page]:
-    """Yield a page; fail if it logs to the console or a script breaks."""
+    """Yield a page; fail if it logs to the console or a script breaks.
+
+    What it logs of a refused request says no reason, so that the answer's text follows.
+    """
     messages: list[str] = []
+    responses: list[Response] = []
     opened = browser.new_context(**context)
     page = opened.new_page()
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("response", lambda response: responses.append(response))
     yield page
+    messages += [_text(response) for response in responses if response.status >= 400]
     opened.close()
     assert messages == []
+
+
+def _text(response: Response) -> str:
+    try:
+        return response.text()
+    except Error as error:  # the page that it was of is gone
+        return str(error)
