@@ -139,7 +139,18 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         for rule in rules:
             _check_columns(rule)
+        if rules:
+            self._check_that_columns_are_read([rule.type for rule in rules])
         return rules
+
+    def _check_that_columns_are_read(self, kinds: Sequence[Kind]) -> None:
+        for name in _COLUMNS:
+            if getattr(self, name) and not any(has_field(kind, name) for kind in kinds):
+                have = " and ".join(f"{kind}s" for kind in _KINDS[name])
+                raise MistakeError(
+                    f"the mapping has `{name}`, which only {have} have, and no rule makes "
+                    "any: leave it out, or add such a rule"
+                )
 
     def _with_columns(self, rule: Rule) -> Rule:
         missing = {
@@ -150,6 +161,17 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(rule, **missing)
 
 
+def has_field(kind: str, name: str) -> bool:
+    """Return whether events of ``kind`` have what the column ``name`` says."""
+    return kind in _KINDS.get(name, (kind,))
+
+
+_KINDS = {
+    "action": ("behavior",),
+    "value": ("behavior",),
+    "position": ("impression",),
+    "request": ("impression", "click"),
+}
 _NEEDED = {
     "impression": ("user", "item", "time", "request", "position"),
     "click": ("user", "item", "time"),  # without a request each is one of its own

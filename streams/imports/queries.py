@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import Expression, Items, Mapping, Rule, Users
+from srp4ctr.streams.imports.mapping import (
+    Expression,
+    Items,
+    Mapping,
+    Rule,
+    Users,
+    has_field,
+)
 from srp4ctr.streams.imports.sql_text import quoted
 from srp4ctr.streams.imports.tables import Column, Table
 
@@ -97,7 +104,7 @@ def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
     fields, action, time_kind = {}, None, "number"
     for name, event_field in _FIELDS.items():
         given = getattr(rule, name)
-        if given is None or not _has_field(rule.type, name):
+        if given is None or not has_field(rule.type, name):
             continue
         if name == "action":
             words = [given] if isinstance(given, str) else given
@@ -118,16 +125,6 @@ def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
         action=action,
         time_kind=time_kind,
     )
-
-
-def _has_field(kind: str, name: str) -> bool:
-    kinds = {
-        "action": ("behavior",),
-        "value": ("behavior",),
-        "position": ("impression",),
-        "request": ("impression", "click"),
-    }
-    return kind in kinds.get(name, (kind,))
 
 
 def _field_sql(name: str, column: Column) -> str:

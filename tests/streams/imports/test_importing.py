@@ -134,6 +134,8 @@ def test_lists_are_taken_apart_and_items_have_lists_of_attributes(tmp_path: Path
         time_unit=None,
         request="u",
         behavior=None,
+        action=None,
+        value=None,
         events=[
             {"type": "impression", "each": "shown", "position": "each_index"},
             {"type": "click", "each": "clicked"},

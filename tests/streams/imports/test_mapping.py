@@ -30,10 +30,16 @@ def test_what_is_unknown_is_a_sentence_with_the_nearest_name(name: str) -> None:
         ({"impression": "true", "request": "r"}, "no `position` for impression"),
         ({"action": None}, "no `action` for behavior"),
         ({"user": None}, "no `user` for behavior"),
+        ({"behavior": None, "click": "true"}, "`action`, which only behaviors have"),
+        (
+            {"value": "stars", "click": "true", "behavior": None, "action": None},
+            "`value`, which only",
+        ),
+        ({"position": "place"}, "`position`, which only impressions have"),
         ({"behavior": None}, "does not say which rows are events"),
     ],
 )
-def test_what_a_kind_needs_is_named_before_a_file_is_read(
+def test_what_a_kind_lacks_or_has_in_vain_is_named_before_a_file_is_read(
     changes: dict[str, str], said: str
 ) -> None:
     with pytest.raises(MistakeError, match=said):
