@@ -83,9 +83,10 @@ class RefreshConfig:
     share ``bundles_dir``."""
     pretraining: Literal["none", "bert", "items", "behaviors", "both"] = "both"
     """What pre-training hides: ``bert`` item ids, and it sees no side information;
-    ``items`` ids with attributes; ``behaviors`` action and value; ``both`` is FG-BERT
-    whole, and the click head then learns what users did with the items that they met
-    (``objectives/feedback.py``). ``none`` leaves the stage out."""
+    ``items`` ids with attributes, and attributes of items whose ids are shown;
+    ``behaviors`` action and value; ``both`` all three, FG-BERT whole, after which the click
+    head learns what users did with the items that they met (``objectives/feedback.py``).
+    ``none`` leaves the stage out."""
     sampled_items: int | None = None
     """With how many other items the loss compares a hidden one. None: with all of at most
     50,000 items, and with 8,192 of more."""

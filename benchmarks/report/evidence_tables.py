@@ -19,10 +19,10 @@ WITHOUT_PRETRAINING = f"{REFERENCE}-none"
 ABLATION = f"{REFERENCE}-"  # how the names of its variants begin
 TITLES = {
     "ebnerd": "EB-NeRD",
-    "movielens": "MovieLens-100K",
-    "ml-100k": "MovieLens-100K",
-    "Beauty": "Amazon Beauty",
-    "Beauty, two scores": "Amazon Beauty, with a score for the order",
+    **dict.fromkeys(("movielens", "ml-100k"), "MovieLens-100K"),
+    "Beauty, attribute masks": "Amazon Beauty",
+    "Beauty, two scores": "Amazon Beauty, before attribute masks",
+    "Beauty": "Amazon Beauty, before the ranking score",
 }
 SIZED, FROZEN = "+size", " frozen"
 METRICS = {"hr10": "HR@10", "auc": "AUC", "gauc": "gAUC"}
@@ -155,7 +155,7 @@ def _is_ablation(row: Row) -> bool:
 
 # Of S3-Rec's paper (CIKM 2020), by its protocol, on its files of Beauty: HR@10, NDCG@10.
 PUBLISHED: dict[str, tuple[Row, ...]] = {
-    "Beauty": (
+    "Beauty, attribute masks": (
         {"model": "SASRec, published", "hr10": 0.4696, "ndcg10": 0.3156},
         {"model": "BERT4Rec, published", "hr10": 0.4739, "ndcg10": 0.2975},
         {"model": "FDSA, published", "hr10": 0.5096, "ndcg10": 0.3324},

@@ -1,1 +1,1 @@
-"""Every event → date-partitioned Parquet files: written, compacted, erased."""
+"""Every event → Delta Lake tables, partitioned by date: written, compacted, erased."""

@@ -38,7 +38,7 @@ from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, Pr
 STAGE = "pre-train"
 ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
-MASK_RATIO = 0.2  # of the positions, in each of the two mask sets
+MASK_RATIO = 0.2  # of the positions, in each of the three mask sets
 # With more items than a full softmax affords, a hidden item is compared with a sample.
 _MAX_FULL_SOFTMAX_ITEMS, _SAMPLED_ITEMS = 50_000, 8192
 

@@ -48,7 +48,7 @@ def clicks() -> list[dict[str, Any]]:
 
 def pretraining() -> list[dict[str, Any]]:
     row = {
-        "data": "Beauty",
+        "data": "Beauty, attribute masks",
         "model": "srp4ctr",
         "seeds": 5,
         "hr10": 0.5,
