@@ -30,10 +30,9 @@ class ModelConfig:
     times the CPU of one with 200 (``serving.json``)."""
 
     def __post_init__(self) -> None:
-        if self.encoded_length < 1:
-            raise MistakeError(
-                f"training.model.encoded_length is {self.encoded_length}; at least 1"
-            )
+        for name in ("encoded_length", "num_layers", "num_queries"):
+            if (given := getattr(self, name)) < 1:
+                raise MistakeError(f"training.model.{name} is {given}; at least 1")
         if self.width % self.num_heads:
             raise MistakeError(
                 f"training.model.width is {self.width}; it must be a multiple of its "

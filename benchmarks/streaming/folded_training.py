@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks import parser_of, say
 from benchmarks.harness.figures import table
@@ -27,8 +28,7 @@ from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, in_order
-from srp4ctr.training.loop.distributed import ALONE
-from srp4ctr.training.loop.train_step import TrainStep
+from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -125,11 +125,18 @@ def _model(sizes: TableSizes) -> SRP4CTR:
 
 
 def _loss(form: Form, sizes: TableSizes) -> float:
-    objective = ClickObjective(_model(sizes), form.slates, form.config)
-    optimiser = torch.optim.SGD(objective.parameters())
-    train_step = TrainStep.of(objective, optimiser, ALONE, form.config)
-    batches = in_order(np.arange(len(form.slates)), form.config.batch_requests)
-    return train_step.loss(batches, seed=0)
+    """Return the loss of all requests together, before any training."""
+    objective = ClickObjective(_model(sizes), form.slates, form.config).eval()
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    for rows in in_order(np.arange(len(form.slates)), form.config.batch_requests):
+        batch = objective.batch(rows, objective.lengths[rows].max(axis=0))
+        with torch.no_grad():
+            found = objective(batch)
+        sums = {name: sums.get(name, 0) + value for name, value in found.items()}
+        number = objective.counts(batch)
+        counts = {name: counts.get(name, 0) + each for name, each in number.items()}
+    return float(loss_of(sums, counts))
 
 
 def _seconds(form: Form, sizes: TableSizes) -> float:

@@ -67,7 +67,7 @@ def _loaded(path: Path) -> Any:
         widths = (ctypes.c_int32 * 3).in_dll(library, "srp4ctr_widths")
         if tuple(widths) != (_FIELDS, _R - NUM_CONTEXT_NUMBERS, _C):
             raise OSError(f"{SOURCE.name} has other columns than schema.py")
-    except (OSError, ValueError) as error:
+    except (AttributeError, OSError, ValueError) as error:
         LOG.warning("features are computed by numpy, which takes more CPU: %s", error)
         return None
     function = library.srp4ctr_assemble

@@ -6,6 +6,7 @@ import numpy as np
 
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
 from srp4ctr.training.dataset.batches import Slates, Windows
+from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW
 from tests.training.conftest import LENGTH, SIZES, random_slates
 
 VIEW, LONG_VIEW, NO_VALUE = 2, 20, 1
@@ -34,7 +35,8 @@ def windows_of(items: np.ndarray, actions: np.ndarray) -> Windows:
 
 def watched_windows(count: int = 1000) -> Windows:
     """Windows of several lengths."""
-    items = np.random.default_rng(0).integers(4, SIZES.item_rows, size=(count, LENGTH))
+    rng = np.random.default_rng(0)
+    items = rng.integers(FIRST_KNOWN_ROW, SIZES.item_rows, size=(count, LENGTH))
     items *= np.arange(LENGTH) >= np.arange(count)[:, None] % 4
     return windows_of(items, np.where(items % 2 == 0, LONG_VIEW, VIEW) * (items != 0))
 

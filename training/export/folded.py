@@ -71,7 +71,7 @@ class FoldedLayer(nn.Module):
         if hasattr(layer, "key"):
             self.key, self.value = _shifted(layer.key, shift), _shifted(layer.value, shift)
         self.output = layer.output.weight.t()
-        self.attention_norm, self.feed_forward = layer.attention_norm, layer.feed_forward
+        self.attention_norm = layer.attention_norm
         self.widened = _Widened(layer.feed_forward)
         self.norm_bias = layer.attention_norm.bias + layer.feed_forward.narrow.bias
         self.output_norm = layer.output_norm

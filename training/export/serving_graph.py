@@ -227,8 +227,8 @@ class _Crosses(nn.Module):
         self.states, self.matched = parts["states"], parts["matched"]
         self.spans, self.bias = spans.folded(parts["spans"], head.candidate.bias)
         self.layers = [each for each in head.crosses if isinstance(each, CrossLayer)]
-        narrow = [self.layers[0].narrow.weight.t()] if self.layers else []
-        first = torch.cat([*narrow, head.hidden.weight.t()], dim=1)  # (2 H, any)
+        narrow = self.layers[0].narrow.weight.t()
+        first = torch.cat([narrow, head.hidden.weight.t()], dim=1)  # (2 H, any)
         self.widths = [first.shape[1] - head.hidden.out_features, head.hidden.out_features]
         self.of_user, self.of_items = first.chunk(2)
         pad = torch.zeros(self.widths[0])
@@ -259,16 +259,14 @@ class _Crosses(nn.Module):
         sides = torch.cat([ours, theirs], dim=-1).reshape(-1, 2 * len(self.of_items))
         first = first.reshape(-1, sum(self.widths))
         narrow, hidden = torch.split(first, self.widths, dim=1)
-        crossed = sides
-        factors = None
-        for layer in self.layers:
-            weight, bias = layer.widen.weight.t(), layer.widen.bias
-            if factors is None:
-                factors = torch.addmm(bias + 1.0, narrow, weight)
-            else:
-                narrow = crossed @ layer.narrow.weight.t()
-                factors = torch.addmm(factors + bias, narrow, weight)
-            crossed = sides * factors
+        widen = self.layers[0].widen
+        factors = torch.addmm(widen.bias + 1.0, narrow, widen.weight.t())
+        for layer in self.layers[1:]:
+            narrow = (sides * factors) @ layer.narrow.weight.t()
+            factors = torch.addmm(
+                factors + layer.widen.bias, narrow, layer.widen.weight.t()
+            )
+        crossed = sides * factors
         deeper = functional.gelu(self.deeper(functional.gelu(hidden)))
         logits = torch.addmm(self.out_bias, crossed, self.crossed)
         logits = torch.addmm(logits, deeper, self.deep)

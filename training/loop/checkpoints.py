@@ -84,6 +84,8 @@ def load(
             if header.pop("recipe") != recipe:
                 return None
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if _under("weights/", tensors).keys() != weights(module).keys():
+            raise ValueError("its weights are of another model")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         # Of another program, or of a disk that lost its end: nothing is lost but time.
         _log.warning("%s cannot be read, the stage begins again: %s", path, error)

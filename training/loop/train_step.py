@@ -124,23 +124,6 @@ class TrainStep:
         counts = self.objective.target_counts
         return float(counts[rows].mean() / counts.mean())
 
-    @torch.no_grad()
-    def loss(self, batches: list[NDArray[np.int64]], seed: int) -> float:
-        """Return the loss of all ``batches`` together, as they would be served."""
-        self.objective.eval()
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        for rows in batches:
-            [part] = self._parts(len(rows), 1)
-            with drawing(seed, part):
-                batch = self._batch(rows, part)
-                found = self._added(self._sums(batch))
-            number = self._added(self.objective.counts(batch))
-            sums = {name: sums.get(name, 0) + value for name, value in found.items()}
-            counts = {name: counts.get(name, 0) + n for name, n in number.items()}
-        self.objective.train()
-        return float(loss_of(sums, counts))
-
     def _parts(self, whole: int, pieces: int) -> list[Part]:
         """Return this process's parts of a batch; with few rows some are empty."""
         rank, count = self.processes.rank, self.processes.count

@@ -116,6 +116,8 @@ class Dropout(nn.Module):
         return states * kept
 
 
+FIRST_KNOWN_ROW = FIRST_OOV_ROW + NUM_OOV_ROWS
+"""Rows before it are of no item, or of many unknown ones."""
 ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 
 
@@ -131,7 +133,7 @@ def id_dropper(share: float) -> Callable[[Tensor], Tensor]:
 
     def drop(rows: Tensor) -> Tensor:
         dropped = uniform_of(rows, salt) < share
-        known = rows >= FIRST_OOV_ROW + NUM_OOV_ROWS
+        known = rows >= FIRST_KNOWN_ROW
         return torch.where(known & dropped, FIRST_OOV_ROW + rows % NUM_OOV_ROWS, rows)
 
     return drop

@@ -31,7 +31,7 @@ from srp4ctr.training.dataset.batches import (
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
-from srp4ctr.training.model.dropout import uniform, without_ids
+from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW, uniform, without_ids
 from srp4ctr.training.objectives.finetuning import optimiser_of
 from srp4ctr.training.objectives.pretraining import ITEMS, without_newest
 
@@ -105,6 +105,7 @@ def click_shares(slates: Slates) -> Floats:
     wanted = (user[:, None] * width + items)[shown]
     at = np.minimum(np.searchsorted(done, wanted), max(len(done) - 1, 0))
     is_met = done[at] == wanted if len(done) else np.zeros(len(wanted), dtype=np.bool_)
+    is_met &= items[shown] >= FIRST_KNOWN_ROW  # unknown items share rows
     is_met &= tensors["candidate_features"][..., _IN_HISTORY][shown] == 0  # else: of before
     clicked = slates.clicked[shown][is_met]
     of_pair = codes[at[is_met], _ACTION], codes[at[is_met], _VALUE]
@@ -184,7 +185,7 @@ class FeedbackObjective(Objective):
         items = found[ITEMS].masked_fill(after >= dropped[:, None], 0)
         codes = found["history_behavior_codes"]
         shares = self._shares[codes[..., _ACTION], codes[..., _VALUE]]
-        is_known = (items != 0) & ~shares.isnan()
+        is_known = (items >= FIRST_KNOWN_ROW) & ~shares.isnan()
         is_known &= ~(items[:, :, None] == history[ITEMS][:, None, :]).any(-1)
         # An item met twice is one candidate, by the behaviour that says most of a click.
         same = (items[:, :, None] == items[:, None, :]) & is_known[:, None, :]

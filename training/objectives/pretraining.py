@@ -3,8 +3,8 @@
 In: windows of behaviours (``HISTORY_TENSORS``). Out: a trained encoder. Three mask sets are
 drawn independently for each window: item-related fields (id and attributes together),
 behaviour-related fields (all of them together), and attributes of items whose ids are
-shown. Of a long window only the newest behaviours are hidden, those with states of their
-own; older ones are context.
+shown. Of a long window only the newest behaviours are predicted, those with states of their
+own.
 
 Shapes: B windows, L history, W of it with states, A attribute slots, F behaviour fields.
 """
@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW, NUM_OOV_ROWS
+from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
@@ -29,7 +28,13 @@ from srp4ctr.training.dataset.batches import (
 )
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
-from srp4ctr.training.model.dropout import id_dropper, uniform
+from srp4ctr.training.model.dropout import (
+    FIRST_KNOWN_ROW,
+    draw_salt,
+    id_dropper,
+    uniform,
+    uniform_of,
+)
 from srp4ctr.training.model.embeddings import MASK_CODES
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import BehaviorEncoder
@@ -94,17 +99,17 @@ def _stage(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedBatch:
-    """Windows (B, L) and where their newest W behaviours are masked."""
+    """Windows (B, L), where they are masked, and what is predicted."""
 
     history: dict[str, Tensor]
     masks: Masks
     targets: Masks
-    """What of ``masks`` is to be predicted."""
+    """What of ``masks`` is to be predicted, of the newest W behaviours."""
 
     @property
     def with_states(self) -> dict[str, Tensor]:
         """The newest W behaviours of ``history``."""
-        return newest(self.history, self.masks.items.shape[1])
+        return newest(self.history, self.targets.items.shape[1])
 
 
 class MaskedObjective(Objective):
@@ -137,9 +142,8 @@ class MaskedObjective(Objective):
         if config.pretraining == "bert":
             history = ids_only(history)
         history = prefixes(history, config.prefix_share)
-        encoded = history[ITEMS][:, -self.encoder.encoded :]  # what has states of its own
         last = config.last_masked_share
-        masks = draw_masks(encoded, MASK_RATIO, config.pretraining, last)
+        masks = draw_masks(history[ITEMS], MASK_RATIO, config.pretraining, last)
         return self.masked(history, masks)
 
     def masked(self, history: dict[str, Tensor], masks: Masks) -> MaskedBatch:
@@ -147,9 +151,10 @@ class MaskedObjective(Objective):
 
         An item outside the vocabulary has a hashed row: there is nothing to predict.
         """
-        rows = history[ITEMS][:, -masks.items.shape[1] :]
-        known = rows >= FIRST_OOV_ROW + NUM_OOV_ROWS  # (B, W)
-        targets = replace(masks, items=masks.items & known)
+        targets = masks.newest(self.encoder.encoded)  # what has states of its own
+        rows = history[ITEMS][:, -self.encoder.encoded :]
+        known = rows >= FIRST_KNOWN_ROW  # (B, W)
+        targets = replace(targets, items=targets.items & known)
         return MaskedBatch(history=history, masks=masks, targets=targets)
 
     def counts(self, batch: MaskedBatch) -> Counts:
@@ -163,24 +168,27 @@ class MaskedObjective(Objective):
         drop = id_dropper(share)
         seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
         states = self.encoder.predictions(*(seen[name] for name in HISTORY_NAMES))
-        of_masks = states[:, -batch.masks.items.shape[1] :]  # (B, W, D)
+        of_targets = states[:, -batch.targets.items.shape[1] :]  # (B, W, D)
 
         def vectors(rows: Tensor) -> Tensor:
             attributes = self.catalogue[rows]
             return self.encoder.embedding.item_vectors(drop(rows), attributes)
 
-        sums: Sums = self.heads(of_masks, batch.with_states, batch.targets, vectors)
+        sums: Sums = self.heads(of_targets, batch.with_states, batch.targets, vectors)
         return sums
 
 
 def _catalogue(windows: Windows, heads: MaskedHeads, config: RefreshConfig) -> Tensor:
-    """Return the attribute rows (I, A) of each item in ``windows``; 0 for the others."""
+    """Return the attribute rows (I, A) of each item in ``windows``; 0 for the others, and
+    for the rows that unknown items share.
+    """
     rows, attributes = (windows.tensors[name] for name in HISTORY_NAMES[:2])
     found = np.zeros((len(heads.item_bias), attributes.shape[-1]), dtype=np.int64)
     if config.pretraining != "bert":
         for part in in_parts(len(rows)):
             found[rows[part]] = attributes[part]
-    return torch.from_numpy(found)
+    found[:FIRST_KNOWN_ROW] = 0
+    return torch.from_numpy(found).to(heads.item_bias.device)
 
 
 def _proposal(windows: Windows, num_rows: int, draws: int) -> Proposal:
@@ -198,45 +206,37 @@ def draw_masks(
 ) -> Masks:
     """Return independent sets, each about ``ratio`` of the positions, padding never.
 
-    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty,
-    that of attributes None. In ``last_share`` of the windows the newest item's elements are
-    also hidden. Elements of one item are hidden together: a click next to the hidden rating
-    of the same item would give the answer away.
+    ``arm`` is ``RefreshConfig.pretraining``: a set that it does not use is empty. In
+    ``last_share`` of the windows the newest item's elements are also hidden. Elements of
+    one item are hidden together: a click next to the hidden rating of the same item would
+    give the answer away.
     """
-    items, behaviors = (_draw(item_rows, ratio, last_share) for _ in range(2))
-    nothing = torch.zeros_like(items)
-    sees_attributes = arm in ("items", "both")
+    items, behaviors, attributes = (
+        _draw(item_rows, ratio, share) for share in (last_share, last_share, 0.0)
+    )
     return Masks(
-        items=nothing if arm == "behaviors" else items,
-        behaviors=behaviors if arm in ("behaviors", "both") else nothing,
-        attributes=_draw(item_rows, ratio, 0.0) & ~items if sees_attributes else None,
+        items=items & (arm != "behaviors"),
+        behaviors=behaviors & (arm in ("behaviors", "both")),
+        attributes=attributes & ~items & (arm in ("items", "both")),
     )
 
 
 def hide(history: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
-    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged.
-
-    Of a longer history than that of ``masks`` older behaviours stay as they are.
-    """
+    """Return ``history`` with [MASK] in the fields that ``masks`` hide; input unchanged."""
     rows = history["history_item_rows"]
     attributes = history["history_attribute_rows"]
     codes = history["history_behavior_codes"]
-    older = rows.shape[1] - masks.items.shape[1]
-    of_attributes = masks.items
-    if masks.attributes is not None:
-        of_attributes = of_attributes | masks.attributes
-    items, behaviors, of_attributes = (
-        functional.pad(each, (older, 0))
-        for each in (masks.items, masks.behaviors, of_attributes)
-    )  # (B, L)
+    of_attributes = masks.items | masks.attributes
     hidden_codes = torch.tensor(MASK_CODES, device=codes.device)
     return {
-        "history_item_rows": rows.masked_fill(items, MASK_ROW),
+        "history_item_rows": rows.masked_fill(masks.items, MASK_ROW),
         # In every slot, so that the mean over any field's slots is [MASK] too.
         "history_attribute_rows": attributes.masked_fill(
             of_attributes[..., None], MASK_ROW
         ),
-        "history_behavior_codes": torch.where(behaviors[..., None], hidden_codes, codes),
+        "history_behavior_codes": torch.where(
+            masks.behaviors[..., None], hidden_codes, codes
+        ),
     }
 
 
@@ -274,16 +274,17 @@ def without_newest(history: dict[str, Tensor], dropped: Tensor) -> dict[str, Ten
 def ids_only(history: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return ``history`` with [MASK] in all fields but the item's id, as in plain BERT."""
     everywhere = torch.ones_like(history["history_item_rows"], dtype=torch.bool)
-    hidden = hide(history, Masks(items=everywhere, behaviors=everywhere))
+    all_of_it = Masks(items=everywhere, behaviors=everywhere, attributes=everywhere)
+    hidden = hide(history, all_of_it)
     return hidden | {"history_item_rows": history["history_item_rows"]}
 
 
 def _draw(item_rows: Tensor, ratio: float, last_share: float) -> Tensor:
     """Return one set (B, L), drawn per distinct item of each window."""
-    same = item_rows[:, :, None] == item_rows[:, None, :]  # (B, L, L)
-    first = same.to(torch.int8).argmax(dim=2)  # (B, L): the first position of this item
-    (windows, length), device = item_rows.shape, item_rows.device
-    drawn = uniform(windows, length, device=device) < ratio
+    windows, device = len(item_rows), item_rows.device
+    of_window = (uniform(windows, 1, device=device) * 2**24).long() << 32  # (B, 1)
+    drawn = uniform_of(item_rows + of_window, draw_salt()) < ratio
     last_too = uniform(windows, 1, device=device) < last_share
-    chosen: Tensor = drawn.gather(1, first) | (same[:, -1] & last_too)
+    is_last = item_rows == item_rows[:, -1:]
+    chosen: Tensor = drawn | (is_last & last_too)
     return chosen & (item_rows != 0)

@@ -31,12 +31,22 @@ _PREDICTED = tuple((f, e) for f, e in enumerate(BEHAVIOR_FIELDS) if e.kind != "g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks:
-    """Where (B, W) item-related and behaviour-related fields are hidden, of the newest."""
+    """Where fields are hidden, each (B, L), or of the newest W behaviours (B, W)."""
 
     items: Tensor
+    """Ids with their attributes."""
     behaviors: Tensor
-    attributes: Tensor | None = None
-    """Where attributes alone are hidden, of items whose ids are shown; None: nowhere."""
+    """All fields of the behaviour."""
+    attributes: Tensor
+    """Attributes alone: nowhere that ``items`` is. The id may be an unknown item's."""
+
+    def newest(self, length: int) -> "Masks":
+        """Return the masks of the newest ``length`` behaviours."""
+        return Masks(
+            items=self.items[:, -length:],
+            behaviors=self.behaviors[:, -length:],
+            attributes=self.attributes[:, -length:],
+        )
 
 
 Vectors = Callable[[Tensor], Tensor]
@@ -119,15 +129,12 @@ class MaskedHeads(nn.Module):
         ``vectors`` returns the embeddings of items. Every head is evaluated; the sum of one
         without targets is 0.
         """
-        hidden = states[masks.items]  # (P, D)
-        rows = history["history_item_rows"][masks.items]
-        sums = {"item": self.item_loss(hidden, rows, vectors)}
-        hidden = self.transform(hidden)
+        rows = history["history_item_rows"][masks.items]  # (P,)
+        sums = {"item": self.item_loss(states[masks.items], rows, vectors)}
         attributes = history["history_attribute_rows"]  # (B, W, A)
-        sums |= self._field_losses("item", hidden, attributes[masks.items])
-        if masks.attributes is not None:
-            shown = self.transform(states[masks.attributes])
-            sums |= self._field_losses("shown", shown, attributes[masks.attributes])
+        for group, mask in _with_attributes(masks):
+            hidden = self.transform(states[mask])  # (P, D)
+            sums |= self._field_losses(group, hidden, attributes[mask])
         hidden = self.transform(states[masks.behaviors])
         codes = history["history_behavior_codes"][masks.behaviors]  # (P, F)
         for (f, field), head in zip(_PREDICTED, self.behavior_fields, strict=True):
@@ -140,9 +147,7 @@ class MaskedHeads(nn.Module):
         """Return how many targets each of these losses has."""
         behaviors = masks.behaviors.sum().float()
         counts = {"item": masks.items.sum().float()}
-        for group, mask in (("item", masks.items), ("shown", masks.attributes)):
-            if mask is None:
-                continue
+        for group, mask in _with_attributes(masks):
             attributes = history["history_attribute_rows"][mask]  # (P, A)
             for place in self.places:
                 is_known = (attributes[:, place.slots] > MASK_ROW).any(1)
@@ -169,6 +174,11 @@ class MaskedHeads(nn.Module):
         else:
             losses = sampled_softmax(hidden, rows, vectors, bias, self.proposal)
         return losses.sum() / math.log(items)
+
+
+def _with_attributes(masks: Masks) -> tuple[tuple[str, Tensor], ...]:
+    """Return where attributes are hidden: with their items' ids, and alone."""
+    return ("item", masks.items), ("shown", masks.attributes)
 
 
 def field_loss(logits: Tensor, rows: Tensor, place: FieldPlace) -> Tensor:

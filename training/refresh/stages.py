@@ -32,7 +32,9 @@ from srp4ctr.training.refresh import warm_start
 
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none
 # Of what is trained, in which order: a checkpoint of another release does not fit.
-_STAGES = "masks of action and value, feedback, clicks"
+_STAGES = (
+    "masks of items, attributes, action and value; feedback; clicks, by keys and values"
+)
 # Settings that leave the result as it is: a run resumes with others, too.
 _CHANGE_NOTHING: Mapping[str, Any] = {
     "bundles_dir": "",

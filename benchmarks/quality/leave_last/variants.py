@@ -179,7 +179,7 @@ def predicted_scores(
         history, attributes = ids_only(history), torch.zeros_like(attributes)
     last = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
     last[:, -1] = True
-    hidden = hide(history, Masks(items=last, behaviors=last))
+    hidden = hide(history, Masks(items=last, behaviors=last, attributes=last))
     states = model.encoder.predictions(*(hidden[name] for name in HISTORY_NAMES))
     vectors = model.embedding.item_vectors(rows, attributes)
     matched = vectors @ states[:, -1, :, None]  # (U, N, 1)

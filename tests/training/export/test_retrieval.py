@@ -66,7 +66,7 @@ def expected_logits(
     moved["history_item_rows"][:, -1] = MASK_ROW
     last = torch.zeros_like(moved["history_item_rows"], dtype=torch.bool)
     last[:, -1] = True
-    hidden = hide(moved, Masks(items=last, behaviors=last))
+    hidden = hide(moved, Masks(items=last, behaviors=last, attributes=last))
     encoder = pretrained.model.encoder
     states = encoder.predictions(*(hidden[name] for name in HISTORY_NAMES))
     vectors = pretrained.model.embedding.item_vectors(

@@ -86,6 +86,16 @@ def test_another_recipe_does_not_resume(
     assert finetune(fresh(recipe, sizes), slates, recipe, other) == first
 
 
+def test_a_checkpoint_of_another_model_does_not_resume(
+    slates: Slates, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
+) -> None:
+    options = FitOptions(checkpoints=tmp_path, recipe="of both")
+    flat = replace(recipe, model=replace(recipe.model, num_layers=1))
+    finetune(fresh(flat, sizes), slates, flat, options)
+    losses = finetune(fresh(recipe, sizes), slates, recipe, FitOptions())
+    assert finetune(fresh(recipe, sizes), slates, recipe, options) == losses
+
+
 def test_the_same_seed_gives_the_same_weights(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:

@@ -19,7 +19,12 @@ from srp4ctr.training.export.onnx_export import export, outputs
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import NUM_POOLED
-from srp4ctr.training.objectives.pretraining import MaskedObjective, hide, pretrain
+from srp4ctr.training.objectives.pretraining import (
+    ITEMS,
+    MaskedObjective,
+    hide,
+    pretrain,
+)
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from tests.training.conftest import LENGTH, SIZES, TINY
@@ -122,7 +127,7 @@ def test_requests_of_short_and_long_histories_are_scored_together(
     np.testing.assert_allclose(made["click_probability"], wanted.click, atol=1e-5)
 
 
-def test_pretraining_hides_the_newest_behaviours_and_trains_the_pooling(
+def test_pretraining_predicts_the_newest_behaviours_and_trains_the_pooling(
     windows: Windows, recipe: RefreshConfig
 ) -> None:
     config = replace(recipe, model=LONG)
@@ -131,11 +136,14 @@ def test_pretraining_hides_the_newest_behaviours_and_trains_the_pooling(
     heads = MaskedHeads(LONG, model.embedding)
     objective = MaskedObjective(model.encoder, heads, windows, config)
     batch = objective.batch(np.arange(8), np.array([LENGTH]))
-    assert batch.masks.items.shape[1] == batch.targets.items.shape[1] == ENCODED
+    assert batch.targets.items.shape[1] == ENCODED
     seen = hide(batch.history, batch.masks)
-    for name in HISTORY_NAMES:
-        older = slice(None, -ENCODED)
-        assert torch.equal(seen[name][:, older], batch.history[name][:, older])
+    for rows, shown, hidden in zip(
+        batch.history[ITEMS], seen[ITEMS], batch.masks.items, strict=True
+    ):
+        # An older behaviour with a hidden item would give the answer away.
+        assert not set(rows[hidden].tolist()) & set(shown.tolist())
+    assert batch.masks.items[:, :-ENCODED].any()
     assert len(batch.with_states["history_item_rows"][0]) == ENCODED
     assert model.encoder.older is not None
     before = model.encoder.older.queries.detach().clone()
@@ -146,5 +154,6 @@ def test_pretraining_hides_the_newest_behaviours_and_trains_the_pooling(
 
 
 def test_a_length_that_nothing_fits_in_is_a_mistake() -> None:
-    with pytest.raises(MistakeError, match="encoded_length is 0; at least 1"):
-        ModelConfig(encoded_length=0)
+    for name in ("encoded_length", "num_layers", "num_queries"):
+        with pytest.raises(MistakeError, match=f"{name} is 0; at least 1"):
+            ModelConfig(**{name: 0})

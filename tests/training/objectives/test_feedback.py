@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.loop.trainer import FitOptions
@@ -62,6 +63,15 @@ def test_what_was_done_before_an_impression_says_nothing_of_it(feed: Slates) -> 
     features[..., CANDIDATE_FEATURES.index("item_in_sequence")] = 1.0
     again = replace(feed, tensors={**feed.tensors, "candidate_features": features})
     assert np.isnan(click_shares(again)).all()
+
+
+def test_unknown_items_that_share_a_row_are_not_one_item(feed: Slates) -> None:
+    shared = {
+        name: np.where(feed.tensors[name] != 0, FIRST_OOV_ROW, 0)
+        for name in ("history_item_rows", "candidate_item_rows")
+    }
+    unknown = replace(feed, tensors={**feed.tensors, **shared})
+    assert np.isnan(click_shares(unknown)).all()
 
 
 def test_without_histories_nothing_is_known(slates: Slates) -> None:
@@ -136,14 +146,14 @@ def test_a_batch_is_the_beginning_of_a_window_and_what_came_after_it(
 def test_an_item_met_twice_counts_by_what_says_most_of_a_click(
     feed: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
-    items = np.tile(np.array([[3, 5, 9, 9, 9, 9]]), (8, 1))
+    items = np.tile(np.array([[23, 25, 29, 29, 29, 29]]), (8, 1))
     actions = np.tile([VIEW, VIEW, VIEW, LONG_VIEW, VIEW, VIEW], (8, 1))
     model = SRP4CTR(recipe.model, sizes)
     shares = click_shares(feed)
     windows = windows_of(items, np.array(actions))
     objective = FeedbackObjective(model, windows, feed, shares, recipe)
     batch = objective.batch(np.arange(8), np.array([LENGTH]))
-    is_nine = batch.known & (batch.tensors["candidate_item_rows"] == 9)
+    is_nine = batch.known & (batch.tensors["candidate_item_rows"] == 29)
     assert is_nine.any()
     assert (is_nine.sum(1) <= 1).all()
     torch.testing.assert_close(

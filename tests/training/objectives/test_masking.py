@@ -28,7 +28,7 @@ def at(*positions: int) -> torch.Tensor:
 
 
 def test_a_hidden_item_takes_its_attributes_along_and_leaves_the_behaviour() -> None:
-    hidden = hide(a_history(), Masks(items=at(2), behaviors=at()))
+    hidden = hide(a_history(), Masks(items=at(2), behaviors=at(), attributes=at()))
     assert hidden["history_item_rows"].tolist() == [[0, 5, MASK_ROW, 7]]
     assert hidden["history_attribute_rows"][0, 2].tolist() == [MASK_ROW] * 8
     assert torch.equal(
@@ -37,7 +37,7 @@ def test_a_hidden_item_takes_its_attributes_along_and_leaves_the_behaviour() -> 
 
 
 def test_a_hidden_behaviour_hides_all_its_fields_and_leaves_the_item() -> None:
-    hidden = hide(a_history(), Masks(items=at(), behaviors=at(3)))
+    hidden = hide(a_history(), Masks(items=at(), behaviors=at(3), attributes=at()))
     assert hidden["history_behavior_codes"][0, 3].tolist() == list(MASK_CODES)
     assert hidden["history_behavior_codes"][0, 2].tolist() == [2, 2, 2]
     assert torch.equal(hidden["history_item_rows"], a_history()["history_item_rows"])
@@ -54,7 +54,6 @@ def test_attributes_may_be_hidden_of_an_item_that_is_shown() -> None:
 def test_attributes_are_hidden_alone_of_other_items_than_are_hidden_whole() -> None:
     torch.manual_seed(0)
     masks = draw_masks(torch.arange(1, 51).repeat(400, 1), 0.2)
-    assert masks.attributes is not None
     assert not (masks.attributes & masks.items).any()
     share = masks.attributes.sum() / (~masks.items).sum()
     assert 0.18 < float(share) < 0.22
@@ -80,18 +79,23 @@ def test_all_elements_of_one_item_are_hidden_together() -> None:
 
 def test_padding_is_never_hidden() -> None:
     masks = draw_masks(torch.zeros(8, 5, dtype=torch.int64), 0.9)
-    assert not masks.items.any()
+    for each in (masks.items, masks.behaviors, masks.attributes):
+        assert not each.any()
 
 
 @pytest.mark.parametrize(
-    ("arm", "items", "behaviors"),
-    [("items", True, False), ("behaviors", False, True), ("bert", True, False)],
+    ("arm", "hidden"),
+    [
+        ("items", {"items", "attributes"}),
+        ("behaviors", {"behaviors"}),
+        ("bert", {"items"}),
+        ("both", {"items", "behaviors", "attributes"}),
+    ],
 )
-def test_an_arm_hides_what_it_learns_from_alone(
-    arm: str, items: bool, behaviors: bool
-) -> None:
+def test_an_arm_hides_what_it_learns_from_alone(arm: str, hidden: set[str]) -> None:
     masks = draw_masks(torch.arange(1, 51).repeat(20, 1), 0.2, arm)
-    assert (bool(masks.items.any()), bool(masks.behaviors.any())) == (items, behaviors)
+    each = {name: getattr(masks, name) for name in ("items", "behaviors", "attributes")}
+    assert {name for name, mask in each.items() if mask.any()} == hidden
 
 
 def test_plain_bert_sees_the_ids_alone() -> None:

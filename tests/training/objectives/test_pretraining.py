@@ -8,13 +8,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from srp4ctr.features.tensors.item_fields import places
 from srp4ctr.features.tensors.schema import Field
-from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows, torch_rows
 from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.objectives import pretraining
 from srp4ctr.training.objectives.pretraining import (
     MaskedObjective,
     draw_masks,
@@ -56,7 +58,7 @@ def test_a_batch_without_a_hidden_position_costs_nothing(
     history = torch_rows(windows.tensors, torch.arange(2).numpy(), torch.device("cpu"))
     none = torch.zeros_like(history["history_item_rows"], dtype=torch.bool)
     objective = MaskedObjective(model.encoder, heads, windows, recipe)
-    loss = loss_at(objective, history, Masks(items=none, behaviors=none))
+    loss = loss_at(objective, history, Masks(items=none, behaviors=none, attributes=none))
     assert float(loss.detach()) == 0.0
 
 
@@ -69,9 +71,34 @@ def test_each_mask_set_alone_gives_a_loss(
     history = torch_rows(windows.tensors, torch.arange(8).numpy(), torch.device("cpu"))
     rows = history["history_item_rows"]
     nowhere = torch.zeros_like(rows, dtype=torch.bool)
-    masks = {"items": nowhere, "behaviors": nowhere, hidden: rows != 0}
+    masks = dict.fromkeys(("items", "behaviors", "attributes"), nowhere)
+    masks[hidden] = rows != 0
     objective = MaskedObjective(model.encoder, heads, windows, recipe)
     assert float(loss_at(objective, history, Masks(**masks)).detach()) > 0.1
+
+
+@pytest.mark.parametrize("sampled_items", [None, 3])
+def test_all_that_pretraining_reads_is_on_the_models_device(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes, sampled_items: int | None
+) -> None:
+    model = SRP4CTR(recipe.model, sizes).to("meta")  # for lack of a GPU
+    config = replace(recipe, sampled_items=sampled_items)
+    objective = pretraining._stage(model, windows, config, None).objective
+    found = {name: each.device.type for name, each in objective.named_buffers()}
+    assert "catalogue" in found
+    assert set(found.values()) == {"meta"}
+
+
+def test_rows_that_unknown_items_share_have_no_attributes(
+    windows: Windows, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    model = SRP4CTR(recipe.model, sizes)
+    heads = MaskedHeads(recipe.model, model.embedding)
+    rows = windows.tensors["history_item_rows"].astype(np.int64)
+    assert ((rows > FIRST_OOV_ROW) & (rows < FIRST_KNOWN_ROW)).any()
+    catalogue = MaskedObjective(model.encoder, heads, windows, recipe).catalogue
+    assert not catalogue[:FIRST_KNOWN_ROW].any()
+    assert catalogue.any()
 
 
 def test_without_pretraining_the_encoder_stays_and_the_candidate_stream_starts_as_it(
@@ -121,10 +148,10 @@ def test_every_head_begins_at_about_its_share_of_one(
     everywhere = history["history_item_rows"] != 0
     states = torch.randn(*everywhere.shape, recipe.model.width) * 0.1
     table = torch.randn(sizes.item_rows, recipe.model.width) * 0.05
-    masks = Masks(items=everywhere, behaviors=everywhere)
+    masks = Masks(items=everywhere, behaviors=everywhere, attributes=everywhere)
     sums = heads(states, history, masks, lambda rows: table[rows])
     counts = heads.counts(history, masks)
-    groups = {"item": 0.0, "item ": 0.0, "behavior ": 0.0}
+    groups = {"item": 0.0, "item ": 0.0, "shown ": 0.0, "behavior ": 0.0}
     for name, loss in sums.items():
         group = name if name == "item" else name[: name.index(" ") + 1]
         groups[group] += float(loss.detach()) / float(counts[name])
@@ -137,7 +164,8 @@ def test_an_item_is_predicted_with_its_attributes_unless_there_are_only_ids(
     model = SRP4CTR(recipe.model, sizes)
     heads = MaskedHeads(recipe.model, model.embedding)
     attributes = windows.tensors["history_attribute_rows"]
-    met = np.argwhere(attributes.any(axis=-1))[:1].T  # the first with a value
+    is_known = windows.tensors["history_item_rows"].astype(np.int64) >= FIRST_KNOWN_ROW
+    met = np.argwhere(attributes.any(axis=-1) & is_known)[:1].T  # the first with a value
     rows = torch.from_numpy(windows.tensors["history_item_rows"][*met]).long()
     windows.tensors["history_attribute_rows"][
         windows.tensors["history_item_rows"] == int(rows)
