@@ -236,8 +236,7 @@ def user_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
 def fingerprint(sizes: Mapping[str, int] = MappingProxyType({})) -> str:
     """Return 16 hex digits that change with every tensor and feature column.
 
-    A bundle carries the fingerprint that it was trained with; a server refuses another. A
-    release without USER_TENSORS has the same of a bundle without them.
+    A bundle carries the fingerprint that it was trained with; a server refuses another.
     """
     tables = (ENCODER_INPUTS, HEAD_INPUTS + user_tensors(sizes), HEAD_OUTPUTS)
     described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]

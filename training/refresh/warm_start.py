@@ -36,7 +36,6 @@ from srp4ctr.training.refresh.reports import RefreshOutcome
 _Fields = Sequence[AttributeField]
 _SOURCES = {"impressions": "real impressions", "sampled": "sampled negatives"}
 ITEMS, ATTRIBUTES = "embedding.items.weight", "embedding.attributes.weight"
-RANKING = "head.ranking"
 # Tables of attribute values: of which fields of a vocabulary.
 _FIELDS_OF = {
     ATTRIBUTES: "item_fields",
@@ -102,8 +101,6 @@ def carry_over(model: SRP4CTR, vocabulary: Vocabulary, parent: EarlierBundle) ->
     for name, tensor in model.state_dict().items():
         if name.startswith("encoder.embedding."):
             continue  # the same tensors as the model's own
-        if name not in old and name == RANKING:
-            continue  # of a release that ranked by the probability, as zeros do
         if name not in old:
             raise ArtifactError(f"{parent.card.version} has no {name}")
         if name == ITEMS:

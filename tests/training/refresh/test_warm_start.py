@@ -70,19 +70,6 @@ def test_known_items_and_values_keep_their_rows_wherever_these_are_now(
     assert np.array_equal(after[words.item_rows([20])], before[shared])
 
 
-def test_a_bundle_that_ranked_by_the_probability_is_a_parent_that_does_so_again(
-    parent: EarlierBundle,
-) -> None:
-    file = parent.folder / bundle.WEIGHTS_FILE
-    weights = load_file(file)
-    del weights[warm_start.RANKING]
-    save_file({name: torch.from_numpy(each) for name, each in weights.items()}, file)
-    model = a_model(parent.vocabulary, seed=1)
-    warm_start.carry_over(model, parent.vocabulary, parent)
-    assert not model.head.ranking.any()
-    assert np.array_equal(model.head.out.weight.detach(), weights["head.out.weight"])
-
-
 def test_a_new_value_begins_as_the_mean_of_its_field(parent: EarlierBundle) -> None:
     words = words_of([10], "green")
     model = a_model(words, seed=1)
