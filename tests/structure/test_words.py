@@ -1,7 +1,8 @@
 """The field's terms in names, help and messages: no private words.
 
-Prose is for reviewers. Names are split into their words; of texts, all that a user meets
-is read: help, errors, log lines and titles (every string but docstrings and regular code).
+Names are split into their words; of texts, all that a user meets is read: help, errors, log
+lines and titles (every string but docstrings and regular code), and the pages, but for what
+is generated and for decisions.
 """
 
 import ast
@@ -11,7 +12,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tests.structure.source_tree import SourceFile, all_files, parse, product_files
+from tests.structure.source_tree import ROOT, SourceFile, all_files, parse, product_files
 
 # In the place of each: what a reader would search for.
 BANNED_NAMES = {
@@ -41,6 +42,15 @@ BANNED_PHRASES = (
     *("as of old", "died of itself", "twice is once", "foretell", "unfolded"),
 )
 _PHRASE = re.compile(rf"(?<![\w`-])({'|'.join(BANNED_PHRASES)})(?![\w-])", re.IGNORECASE)
+_NO_PROSE = re.compile(r"<!-- evidence: begin.*?evidence: end -->|```.*?```|`[^`]*`", re.S)
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "monitoring/runbook.md",
+    "docs/*.md",
+    "deploy/**/*.md",
+)
+GENERATED = {"benchmarks.md", "decisions.md", "panels.md", "source-map.md"}
 # Names and fields that others read: they stay as they are published.
 KEPT = {"folded_flops", "unfolded_flops", "deed"}
 
@@ -113,6 +123,15 @@ def test_names_are_the_fields_terms() -> None:
 
 def test_texts_that_users_meet_are_the_fields_terms() -> None:
     assert [each for file in product_files() for each in private_texts(file)] == []
+
+
+def test_pages_are_in_the_fields_terms() -> None:
+    pages = {page for pattern in PAGES for page in ROOT.glob(pattern)}
+    read = [page for page in pages if page.name not in GENERATED]
+    assert len(read) > len(PAGES)
+    texts = {page.name: _NO_PROSE.sub("", page.read_text("utf-8")) for page in read}
+    found = {name: _PHRASE.findall(text) for name, text in texts.items()}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}
 
 
 @pytest.mark.parametrize(
