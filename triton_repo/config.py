@@ -146,7 +146,7 @@ class TritonConfig:
     """Processes of that one step, a request at a time each: as many as there are cores."""
     kept_states_mb: float = 64.0
     """The size of each instance's cache of encoder states of recent histories: at L = 200
-    one takes 0.21 MB. 0: no cache."""
+    one takes 0.22 MB. 0: no cache."""
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     served_log: ServedLogConfig = field(default_factory=ServedLogConfig)
     recommend: RecommendConfig = field(default_factory=RecommendConfig)

@@ -178,6 +178,11 @@ def test_a_library_of_another_source_is_not_used(
     assert caplog.text.count("computed by numpy, which takes more CPU") == 2
 
 
+def test_any_other_library_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    assert compiled._loaded(Path("libm.so.6")) is None
+    assert "computed by numpy, which takes more CPU" in caplog.text
+
+
 def test_a_library_without_a_new_column_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

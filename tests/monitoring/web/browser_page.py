@@ -17,14 +17,14 @@ def checked_page(browser: Browser, **context: Any) -> Iterator[Page]:
     What it logs of a refused request says no reason, so that the answer's text follows.
     """
     messages: list[str] = []
-    responses: list[Response] = []
+    refused: list[Response] = []
     opened = browser.new_context(**context)
     page = opened.new_page()
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("response", lambda response: responses.append(response))
+    page.on("response", lambda each: refused.append(each) if each.status >= 400 else None)
     yield page
-    messages += [_text(response) for response in responses if response.status >= 400]
+    messages += map(_text, refused)
     opened.close()
     assert messages == []
 

@@ -159,3 +159,17 @@ def test_an_item_met_twice_counts_by_what_says_most_of_a_click(
     torch.testing.assert_close(
         batch.shares[is_nine], torch.full_like(batch.shares[is_nine], shares[20, 1])
     )
+
+
+def test_an_unknown_item_is_no_candidate(
+    feed: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    items = np.tile([23, 25, 29, FIRST_OOV_ROW, FIRST_OOV_ROW, 31], (8, 1))
+    windows = windows_of(items, np.full((8, LENGTH), LONG_VIEW))
+    model = SRP4CTR(recipe.model, sizes)
+    objective = FeedbackObjective(model, windows, feed, click_shares(feed), recipe)
+    batch = objective.batch(np.arange(8), np.array([LENGTH]))
+    candidates = batch.tensors["candidate_item_rows"]
+    assert batch.known.any()
+    assert not (candidates == FIRST_OOV_ROW).any()
+    assert (candidates == 31).any(1).all()
