@@ -48,6 +48,7 @@ PAD_ROW = 0
 MASK_ROW = 1
 FIRST_OOV_ROW = 2
 NUM_OOV_ROWS = 16  # that unknown items share
+FIRST_KNOWN_ROW = FIRST_OOV_ROW + NUM_OOV_ROWS
 MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 

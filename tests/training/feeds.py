@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
+from srp4ctr.features.tensors.vocabulary import FIRST_KNOWN_ROW
 from srp4ctr.training.dataset.batches import Slates, Windows
-from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW
 from tests.training.conftest import LENGTH, SIZES, random_slates
 
 VIEW, LONG_VIEW, NO_VALUE = 2, 20, 1

@@ -22,7 +22,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, NUM_OOV_ROWS
+from srp4ctr.features.tensors.vocabulary import (
+    FIRST_KNOWN_ROW,
+    FIRST_OOV_ROW,
+    NUM_OOV_ROWS,
+)
 
 _Drawer = TypeVar("_Drawer", bound=Callable[..., Any])
 
@@ -116,8 +120,6 @@ class Dropout(nn.Module):
         return states * kept
 
 
-FIRST_KNOWN_ROW = FIRST_OOV_ROW + NUM_OOV_ROWS
-"""Rows before it are of no item, or of many unknown ones."""
 ITEM_ROWS = ("history_item_rows", "candidate_item_rows")
 
 

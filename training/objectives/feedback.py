@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, CANDIDATE_FEATURES
+from srp4ctr.features.tensors.vocabulary import FIRST_KNOWN_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
@@ -31,7 +32,7 @@ from srp4ctr.training.dataset.batches import (
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
-from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW, uniform, without_ids
+from srp4ctr.training.model.dropout import uniform, without_ids
 from srp4ctr.training.objectives.finetuning import optimiser_of
 from srp4ctr.training.objectives.pretraining import ITEMS, without_newest
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srp4ctr.features.tensors.vocabulary import MASK_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_KNOWN_ROW, MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
     HISTORY_NAMES,
@@ -29,7 +29,6 @@ from srp4ctr.training.dataset.batches import (
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.dropout import (
-    FIRST_KNOWN_ROW,
     draw_salt,
     id_dropper,
     uniform,

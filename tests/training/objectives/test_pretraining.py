@@ -8,12 +8,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from srp4ctr.features.tensors.item_fields import places
 from srp4ctr.features.tensors.schema import Field
-from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, MASK_ROW
+from srp4ctr.features.tensors.vocabulary import FIRST_KNOWN_ROW, FIRST_OOV_ROW, MASK_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Windows, torch_rows
 from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.dropout import FIRST_KNOWN_ROW
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives import pretraining
