@@ -139,7 +139,9 @@ def _fewer_labels(examples: Examples, job: Job) -> Examples:
 @functools.cache
 def _training_code(variant: str) -> str:
     """Return a digest of the code that trains ``variant``."""
-    own = [] if variant.startswith("srp4ctr") else [f"{MODELS}/baselines.py"]
+    own = [f"{MODELS}/baseline.py", f"{MODELS}/baselines.py"]
+    if variant.startswith("srp4ctr"):
+        own = []
     if variant == "sasrec":
         own += [f"{MODELS}/sasrec.py"]
     if isinstance(VARIANTS[variant], TreeVariant):

@@ -1,9 +1,8 @@
 """The deep models that SRP4CTR is compared with; ``BASELINES`` lists them by name.
 
-They share its tokens, counters, context and head, and differ in how they read a history:
-DIEN, PNN or CAN would each be one more class and one more line.
+They share its tokens, counters, context and head, and differ in how they read a history.
 
-Shapes: B requests, L history, N candidates, H heads, D width, V the reading's width.
+Shapes: B requests, L history, N candidates, H heads, D width, F fields.
 """
 
 import math
@@ -12,118 +11,22 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from benchmarks.models.baseline import Baseline, LogisticRegression
 from benchmarks.models.sasrec import SASRecEncoder
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_model import (
-    ClickHead,
-    ClickModel,
-    Scores,
-    Tensors,
-    scores_of,
-)
+from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
-    ContextEmbedding,
-    NumericFeatures,
+    ITEM_FIELD_WIDTH,
+    USER_FIELD_WIDTH,
     TableSizes,
-    TokenEmbedding,
-    UserFields,
 )
 from srp4ctr.training.model.transformer import TransformerLayer
 
 _HIDDEN = -1e9  # added to the score of padding
-
-
-class LogisticRegression(ClickModel):
-    """logit = w · counters + the weights of item, attributes and context."""
-
-    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        super().__init__()
-        self.items = _weights(sizes.item_rows)
-        self.attributes = _weights(sizes.attribute_rows)
-        self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
-        self.user_fields = user_fields(sizes)
-        self.of_request = nn.Linear(request_width(self), 1)
-        self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
-
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
-        """Return logits (B, N), one for both; the position is not looked at."""
-        del positions
-        request = self.of_request(request_vector(self, tensors))  # (B, 1)
-        request = request + self.context.bias(tensors["context_rows"])
-        features = self.candidate_features(tensors["candidate_features"])
-        parts = [self.of_candidate(features).squeeze(-1)]
-        parts += [self.items(tensors["candidate_item_rows"]).squeeze(-1)]
-        parts += [self.attributes(tensors["candidate_attribute_rows"]).sum(-2).squeeze(-1)]
-        logits: Tensor = request + torch.stack(parts).sum(0)
-        return Scores(click=logits, ranking=logits)
-
-
-def _weights(rows: int) -> nn.Embedding:
-    table = nn.Embedding(rows, 1, padding_idx=0)
-    nn.init.zeros_(table.weight)
-    return table
-
-
-class Baseline(ClickModel):
-    """DCNv2 over counters, ids, attributes and context: crosses and an MLP.
-
-    Subclasses add a reading of the history.
-    """
-
-    def __init__(
-        self, config: ModelConfig, sizes: TableSizes, reading_width: int = 0
-    ) -> None:
-        super().__init__()
-        self.embedding = TokenEmbedding(config, sizes)
-        self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
-        self.user_fields = user_fields(sizes)
-        features_width = sizes.attribute_width + self.candidate_features.encoded_width
-        self.head = ClickHead(
-            config,
-            user_width=request_width(self),
-            candidate_width=reading_width + config.width + features_width,
-        )
-
-    def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
-        """Return logits (B, N)."""
-        rows = tensors["candidate_item_rows"]
-        attributes = tensors["candidate_attribute_rows"]
-        parts = self.readings(tensors)
-        parts += [self.embedding.items(rows), self.embedding.attributes.means(attributes)]
-        parts += [self.candidate_features(tensors["candidate_features"])]
-        where = torch.zeros_like(rows) if positions is None else positions
-        request = request_vector(self, tensors)
-        logits, correction = self.head(request, torch.cat(parts, dim=-1), where)
-        return scores_of(logits + self.context.bias(tensors["context_rows"]), correction)
-
-    def fast_parameters(self) -> list[Tensor]:
-        """Return the biases of positions, and what is of the context."""
-        return [self.head.position_bias.weight, *super().fast_parameters()]
-
-    def readings(self, tensors: Tensors) -> list[Tensor]:
-        """Return what the history says of each candidate: (B, N, …), V wide in all."""
-        del tensors
-        return []
-
-    def history_tokens(self, tensors: Tensors) -> Tensor:
-        """Return a token (B, L, D) per behaviour."""
-        return self.embedding.behaviors(
-            tensors["history_item_rows"],
-            tensors["history_attribute_rows"],
-            tensors["history_behavior_codes"],
-        )
-
-    def candidate_tokens(self, tensors: Tensors) -> Tensor:
-        """Return a token (B, N, D) per candidate."""
-        return self.embedding.candidates(
-            tensors["candidate_item_rows"], tensors["candidate_attribute_rows"]
-        )
+_PRODUCT_WIDTH = ITEM_FIELD_WIDTH
+_CO_ACTION = (16, 8, 4)  # widths of a candidate's network, as in its authors' code
+_ORDERS = 2  # powers of what it reads
 
 
 class DIN(Baseline):
@@ -134,8 +37,8 @@ class DIN(Baseline):
     normalised, so that a strong interest stays strong.
     """
 
-    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        super().__init__(config, sizes, reading_width=config.width)
+    def __init__(self, config: ModelConfig, sizes: TableSizes, more_width: int = 0) -> None:
+        super().__init__(config, sizes, reading_width=config.width + more_width)
         self.of_behavior = nn.Linear(config.width, 80)
         self.of_candidate = nn.Linear(config.width, 80)
         self.of_product = nn.Linear(config.width, 80, bias=False)
@@ -224,30 +127,99 @@ class SASRecClicks(Baseline):
         return [(items @ last[..., None]) / math.sqrt(items.shape[-1])]
 
 
-def user_fields(sizes: TableSizes) -> UserFields | None:
-    """Return the vectors of users' attributes, where the data have some."""
-    return UserFields(sizes.user_fields) if sizes.user_fields else None
+class PNN(Baseline):
+    """The inner products of all pairs of fields, and the mean of the history's tokens.
+
+    Product-based Neural Network with inner products (Qu et al., ICDM 2016). The fields are
+    the candidate's item and each of its attributes, the mean of the history, the context,
+    and each of the user's attributes; vectors of another width are projected.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        fields = 3 + len(sizes.item_fields) + len(sizes.user_fields)
+        products = fields * (fields - 1) // 2
+        super().__init__(config, sizes, reading_width=config.width + products)
+        self.of_item, self.of_history, self.of_context, self.of_user = (
+            nn.Linear(width, _PRODUCT_WIDTH, bias=False)
+            for width in (config.width, config.width, CONTEXT_WIDTH, USER_FIELD_WIDTH)
+        )
+        each = torch.triu_indices(fields, fields, 1)
+        self.register_buffer("pairs", each, persistent=False)
+
+    def readings(self, tensors: Tensors) -> list[Tensor]:
+        """Return the history's mean (B, N, D) and the products (B, N, F (F - 1) / 2)."""
+        rows = tensors["candidate_item_rows"]
+        attributes = self.embedding.attributes.means(tensors["candidate_attribute_rows"])
+        fields = [self.of_item(self.embedding.items(rows)), attributes]
+        mean = self._mean(tensors)[:, None].expand(-1, rows.shape[1], -1)  # (B, N, D)
+        fields.append(self.of_history(mean))
+        of_request = self._request_fields(tensors)[:, None]
+        fields.append(of_request.expand(-1, rows.shape[1], -1))
+        joined = torch.cat(fields, dim=-1)
+        joined = joined.reshape(*rows.shape, -1, _PRODUCT_WIDTH)  # (B, N, F, width)
+        first, second = self.pairs
+        products = (joined @ joined.transpose(-1, -2))[..., first, second]
+        return [mean, products]
+
+    def _mean(self, tensors: Tensors) -> Tensor:
+        """Return the mean (B, D) of the history's tokens, zeros where it is empty."""
+        valid = (tensors["history_item_rows"] != 0).float()[:, None]  # (B, 1, L)
+        summed = valid @ self.history_tokens(tensors)  # (B, 1, D)
+        mean: Tensor = summed / valid.sum(-1, keepdim=True).clamp(min=1.0)
+        return mean.squeeze(1)
+
+    def _request_fields(self, tensors: Tensors) -> Tensor:
+        """Return the context and the user's attributes side by side, projected."""
+        fields = [self.of_context(self.context(tensors["context_rows"]))]
+        if self.user_fields:
+            of_user = self.user_fields(tensors["user_attribute_rows"])
+            each = of_user.reshape(len(of_user), -1, USER_FIELD_WIDTH)
+            fields.append(self.of_user(each).flatten(-2))
+        return torch.cat(fields, dim=-1)
 
 
-def request_width(model: "LogisticRegression | Baseline") -> int:
-    """Return how wide ``request_vector`` is."""
-    own = model.user_fields.width if model.user_fields else 0
-    return model.request_features.encoded_width + CONTEXT_WIDTH + own
+class CAN(DIN):
+    """DIN, and a small network of each candidate's own, over the history's items.
 
+    Co-Action Network (Bian et al., WSDM 2022): a candidate's row of a table of parameters
+    are the weights of two layers, 16 to 8 to 4, with tanh between them. They read vectors
+    of the behaviours' items, kept for this alone, and their squares; outputs are summed
+    over the history.
+    """
 
-def request_vector(model: "LogisticRegression | Baseline", tensors: Tensors) -> Tensor:
-    """Return the request's counters, its context's and user's vectors (B, …)."""
-    parts = [model.request_features(tensors["request_features"])]
-    parts.append(model.context(tensors["context_rows"]))
-    if model.user_fields:
-        parts.append(model.user_fields(tensors["user_attribute_rows"]))
-    return torch.cat(parts, dim=-1)
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        read, hidden, made = _CO_ACTION
+        super().__init__(config, sizes, more_width=made * _ORDERS)
+        self.networks = nn.Embedding(sizes.item_rows, (read + made) * hidden, padding_idx=0)
+        self.acted_on = nn.Embedding(sizes.item_rows, read, padding_idx=0)
+        for table in (self.networks, self.acted_on):
+            with torch.no_grad():  # a product of 16 of them is about 1 / 4
+                table.weight *= read**-0.5
+
+    def readings(self, tensors: Tensors) -> list[Tensor]:
+        """Return DIN's (B, N, D) and the co-actions (B, N, 8)."""
+        read, hidden, made = _CO_ACTION
+        rows = tensors["history_item_rows"]
+        networks = self.networks(tensors["candidate_item_rows"])
+        first, second = networks.split([read * hidden, hidden * made], dim=-1)
+        first = first.reshape(*first.shape[:2], read, hidden)  # (B, N, 16, 8)
+        second = second.reshape(*second.shape[:2], hidden, made)  # (B, N, 8, 4)
+        history = self.acted_on(rows)[:, None]  # (B, 1, L, 16): padding is zeros
+        outputs = [
+            (torch.tanh(history**order @ first) @ second).sum(-2)
+            for order in range(1, _ORDERS + 1)
+        ]
+        return [*super().readings(tensors), *outputs]
 
 
 BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {
     "lr": LogisticRegression,
     "dcnv2": Baseline,
+    "pnn": PNN,
     "din": DIN,
+    "can": CAN,
     "bst": BST,
     "sasrec": SASRecClicks,
 }

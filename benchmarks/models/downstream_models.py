@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.models import trees as lightgbm_trees
-from benchmarks.models.baselines import Baseline
+from benchmarks.models.baseline import Baseline
 from benchmarks.quality.clicks.click_examples import Part
 from srp4ctr.features.tensors.schema import CANDIDATE_EMBEDDINGS, USER_EMBEDDINGS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
