@@ -145,8 +145,14 @@ def of_collm() -> Source:
         name="ML-1M (CoLLM)",
         events=_by_time([*collm.events(folder)]),
         updates=collm.item_updates(folder),
-        judged_from_ms=collm.judged_from_ms(folder),
+        judged_from_ms=collm.began_ms(folder, "test"),
     )
+
+
+def of_collm_validation() -> Source:
+    """Return what is before the test; CoLLM's validation set judges: to choose by."""
+    begins_ms = collm.began_ms(ebnerd.DATA / collm.FOLDER, "valid")
+    return _first_part(of_collm(), "ML-1M (CoLLM) validation", begins_ms)
 
 
 def of_long_taste() -> Source:
@@ -182,14 +188,16 @@ def of_file(name: str, path: Path) -> Source:
     return _source(name, good)
 
 
-def _first_part(whole: Source, name: str) -> Source:
-    """Return what of ``whole`` is before its judged days; its own last two judge."""
+def _first_part(whole: Source, name: str, judged_from_ms: int | None = None) -> Source:
+    """Return what of ``whole`` is before its judged days; its own last two judge, or what
+    is from ``judged_from_ms`` on.
+    """
     assert whole.judged_from_ms
     return replace(
         whole,
         name=name,
         events=[each for each in whole.events if each.occurred_at < whole.judged_from_ms],
-        judged_from_ms=whole.judged_from_ms - VALIDATION_MS,
+        judged_from_ms=judged_from_ms or whole.judged_from_ms - VALIDATION_MS,
     )
 
 
@@ -222,6 +230,7 @@ SOURCES = {
     "ebnerd-attributes-validation": of_ebnerd_attributes_validation,
     "movielens": of_movielens,
     "collm": of_collm,
+    "collm-validation": of_collm_validation,
     "kuairand": of_kuairand,
     "kuairand-validation": of_kuairand_validation,
     "long-taste": of_long_taste,

@@ -50,6 +50,6 @@ def item_updates(folder: Path) -> list[ItemUpdate]:
     ]
 
 
-def judged_from_ms(folder: Path) -> int:
-    """Return when the test begins."""
-    return int(pd.read_parquet(folder / "test.parquet")["timestamp"].min()) * 1000
+def began_ms(folder: Path, part: str) -> int:
+    """Return when ``part`` of ``PARTS`` begins."""
+    return int(pd.read_parquet(folder / f"{part}.parquet")["timestamp"].min()) * 1000

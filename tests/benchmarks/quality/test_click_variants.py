@@ -13,6 +13,7 @@ from benchmarks.quality.clicks import collm, ebnerd, kuairand
 from benchmarks.quality.clicks.click_examples import Examples
 from benchmarks.quality.clicks.click_sources import (
     of_collm,
+    of_collm_validation,
     of_kuairand_validation,
 )
 from srp4ctr.features.tensors.schema import Field
@@ -127,3 +128,12 @@ def test_collm_has_all_its_rows() -> None:
     assert len(shown) == 33_891 + 10_401 + 7_331
     assert source.judged_from_ms
     assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 7_331
+
+
+@pytest.mark.skipif(not (ebnerd.DATA / collm.FOLDER).is_dir(), reason="needs CoLLM's files")
+def test_a_recipe_is_chosen_on_collms_validation_set_without_its_test() -> None:
+    source = of_collm_validation()
+    shown = [each for each in source.events if isinstance(each, Impression)]
+    assert len(shown) == 33_891 + 10_401
+    assert source.judged_from_ms
+    assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 10_401
