@@ -68,6 +68,23 @@ def promote(
     Promoting what serves already changes nothing. Raises ``ArtifactError`` for a bundle
     that is damaged or of another schema, and ``OutageError`` where no server answers.
     """
+    found = promote_keeping(source, config, features, store_gate, canary=canary)
+    if not found.refusal:
+        remove_unused(config)
+    return found
+
+
+def promote_keeping(
+    source: Path,
+    config: TritonConfig,
+    features: FeatureConfig,
+    store_gate: Gate,
+    *,
+    canary: bool = False,
+) -> Promotion:
+    """Promote, and keep the files of what served before: for ``restore``, until
+    ``remove_unused``.
+    """
     card = bundle.verify(source)
     version, repository = card.version, Path(config.repository).resolve()
     with locked(repository):
@@ -79,6 +96,26 @@ def promote(
         if version not in _known(repository, before):
             repository_writer.render(source, card, config, features)
         return _switch(version, (before, after), config, [store_gate])
+
+
+def restore(config: TritonConfig, wanted: Serving) -> None:
+    """Serve exactly ``wanted`` again, whose files ``promote_keeping`` kept."""
+    repository = Path(config.repository).resolve()
+    with locked(repository), connected(config) as client:
+        for version in sorted(filter(None, wanted.versions)):
+            _load(client, repository, version)
+        serving = str(wanted.serving)
+        check = partial(check_version, client, model_names.RANK_CLICKS, serving)
+        live_repository.switch(client, repository, wanted, check)
+        _unload(client, repository, keep=wanted.versions)
+    _remove_folders(repository, keep=wanted.versions)
+
+
+def remove_unused(config: TritonConfig) -> None:
+    """Remove the files of every bundle that is neither served nor the previous one."""
+    repository = Path(config.repository).resolve()
+    with locked(repository):
+        _remove_folders(repository, keep=read_serving(repository).versions)
 
 
 def change(
@@ -114,8 +151,9 @@ def rollback(config: TritonConfig) -> Serving:
             raise MistakeError(f"nothing was served {which} in {repository}")
         after = before.promoted(before.previous)
         found = _switch(before.previous, (before, after), config)
-    if found.refusal:
-        raise PromotionError(found.refusal)
+        if found.refusal:
+            raise PromotionError(found.refusal)
+        _remove_folders(repository, keep=after.versions)
     return found.serving
 
 
@@ -171,7 +209,6 @@ def _switch(
         _unload(client, repository, keep=serving.versions)
     if refusal:
         return _refused(version, before, gates, refusal)
-    _remove_folders(repository, keep=after.versions)
     return Promotion(serving=after, gates=tuple(gates))
 
 

@@ -33,15 +33,18 @@ def promote(
 ) -> Promotion:
     """Serve the bundle in folder ``source`` on every server, as ``promotion.promote`` does.
 
-    Where one of them refuses it or fails, those before it serve again what they served.
-    Returns the refusal, else the promotion on the first server.
+    Where one of them refuses it or fails, those before it serve again exactly what they
+    did, the previous bundle and the canary included. Returns the refusal, else the
+    promotion on the first server.
     """
     changed: list[tuple[TritonConfig, Serving]] = []
     done: list[Promotion] = []
     for server in config.servers():
         before = read_serving(Path(server.repository))
         try:
-            found = promotion.promote(source, server, features, store_gate, canary=canary)
+            found = promotion.promote_keeping(
+                source, server, features, store_gate, canary=canary
+            )
         except (ValueError, OutageError):
             _take_back(changed)
             raise
@@ -51,6 +54,8 @@ def promote(
         if found.serving != before:
             changed.append((server, before))
         done.append(found)
+    for server, _ in changed:
+        promotion.remove_unused(server)
     return done[0]
 
 
@@ -79,25 +84,25 @@ def rollback(config: TritonConfig) -> Serving:
 
 def end_canary(config: TritonConfig) -> Serving:
     """End the canary on every server that has one; return what the first one serves."""
-    first, *others = config.servers()
-    after = promotion.end_canary(first)
-    for server in others:
-        if read_serving(Path(server.repository)).canary is not None:
-            promotion.end_canary(server)
-    return after
+    having = [
+        each for each in config.servers() if read_serving(Path(each.repository)).canary
+    ]
+    if not having:
+        return promotion.end_canary(config)  # raises: there is no canary
+    for server in having:
+        promotion.end_canary(server)
+    return read_serving(Path(config.repository))
 
 
 def _take_back(changed: Sequence[tuple[TritonConfig, Serving]]) -> None:
     """Let the servers serve again what they did; warn of one that served nothing."""
     for server, before in reversed(changed):
-        try:
+        if before.serving is None:
             now = read_serving(Path(server.repository))
-            if now.canary is not None and now.serving == before.serving:
-                promotion.end_canary(server)
-            elif before.serving is not None:
-                promotion.rollback(server)
-            else:
-                LOG.warning("%s served nothing before: it stays at %s", server.grpc, now)
+            LOG.warning("%s served nothing before: it stays at %s", server.grpc, now)
+            continue
+        try:
+            promotion.restore(server, before)
         except (ValueError, OutageError):
             LOG.exception("%s was not taken back to %s", server.grpc, before.serving)
 

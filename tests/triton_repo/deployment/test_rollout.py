@@ -1,8 +1,9 @@
 """Several servers of one bundle: all of them serve it, or none does."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from srp4ctr.errors import OutageError
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion, rollout
-from srp4ctr.triton_repo.deployment.live_repository import read_serving
+from srp4ctr.triton_repo.deployment.live_repository import (
+    SERVING_FILE,
+    Serving,
+    read_serving,
+)
 from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
@@ -37,23 +42,50 @@ def test_each_server_has_the_same_settings_and_its_own_address() -> None:
 
 
 @pytest.mark.triton
-def test_where_a_server_does_not_answer_the_others_serve_what_they_did(
+def test_where_a_server_does_not_answer_the_others_serve_exactly_what_they_did(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    first, second = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2))
+    first, second, third = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2, 3))
     single = server.triton
     assert promote(first, single, server.features).serving.serving == "v1"
+    assert promote(second, single, server.features).serving.serving == "v2"
+    repository = Path(single.repository)
+    before = read_serving(repository)
     with ports.reserved_ports(1) as (closed,):
         away = ReplicaConfig(
             grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
         )
         both = replace(single, replicas=(away,))
         with pytest.raises(OutageError, match=f"no Triton answers on .*:{closed}"):
-            rollout.promote(second, both, server.features, STORE_GATE)
-    assert read_serving(Path(single.repository)).serving == "v1"
-    with pytest.raises(ValueError, match="srp4ctr model promote v2 makes them serve"):
-        rollout.rollback(both)
-    assert read_serving(Path(single.repository)).serving == "v1"
+            rollout.promote(third, both, server.features, STORE_GATE)
+        assert read_serving(repository) == before
+        with pytest.raises(ValueError, match="srp4ctr model promote v1 makes them serve"):
+            rollout.rollback(both)  # the other server never served v1
+        assert promotion.rollback(single).serving == "v1"
+        assert promote(third, single, server.features, canary=True).serving.canary == "v3"
+        before = read_serving(repository)
+        fourth = make_bundle("v4", mark=4.0)
+        with pytest.raises(ValueError, match="nothing serves yet"):  # on the other one
+            rollout.promote(fourth, both, server.features, STORE_GATE, canary=True)
+        assert read_serving(repository) == before
+    with RankClient(single.grpc) as client:
+        assert client.rank("u", ["i"]).model_version == "v1"
+
+
+def test_a_canary_ends_on_the_servers_that_have_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [str(tmp_path / name) for name in "ab"]
+    further = ReplicaConfig(grpc="b:8001", repository=names[1])
+    config = TritonConfig(grpc="a:8001", repository=names[0], replicas=(further,))
+    for name, canary in zip(names, (None, "v2"), strict=True):
+        serving = Serving(serving="v1", canary=canary)
+        Path(name).mkdir()
+        (Path(name) / SERVING_FILE).write_text(json.dumps(asdict(serving)))
+    ended: list[str] = []
+    monkeypatch.setattr(promotion, "end_canary", lambda each: ended.append(each.grpc))
+    rollout.end_canary(config)
+    assert ended == ["b:8001"]
 
 
 @pytest.mark.triton
