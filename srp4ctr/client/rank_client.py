@@ -62,11 +62,12 @@ _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
+_INVALID = "StatusCode.INVALID_ARGUMENT"
 # The message of a server that has not loaded its models yet; behind a balancer another has.
 _STARTING = "has no available versions"
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
-_CANARY_REST_S = 5.0  # in which nobody is sent to a canary that was unloaded
+_CANARY_REST_S = 5.0  # in which nobody is sent to a canary that did not answer
 _FIRST_TRY = 1 / 3  # of the deadline: a process that crashed holds a call for a second
 
 
@@ -201,7 +202,7 @@ class RankClient:
             with tracing.span(name, requests=requests):
                 yield
         except InferenceServerException as error:
-            invalid = error.status() == "StatusCode.INVALID_ARGUMENT"
+            invalid = error.status() == _INVALID
             REQUESTS.labels("", "refused" if invalid else "failed").inc(requests)
             raise translated(error) from error
         finally:
@@ -213,15 +214,20 @@ class RankClient:
         return replace(request, user_id=self._pseudonyms.of(request.user_id))
 
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
-        """Return the canary's answer, None where there is no canary or it fails."""
+        """Return the canary's answer, None where there is no canary or it fails.
+
+        One that is gone, late or full rests: its users would wait for it in vain. What
+        ``rank_clicks`` answers in its place takes nothing of the budget of retries, else
+        a canary's failures would become its users'.
+        """
 
         def call() -> Any:
             try:
                 return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
             except InferenceServerException as error:
-                if error.status() in _GONE and not is_full(error):
-                    raise OutageError("the canary is gone") from error
-                if not self._may_retry(error):
+                if error.status() in _GONE or error.status() == _LATE or is_full(error):
+                    raise OutageError("the canary does not answer") from error
+                if error.status() == _INVALID:
                     raise
                 return None
 

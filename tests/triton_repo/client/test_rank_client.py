@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 
@@ -139,6 +141,31 @@ def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
             client.rank("ann", ["i1"])
         assert names.of("ann").encode() in client.sent
         assert b"ann" not in client.sent
+
+
+class LateCanary(RankClient):
+    """Its canary answers nothing, and its ``rank_clicks`` everything."""
+
+    asked = 0
+
+    def _call(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
+        if model == RANK_CLICKS_CANARY:
+            self.asked += 1
+            raise InferenceServerException("too late", "StatusCode.DEADLINE_EXCEEDED")
+        texts = {"model_version": b"v1", "status": b"ok", "feature_version": b"-"}
+        answer: dict[str, np.ndarray] = {
+            name: np.array([[text]], dtype=object) for name, text in texts.items()
+        }
+        by_item = ("click_probability", "item_status", "propensity", "position")
+        answer |= {name: np.zeros((1, 1)) for name in by_item}
+        return SimpleNamespace(as_numpy=answer.get)
+
+
+def test_a_late_canary_fails_none_of_its_users_calls() -> None:
+    with LateCanary("127.0.0.1:1", canary_share=1.0) as client:
+        for _ in range(50):  # more than its budget of retries
+            assert client.rank("u", ["i"]).model_version == "v1"
+        assert client.asked == 1  # then it rests
 
 
 def test_only_the_versions_seen_last_keep_their_series() -> None:
