@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.mapping import Items, Mapping, Users
+from srp4ctr.streams.imports.mapping import Items, Mapping, Rule, Users
 from srp4ctr.streams.imports.queries import (
     CatalogueQuery,
     CompiledRule,
@@ -44,6 +44,7 @@ class ImportJob:
     skip_bad: bool = False
 
 
+_Pass = tuple[Query, Sequence[CompiledRule]]
 Progress = Callable[[int], None]
 """Called with the number of rows so far."""
 
@@ -63,8 +64,11 @@ def import_files(job: ImportJob, progress: Progress = lambda _: None) -> ImportR
             for n, path in enumerate(paths)
         ]
         run = _Run(job=job, tables=tables, report=report, progress=progress)
-        with writing(job.out, sort=mapping.sort) as sink:
-            run.everything(sink)
+        passes = run.passes()  # all are compiled before the first row is read
+        # One after another they would put all clicks after all impressions, too late for
+        # the labels.
+        with writing(job.out, sort=mapping.sort or len(passes) > 1) as sink:
+            run.everything(passes, sink)
             _rejected_lines(database, tables, report)
             sink.discarded = bool(report.num_bad and not job.skip_bad)
     if not report.counts and not report.num_bad:
@@ -86,11 +90,11 @@ class _Run:
     def __post_init__(self) -> None:
         self.builder = EventBuilder(self.job.mapping, time.time_ns() // 1_000_000)
 
-    def everything(self, sink: EventSink) -> None:
-        """Import the events of each table, then items' and users' attributes."""
+    def passes(self) -> list[_Pass]:
+        """Return how each table is read for events: once for all rules but nested lists."""
         mapping, rules = self.job.mapping, self.job.mapping.rules()
         catalogues = [name for each in mapping.catalogues for name in each.files]
-        work = []
+        passes: list[_Pass] = []
         for table in self.tables:
             if matches(table.path, catalogues):
                 continue
@@ -101,10 +105,19 @@ class _Run:
                 )
             for each in dict.fromkeys(unnested(rule) for rule in own):
                 same = [rule for rule in own if unnested(rule) == each]
-                work.append(compiled(mapping, table, same))
-        for query, on_table in work:  # all are compiled before the first row is read
+                query, on_table = compiled(mapping, table, same)
+                for made in on_table:
+                    before = own[: own.index(made.rule)]
+                    alike = [each for each in before if _named(each) == _named(made.rule)]
+                    made.again = len(alike)
+                passes.append((query, on_table))
+        return passes
+
+    def everything(self, passes: Sequence[_Pass], sink: EventSink) -> None:
+        """Import the events of each table, then items' and users' attributes."""
+        for query, on_table in passes:
             self._events(query, on_table, sink)
-        for catalogue in mapping.catalogues:
+        for catalogue in self.job.mapping.catalogues:
             self._updates(catalogue, sink)
         for path, used in self.used.items():
             self._drop_unused(next(t for t in self.tables if t.path == path), used)
@@ -169,7 +182,9 @@ class _Run:
             since_ms = self.builder.clock.millis(at, query.time_kind)
         elif query.owner == "user":
             since_ms -= 1  # a request sees what was before it
-        return self.builder.build_update(query.owner, owner, since_ms, attributes)
+        return self.builder.build_update(
+            query.owner, owner, since_ms, attributes, has_time=at is not None
+        )
 
     def _take(self, built: bytes | BadRow, table: Table, row: int, sink: EventSink) -> None:
         if isinstance(built, BadRow):
@@ -212,6 +227,11 @@ def _rejected_lines(database: Any, tables: Sequence[Table], report: ImportReport
             report.rows += 1
             place = f"{Path(path).name} line {line}"
             report.drop("broken_row", place, str(message).splitlines()[0])
+
+
+def _named(rule: Rule) -> tuple[str, str]:
+    """Return what the ids of the rule's events begin with."""
+    return rule.type, str(rule.action)
 
 
 def _place(table: Table, row: int) -> str:

@@ -37,11 +37,13 @@ class CompiledRule:
     context: dict[str, int]
     action: str | None
     time_kind: str
+    again: int = 0
+    """How many rules before it make events of its kind and action of the same rows."""
 
     def values(self, row: tuple[Any, ...], event_id: str) -> dict[str, Any]:
         """Return the fields of the event of ``row``."""
         values = {name: row[index] for name, index in self.fields.items()}
-        values["event_id"] = event_id
+        values["event_id"] = f"{event_id}-r{self.again}" if self.again else event_id
         if self.action is not None:
             values["action"] = self.action
         if self.context:

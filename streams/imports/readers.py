@@ -1,5 +1,6 @@
 """A file → a view of DuckDB in which each row has its number and a hash of its content."""
 
+import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from srp4ctr.streams.imports.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, Tabl
 _JSON_OPTIONS = (
     ", sample_size = -1, map_inference_threshold = -1, maximum_object_size = 33554432"
 )
+_GZIP = b"\x1f\x8b"
 _ATOMIC = re.compile(r"^(\w+):(token|float)(_seq)?$")  # RecBole's headers
 
 
@@ -43,7 +45,9 @@ def open_table(
         elif name.removesuffix(".gz").endswith(JSON_SUFFIXES):
             sql = f"read_json({_path(path)}{_JSON_OPTIONS}{_compression(path)}"
             skipping = ", format = 'newline_delimited', ignore_errors = true"
-            sql += f"{skipping if skip_bad else ''})"
+            # An array is one value: of it no part can be left out.
+            by_line = skip_bad and not _is_array(path)
+            sql += f"{skipping if by_line else ''})"
         else:
             return _view(_csv_source(database, path, form, skip_bad), number)
         return _view(_Source(database=database, path=path, sql=sql), number)
@@ -158,8 +162,13 @@ def _shown(name: str) -> str:
 
 
 def _compression(path: Path) -> str:
-    is_gzip = _starts_with(path, b"\x1f\x8b")
-    return ", compression = 'gzip'" if is_gzip else ""
+    return ", compression = 'gzip'" if _starts_with(path, _GZIP) else ""
+
+
+def _is_array(path: Path) -> bool:
+    opened = gzip.open if _starts_with(path, _GZIP) else open
+    with opened(path, "rb") as file:
+        return bytes(file.read(64)).lstrip()[:1] == b"["
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

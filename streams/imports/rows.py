@@ -155,14 +155,24 @@ class EventBuilder:
         return BadRow(reason=_reason(found.reason), detail=detail)
 
     def build_update(
-        self, kind: str, owner: str, occurred_at: int, attributes: Values[str, Any]
+        self,
+        kind: str,
+        owner: str,
+        occurred_at: int,
+        attributes: Values[str, Any],
+        *,
+        has_time: bool,
     ) -> bytes | BadRow:
-        """Return the update of an item or a user, as ``kind`` says."""
+        """Return the update of an item or a user, as ``kind`` says.
+
+        Where its row ``has_time``, what was so before, and is again, is another update.
+        """
         plain = {name: attribute(value) for name, value in attributes.items()}
         present = {name: value for name, value in plain.items() if value}
+        of_instant = [occurred_at] if has_time else []
         if not present:
             return BadRow(reason=NO_ATTRIBUTE, detail="all its attributes are empty")
-        content = msgspec.json.encode([owner, present])
+        content = msgspec.json.encode([owner, present, *of_instant])
         payload = msgspec.json.encode(
             {
                 "type": kind,

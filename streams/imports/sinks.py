@@ -15,6 +15,7 @@ import msgspec
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.file_import import PARQUET_SUFFIXES
+from srp4ctr.streams.imports.sql_text import literal
 
 _BATCH_ROWS = 10_000
 _TEXTS = ("type", "event_id", "request_id", "user_id", "item_id", "action")
@@ -115,7 +116,7 @@ def _by_time(path: Path, folder: Path) -> Iterator[tuple[int, bytes]]:
         "enable_external_file_cache": False,
     }
     with duckdb.connect(config=config) as database:
-        query = f"SELECT at_ms, payload FROM '{path}' ORDER BY ALL"
+        query = f"SELECT at_ms, payload FROM {literal(str(path))} ORDER BY ALL"
         for batch in database.sql(query).to_arrow_reader(_BATCH_ROWS):
             at_ms, payloads = (column.to_pylist() for column in batch)
             yield from zip(at_ms, (each.encode() for each in payloads), strict=True)

@@ -162,7 +162,8 @@ class Column:
             return f"epoch_us({self.sql})"
         if self.time_kind == "local":
             return f"epoch_us(CAST({self.sql} AS TIMESTAMP))"
-        return f"CAST({self.sql} AS DOUBLE)" if self.type == "DECIMAL" else self.sql
+        as_decimal = self.type.startswith(("DECIMAL", "HUGEINT", "UHUGEINT"))
+        return f"CAST({self.sql} AS DOUBLE)" if as_decimal else self.sql
 
     @property
     def as_text(self) -> str:

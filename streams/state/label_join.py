@@ -56,6 +56,9 @@ def decode_label(payload: bytes) -> ImpressionLabel:
 
 
 _Key = tuple[str, str, str]  # user, request, item: another user's click never matches
+# When it is due, and its own time: behind the watermark many are due at once, and of those
+# the oldest is the first.
+_Due = tuple[int, int, _Key]
 
 
 @dataclass(slots=True)
@@ -83,10 +86,10 @@ class LabelJoin:
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
         self._keys_of: dict[str, list[_Key]] = {}  # by user, of both: for erasure
-        # Of when each is due: impressions to mature, then to leave; early clicks to leave.
-        self._maturing: list[tuple[int, _Key]] = []
-        self._leaving: list[tuple[int, _Key]] = []
-        self._expiring: list[tuple[int, _Key]] = []
+        # Impressions to mature, then to leave; early clicks to leave.
+        self._maturing: list[_Due] = []
+        self._leaving: list[_Due] = []
+        self._expiring: list[_Due] = []
         self._latest_event_ms = 0
         self._latest_record_ms = 0
         self._idle_until_ms = 0
@@ -126,15 +129,15 @@ class LabelJoin:
         self._idle_until_ms = max(self._idle_until_ms, idle_until_ms)
         watermark = self.watermark_ms
         labels: list[ImpressionLabel] = []
-        for at_ms, key in _due(self._maturing, watermark):
+        for at_ms, _, key in _due(self._maturing, watermark):
             if kept := self._kept.get(key):
                 labels += self._mature(kept)
                 # A late impression has as long for corrections as a punctual one.
                 until = max(at_ms, watermark) + self._correction_ms
-                heapq.heappush(self._leaving, (until, key))
-        for _, key in _due(self._leaving, watermark):
+                heapq.heappush(self._leaving, (until, at_ms, key))
+        for _, _, key in _due(self._leaving, watermark):
             self._release(key)
-        for _, key in _due(self._expiring, watermark):
+        for _, _, key in _due(self._expiring, watermark):
             self._expire(key)
         self._make_room()
         return labels
@@ -142,9 +145,9 @@ class LabelJoin:
     def _make_room(self) -> None:
         """Drop what has waited longest, first the clicks without an impression."""
         while self._expiring and len(self._early_clicks) > self._max_kept:
-            self._expire(heapq.heappop(self._expiring)[1])
+            self._expire(heapq.heappop(self._expiring)[-1])
         while self._leaving and self.waiting > self._max_kept:
-            self.dropped_early += self._release(heapq.heappop(self._leaving)[1])
+            self.dropped_early += self._release(heapq.heappop(self._leaving)[-1])
 
     def _expire(self, key: _Key) -> None:
         """Drop an early click, unless its impression has come."""
@@ -170,7 +173,7 @@ class LabelJoin:
         label = _unclicked(impression, due_ms)
         key = (label.user_id, label.request_id, label.item_id)  # the strings held once
         kept = self._kept[key] = _Kept(label)
-        heapq.heappush(self._maturing, (due_ms, key))
+        heapq.heappush(self._maturing, (due_ms, due_ms, key))
         click_at = self._early_clicks.pop(key, None)
         if click_at is not None:
             return self._click(kept, click_at)
@@ -185,7 +188,7 @@ class LabelJoin:
         if key not in self._early_clicks:
             kept_ms = self._window_ms + self._correction_ms
             until = max(click.occurred_at, self.watermark_ms) + kept_ms
-            heapq.heappush(self._expiring, (until, key))
+            heapq.heappush(self._expiring, (until, click.occurred_at, key))
             self._keys_of.setdefault(key[0], []).append(key)
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
@@ -249,6 +252,6 @@ def _unclicked(shown: Impression, due_ms: int) -> ImpressionLabel:
     )
 
 
-def _due(queue: list[tuple[int, _Key]], watermark_ms: int) -> Iterator[tuple[int, _Key]]:
+def _due(queue: list[_Due], watermark_ms: int) -> Iterator[_Due]:
     while queue and queue[0][0] <= watermark_ms:
         yield heapq.heappop(queue)

@@ -157,8 +157,8 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             )
         },
         [
-            *("impression - 1 2", "click - 1 2", "behavior purchase 1 2", "item - - 2"),
-            "user - 1 -",
+            *("item - - 2", "user - 1 -", "behavior purchase 1 2"),
+            *("click - 1 2", "impression - 1 2"),  # of one instant, by their content
         ],
     ),
     "segment": (

@@ -178,6 +178,22 @@ def test_of_too_many_the_oldest_whose_window_has_closed_are_let_go_first() -> No
     assert not late.within_window
 
 
+def test_behind_the_watermark_the_oldest_is_let_go_first_too() -> None:
+    """As where a log is published while the clock of an idle partition is today's."""
+    join = a_join(max_kept=3)
+    join.advance(END_MS + 10 * CORRECTION_MS)
+    for second, user in enumerate("zyxwvu"):
+        at_ms = NOON_MS + second * 1000
+        add(join, an_impression(at_ms=at_ms, user_id=user))
+        join.advance()
+    assert [key[0] for key in join._kept] == ["w", "v", "u"]
+    for second, user in enumerate("zyxwvu"):
+        late = a_click(at_ms=NOON_MS + second * 1000, user_id=user, request_id="other")
+        add(join, late)
+        join.advance()
+    assert [key[0] for key in join._early_clicks] == ["w", "v", "u"]
+
+
 def test_an_open_window_is_never_let_go() -> None:
     join = a_join(max_kept=3)
     show(join, *range(10))
