@@ -36,7 +36,7 @@ def item_profiles(
     """
     from srp4ctr.features.online.feast_store import PROFILE_LOG, check_views, open_store
 
-    updates = log.rows(log.items)
+    updates = log.rows(_last_of(log.items, "occurred_at", "created_at"))
     if not len(updates):
         return {}
     check_views(config)
@@ -79,10 +79,14 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
     Safe while the worker runs: an older update never replaces a newer one.
     """
     with opened(config.raw_log) as log:
-        newest = log.items.group_by("item_key").aggregate(
-            item_id=_.item_id.argmax(_.occurred_at),
-            attributes=_.attributes.argmax(_.occurred_at),
-            updated_at=_.occurred_at.max(),
+        newest = (
+            _last_of(log.items, "occurred_at")
+            .group_by("item_key")
+            .aggregate(
+                item_id=_.item_id.argmax(_.occurred_at),
+                attributes=_.attributes.argmax(_.occurred_at),
+                updated_at=_.occurred_at.max(),
+            )
         )
         found = log.rows(newest).to_pylist()
     sink.write_profiles(
@@ -92,6 +96,15 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
         ]
     )
     return len(found)
+
+
+def _last_of(items: Table, *times: str) -> Table:
+    """Return, of an item's updates whose ``times`` are equal, the last: a correction, as of
+    a catalogue that is imported again. The stream, too, keeps that one.
+    """
+    alike = ibis.window(group_by=["item_key", *times], order_by=ibis.desc("offset"))
+    ranked = items.mutate(rank=ibis.row_number().over(alike))
+    return ranked.filter(_.rank == 0).drop("rank")
 
 
 def write_profile_log(updates: pa.Table, path: Path) -> None:

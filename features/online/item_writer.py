@@ -168,10 +168,10 @@ class ItemWriter:
         self._write(np.union1d(gone, self._shares.drop_before(since)))
 
     def _describe(self, row: int, profile: StoredProfile, now: int, since: int) -> bool:
-        """Keep the profile if it is newer; return whether the row's text is another now."""
+        """Keep the profile if it is no older; return whether the row has another text."""
         is_lost = self._confirmed[row] < since
         self._confirmed[row] = now
-        if profile.version_us <= self._versions[row] and not is_lost:
+        if profile.version_us < self._versions[row] and not is_lost:
             return False
         self._versions[row] = profile.version_us
         if self._map.text(int(self._texts[row])) == profile.text:

@@ -71,6 +71,8 @@ class View(Generic[K, R]):
     """A view under the same key whose rows are written and read as part of this one's;
     one of version 0 is not there. ``unpack`` takes it last."""
     version_us: Callable[[R], int] = attrgetter("version_us")
+    equal_replaces: bool = False
+    """Whether a row of the same version replaces the stored one, as a correction does."""
 
     @cached_property
     def fields(self) -> tuple[bytes, ...]:
@@ -243,6 +245,7 @@ PROFILES = View[int, ItemProfile](
     unpack=_unpack_profile,
     features=("item_id", "attributes"),
     version_us=lambda profile: profile.updated_at_ms * 1000,
+    equal_replaces=True,
 )
 ATTRIBUTES = View[int, str](
     name="item_profile",

@@ -41,15 +41,15 @@ WRITERS = 8
 # that falls behind by more reads all rows instead.
 KEPT_CHANGES = 2000
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
-# Writes each key's row if it is newer than the stored one, and removes the fields that it
-# does not have: the former release's, and those of a part that is gone. Feast reads the
-# stored times, compares, and then writes: a worker that is paused in between overwrites
-# newer rows of other workers.
+# Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
+# is 1), and removes the fields that it does not have: the former release's, and those of a
+# part that is gone. Feast reads the stored times, compares, and then writes: a worker that
+# is paused in between overwrites newer rows of other workers.
 # ARGV: how many names of fields, the names (the time's first), then of each key how many
 # of these its row has, its seconds, nanoseconds and values. A time is a protobuf
 # Timestamp: two tagged varints.
 _WRITE_NEWER = """
-local names = tonumber(ARGV[1])
+local names, equal = tonumber(ARGV[1]), ARGV[#ARGV] == '1'
 local function stored_time(time)
   local parts, at = {0, 0}, 1
   while at <= #time do
@@ -69,7 +69,8 @@ for _, key in ipairs(KEYS) do
   local width = tonumber(ARGV[at])
   local seconds, nanos = stored_time(redis.call('HGET', key, ARGV[2]) or '')
   local new_seconds, new_nanos = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  if seconds < new_seconds or seconds == new_seconds and nanos < new_nanos then
+  local is_newer = seconds < new_seconds or seconds == new_seconds and nanos < new_nanos
+  if is_newer or equal and seconds == new_seconds and nanos == new_nanos then
     local row = {}
     for j = 1, width do
       row[2 * j - 1], row[2 * j] = ARGV[1 + j], ARGV[at + 2 + j]
@@ -211,7 +212,7 @@ class FeatureStoreSink:
         self._write_all(row_codec.USERS, changed.users)
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
-        """Store the profiles that are newer, by ``updated_at_ms``, than the stored ones."""
+        """Store the profiles that are no older, by ``updated_at_ms``, than the stored."""
         changed = ((profile.item_key, profile) for profile in profiles)
         self._views.write(row_codec.PROFILES, changed)
 
@@ -252,6 +253,7 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
                 seconds, micros = divmod(row.version_us, 1_000_000)
                 fields = (time_of(row.version_us), *row.values)
                 arguments += (len(fields), seconds, micros * 1000, *fields)
+            arguments.append(int(view.equal_replaces))
             # Without its node, the client requests from a server which of a script's
             # arguments are keys, each time.
             node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}

@@ -18,6 +18,7 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     Event,
+    Id,
     ItemUpdate,
     Rebuild,
     UserEvent,
@@ -67,7 +68,7 @@ class Record:
     """UTC milliseconds; -1 where the producer's protocol is too old to have one."""
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def place_of(source: Any, offset: int) -> dict[str, Any]:
@@ -171,7 +172,8 @@ def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:
         offset=record.offset,
         known_at_ms=record.timestamp,
         is_backfilled=BACKFILL_HEADER in headers,
-        traceparent=headers.get(tracing.HEADER, b"").decode("ascii", "replace"),
+        # A header may be there without a value.
+        traceparent=(headers.get(tracing.HEADER) or b"").decode("ascii", "replace"),
     )
 
 
@@ -222,12 +224,12 @@ def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
     try:
         return ItemUpdate(
             event_id=f"deleted-{record.partition}-{record.offset}",
-            item_id=key.decode(),
+            item_id=msgspec.convert(key.decode(), Id),
             occurred_at=record.timestamp,
             attributes={},
             available=False,
         )
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, msgspec.ValidationError) as error:
         return RejectedEvent(reason=Reason.WRONG_KEY, detail=str(error))
 
 

@@ -47,6 +47,18 @@ def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Pat
     assert found == {"a": {"colour": "known"}}
 
 
+def test_of_updates_at_one_instant_the_last_holds(tmp_path: Path) -> None:
+    """A catalogue that is imported again, corrected: everywhere as the stream has it."""
+    updates = [
+        (an_item("a", colour=colour, at_ms=NOON_MS), NOON_MS)
+        for colour in ("x", "b", "z", "c")
+    ]
+    assert profiles(tmp_path, NOON_MS + 1, *updates) == {"a": {"colour": "c"}}
+    sink = MemorySink()
+    restore_profiles(FeatureConfig(log_dir=str(tmp_path / "events")), sink)
+    assert [each.attributes for each in sink.profiles.values()] == [{"colour": "c"}]
+
+
 def test_no_updates_are_no_profiles(tmp_path: Path) -> None:
     assert profiles(tmp_path, NOON_MS) == {}
 

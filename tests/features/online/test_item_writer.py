@@ -78,6 +78,19 @@ def test_new_items_and_texts_need_greater_tables_and_leave_the_others() -> None:
         assert (found.attribute_rows == WAR).all()
 
 
+@pytest.mark.parametrize(("version_us", "corrected"), [(1, False), (2, True), (3, True)])
+def test_attributes_are_replaced_by_no_older_ones(version_us: int, corrected: bool) -> None:
+    memory = ItemMemory()
+    writer = ItemWriter(memory, 16)
+    writer.publish()
+    for version, genre in ((2, "unheard of"), (version_us, "War")):
+        text = f'{{"genre": "{genre}"}}'
+        profile = row_codec.StoredProfile(item_key=5, version_us=version, text=text)
+        writer.put(item_feed.Changes(profiles=[profile]), now=1)
+    found = ItemTable(memory, WORDS).lookup(np.array([5])).attribute_rows
+    assert (found == WAR).all() == corrected
+
+
 def test_items_keep_their_shape_and_padding_is_empty() -> None:
     reader = MemoryReader(attributes={5: {"genre": "War"}}, impressions={-30: 4.0})
     rows = table_of(reader, WORDS).lookup(np.array([[5, -30], [0, 77]]))

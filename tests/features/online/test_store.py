@@ -217,6 +217,11 @@ def test_an_older_profile_never_replaces_a_newer_one(
     sink.write_profiles([newer])
     sink.write_profiles([older])
     assert OnlineViews(config).read_profiles([newer.item_key, 5]) == {newer.item_key: newer}
+    corrected = dataclasses.replace(newer, attributes={"title": "Alien"})
+    sink.write_profiles([corrected])
+    assert OnlineViews(config).read_profiles([newer.item_key]) == {
+        newer.item_key: corrected
+    }
 
 
 def test_a_registry_without_our_views_says_what_to_run(config: FeatureConfig) -> None:

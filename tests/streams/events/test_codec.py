@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from srp4ctr import tracing
 from srp4ctr.streams.events import codec
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.schema import (
@@ -116,6 +117,13 @@ def test_an_event_under_another_key_than_its_users_is_rejected(key: bytes | None
     assert rejected.reason == Reason.WRONG_KEY
     record = ARecord(value=a_payload(), key=b"u1")
     assert isinstance(codec.decode_published(record), Behavior)
+
+
+def test_a_header_without_a_value_is_none() -> None:
+    record = replace(ARecord(value=a_payload()), headers=((tracing.HEADER, None),))
+    event = codec.decode_record(record)
+    assert isinstance(event, codec.LoggedEvent)
+    assert event.traceparent == ""
 
 
 def test_events_go_to_their_topic_under_their_key() -> None:
