@@ -7,9 +7,11 @@ each folder gets its own config object.
 """
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,6 +23,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as SourceError
 
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.errors import MistakeError
@@ -64,7 +67,12 @@ class _Environment(EnvSettingsSource):
             old = old_sections(os.environ)
         except (ValueError, TypeError) as error:
             raise SettingsError(f"{ENVIRONMENT}: not a JSON object: {error}") from error
-        return with_current_names(old | super().__call__(), ENVIRONMENT)
+        try:
+            new = super().__call__()
+        except SourceError as error:  # of a section that is no JSON
+            what = str(error).partition(" from source")[0]
+            raise SettingsError(f"{ENVIRONMENT}: {what}: {error.__cause__}") from error
+        return with_current_names(old | new, ENVIRONMENT)
 
 
 class Settings(BaseSettings):
@@ -142,7 +150,11 @@ def in_force(section: str = "") -> Iterator[Setting]:
     settings = load()
     files = [(str(path), set(_leaves(values))) for path, values in _files()]
     old_first = sorted(_environment_keys(), key=lambda key: key not in RENAMED)
-    variables = {RENAMED.get(key, key): variable_of(key) for key in old_first}
+    variables = {
+        RENAMED.get(each, each): variable_of(key)
+        for key in old_first
+        for each in _set_by(key)
+    }
     for key, value in each_value(settings):
         if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
             continue
@@ -210,8 +222,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     for key in _leaves(values):
         _check_key(key, str(path))
@@ -233,6 +245,16 @@ def _environment_keys() -> list[Key]:
         for name in ours
         if name.upper() not in NOT_SETTINGS
     ]
+
+
+def _set_by(key: Key) -> Iterator[Key]:
+    """Yield the settings that the variable of ``key`` sets: a section's holds JSON."""
+    if key[0] in Settings.model_fields:
+        text = os.environ.get(variable_of(key), "")
+        with suppress(ValueError):
+            if isinstance(values := json.loads(text), dict):
+                yield from _leaves(values, key)
+    yield key
 
 
 def _check_key(key: Key, where: str) -> None:

@@ -108,6 +108,10 @@ class StreamConfig:
             raise MistakeError(f"streams.exposure_length is {self.exposure_length}; ≥ 1")
         if self.label_window_s <= 0 or self.correction_window_s < 0:
             raise MistakeError("streams.label_window_s must be > 0, corrections ≥ 0")
+        if (days := self.log_retention_days) < 0:
+            raise MistakeError(
+                f"streams.log_retention_days is {days}; at least 0, which keeps everything"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

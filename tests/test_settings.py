@@ -175,15 +175,44 @@ def test_a_value_that_its_section_refuses_names_the_section(
         settings.load()
 
 
+def test_a_variable_and_a_file_that_cannot_be_read_are_a_sentence(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_bytes("# für uns\n".encode("latin-1"))
+    with pytest.raises(
+        settings.SettingsError, match=r"settings\.toml is not TOML: 'utf-8'"
+    ):
+        settings.load()
+    (here / "settings.toml").unlink()
+    monkeypatch.setenv("SRP4CTR_TRAINING", '{"seed": 3')
+    with pytest.raises(settings.SettingsError, match=r"environment: .*training"):
+        settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("STREAMS__LOG_RETENTION_DAYS", "-1"), ("FEATURES__SEQUENCE_TTL_DAYS", "-1")],
+)
+def test_a_number_of_days_that_would_keep_nothing_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"SRP4CTR_{name}", value)
+    with pytest.raises(settings.SettingsError, match=f"_days is {value}"):
+        settings.load()
+
+
 def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
     here: Path,
 ) -> None:
     (here / "settings.toml").write_text(
         '[kafka]\nsecurity_protocol = "SASL_SSL"\nssl_ca_file = "ca.pem"\n'
         'sasl_username = "ann"\nsasl_password_file = "secret"\n'
-        '[features]\nredis_tls = true\nredis_ca_file = "ca.pem"\nredis_username = "ann"\n'
+        '[features]\nredis_tls = true\nlog_uri = "s3://production/events"\n'
+        'redis_ca_file = "ca.pem"\nredis_username = "ann"\n'
         '[triton]\ncontrol_key_file = "key"\n'
         '[triton.tls]\nenabled = true\nca_file = "ca.pem"\n'
+        '[[triton.replicas]]\ngrpc = "b:8001"\nrepository = "/b"\n'
+        '[training]\nbundles_uri = "s3://production/bundles"\n'
     )
     assert settings.load().kafka.security_protocol == "SASL_SSL"
     assert settings.load().features.redis_tls
@@ -196,6 +225,10 @@ def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
     assert not loaded.features.redis_tls
     assert not loaded.features.redis_username
     assert not loaded.triton.tls.enabled
+    # Nothing that is tried here may reach what serves there.
+    assert not loaded.features.log_uri
+    assert not loaded.training.bundles_uri
+    assert not loaded.triton.replicas
     assert loaded.triton.control_key_file == str(here / ".data" / "control.key")
 
 
@@ -286,7 +319,12 @@ def test_each_setting_in_force_says_where_it_came_from(
     (here / ".data" / "stack.toml").write_text('[triton]\ngrpc = "b:2"\n')
     monkeypatch.setenv("SRP4CTR_TRITON__CONTROL_KEY", "s3cret")
     monkeypatch.setenv("SRP4CTR_STREAMS__METRICS_PORT", "9999")
+    monkeypatch.setenv("SRP4CTR_TRAINING", '{"seed": 3}')
     found = {each.name: each for each in settings.in_force()}
+    assert (found["training.seed"].value, found["training.seed"].source) == (
+        3,
+        "SRP4CTR_TRAINING",
+    )
     assert found["streams.sequence_length"].source == "settings.toml"
     assert (found["triton.grpc"].value, found["triton.grpc"].source) == (
         "b:2",

@@ -49,14 +49,19 @@ class ModelConfig:
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("held_out_share",), lambda x: 0 < x < 1, "between 0 and 1"),
     (("max_gpu_memory_share",), lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    (("train_window_days",), lambda x: x is None or x > 0, "above 0"),
     (("sampled_items",), lambda x: x is None or x >= 1, "at least 1"),
     (("id_dropout",), lambda x: 0 <= x < 1, "from 0 to below 1"),
     (("last_masked_share", "prefix_share"), lambda x: 0 <= x <= 1, "from 0 to 1"),
     (
-        ("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
+        (
+            *("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
+            *("pretrain_epochs", "finetune_epochs", "min_item_count"),
+        ),
         lambda x: x >= 0,
         "at least 0",
     ),
+    (("pretrain_learning_rate", "finetune_learning_rate"), lambda x: x > 0, "above 0"),
     (
         (
             *("batch_users", "batch_requests", "accumulate", "enough_labels"),

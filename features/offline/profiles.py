@@ -34,14 +34,14 @@ def item_profiles(
 
     Raises ``MistakeError`` if the views are not registered (``srp4ctr features apply``).
     """
-    from srp4ctr.features.online.feast_store import PROFILE_LOG, check_views, open_store
+    from srp4ctr.features.online import feast_store
 
     updates = log.rows(_last_of(log.items, "occurred_at", "created_at"))
     if not len(updates):
         return {}
-    check_views(config)
-    write_profile_log(updates, Path(config.log_dir) / PROFILE_LOG)
-    store = open_store(config)
+    feast_store.check_profile_log(config)
+    write_profile_log(updates, feast_store.profile_log(config))
+    store = feast_store.open_store(config)
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}

@@ -15,7 +15,7 @@ from srp4ctr.features.online.connection import (
     redacted,
     registry_settings,
 )
-from srp4ctr.features.online.row_codec import PROJECT, VIEWS
+from srp4ctr.features.online.row_codec import PROFILES, PROJECT, VIEWS
 from srp4ctr.retries import retry
 
 PROFILE_LOG = "item-profiles.parquet"
@@ -52,8 +52,7 @@ def apply(config: FeatureConfig) -> list[str]:
     Path(config.log_dir).mkdir(parents=True, exist_ok=True)
     kinds = ("Entity", "FeatureView", "FeatureService", "FileSource")
     objects = [o for o in vars(definitions).values() if type(o).__name__ in kinds]
-    log_dir = Path(config.log_dir).absolute()
-    definitions.profile_log.file_options.uri = str(log_dir / PROFILE_LOG)
+    definitions.profile_log.file_options.uri = str(profile_log(config))
 
     def call() -> list[str]:
         with registry_errors(config.registry):
@@ -62,6 +61,27 @@ def apply(config: FeatureConfig) -> list[str]:
             return sorted(view.name for view in store.list_feature_views())
 
     return retry("registry", call, attempts=3)
+
+
+def profile_log(config: FeatureConfig) -> Path:
+    """Return the file of ``PROFILE_LOG``."""
+    return Path(config.log_dir).absolute() / PROFILE_LOG
+
+
+def check_profile_log(config: FeatureConfig) -> None:
+    """Raise ``MistakeError`` if the registry names another folder's ``PROFILE_LOG``.
+
+    As in a project that was copied or moved, with its registry: Feast would read what
+    stands there.
+    """
+    check_views(config)
+    with registry_errors(config.registry):
+        view = open_store(config).get_feature_view(PROFILES.name)
+    if (found := view.batch_source.path) != (own := str(profile_log(config))):
+        raise MistakeError(
+            f"the registry {redacted(config.registry)} has items' attributes in {found}, "
+            f"and features.log_dir is that of {own}: run `srp4ctr features apply` here"
+        )
 
 
 def check_views(config: FeatureConfig) -> None:

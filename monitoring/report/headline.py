@@ -147,7 +147,7 @@ def _cost(new: VersionFigures, old: VersionFigures, currency: str) -> str:
     if isnan(ours) or isnan(theirs):
         unknown = new.version if isnan(ours) else old.version
         return f"The cost of {unknown} is unknown: it scored no candidates in this period."
-    if abs(ours / theirs - 1) < PRICE_TOLERANCE:
+    if abs(ours - theirs) <= PRICE_TOLERANCE * theirs:  # both may be 0
         price = numbers.money(ours, currency)
         return f"A million candidates cost {price} with either version."
     return (

@@ -12,9 +12,9 @@ from srp4ctr.embedded.broker import CLUSTER, NODES
 from srp4ctr.embedded.config import STACK_FILE
 from srp4ctr.setting_names import variable_of
 
-# The security settings of settings.toml are for other servers: the embedded ones listen
-# on 127.0.0.1 and need none, except Triton's control key.
-_NO_SECURITY: Mapping[str, Mapping[str, Any]] = {
+# What settings.toml may say of other servers: their security (the embedded ones listen on
+# 127.0.0.1 and need none, except Triton's control key), their buckets and replicas.
+_OF_OTHERS: Mapping[str, Mapping[str, Any]] = {
     "kafka": {"security_protocol": "PLAINTEXT", "ssl_ca_file": "", "sasl_username": ""},
     "features": {
         "redis_tls": False,
@@ -22,8 +22,10 @@ _NO_SECURITY: Mapping[str, Mapping[str, Any]] = {
         "redis_username": "",
         "redis_password_file": "",
         "registry_password_file": "",
+        "log_uri": "",
     },
-    "triton": {"control_key": ""},
+    "training": {"bundles_uri": ""},
+    "triton": {"control_key": "", "replicas": []},
     "triton.tls": {
         "enabled": False,
         "ca_file": "",
@@ -129,8 +131,8 @@ class Addresses:
     def stack_toml(self, control_key_file: Path) -> str:
         """Return the text of ``stack.toml``: the settings with which clients connect."""
         found, sections = self.settings(), []
-        for section in dict.fromkeys((*found, *_NO_SECURITY)):
-            values = {**found.get(section, {}), **_NO_SECURITY.get(section, {})}
+        for section in dict.fromkeys((*found, *_OF_OTHERS)):
+            values = {**found.get(section, {}), **_OF_OTHERS.get(section, {})}
             if section == "triton":
                 values["control_key_file"] = str(control_key_file)
             lines = (f"{name} = {json.dumps(value)}\n" for name, value in values.items())

@@ -21,9 +21,12 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 def make_authority(folder: Path) -> None:
-    """Make ``ca.pem`` and ``ca.key`` in ``folder``, unless they are there."""
+    """Make ``ca.pem`` and ``ca.key`` in ``folder``, unless there is a ``ca.pem``.
+
+    Its key may be kept elsewhere: it only signs further certificates.
+    """
     certificate, key = folder / AUTHORITY, folder / AUTHORITY_KEY
-    if certificate.is_file() and key.is_file():
+    if certificate.is_file():
         return
     _openssl(
         *("req", "-x509", *_NEW_KEY, "-days", _AUTHORITY_DAYS, "-subj", "/CN=srp4ctr"),
@@ -38,12 +41,15 @@ def issue(
 
     ``hosts`` are the names and addresses for which a server's certificate must be valid;
     one that is not valid for all of them is replaced. A server's certificate is not valid
-    for a client, and vice versa.
+    for a client, and vice versa. Raises ``MistakeError`` where the authority's key is not
+    there to sign it.
     """
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     exist = certificate.is_file() and key.is_file()
     if exist and all(_is_valid_for(certificate, host) for host in hosts):
         return
+    if not (signing := folder / AUTHORITY_KEY).is_file():
+        raise MistakeError(f"{certificate} is to be signed by {signing}: put it back there")
     certificate.unlink(missing_ok=True)
     key.unlink(missing_ok=True)  # it is not writable
     request, extensions = folder / f".{name}.request", folder / f".{name}.extensions"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.ops import certificates, stack_secrets
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -44,6 +45,21 @@ def test_what_is_deleted_is_made_anew_and_nothing_else(tmp_path: Path) -> None:
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     changed = {name for name in after if after[name] != before[name]}
     assert changed == set(anew)
+
+
+def test_an_authority_whose_key_is_kept_elsewhere_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    stack_secrets.make(folder)
+    authority = (folder / "ca.pem").read_bytes()
+    (folder / "ca.key").rename(tmp_path / "ca.key")
+    assert stack_secrets.make(folder) == []
+    triton = (folder / "triton.pem").read_bytes()
+    with pytest.raises(MistakeError, match=r"ca\.key: put it back"):
+        stack_secrets.make(folder, ["later.example.com"])
+    assert (folder / "ca.pem").read_bytes() == authority
+    assert (folder / "triton.pem").read_bytes() == triton
+    (tmp_path / "ca.key").rename(folder / "ca.key")
+    assert stack_secrets.make(folder, ["later.example.com"])
 
 
 def test_a_host_that_is_named_later_gets_into_the_published_certificates(

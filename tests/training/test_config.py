@@ -13,6 +13,9 @@ from srp4ctr.training.config import RefreshConfig
         {"slate_loss_weight": -0.1},
         {"held_out_share": 0.0},
         {"batch_users": 0},
+        {"train_window_days": 0},
+        {"pretrain_epochs": -3},
+        {"finetune_learning_rate": 0.0},
     ],
 )
 def test_a_dial_outside_its_range_is_named(wrong: dict[str, Any]) -> None:

@@ -65,8 +65,13 @@ def _pairs(window: WindowFigures) -> float:
 
 
 def _expected_labels(window: WindowFigures) -> float:
-    """Return how many impressions should have a label by now."""
-    return _shown(window) / window.get("label_coverage", 1.0)
+    """Return how many impressions should have a label by now.
+
+    Unknown where none of them has one, as in an outage of the stream: such a window counts
+    for nothing.
+    """
+    coverage = window.get("label_coverage", 1.0)
+    return _shown(window) / coverage if coverage else 0.0
 
 
 def _mean(

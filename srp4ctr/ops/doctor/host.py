@@ -136,7 +136,7 @@ def grafana(url: str) -> Iterator[Finding]:
         parts = urlsplit(url)
         if parts.scheme == "http" and not result.is_loopback(parts.hostname or ""):
             yield is_open(check, "passwords are not encrypted", "GF_SERVER_PROTOCOL: https")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second for an address that is none
         yield not_checked(check, f"{url} does not answer: {error}")
 
 

@@ -1,6 +1,10 @@
+import shutil
 from pathlib import Path
 
+import pytest
+
 from benchmarks.harness.raw_logs import Published, write_log
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.profiles import item_profiles, restore_profiles
@@ -45,6 +49,24 @@ def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Pat
         (an_item("b", colour="future", at_ms=NOON_MS + 1), NOON_MS + 1),
     )
     assert found == {"a": {"colour": "known"}}
+
+
+def test_a_copied_project_does_not_read_the_others_attributes(tmp_path: Path) -> None:
+    """The registry, which is copied too, names the other folder."""
+    from srp4ctr.features.online import feast_store
+
+    before, after = tmp_path / "before", tmp_path / "after"
+    old = (an_item("a", colour="old", at_ms=NOON_MS), NOON_MS)
+    assert profiles(before, NOON_MS + 1, old) == {"a": {"colour": "old"}}
+    log_dir = write_log(after / "events", [(an_item("a", colour="new"), NOON_MS)])
+    copied = shutil.copy(before / "registry.db", after / "registry.db")
+    config = FeatureConfig(registry=str(copied), log_dir=str(log_dir))
+    with opened(log_dir) as log:
+        with pytest.raises(MistakeError, match="run `srp4ctr features apply` here"):
+            item_profiles(log, config, NOON_MS * 2)
+        feast_store.apply(config)
+        found = item_profiles(log, config, NOON_MS * 2)
+    assert found == {item_key("a"): {"colour": "new"}}
 
 
 def test_of_updates_at_one_instant_the_last_holds(tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ def test_prices_that_hardly_differ_are_called_equal() -> None:
     found = text(headline(some_contents(versions=versions)))
     assert "A million candidates cost 1.00 USD with either version." in found
     assert "It gains 20.0 clicks per 1,000 requests and costs no more." in found
+    free = a_cost(price_per_core_hour=0.0)
+    versions = (a_version("v1", cost=free), a_version("v2", cost=free))
+    found = text(headline(some_contents(versions=versions)))
+    assert "A million candidates cost 0 USD with either version." in found
 
 
 def test_an_insignificant_difference_says_how_many_more_impressions_it_needs() -> None:

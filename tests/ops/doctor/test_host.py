@@ -146,6 +146,6 @@ def test_grafana_s_default_password_and_anonymous_access_are_tried(
 
 
 def test_a_grafana_that_is_away_or_unknown_is_not_checked() -> None:
-    for url in ("", "http://127.0.0.1:1"):
+    for url in ("", "http://127.0.0.1:1", "garbage"):
         (found,) = host.grafana(url)
         assert found.state == "not checked"

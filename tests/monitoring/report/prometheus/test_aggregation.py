@@ -150,6 +150,9 @@ def test_label_coverage_is_the_share_of_all_that_should_have_a_label() -> None:
     half = {"matured_impressions": 100.0, "label_coverage": 0.5}
     whole = {"matured_impressions": 100.0, "label_coverage": 1.0}
     assert aggregate([half, whole]).label_coverage == pytest.approx(200 / 300)
+    none = {"matured_impressions": 0.0, "label_coverage": 0.0}
+    assert aggregate([half, none]).label_coverage == pytest.approx(0.5)
+    assert isnan(aggregate([none]).label_coverage)
 
 
 def test_without_windows_the_figures_are_unknown() -> None:
