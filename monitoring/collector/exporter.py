@@ -160,7 +160,6 @@ class Monitor(Collector):
 
     def poll_triton(self) -> None:
         """Add the increase of Triton's counters; the next poll retries a failed one."""
-        is_first, self._has_polled = not self._has_polled, True
         url = self._sources.triton_metrics_url
         try:
             sample = sample_of(read_metrics(url))
@@ -170,9 +169,9 @@ class Monitor(Collector):
             RETRIES.labels("poll_triton").inc()
             self._up["triton"] = False
         else:
-            # At the first poll, the server's counts are from before the monitor's start.
-            (self._totals.start_from if is_first else self._totals.add)(sample)
-            self._up["triton"] = True
+            # The first counts are mostly of before the monitor's start.
+            (self._totals.add if self._has_polled else self._totals.start_from)(sample)
+            self._has_polled = self._up["triton"] = True
         self._drift.observe(self._totals.labelled(FEATURE_BIN), time.monotonic())
 
     def update(self) -> None:

@@ -59,7 +59,8 @@ _REQUESTS = line(
     ),
     stat(
         "Latency, p99",
-        "99th percentile of the time that a request takes in the server.",
+        "99th percentile of the time that a request takes in the server, without the wait "
+        "for a free process (queue, in Inference cost).",
         "s",
         over_time(quantile("srp4ctr_request_duration_seconds", 0.99)),
         limits=thresholds.LATENCY,

@@ -115,6 +115,19 @@ def test_the_cost_comes_from_the_card_of_the_version_that_ran(
     assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
 
 
+def test_counts_of_before_the_start_are_left_out_though_the_first_poll_was_in_vain(
+    sources: MonitorSources, triton_pages: list[str]
+) -> None:
+    triton_pages[:0] = ["no { page", PAGE.replace(" 42", " 2")]
+    monitor = Monitor(sources, MonitorConfig())
+    for up, expected in ((0.0, None), (1.0, 0.0), (1.0, 40.0)):
+        monitor.poll_triton()
+        monitor.update()
+        assert value_of(monitor, "srp4ctr_source_up", source="triton") == up
+        found = value_of(monitor, "srp4ctr_encoder_runs_total", model_version="v7")
+        assert found == expected
+
+
 def test_a_triton_that_is_down_has_source_up_0(
     sources: MonitorSources,
 ) -> None:
