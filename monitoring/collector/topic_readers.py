@@ -5,7 +5,7 @@ that the topic keeps. Of impressions it needs those since the newest windows beg
 ones have their labels, or are overdue.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from kafka.errors import (
 )
 
 from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.monitoring.collector.partition_order import PartitionOrder
 from srp4ctr.retries import may_pass
 from srp4ctr.streams.broker.clients import opened, reachable
 from srp4ctr.streams.config import KafkaConfig
@@ -120,17 +121,12 @@ class _TopicReader:
         """Close the connections."""
         self._consumer.close()
 
-    def _records(self) -> list[Any]:
-        """Return what has arrived since the last call, without waiting."""
+    def _batches(self) -> Mapping[Any, list[Any]]:
+        """Return what has arrived since the last call by partition, without waiting."""
         with broker_errors(self._topic):
             batches = self._consumer.poll(timeout_ms=0)
             moved = self._place(self._consumer.assignment())
-        return [
-            record
-            for partition, batch in batches.items()
-            if partition not in moved
-            for record in batch
-        ]
+        return {each: batch for each, batch in batches.items() if each not in moved}
 
     def _place(self, partitions: set[Any]) -> set[Any]:
         """Seek new partitions to their first record of interest; return those moved."""
@@ -138,16 +134,17 @@ class _TopicReader:
 
 
 class LabelReader(_TopicReader):
-    """Reads every partition of the topic from its start."""
+    """Reads every partition of the topic from its start; all of them by time."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
         super().__init__(LABELS_TOPIC, kafka)
+        self._order = PartitionOrder()
 
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call, without waiting."""
         labels: list[ReceivedLabel] = []
         undecodable = 0
-        for record in self._records():
+        for record in self._ordered():
             try:
                 label = decode_label(record.value or b"")
             except ValueError:  # counted; the next one may be good
@@ -159,6 +156,22 @@ class LabelReader(_TopicReader):
                 )
             )
         return LabelBatch(labels=tuple(labels), undecodable=undecodable)
+
+    def _ordered(self) -> list[Any]:
+        for partition, batch in self._batches().items():
+            self._order.add(partition, batch)
+        with broker_errors(self._topic):
+            behind = set(filter(self._is_behind, self._consumer.assignment()))
+            taken = self._order.take(behind)
+            self._consumer.resume(*self._consumer.paused())
+            self._consumer.pause(*self._order.full)
+        return taken
+
+    def _is_behind(self, partition: Any) -> bool:
+        """Return whether the partition has records that are not read, or may have some."""
+        end = self._consumer.highwater(partition)
+        position = self._consumer.position(partition, timeout_ms=0)
+        return end is None or position is None or position < end
 
 
 class ImpressionReader(_TopicReader):
@@ -173,7 +186,8 @@ class ImpressionReader(_TopicReader):
         """Return what has arrived since the last call, without waiting."""
         return [
             ShownImpression(impression=event, known_ms=record.timestamp)
-            for record in self._records()
+            for batch in self._batches().values()
+            for record in batch
             if _MARK in (record.value or b"")
             and isinstance(event := decode(record.value, record.timestamp), Impression)
         ]
