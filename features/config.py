@@ -112,8 +112,7 @@ class FeatureConfig:
         for table in ("item_fields", "user_fields"):
             names = [each.name for each in getattr(self, table)]
             yield len(set(names)) < len(names), f"{table} names a field twice"
-        days = self.sequence_ttl_days
-        yield days <= 0, f"sequence_ttl_days is {days}; > 0"
+        yield (days := self.sequence_ttl_days) <= 0, f"sequence_ttl_days is {days}; > 0"
         yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
         memory_gb = self.offline_memory_gb
         yield memory_gb <= 0, f"offline_memory_gb is {memory_gb}; > 0"

@@ -103,3 +103,10 @@ def raw_log(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
         return tmp_path / "events"
     address: str = request.getfixturevalue("bucket_log")
     return address
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,22 +1,15 @@
 """Settings: which source wins, and what a mistyped key says."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from srp4ctr import setting_names, settings
+from srp4ctr import settings
 from srp4ctr.embedded import stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.streams.config import KafkaConfig
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_without_a_file_the_defaults_hold(here: Path) -> None:
@@ -54,102 +47,6 @@ def test_an_unknown_variable_is_an_error(
     monkeypatch.setenv("SRP4CTR_STREAMS__LENGTH", "5")
     with pytest.raises(settings.SettingsError, match="SRP4CTR_STREAMS__LENGTH"):
         settings.load()
-
-
-@pytest.mark.parametrize(
-    ("file", "variable", "value"),
-    [
-        ("[triton]\nstored_states_s = 86400.0\ninstances = 3\n", "", ""),
-        ("[triton]\ninstances = 3\n", "SRP4CTR_TRITON__STORED_STATES_S", "86400"),
-        ("[triton]\ninstances = 3\n", "SRP4CTR_TRITON", '{"stored_states_s": 86400}'),
-    ],
-)
-def test_a_removed_setting_is_ignored_and_a_warning_says_so_once(
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    file: str,
-    variable: str,
-    value: str,
-) -> None:
-    setting_names._warn_once.cache_clear()
-    (here / "settings.toml").write_text(file)
-    if variable:
-        monkeypatch.setenv(variable, value)
-    loaded = settings.load()
-    assert loaded.triton.instances == 3
-    assert "triton.stored_states_s" not in {each.name for each in settings.in_force()}
-    said = "the setting triton.stored_states_s was removed in 0.2.0 and is ignored"
-    assert [record.message for record in caplog.records if said in record.message] == [
-        f"{'the environment' if variable else 'settings.toml'}: {said}: docs/decisions.md"
-        " says why"
-    ]
-
-
-def known(section: str, *inner: str) -> set[str]:
-    """Return the names of a section's settings."""
-    kind: Any = settings.Settings.model_fields[section].annotation
-    for name in inner:
-        assert is_dataclass(kind)
-        kind = {each.name: each.type for each in fields(kind)}[name]
-    assert is_dataclass(kind)
-    return {each.name for each in fields(kind)}
-
-
-def test_no_setting_is_both_removed_and_known() -> None:
-    for *sections, name in setting_names.REMOVED:
-        assert name not in known(*sections)
-
-
-def test_a_renamed_setting_is_known_by_its_new_name_only() -> None:
-    for old, (section, name) in setting_names.RENAMED.items():
-        assert name in known(section)
-        assert old[0] not in settings.Settings.model_fields
-
-
-@pytest.mark.parametrize(
-    ("file", "variables", "data_dir", "actor"),
-    [
-        ('[local]\ndata_dir = "a"\nactor = "ann"\n', {}, "a", "ann"),
-        ('[local]\nactor = "bob"\n[audit]\nactor = "ann"\n', {}, ".data", "ann"),
-        ('[embedded]\ndata_dir = "a"\n', {"LOCAL__DATA_DIR": "b"}, "b", ""),
-        ("", {"LOCAL__DATA_DIR": "b", "EMBEDDED__DATA_DIR": "c"}, "c", ""),
-        ("", {"LOCAL": '{"data_dir": "a", "actor": "ann"}'}, "a", "ann"),
-        ("", {"LOCAL": '{"data_dir": "a"}', "local__data_dir": "b"}, "b", ""),
-    ],
-)
-def test_an_old_name_is_read_and_the_new_one_of_the_same_source_wins(
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    file: str,
-    variables: dict[str, str],
-    data_dir: str,
-    actor: str,
-) -> None:
-    (here / "settings.toml").write_text(file)
-    for name, value in variables.items():
-        monkeypatch.setenv(f"SRP4CTR_{name}", value)
-    loaded = settings.load()
-    assert (loaded.embedded.data_dir, loaded.audit.actor) == (data_dir, actor)
-
-
-def test_one_warning_names_the_new_setting_or_variable(
-    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    setting_names._warn_once.cache_clear()
-    (here / "settings.toml").write_text('[local]\naudit_log = "a.jsonl"\n')
-    monkeypatch.setenv("SRP4CTR_LOCAL__ACTOR", "ann")
-    found = {each.name: each for each in settings.in_force()}
-    assert found["audit.log"].value == "a.jsonl"
-    assert found["audit.log"].source == "settings.toml"
-    assert found["audit.actor"].source == "SRP4CTR_LOCAL__ACTOR"
-    assert not [name for name in found if name.startswith("local")]
-    end = "since 0.2.0; 0.3.0 will refuse the old name"
-    assert sorted(record.message for record in caplog.records) == [
-        f"settings.toml: the setting local.audit_log is named audit.log {end}",
-        "the environment: the setting SRP4CTR_LOCAL__ACTOR is named "
-        f"SRP4CTR_AUDIT__ACTOR {end}",
-    ]
 
 
 @pytest.mark.parametrize("value", ["[1]", "7", "{"])

@@ -1,9 +1,8 @@
 """Rows of the stream ↔ bytes in Redis: the packing of each view, in one place.
 
-The bytes are in Feast's layout (its specification "Redis online store format"), so that
-its clients read and write the same rows. A row of the stream is one ``Bytes`` feature: as
-typed arrays the same rows took Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4
-times the memory (L = 200).
+The bytes are in Feast's layout (its "Redis online store format"), so that its clients read
+and write the same rows. A row of the stream is one ``Bytes`` feature: typed arrays took
+Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4 times the memory (L = 200).
 """
 
 import dataclasses
@@ -71,8 +70,7 @@ class View(Generic[K, R]):
     """A view under the same key whose rows are written and read as part of this one's;
     one of version 0 is not there. ``unpack`` takes it last."""
     version_us: Callable[[R], int] = attrgetter("version_us")
-    equal_replaces: bool = False
-    """Whether a row of the same version replaces the stored one, as a correction does."""
+    equal_replaces: bool = False  # a row of the stored one's version, as a correction
 
     @cached_property
     def fields(self) -> tuple[bytes, ...]:
@@ -219,8 +217,7 @@ USER_PROFILES = View[str, UserState](
     features=("attributes",),
     version_us=lambda user: user.profile_at_ms * 1000,
 )
-"""A user's attributes as JSON. The store has all views of a user in one hash: they are
-written with the rest in one step, and read in one call."""
+"""A user's attributes as JSON; all views of a user are one hash, written and read at once."""
 USER_HISTORIES = View[str, UserState](
     name="user_behavior_sequence",
     join_keys=("user_id",),

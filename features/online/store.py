@@ -42,9 +42,8 @@ WRITERS = 8
 KEPT_CHANGES = 2000
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 # Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
-# is 1), and removes the fields that it does not have: the former release's, and those of a
-# part that is gone. Feast reads the stored times, compares, and then writes: a worker that
-# is paused in between overwrites newer rows of other workers.
+# is 1), and removes fields that it does not have: the former release's, those of a part
+# that is gone. Feast compares with times that it read before: others' newer rows are lost.
 # ARGV: how many names of fields, the names (the time's first), then of each key how many
 # of these its row has, its seconds, nanoseconds and values. A time is a protobuf
 # Timestamp: two tagged varints.

@@ -216,9 +216,8 @@ class RankClient:
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
         """Return the canary's answer, None where there is no canary or it fails.
 
-        One that is gone, late or full rests: its users would wait for it in vain. What
-        ``rank_clicks`` answers in its place takes nothing of the budget of retries, else
-        a canary's failures would become its users'.
+        One that is gone, late or full rests: its users would wait in vain. A failure takes
+        nothing of the budget of retries, else it would become its users'.
         """
 
         def call() -> Any:

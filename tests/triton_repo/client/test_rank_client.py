@@ -146,11 +146,11 @@ def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
 class LateCanary(RankClient):
     """Its canary answers nothing, and its ``rank_clicks`` everything."""
 
-    asked = 0
+    to_canary = 0
 
     def _call(self, model: str, inputs: Sequence[Any], timeout_s: float) -> Any:
         if model == RANK_CLICKS_CANARY:
-            self.asked += 1
+            self.to_canary += 1
             raise InferenceServerException("too late", "StatusCode.DEADLINE_EXCEEDED")
         texts = {"model_version": b"v1", "status": b"ok", "feature_version": b"-"}
         answer: dict[str, np.ndarray] = {
@@ -165,7 +165,7 @@ def test_a_late_canary_fails_none_of_its_users_calls() -> None:
     with LateCanary("127.0.0.1:1", canary_share=1.0) as client:
         for _ in range(50):  # more than its budget of retries
             assert client.rank("u", ["i"]).model_version == "v1"
-        assert client.asked == 1  # then it rests
+        assert client.to_canary == 1  # then it rests
 
 
 def test_only_the_versions_seen_last_keep_their_series() -> None:
