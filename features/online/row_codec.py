@@ -217,7 +217,7 @@ USER_PROFILES = View[str, UserState](
     features=("attributes",),
     version_us=lambda user: user.profile_at_ms * 1000,
 )
-"""A user's attributes as JSON; all views of a user are one hash, written and read at once."""
+"""A user's attributes as JSON; all views of a user are one hash, read in one step."""
 USER_HISTORIES = View[str, UserState](
     name="user_behavior_sequence",
     join_keys=("user_id",),
