@@ -18,6 +18,7 @@ from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_
 from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.variants import (
     VARIANTS,
+    CountsVariant,
     ModelVariant,
     TrainingTask,
     TreeVariant,
@@ -26,9 +27,12 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.click_model import Scores
 
 JOBS_CODE = (
-    *(*TRAINING_CODE, "training/evaluation/evaluate.py"),
-    *("training/evaluation/metrics.py", "benchmarks/harness/runner.py"),
-    *("benchmarks/quality/clicks/variants.py", "benchmarks/quality/clicks/click_scores.py"),
+    *(*TRAINING_CODE, "training/dataset/examples.py", "benchmarks/harness/runner.py"),
+    *(f"training/evaluation/{name}.py" for name in ("evaluate", "metrics", "calibration")),
+    *(
+        f"benchmarks/quality/clicks/{name}.py"
+        for name in ("variants", "click_scores", "click_examples")
+    ),
 )
 MODELS = "benchmarks/models"
 RUNS = "runs"
@@ -139,11 +143,11 @@ def _fewer_labels(examples: Examples, job: Job) -> Examples:
 @functools.cache
 def _training_code(variant: str) -> str:
     """Return a digest of the code that trains ``variant``."""
-    own = [f"{MODELS}/baseline.py", f"{MODELS}/baselines.py"]
+    names = ["baseline", "baselines", "sasrec"]
     if variant.startswith("srp4ctr"):
-        own = []
-    if variant == "sasrec":
-        own += [f"{MODELS}/sasrec.py"]
+        names = ["ablations"]
     if isinstance(VARIANTS[variant], TreeVariant):
-        own = [f"{MODELS}/trees.py", f"{MODELS}/history_columns.py"]
-    return code_digest(*JOBS_CODE, *own)
+        names = ["trees", "history_columns"]
+    if isinstance(VARIANTS[variant], CountsVariant):
+        names = ["counts"]
+    return code_digest(*JOBS_CODE, *(f"{MODELS}/{name}.py" for name in names))

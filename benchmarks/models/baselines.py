@@ -19,6 +19,7 @@ from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     ITEM_FIELD_WIDTH,
     USER_FIELD_WIDTH,
+    FieldVectors,
     TableSizes,
 )
 from srp4ctr.training.model.transformer import TransformerLayer
@@ -26,7 +27,7 @@ from srp4ctr.training.model.transformer import TransformerLayer
 _HIDDEN = -1e9  # added to the score of padding
 _PRODUCT_WIDTH = ITEM_FIELD_WIDTH
 _CO_ACTION = (16, 8, 4)  # widths of a candidate's network, as in its authors' code
-_ORDERS = 2  # powers of what it reads
+_ORDERS = 3  # powers of what it reads
 
 
 class DIN(Baseline):
@@ -181,37 +182,62 @@ class PNN(Baseline):
 
 
 class CAN(DIN):
-    """DIN, and a small network of each candidate's own, over the history's items.
+    """DIN, and small networks of each candidate's own, over the history's items.
 
-    Co-Action Network (Bian et al., WSDM 2022): a candidate's row of a table of parameters
-    are the weights of two layers, 16 to 8 to 4, with tanh between them. They read vectors
-    of the behaviours' items, kept for this alone, and their squares; outputs are summed
-    over the history.
+    Co-Action Network (Bian et al., WSDM 2022), as its authors' code has it: rows of a table
+    of parameters are the weights of two layers, 16 to 8 to 4, with tanh between them. They
+    read vectors that are kept for this alone, their squares and cubes; the outputs of both
+    layers are summed over the history. There is a network for the item, and one for each
+    of its attributes.
     """
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         read, hidden, made = _CO_ACTION
-        super().__init__(config, sizes, more_width=made * _ORDERS)
-        self.networks = nn.Embedding(sizes.item_rows, (read + made) * hidden, padding_idx=0)
-        self.acted_on = nn.Embedding(sizes.item_rows, read, padding_idx=0)
-        for table in (self.networks, self.acted_on):
+        networks = 1 + len(sizes.item_fields)
+        more = networks * _ORDERS * (hidden + made)
+        super().__init__(config, sizes, more_width=more)
+        self.weights, self.acted_on = (
+            nn.ModuleList(
+                [
+                    nn.Embedding(sizes.item_rows, width, padding_idx=0),
+                    FieldVectors(sizes.item_fields, width),
+                ]
+            )
+            for width in ((read + made) * hidden, read)
+        )
+        for table in (*self.weights, *self.acted_on):
             with torch.no_grad():  # a product of 16 of them is about 1 / 4
                 table.weight *= read**-0.5
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
-        """Return DIN's (B, N, D) and the co-actions (B, N, 8)."""
-        read, hidden, made = _CO_ACTION
-        rows = tensors["history_item_rows"]
-        networks = self.networks(tensors["candidate_item_rows"])
-        first, second = networks.split([read * hidden, hidden * made], dim=-1)
-        first = first.reshape(*first.shape[:2], read, hidden)  # (B, N, 16, 8)
-        second = second.reshape(*second.shape[:2], hidden, made)  # (B, N, 8, 4)
-        history = self.acted_on(rows)[:, None]  # (B, 1, L, 16): padding is zeros
-        outputs = [
-            (torch.tanh(history**order @ first) @ second).sum(-2)
-            for order in range(1, _ORDERS + 1)
-        ]
-        return [*super().readings(tensors), *outputs]
+        """Return DIN's (B, N, D) and the co-actions (B, N, 36) of each network."""
+        weights = self._rows(self.weights, tensors, "candidate")
+        acted_on = self._rows(self.acted_on, tensors, "history")
+        pairs = zip(weights, acted_on, strict=True)
+        return [*super().readings(tensors), *(_co_action(*each) for each in pairs)]
+
+    def _rows(self, tables: nn.ModuleList, tensors: Tensors, of: str) -> list[Tensor]:
+        """Return each network's part, (B, N or L, width), of candidates or histories."""
+        items, attributes = tables
+        found = [items(tensors[f"{of}_item_rows"])]
+        if self.embedding.item_fields:
+            means = attributes.means(tensors[f"{of}_attribute_rows"])  # type: ignore[operator]
+            found += torch.split(means, found[0].shape[-1], dim=-1)
+        return found
+
+
+def _co_action(weights: Tensor, behaviors: Tensor) -> Tensor:
+    """Return what networks (B, N, 160) make of behaviours (B, L, 16): (B, N, 36)."""
+    read, hidden, made = _CO_ACTION
+    candidates = weights.shape[:2]
+    first, second = torch.split(weights, [read * hidden, hidden * made], dim=-1)
+    first = first.reshape(*candidates, read, hidden)
+    second = second.reshape(*candidates, hidden, made)
+    outputs = []
+    for order in range(1, _ORDERS + 1):
+        inner = torch.tanh(behaviors[:, None] ** order @ first)  # padding gives zeros
+        outputs += [inner.sum(-2), (inner @ second).sum(-2)]
+    return torch.cat(outputs, dim=-1)
 
 
 BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {

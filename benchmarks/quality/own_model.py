@@ -68,7 +68,13 @@ from srp4ctr.training.objectives.finetuning import SCORING_ROWS, finetune
 FILE = RESULTS / "own_model.json"
 SEEDS = FILE.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
-CODE = (*TRAINING_CODE, "benchmarks/models/downstream_models.py")
+CODE = (
+    *(*TRAINING_CODE, "benchmarks/quality/clicks/click_scores.py"),
+    *(
+        f"benchmarks/models/{name}.py"
+        for name in ("downstream_models", "baseline", "trees")
+    ),
+)
 SETTINGS = {
     "ebnerd": (
         *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),

@@ -101,6 +101,8 @@ class ModelVariant:
             assert isinstance(model, SRP4CTR)
             folder = task.pretrained_dir / self.encoder
             seconds["pretrain"] = pretrained(model, examples, config, folder)
+        if isinstance(model, SRP4CTR):  # all differ in pre-training only
+            model.cross_attention.copy_from(model.encoder)
         if self.is_pretrained or self.learns_feedback:
             began, labels = time.process_time(), examples.train.slates
             pretrain_on_feedback(model, examples.windows, labels, config, FitOptions())

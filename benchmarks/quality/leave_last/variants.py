@@ -49,7 +49,7 @@ VARIANTS_CODE = (
     *(*TRAINING_CODE, "benchmarks/models/sasrec.py"),
     *(
         f"benchmarks/quality/leave_last/{name}.py"
-        for name in ("variants", "leave_last_out", "scores")
+        for name in ("variants", "leave_last_out", "scores", "files")
     ),
 )
 CANDIDATE_ROWS = ("candidate_item_rows", "candidate_attribute_rows")

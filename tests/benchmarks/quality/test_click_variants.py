@@ -1,6 +1,7 @@
 """What the compared models read, and what the published sources hold."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from benchmarks.quality.clicks.click_sources import (
     of_collm_validation,
     of_kuairand_validation,
 )
+from benchmarks.quality.clicks.variants import VARIANTS, ModelVariant, TrainingTask
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import Click, Impression
-from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
 from srp4ctr.training.evaluation.metrics import auc
+from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 
 def test_counts_know_what_was_clicked(examples: Examples) -> None:
@@ -137,3 +141,23 @@ def test_a_recipe_is_chosen_on_collms_validation_set_without_its_test() -> None:
     assert len(shown) == 33_891 + 10_401
     assert source.judged_from_ms
     assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 10_401
+
+
+def test_what_is_not_pretrained_begins_as_what_is(examples: Examples) -> None:
+    """Its candidates' layers are the encoder's too, so that they differ in that alone."""
+    begun: list[SRP4CTR] = []
+
+    def build(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
+        begun.append(SRP4CTR(config, sizes))
+        return begun[-1]
+
+    config = replace(RefreshConfig(), finetune_epochs=0, pretraining="none")
+    task = TrainingTask(examples=examples, config=config, pretrained_dir=Path())
+    for each in (VARIANTS["srp4ctr-none"], VARIANTS["srp4ctr-feedback"]):
+        assert isinstance(each, ModelVariant)
+        replace(each, build=build, learns_feedback=False).learn(task)
+        begins = [
+            [layer.state_dict()["query.weight"] for layer in part.layers]
+            for part in (begun[-1].cross_attention, begun[-1].encoder)
+        ]
+        assert all(map(torch.equal, *begins))

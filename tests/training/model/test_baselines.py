@@ -9,8 +9,10 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.embeddings import FieldVectors, TableSizes
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
+
+KINDS = ("item", "attribute")
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -39,7 +41,7 @@ def test_a_candidate_does_not_change_the_others_scores(
     assert not np.allclose(after[:, 0], before[:, 0])
 
 
-def test_a_candidates_own_network_reads_the_items_of_the_history(
+def test_a_candidates_own_networks_read_the_history(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     torch.manual_seed(0)
@@ -47,14 +49,25 @@ def test_a_candidates_own_network_reads_the_items_of_the_history(
     tensors = {name: torch.from_numpy(each) for name, each in slates.tensors.items()}
     with torch.no_grad():
         _, *made = model.readings(tensors)
+        items, attributes = model.weights
+        of_items, of_attributes = model.acted_on
+        assert isinstance(attributes, FieldVectors)
+        assert isinstance(of_attributes, FieldVectors)
         for row, place in ((0, 0), (1, 2), (3, 1)):
-            weights = model.networks.weight[tensors["candidate_item_rows"][row, place]]
-            first, second = weights[:128].reshape(16, 8), weights[128:].reshape(8, 4)
-            behaviors = tensors["history_item_rows"][row]
-            read = model.acted_on.weight[behaviors[behaviors != 0]]  # no padding
-            for order, found in enumerate(made, start=1):
-                expected = (torch.tanh(read**order @ first) @ second).sum(0)
-                torch.testing.assert_close(found[row, place], expected)
+            there = tensors["history_item_rows"][row] != 0  # no padding
+            shown = {name: tensors[f"candidate_{name}_rows"][row, place] for name in KINDS}
+            met = {name: tensors[f"history_{name}_rows"][row][there] for name in KINDS}
+            networks = [items(shown["item"])]
+            networks += torch.split(attributes.means(shown["attribute"]), 160)
+            read = [of_items(met["item"])]
+            read += torch.split(of_attributes.means(met["attribute"]), 16, dim=-1)
+            for found, network, behaviors in zip(made, networks, read, strict=True):
+                first, second = network[:128].reshape(16, 8), network[128:].reshape(8, 4)
+                expected = []
+                for order in (1, 2, 3):
+                    inner = torch.tanh(behaviors**order @ first)
+                    expected += [inner.sum(0), (inner @ second).sum(0)]
+                torch.testing.assert_close(found[row, place], torch.cat(expected))
 
 
 def test_each_pair_of_fields_has_its_product(
