@@ -95,12 +95,19 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
             start_new_session=True,
         )
     _children[child.pid] = child
-    if not program.latency_critical:
-        _renice(child.pid)
     running = Running(
         name=program.name, pid=child.pid, birth=_birth(child.pid) or "", log=str(log)
     )
-    write_json(_pid_file(folder, program.name), running)
+    try:
+        write_json(_pid_file(folder, program.name), running)
+        if not program.latency_critical:
+            _renice(child.pid)
+    except BaseException:  # without its file nobody would find it
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        del _children[child.pid]
+        raise
     return running
 
 

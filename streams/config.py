@@ -32,6 +32,10 @@ class KafkaConfig:
     def __post_init__(self) -> None:
         if self.partitions < 1:
             raise MistakeError(f"kafka.partitions is {self.partitions}; at least 1")
+        for address in self.addresses:
+            host, _, port = address.rpartition(":")
+            if not (host and port.isdecimal()):
+                raise MistakeError(f"kafka.bootstrap has {address!r}: write HOST:PORT")
         _one_of("kafka.security_protocol", self.security_protocol, SECURITY_PROTOCOLS)
         _one_of("kafka.sasl_mechanism", self.sasl_mechanism, SASL_MECHANISMS)
         has_password = bool(self.sasl_password or self.sasl_password_file)

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from srp4ctr import processes
@@ -96,6 +97,22 @@ def test_a_process_that_ends_at_the_start_is_an_error_with_its_log(tmp_path: Pat
         processes.wait_ready(running, lambda: False)
     assert running.log in str(error.value)
     processes.stop(running, tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["write_json", "_renice"])
+def test_a_process_that_could_not_be_recorded_does_not_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """As on a full disk, or with Ctrl-C: nobody would find it to stop it."""
+
+    def fails(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, failing, fails)
+    before = {each.pid for each in psutil.Process().children()}
+    with pytest.raises(KeyboardInterrupt):
+        processes.start(SLEEP, tmp_path, tied=False)
+    assert {each.pid for each in psutil.Process().children()} <= before
 
 
 def test_a_process_that_is_too_slow_is_an_error(tmp_path: Path) -> None:

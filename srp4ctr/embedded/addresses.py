@@ -135,7 +135,9 @@ class Addresses:
             values = {**found.get(section, {}), **_OF_OTHERS.get(section, {})}
             if section == "triton":
                 values["control_key_file"] = str(control_key_file)
-            lines = (f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+            # TOML forbids the surrogates as which JSON would write 🎬.
+            texts = (json.dumps(each, ensure_ascii=False) for each in values.values())
+            lines = (f"{name} = {text}\n" for name, text in zip(values, texts, strict=True))
             sections.append(f"[{section}]\n{''.join(lines)}")
         heading = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"
         return heading + "\n".join(sections)

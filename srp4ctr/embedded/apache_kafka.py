@@ -65,7 +65,9 @@ def start(
     properties = data / "server.properties"
     ours = server_properties(data / "log", port, controller_port)
     lines = [f"{name}={value}\n" for name, value in (more or {}).items()]
-    properties.write_text(ours + "".join(lines))  # of duplicates, Java takes the last
+    # Of duplicates, Java takes the last; it reads Latin-1 and escapes.
+    text = (ours + "".join(lines)).replace("\\", "\\\\")
+    properties.write_bytes(_escaped(text))
     _format(jars, data, properties)
     program = processes.Program(
         name="kafka",
@@ -74,6 +76,13 @@ def start(
     return processes.launch(
         program, folder, lambda: _answers(port), tied=tied, timeout_s=_START_TIMEOUT_S
     )
+
+
+def _escaped(text: str) -> bytes:
+    """Return ``text`` with \\uXXXX for all but ASCII, as Java's properties have it."""
+    units = text.encode("utf-16-be")
+    codes = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
+    return "".join(chr(c) if c < 128 else f"\\u{c:04x}" for c in codes).encode()
 
 
 def fetch_jars() -> Path:

@@ -61,9 +61,11 @@ def up(
 
     A tied stack ends with this process; any other runs on until ``down``. Where every part
     of an untied stack runs already, its addresses are returned. Raises ``MistakeError``
-    where a tied stack would take over a running one.
+    where a tied stack would take over a running one, or a folder is none for Triton.
     """
     folder = Path(config.data_dir).resolve()
+    for each in (folder, Path(config.serving_dir).resolve()):
+        triton_server.check_folder(each)
     report = note or (lambda _: None)
     with processes.locked(folder / _LOCK):
         before = _status(folder)

@@ -5,6 +5,7 @@ loads others (explicit mode).
 """
 
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +14,14 @@ from pathlib import Path
 from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.triton_install import ServingEnv
+from srp4ctr.errors import MistakeError
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 from srp4ctr.triton_repo.serving.backlog import METRICS_PORT
 
 # A step loads in seconds on an idle core, longer on a busy machine.
 _START_TIMEOUT_S = 240.0
 _SHM = Path("/dev/shm")
+_OF_THE_SHELL = re.compile(r"""[\s"'`$\\&;|<>()*?\[\]{}!#~]""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,18 @@ def start(
     return processes.launch(
         program, folder, is_ready, tied=tied, timeout_s=_START_TIMEOUT_S
     )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``MistakeError`` for a path that Triton cannot start its steps in.
+
+    Triton 2.51 gives it to a shell without quotes; the step dies, and Triton waits for it.
+    """
+    if signs := sorted(set(_OF_THE_SHELL.findall(str(folder)))):
+        raise MistakeError(
+            f"{folder}: Triton starts no step in a folder whose path has {signs}: set "
+            "embedded.data_dir and embedded.serving_dir to other folders"
+        )
 
 
 def clear_shared_memory(folder: Path) -> None:

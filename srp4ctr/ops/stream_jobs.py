@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from srp4ctr import listening
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.processes import ended_by_sigterm
@@ -30,12 +31,28 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         retry_during_outage(lambda: ensure_topics(settings.kafka), say)
         sink = FeatureStoreSink(settings.features)
     address = f"{settings.streams.metrics_host}:{settings.streams.metrics_port}"
+    # Before members are evicted: a second worker by mistake must not end the first one.
+    listening.bound(
+        settings.streams.metrics_host,
+        settings.streams.metrics_port,
+        ": another worker? streams.metrics_port names another port",
+    ).close()
     say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     groups = group_ids(settings.streams)
-    prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
+    if _is_embedded(settings):
+        prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
     features = settings.features
     folder = Path(features.log_dir)
     run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
+
+
+def _is_embedded(settings: Settings) -> bool:
+    """Return whether the broker is that of the stack that runs in the data folder."""
+    from srp4ctr.embedded import stack
+
+    addresses = stack.status(settings.embedded).addresses
+    own = addresses.settings()["kafka"]["bootstrap"] if addresses else ""
+    return settings.kafka.bootstrap == own
 
 
 def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:

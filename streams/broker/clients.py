@@ -72,7 +72,8 @@ def reachable(kafka: KafkaConfig, timeout_s: float = _CONNECT_S) -> dict[str, An
     for address in kafka.addresses:
         host, _, port = address.rpartition(":")
         try:
-            _connect_once(host, int(port), arguments.get("ssl_context"), timeout_s)
+            context = arguments.get("ssl_context")
+            _connect_once(host.strip("[]"), int(port), context, timeout_s)  # [::1]
             return arguments
         except (OSError, ValueError) as error:
             errors.append(str(error))

@@ -4,6 +4,7 @@ In: events, or raw payloads that may not be events. Out: records on the right to
 under the right key, all acknowledged when ``flush`` returns.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -37,6 +38,8 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Event, now_ms
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
+_MAX_WAITING = 10_000  # events that the broker has not acknowledged
+_LATER_S = 10.0  # than its time to be acknowledged, which Kafka's own client ends
 _REQUEST_MS, _BLOCK_MS = 30_000, 60_000  # at most; kafka-python's own
 BACKFILL_HEADERS = ((BACKFILL_HEADER, b"1"),)
 _HINTS = (
@@ -98,7 +101,7 @@ class EventPublisher:
         *,
         ack_timeout_s: float = 120.0,
     ) -> None:
-        self._pseudonyms = pseudonyms
+        self._pseudonyms, self._ack_timeout_s = pseudonyms, ack_timeout_s
         timeout_ms = round(ack_timeout_s * 1000)
         producer = connect(
             KafkaProducer,
@@ -115,6 +118,7 @@ class EventPublisher:
         )
         self._producer = renewing(producer)
         self._failure: BaseException | None = None
+        self._waiting: deque[Any] = deque()  # what is not acknowledged, the oldest first
         self.published = 0
         """Messages sent to the broker so far."""
         self.withheld = 0
@@ -227,10 +231,26 @@ class EventPublisher:
         """Call ``send`` and keep its failure, which the next call or ``flush`` raises."""
         self._raise_failure()
         try:
-            send().add_errback(self._keep_failure)
+            sent = send()
+            sent.add_errback(self._keep_failure)
+            self._wait_for_room(sent)
         except KafkaError as error:  # too large, or no broker knows the topic
             self._keep_failure(error)
             self._raise_failure()
+
+    def _wait_for_room(self, sent: Any) -> None:
+        """Return once few enough events wait for the broker.
+
+        kafka-python's buffer has no bound: a file that is read faster than the broker
+        takes it would fill the memory, and its events' time to be acknowledged would end
+        before they are sent.
+        """
+        waiting = self._waiting
+        waiting.append(sent)
+        while waiting and (waiting[0].is_done or len(waiting) > _MAX_WAITING):
+            oldest = waiting.popleft()
+            if not oldest.is_done:
+                oldest.get(timeout=self._ack_timeout_s + _LATER_S)
 
     def _keep_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error

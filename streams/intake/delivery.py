@@ -76,7 +76,7 @@ class Delivery:
         try:
             for event in events:
                 sent.append(publisher.submit(event, backfill=backfill))
-        except KafkaError as failure:  # the buffer is full, or another request failed
+        except KafkaError as failure:  # too large, or another request failed
             error = failure
         for place, future in enumerate(sent):
             try:
@@ -120,6 +120,9 @@ class Delivery:
                 self._look()
             except (Srp4ctrError, KafkaError) as error:
                 self._report(str(error))
+            except Exception as error:  # no descriptor is left, or no thread: it may pass
+                _log.exception("the broker could not be looked at")
+                self._report(repr(error))
             else:
                 self._report("")
 

@@ -57,6 +57,7 @@ def http_server(config: IntakeConfig, app: Starlette) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http="h11",  # httptools, where it is installed, limits no headers
         ws="none",
         lifespan="off",
         limit_concurrency=_MAX_CONNECTIONS,

@@ -7,6 +7,7 @@ import pytest
 
 from srp4ctr.demo import movielens
 from srp4ctr.demo.movielens import Rating, slates
+from srp4ctr.errors import MistakeError
 
 
 def ratings(count: int, user_id: str = "u1") -> list[Rating]:
@@ -30,6 +31,16 @@ def test_ratings_of_one_second_keep_their_order() -> None:
 def test_no_slate_mixes_users() -> None:
     for slate in slates(ratings(3, "u1") + ratings(3, "u2")):
         assert len({rating.user_id for rating in slate}) == 1
+
+
+def test_where_there_is_no_pip_uv_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert movielens._pip()[1:] == ("-m", "pip")
+    there = {"uv"}
+    monkeypatch.setattr(movielens, "find_spec", lambda name: name in there)
+    assert movielens._pip()[1:] == ("tool", "run", "pip")
+    there.clear()
+    with pytest.raises(MistakeError, match="-m ensurepip"):
+        movielens._pip()
 
 
 def test_another_file_in_the_place_of_the_wheel_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
 from srp4ctr.triton_repo.deployment.promotion import connected
 
 LOG = logging.getLogger(__name__)
+_LONGEST_PAUSE_S = 60.0
 _LOAD_TIMEOUT_S = 180.0  # seconds, with eight busy callers
 
 
@@ -43,12 +45,28 @@ class Child:
     """"" of a dead process, whose command line is empty."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pause:
+    """After a failed reload."""
+
+    seconds: float = 0.0
+    until_s: float = 0.0
+    reason: str = ""
+
+
 class Watch:
     """Replaces crashed steps of one server; call ``poll`` a few times per second."""
 
-    def __init__(self, server_pid: int, config: TritonConfig) -> None:
+    def __init__(
+        self,
+        server_pid: int,
+        config: TritonConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server_pid = server_pid
         self._config = config
+        self._clock = clock
+        self._pauses: dict[str, _Pause] = {}
         self._steps: dict[int, str] = {}
         self._dead: set[int] = set()
         self._broken: set[str] = set()
@@ -62,7 +80,7 @@ class Watch:
         lost, self._dead = dead & self._dead, dead  # twice: Triton soon reaps its own
         self._broken |= {self._steps[pid] for pid in lost}
         self._count(lost - self._counted)
-        return [step for step in sorted(self._broken) if self._reload_step(step)]
+        return [step for step in sorted(self._broken) if self._try_reload(step)]
 
     def _count(self, lost: set[int]) -> None:
         if not lost:
@@ -74,14 +92,28 @@ class Watch:
         except OSError:  # it is reloaded all the same
             LOG.exception("the crash could not be recorded for the monitor")
 
+    def _try_reload(self, step: str) -> bool:
+        """Reload ``step``; after a failure not again for a while, which doubles."""
+        pause = self._pauses.get(step, _Pause())
+        if self._clock() < pause.until_s:
+            return False
+        try:
+            found = self._reload_step(step)
+        except Exception as error:  # the other steps still have to be watched
+            seconds = min(max(1.0, 2 * pause.seconds), _LONGEST_PAUSE_S)
+            until_s, reason = self._clock() + seconds, repr(error)
+            self._pauses[step] = _Pause(seconds=seconds, until_s=until_s, reason=reason)
+            again = f"{step} could not be reloaded; trying again in {seconds:.0f} s"
+            # The same trace at each try would fill the disk.
+            LOG.error(again, exc_info=reason != pause.reason)
+            return False
+        self._pauses.pop(step, None)
+        return found
+
     def _reload_step(self, step: str) -> bool:
         LOG.warning("%s: one of its processes has crashed; reloading the step", step)
         old = {pid for pid, name in self._steps.items() if name == step}
-        try:
-            is_there = reload(self._config, step, partial(self._end, step, old))
-        except Exception:  # the other steps still have to be watched
-            LOG.exception("%s could not be reloaded; trying again", step)
-            return False
+        is_there = reload(self._config, step, partial(self._end, step, old))
         self._broken.remove(step)
         for pid in old:
             del self._steps[pid]

@@ -3,6 +3,7 @@ import logging
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from srp4ctr import processes
 from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.streams.broker import producer
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
@@ -63,6 +65,34 @@ def test_a_missing_broker_is_an_error_that_names_its_address(connect: type) -> N
     address = f"{HOST}:{port}"
     with pytest.raises(OutageError, match=f"no Kafka broker answers at {address}"):
         connect(KafkaConfig(bootstrap=address))
+
+
+@pytest.mark.parametrize("address", ["kafka1", "kafka1:", ":9092", "a:1,b:port"])
+def test_an_address_without_a_port_is_a_mistake(address: str) -> None:
+    with pytest.raises(MistakeError, match="write HOST:PORT"):
+        KafkaConfig(bootstrap=address)
+    assert KafkaConfig(bootstrap="[::1]:9092, b:1").addresses == ["[::1]:9092", "b:1"]
+
+
+@pytest.mark.kafka
+def test_a_file_that_is_read_faster_than_the_broker_takes_it_waits(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would fill the memory, and its events would be sent too late."""
+    monkeypatch.setattr(producer, "_MAX_WAITING", 100)
+    with EventPublisher(kafka) as publisher:
+        accumulator = publisher._producer._accumulator
+        drain = accumulator.drain
+        monkeypatch.setattr(accumulator, "drain", lambda *_: {})  # a broker that is slow
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(lambda: [*map(publisher.publish, [a_click()] * 300)])
+            while publisher.published < 101:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            assert publisher.published == 101  # one that the oldest has to make room for
+            monkeypatch.setattr(accumulator, "drain", drain)
+            done.result()
+    assert publisher.published == 300
 
 
 @pytest.mark.kafka

@@ -19,11 +19,12 @@ from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
-from srp4ctr.errors import MistakeError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.streams.intake import delivery
 from srp4ctr.streams.intake.delivery import Delivery
 from tests.builders import a_behavior, a_click
 from tests.streams.intake.service import running
@@ -174,3 +175,27 @@ def wait_for_token(process: "subprocess.Popen[str]", folder: Path, port: int) ->
     file = folder / ".data" / "intake_token"
     assert re.fullmatch(r"[\w-]{40,}\n", file.read_text())
     return file.read_text().strip()
+
+
+def test_an_error_that_nobody_foresaw_ends_no_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no file descriptor is left for the connection."""
+    errors: list[Exception] = [OutageError("away"), OSError(24, "Too many open files")]
+
+    class Connected:
+        def disconnect(self) -> None: ...
+
+    def connected(_: Delivery) -> Connected:
+        if errors:
+            raise errors.pop(0)
+        return Connected()
+
+    monkeypatch.setattr(Delivery, "_connected", connected)
+    monkeypatch.setattr(delivery, "_CHECK_S", 0.02)
+    with Delivery(KafkaConfig(), None, 1.0) as made:
+        deadline = time.monotonic() + 30.0
+        while made._publisher is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not errors

@@ -232,3 +232,19 @@ def test_a_request_whose_body_stops_is_given_up(
         with slow_request(service) as first:
             assert b"408" in first.recv(4096)
         assert service.post(encode(a_click())).status_code == 200
+
+
+def test_headers_without_end_are_not_kept(kafka: KafkaConfig) -> None:
+    """Nobody has shown a token yet."""
+    with running(kafka) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30.0) as connection:
+            connection.sendall(b"POST /events HTTP/1.1\r\nHost: a\r\n")
+            answer = b""
+            try:
+                for number in range(1000):
+                    connection.sendall(b"x-%d: %s\r\n" % (number, b"y" * 1000))
+                answer = connection.recv(1000)
+            except OSError:  # it has closed the connection
+                answer = b"closed"
+        assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431", b"closed", b"")
