@@ -10,7 +10,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, stack, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import MistakeError
-from tests.embedded.test_addresses import a_status
+from tests.embedded.statuses import a_status
 
 
 @pytest.mark.parametrize("name", ["My Projects", "R&D", "a(1)", "it's", "$x"])

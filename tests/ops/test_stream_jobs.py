@@ -47,7 +47,7 @@ def test_members_are_evicted_of_the_folder_s_own_broker_alone(
     evicted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from srp4ctr.embedded import stack
-    from tests.embedded.test_addresses import a_status
+    from tests.embedded.statuses import a_status
 
     status = a_status(tmp_path, "broker")
     assert status.addresses is not None
