@@ -213,6 +213,8 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "srp4ctr-none": ModelVariant(
         meaning="SRP4CTR without pre-training",
+        # A lower rate would keep what was not learned.
+        recipe={"encoder_learning_rate_scale": 1.0},
         seeds=MANY_SEEDS,
     ),
     "srp4ctr-feedback": ModelVariant(

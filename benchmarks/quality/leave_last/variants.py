@@ -150,7 +150,10 @@ def srp4ctr(pretraining: Pretraining) -> Variant:
         training_slates = data.training_slates(
             rng, recipe.negatives, recipe.rounds, recipe.label_share
         )
-        finetune(model, training_slates, replace(recipe.clicks, seed=seed), options)
+        clicks = replace(recipe.clicks, seed=seed)
+        if pretraining == "none":  # a lower rate would keep what was not learned
+            clicks = replace(clicks, encoder_learning_rate_scale=1.0)
+        finetune(model, training_slates, clicks, options)
 
         def scorer(place: int, users: Int64s) -> Scores:
             slates = data.questions(place, users)
