@@ -1,7 +1,7 @@
 """Prometheus and a period → the contents of a report.
 
 Quality is read once per window and added up; cost is the increase of counters; comparisons
-and drift are the newest values.
+and drift are the newest values. Alerts are Prometheus's own, which outlive the monitor.
 """
 
 from collections import defaultdict
@@ -54,7 +54,7 @@ def build_contents(prometheus: Prometheus, period: Period, expected: float) -> C
     ``expected`` is the setting ``monitoring.expected_difference``: the monitor does not
     export it. Raises ``OutageError`` if Prometheus does not answer, or has no data yet.
     """
-    queries = _Queries(prometheus, measure_coverage(prometheus, period), period.start_s)
+    queries = _Queries(prometheus, measure_coverage(prometheus, period), period)
     figures = _figures(queries)
     if not figures:
         raise OutageError(
@@ -132,8 +132,8 @@ class _Queries:
 
     prometheus: Prometheus
     coverage: Coverage
-    start_s: float
-    """The start of the requested period."""
+    requested: Period
+    """The coverage ends before it where the monitor ended."""
 
     def by_version(self, queries: Queries) -> dict[str, dict[str, float]]:
         """Return each version's figures by name, as of the end."""
@@ -194,14 +194,18 @@ class _Queries:
         return {**found, "difference": newer_over_older(found["difference"])}
 
     def alerts(self) -> tuple[FiredAlert, ...]:
-        """Return each alert that fired, by its first time."""
-        step_s = self.coverage.period.step_s(POINTS_OF_A_LINE * 10, ALERT_STEP_S)
-        found = (_alert(each, step_s) for each in self._over(promql.firing(step_s), step_s))
+        """Return each alert that fired in the requested period, by its first time."""
+        period = self.requested
+        step_s = period.step_s(POINTS_OF_A_LINE * 10, ALERT_STEP_S)
+        fired = self.prometheus.over(
+            promql.firing(step_s), period.start_s, period.end_s, step_s
+        )
+        found = (_alert(each, step_s) for each in fired)
         return tuple(sorted(found, key=lambda each: (each.first_s, each.name)))
 
     @property
     def _length_s(self) -> float:
-        return max(1.0, self.coverage.period.end_s - self.start_s)
+        return max(1.0, self.coverage.period.end_s - self.requested.start_s)
 
     def _newest(self, query: str) -> list[Series]:
         return self.prometheus.at(query, self.coverage.period.end_s)

@@ -9,9 +9,11 @@ from math import isfinite, isnan
 
 from srp4ctr.monitoring.quality.confidence_intervals import ratio
 from srp4ctr.monitoring.report import number_format as numbers
+from srp4ctr.monitoring.report.period import utc_minute
 from srp4ctr.monitoring.report.report_contents import (
     Contents,
     Cost,
+    ReportScope,
     VersionComparison,
     VersionFigures,
 )
@@ -25,6 +27,8 @@ PRICE_TOLERANCE = 0.01  # prices are not measured more precisely
 CALIBRATED = (0.9, 1.1)  # sum of scores / clicks
 MAX_PSI = 0.2  # the usual limit of the population stability index
 MIN_LABEL_COVERAGE = 0.9
+MAX_SILENCE_S = 600.0
+SILENT_SHARE = 1e-3  # of the period: the time of the last figure is known to 1e-4 of it
 SIZE_TOLERANCE = 0.1  # of the mean number of candidates per request
 
 
@@ -185,6 +189,7 @@ def _tradeoff(
 
 
 def _warnings(contents: Contents) -> Iterator[str]:
+    yield from _ended_early(contents.scope)
     for each in contents.versions:
         if not is_bundle(each.version):
             continue
@@ -211,6 +216,17 @@ def _warnings(contents: Contents) -> Iterator[str]:
                 "longer apply."
             )
     yield from _unequal_sizes(contents)
+
+
+def _ended_early(scope: ReportScope) -> Iterator[str]:
+    """Yield a warning where the monitor has no figures of the end of the period."""
+    silent_s = scope.period.end_s - scope.covered.end_s
+    if silent_s > max(MAX_SILENCE_S, SILENT_SHARE * scope.period.length_s):
+        yield (
+            f"The monitor's data end at {utc_minute(scope.covered.end_s)} UTC, "
+            f"{numbers.duration(silent_s)} before the end of this period: no figure "
+            "covers what happened afterwards; only the alerts do."
+        )
 
 
 def _unequal_sizes(contents: Contents) -> Iterator[str]:

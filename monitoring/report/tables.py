@@ -24,6 +24,7 @@ from srp4ctr.monitoring.report.report_contents import (
 )
 
 MAX_PAIRS = 8
+CLOCK_TOLERANCE_S = 1.0  # Prometheus rounds times to milliseconds
 CONCLUSIONS = {1: "better", 0: "not significant", -1: "worse"}
 Cell = Callable[[VersionFigures], str]
 
@@ -55,17 +56,17 @@ def alert_table(contents: Contents) -> Table:
         title="Alerts",
         note="",
         columns=("Alert", "Labels", "Severity", "Fired (UTC)", "Total"),
-        rows=tuple(_alert_row(each, contents.scope.covered) for each in contents.alerts),
+        rows=tuple(_alert_row(each, contents.scope.period) for each in contents.alerts),
     )
 
 
-def _alert_row(alert: FiredAlert, covered: Period) -> tuple[str, ...]:
+def _alert_row(alert: FiredAlert, period: Period) -> tuple[str, ...]:
     labels = ", ".join(
         value if name == "model_version" else f"{name} {value}"
         for name, value in sorted(alert.labels.items())
     )
     first, last = utc_minute(alert.first_s), utc_minute(alert.last_s)
-    is_over = alert.last_s < covered.end_s
+    is_over = alert.last_s < period.end_s - CLOCK_TOLERANCE_S
     return (
         alert_title(alert.name),
         labels or UNKNOWN,

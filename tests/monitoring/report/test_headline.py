@@ -7,10 +7,13 @@ import pytest
 from srp4ctr.monitoring.quality.ab_test import anytime_half_width
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.number_format import SPACE
+from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.report_contents import Inputs, Quality
 from tests.monitoring.report.sample_contents import (
+    START_S,
     a_comparison,
     a_cost,
+    a_scope,
     a_version,
     estimate,
     some_contents,
@@ -131,6 +134,19 @@ def test_shifted_scores_and_unequal_request_sizes_are_warnings() -> None:
     assert "PSI 0.31" in shifted
     (other,) = warnings_of(cost=a_cost(candidates=2e6))
     assert "100 (v1) and 200 (v2)" in other
+
+
+@pytest.mark.parametrize(
+    ("length_s", "silent_s", "warned"),
+    [(86_400, 590, False), (86_400, 610, True), (90 * 86_400, 3600, False)],
+)
+def test_data_that_end_before_the_period_are_a_warning(
+    length_s: int, silent_s: int, warned: bool
+) -> None:
+    period = Period(start_s=START_S, end_s=START_S + length_s)
+    covered = Period(start_s=START_S, end_s=period.end_s - silent_s)
+    found = headline(some_contents(scope=a_scope(period=period, covered=covered)))
+    assert any("The monitor's data end" in each for each in found.warnings) == warned
 
 
 def test_a_control_group_need_not_be_calibrated() -> None:

@@ -15,7 +15,8 @@ from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.number_format import SPACE, count, estimate, percent
-from srp4ctr.monitoring.report.period import Period
+from srp4ctr.monitoring.report.page import render_page
+from srp4ctr.monitoring.report.period import Period, utc_minute
 from srp4ctr.monitoring.report.report_contents import Estimate
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS
 from tests.monitoring.report.conftest import Serve, last_minute_ms
@@ -199,6 +200,27 @@ def test_a_time_in_which_nothing_was_ranked_is_said_to_be_empty(serve: Serve) ->
     there = Served(silent, serve(silent, ()))
     with pytest.raises(OutageError, match="no model served"):
         build_contents(Prometheus(there.url), there.period, 0.02)
+
+
+def test_an_alert_after_the_monitor_ended_is_still_firing(serve: Serve) -> None:
+    until_s = last_minute_ms() // 1000
+    ended = Traffic(
+        rankers=RANKERS[:1],
+        end_ms=1000 * (until_s - 3600),
+        minutes=2 * LABEL_WINDOW_MS // MINUTE_MS,
+        serving="v1",
+    )
+    fired = (FIRED.format(at_s=until_s - 60 * ago) for ago in range(40, -1, -1))
+    url = serve(ended, tuple(fired))
+    # A clock is finer than the milliseconds that Prometheus answers with.
+    period = Period(start_s=ended.start_ms / 1000, end_s=until_s + 0.0004)
+    contents = build_contents(Prometheus(url), period, 0.02)
+    seen = read(render_page(contents, period.end_s))
+    (alert,) = (row for row in seen.rows if "Severity" in row)
+    assert alert[""] == "Calibration drift"
+    assert alert["Fired (UTC)"].endswith("still firing")
+    end = utc_minute(contents.scope.covered.end_s)
+    assert f"The monitor's data end at {end} UTC" in seen.text
 
 
 def test_prometheus_error_message_is_raised(served: Served) -> None:
