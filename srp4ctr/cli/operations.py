@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from srp4ctr.capacity.plan import CORES, DISK, MEMORY, CapacityOptions, CapacityPlan
@@ -150,8 +149,8 @@ def capacity(**given: Any) -> None:
     if options.as_json:
         typer.echo(json.dumps(plan))
         return
-    console = Console(highlight=False)
-    console.print(needs_table(plan), limits_table(plan), total(plan), sep="\n")
+    shown = needs_table(plan), limits_table(plan), total(plan)
+    out.print(*shown, sep="\n", highlight=False)
 
 
 capacity.__signature__ = signature(CapacityOptions)  # type: ignore[attr-defined]  # for typer

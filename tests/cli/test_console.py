@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from srp4ctr.cli.tables import console
+from srp4ctr.cli.tables.results import a_table
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -46,3 +47,13 @@ def test_bars_of_a_terminal_say_what_is_left() -> None:
             show("fine-tune", done, 4)
     assert "3/4" in file.getvalue()
     assert "about 40 s left" in file.getvalue()
+
+
+def test_ids_with_colons_are_printed_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    item = "sku:100:blue"
+    for each in (console.out, console.err):
+        each.print(a_table(item, item, rows=[(item,)]), item)
+    printed = capsys.readouterr()
+    assert printed.out.count(item) == printed.err.count(item) == 4

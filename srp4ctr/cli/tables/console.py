@@ -27,8 +27,9 @@ from srp4ctr.cli.failures import StepError
 if TYPE_CHECKING:  # not every role has the training extra
     from srp4ctr.training.loop.progress import ProgressListener
 
-out = Console()
-err = Console(stderr=True)
+# Without emoji: rich would print the id "sku:100:blue" with a picture in place of ":100:".
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 LINE_EVERY_S = 30.0
 
 

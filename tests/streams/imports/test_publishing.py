@@ -50,6 +50,15 @@ def test_a_dry_run_needs_no_broker_and_shows_three_events(
     assert done.output.count('"event_id"') == 3
 
 
+def test_a_dry_run_shows_ids_with_colons_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, HEADER + "u1,sku:100:blue,1600000000,4\n")
+    done = typed("ratings.csv", *SET, "--dry-run")
+    assert '"item_id":"sku:100:blue"' in done.output
+
+
 def test_events_that_serving_would_not_read_are_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
