@@ -5,9 +5,12 @@ import itertools
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from srp4ctr.cli.main import app
 from srp4ctr.cli.tables import console
-from srp4ctr.cli.tables.results import a_table
+from srp4ctr.cli.tables.results import a_table, whole
+from tests.cli.terminal import assert_whole
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -57,3 +60,37 @@ def test_ids_with_colons_are_printed_as_they_are(
         each.print(a_table(item, item, rows=[(item,)]), item)
     printed = capsys.readouterr()
     assert printed.out.count(item) == printed.err.count(item) == 4
+
+
+def test_a_narrow_terminal_has_all_cells_of_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [f"cell {number}".ljust(16, "x") for number in range(4)]
+    columns = (whole("c0"), whole("c1"), whole("c2"), "c3")
+    for width in ("60", "20"):
+        monkeypatch.setenv("COLUMNS", width)
+        for each in (console.out, console.err):
+            each.print(a_table("all", *columns, rows=[cells]))
+        for printed in capsys.readouterr():
+            assert_whole(printed, (*cells, "c0", "c1", "c2", "c3"))
+
+
+def test_text_keeps_the_width_of_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    console.out.print("a sentence " * 10)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_the_plan_of_capacity_is_the_same_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = ("--users", "--items", "--events-per-s", "--requests-per-s")
+    command = ["capacity", *(word for each in numbers for word in (each, "1000"))]
+    shown = []
+    for columns in ("80", "60"):
+        monkeypatch.setenv("COLUMNS", columns)
+        shown.append(CliRunner().invoke(app, command).output)
+    assert "What breaks first" in shown[0]
+    assert shown[0] == shown[1]

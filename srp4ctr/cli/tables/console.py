@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from srp4ctr.cli.failures import StepError
@@ -27,10 +28,30 @@ from srp4ctr.cli.failures import StepError
 if TYPE_CHECKING:  # not every role has the training extra
     from srp4ctr.training.loop.progress import ProgressListener
 
-# Without emoji: rich would print the id "sku:100:blue" with a picture in place of ":100:".
-out = Console(emoji=False)
-err = Console(stderr=True, emoji=False)
 LINE_EVERY_S = 30.0
+LEAST_WIDTH = 80  # of tables, in columns
+
+
+class TableConsole(Console):
+    """A console on which tables have all their columns, however narrow it is."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print ``objects``, tables at least ``LEAST_WIDTH`` wide: the terminal wraps them.
+
+        rich makes columns narrower until some have no width, and says nothing. Text and
+        bars keep the terminal's own width: rich wraps the one and redraws the other.
+        """
+        has_table = any(isinstance(each, Table) for each in objects)
+        if has_table and self.width < LEAST_WIDTH:
+            wide = Console(file=self.file, width=LEAST_WIDTH, emoji=False)
+            wide.print(*objects, **options)
+        else:
+            super().print(*objects, **options)
+
+
+# Without emoji: rich would print the id "sku:100:blue" with a picture in place of ":100:".
+out = TableConsole(emoji=False)
+err = TableConsole(stderr=True, emoji=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
