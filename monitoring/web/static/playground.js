@@ -12,6 +12,8 @@ export class Playground {
     this.user = null;
     this.draw = 0;
     this.isAsking = false;
+    this.due = null; // the request that was chosen while another one ran
+    this.rankedUser = null; // whose ranking is shown
     this.isReady = false;
     this.said = h("p", { class: "notice quiet", role: "status", hidden: true });
     this.people = h("datalist", { id: "people" });
@@ -57,7 +59,7 @@ export class Playground {
   /** Called every few seconds: updates the ages, loads the users until there are any, and ranks again after an outage. */
   async refresh() {
     if (!this.isReady) await this.loadUsers();
-    else if (this.ranking.isMissing) await this.rank();
+    else if (this.ranking.isMissing && !this.isAsking) await this.rank();
     this.history.querySelectorAll("time").forEach((time) => replace(time, ago(Date.now() / 1000 - Number(time.dataset.at) / 1000)));
   }
 
@@ -100,49 +102,69 @@ export class Playground {
       const user = await get("/api/playground/user", { id });
       if (this.shown === null) this.showUser(user);
     } catch (error) {
-      if (this.shown === null) this.noHistory(error.message);
+      if (this.shown === null && id === this.user) this.noHistory(error.message);
     }
   }
 
   async rank() {
-    if (this.user === null || this.isAsking || this.offer?.can_rank === false) return;
-    const item_ids = this.own.value.split(/[\s,]+/).filter(Boolean);
-    await this.during(async () => {
-      const ranking = await post("/api/playground/rank", { user_id: this.user, item_ids, count: Number(this.count.value), draw: this.draw });
-      this.ranking.show(ranking);
+    if (this.user === null || this.offer?.can_rank === false) return;
+    await this.during(async (user) => {
+      const item_ids = this.own.value.split(/[\s,]+/).filter(Boolean);
+      this.showRanking(user, await post("/api/playground/rank", { user_id: user, item_ids, count: Number(this.count.value), draw: this.draw }));
     });
   }
 
   /** Show what is recommended among all items, with the source of each. */
   async recommend() {
-    if (this.user === null || this.isAsking || this.offer?.can_rank === false) return;
-    await this.during(async () => {
-      this.ranking.show(await post("/api/playground/recommend", { user_id: this.user, count: Number(this.count.value) }));
+    if (this.user === null || this.offer?.can_rank === false) return;
+    await this.during(async (user) => {
+      this.showRanking(user, await post("/api/playground/recommend", { user_id: user, count: Number(this.count.value) }));
     });
   }
 
   async click(item) {
-    await this.during(async () => {
+    if (this.isAsking) return; // the ranking that the item is of may be replaced
+    await this.during(async (user) => {
       this.ranking.wait(item);
       const effect = await post("/api/playground/click", { request_id: this.ranking.request, item_id: item.item_id });
       this.showUser(effect.user, this.shown);
-      this.ranking.show(effect.ranking, { effect, item });
+      this.showRanking(user, effect.ranking, { effect, item });
     });
   }
 
-  /** Run one request at a time; its error is shown in the ranking's place. */
+  /** Show a ranking of `user`, unless another user was chosen meanwhile. */
+  showRanking(user, ranking, click = null) {
+    if (user !== this.user) return;
+    this.rankedUser = user;
+    this.ranking.show(ranking, click);
+  }
+
+  /** Run one request at a time; the last one that is chosen meanwhile runs after it. */
   async during(request) {
-    if (this.isAsking) return;
+    if (this.isAsking) {
+      this.due = request;
+      return;
+    }
     this.isAsking = true;
     this.ranking.busy(true);
+    const user = this.user;
     try {
-      await request();
+      await request(user);
     } catch (error) {
-      this.ranking.fail(error);
+      if (user === this.user) this.fail(error);
     } finally {
       this.isAsking = false;
       this.ranking.busy(false);
     }
+    const due = this.due;
+    this.due = null;
+    if (due) await this.during(due);
+  }
+
+  /** Show the error in the ranking's place; no other user's ranking stays below it. */
+  fail(error) {
+    if (this.rankedUser !== this.user) this.ranking.clear();
+    this.ranking.fail(error);
   }
 
   /** Show the user's behaviours, and mark those that are not in `before`. */

@@ -35,6 +35,14 @@ export class Ranking {
     this.outcome.dataset.state = "failed";
   }
 
+  /** Remove what is shown. */
+  clear() {
+    this.request = "";
+    this.places = new Map();
+    this.advice.hidden = true;
+    [this.facts, this.cost, this.list].forEach((each) => replace(each));
+  }
+
   /** Show `ranking`; after a click, with the changes since the ranking before it. */
   show(ranking, click = null) {
     const before = click ? this.places : new Map();
