@@ -1,5 +1,6 @@
 """Settings → the page of ``srp4ctr monitor open``, with its sources and the playground."""
 
+import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -37,8 +38,11 @@ def open_page(
 
         page = bind_page(sources, settings.monitoring.page_port if port is None else port)
         say(page.address)
-        if browser:
-            webbrowser.open(page.address)
+        if browser:  # some return only when they are closed: the page must serve meanwhile
+            opening = threading.Thread(
+                target=webbrowser.open, args=(page.address,), daemon=True
+            )
+            opening.start()
         with suppress(KeyboardInterrupt):
             page.run()
 

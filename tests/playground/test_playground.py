@@ -4,10 +4,13 @@ import contextlib
 import gc
 import socket
 import threading
+import webbrowser
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from benchmarks.harness.raw_logs import write_log
@@ -16,6 +19,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.monitoring.web import server
 from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
@@ -150,3 +154,26 @@ def test_without_a_cost_card_the_cost_is_unknown() -> None:
 
 def test_the_exporters_are_those_that_prometheus_scrapes(settings: Settings) -> None:
     assert set(page.exporters(settings)) == {"monitor", "stream", "triton"}
+
+
+def test_the_page_answers_a_browser_that_returns_only_when_it_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[server.PageServer] = []
+    answers: list[int] = []
+    bind = server.bind_page
+
+    def remembered(*given: Any) -> server.PageServer:
+        bound.append(bind(*given))
+        return bound[0]
+
+    def browse(address: str) -> None:
+        try:
+            answers.append(httpx.get(address, timeout=10.0).status_code)
+        finally:
+            bound[0].stop()
+
+    monkeypatch.setattr(server, "bind_page", remembered)
+    monkeypatch.setattr(webbrowser, "open", browse)
+    page.open_page(settings, 0, browser=True, say=lambda address: None)
+    assert answers == [200]
