@@ -10,9 +10,10 @@ import { Variables } from "./variables.js";
 const NAMED = /^now-(\w+)$/;
 
 export class Dashboard {
-  constructor(name, board, live) {
+  constructor(name, board, live, refreshPage) {
     const parameters = new URLSearchParams(location.search);
     this.name = name;
+    this.refreshPage = refreshPage;
     this.range = RANGES.some(([each]) => each === parameters.get("range")) ? parameters.get("range") : rangeOf(board);
     this.variables = new Variables(board, parameters, () => this.changed());
     this.sections = sectionsOf(board).map((section) => new Section(section));
@@ -27,8 +28,8 @@ export class Dashboard {
     this.isFirst = true;
   }
 
-  static async open(name, live) {
-    return new Dashboard(name, await get(`/api/dashboards/${encodeURIComponent(name)}`), live);
+  static async open(name, live, refreshPage) {
+    return new Dashboard(name, await get(`/api/dashboards/${encodeURIComponent(name)}`), live, refreshPage);
   }
 
   panels() {
@@ -83,7 +84,7 @@ export class Dashboard {
     history.replaceState(null, "", `${location.pathname}?${parameters}`);
     this.showRanges();
     this.isFirst = true;
-    this.refresh().catch(() => {}); // the next refresh shows the error, if it persists
+    this.refreshPage(); // which reports an error: a paused page has no next refresh
   }
 
   showRanges() {

@@ -48,7 +48,7 @@ async function refresh() {
 
 function placesOf({ dashboards, playground }) {
   return [
-    ...dashboards.map(({ name, title }) => ({ path: `/d/${name}`, title: shortTitle(title), open: () => Dashboard.open(name, live) })),
+    ...dashboards.map(({ name, title }) => ({ path: `/d/${name}`, title: shortTitle(title), open: () => Dashboard.open(name, live, refresh) })),
     ...(playground ? [{ path: "/playground", title: "Playground", open: async () => new Playground() }] : []),
     { path: "/values", title: "Current values", open: async () => valuesView() },
   ];
