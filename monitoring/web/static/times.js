@@ -3,12 +3,15 @@ export const RANGES = [["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21600], [
 const POINTS = 240;
 const LEAST_STEP_S = 2; // the scrape interval of the embedded stack
 
-/** Return the range's start, end and step in Unix seconds; the end is a whole step. */
+/**
+ * Return the range's start, end and step in Unix seconds, and now.
+ * The end is the last whole step: else a line would have other points after each refresh.
+ */
 export function windowOf(name, nowMs = Date.now()) {
   const length = (RANGES.find(([each]) => each === name) ?? RANGES[1])[1];
   const step = Math.max(LEAST_STEP_S, Math.ceil(length / POINTS));
   const end = Math.floor(nowMs / 1000 / step) * step;
-  return { name, length, step, start: end - length, end };
+  return { name, length, step, start: end - length, end, now: nowMs / 1000 };
 }
 
 /** Return Unix seconds as local time in plotly's format. */

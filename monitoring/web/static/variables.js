@@ -69,7 +69,7 @@ function chosenIn(parameters, spec) {
 async function optionsOf(spec, window) {
   const [, selector, label] = /^label_values\((.+),\s*(\w+)\)$/.exec(spec.query);
   const query = `count by (${label}) (last_over_time(${selector}[${window.length}s]))`;
-  const { data } = await get("/api/prometheus/query", { query, time: window.end });
+  const { data } = await get("/api/prometheus/query", { query, time: window.now });
   const found = data.result.map(({ metric }) => metric[label]).filter(Boolean);
   return found.sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
 }

@@ -29,6 +29,14 @@ def checked_page(browser: Browser, **context: Any) -> Iterator[Page]:
     assert messages == []
 
 
+def run(page: Page, module: str, expression: str, given: Any = None) -> Any:
+    """Return ``expression`` of ``m``, the module, and ``given``."""
+    script = (
+        f"async (given) => {{ const m = await import('{module}'); return {expression}; }}"
+    )
+    return page.evaluate(script, given)
+
+
 def _text(response: Response) -> str:
     try:
         return response.text()

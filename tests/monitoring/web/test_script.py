@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page
 
 from srp4ctr.monitoring.dashboards import PANEL_TYPES, TRANSFORMATIONS, UNITS
 from srp4ctr.monitoring.web.app import PageSources
+from tests.monitoring.web.browser_page import run
 from tests.monitoring.web.conftest import serving
 
 
@@ -18,14 +19,6 @@ def page(browser: Browser) -> Iterator[Page]:
         opened.goto(address)
         yield opened
         opened.close()
-
-
-def run(page: Page, module: str, expression: str, given: Any = None) -> Any:
-    """Return ``expression`` of ``m``, the module, and ``given``."""
-    script = (
-        f"async (given) => {{ const m = await import('{module}'); return {expression}; }}"
-    )
-    return page.evaluate(script, given)
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,12 @@ function more(all) {
 
 function traceOf(field, colour) {
   const name = plain(nameOf(field));
+  const alone = isolated(field.values);
   return {
     // An isolated point has no line: it needs a marker.
-    type: "scatter", mode: isSparse(field.values) ? "lines+markers" : "lines", name, x: field.times.map((ms) => local(ms / 1000)), y: field.values,
+    type: "scatter", mode: alone.includes(true) ? "lines+markers" : "lines", name, x: field.times.map((ms) => local(ms / 1000)), y: field.values,
     line: { color: colour, width: isBound(field) ? 1 : (field.config.custom?.lineWidth ?? 1.75), dash: dashOf(field) },
-    marker: { color: colour, size: 5 },
+    marker: { color: colour, size: alone.map((isAlone) => (isAlone ? 5 : 0)) },
     text: field.values.map((value) => textOf(value, field.config)),
     hovertemplate: `${name}  <b>%{text}</b><extra></extra>`,
   };
@@ -80,8 +81,9 @@ function isBound({ labels }) {
   return labels?.bound === "low" || labels?.bound === "high";
 }
 
-function isSparse(values) {
-  return values.every((value, i) => value === null || ((values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null));
+/** Return whether each value has no neighbour. */
+export function isolated(values) {
+  return values.map((value, i) => value !== null && (values[i - 1] ?? null) === null && (values[i + 1] ?? null) === null);
 }
 
 function layout(plot, series, window) {
