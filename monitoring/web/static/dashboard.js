@@ -1,6 +1,6 @@
 // One dashboard: its sections of panels, its variables and its time range.
 import { get, start } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, renew, replace } from "./dom.js";
 import { Panel } from "./panel.js";
 import { interpolate } from "./queries.js";
 import { RANGES, windowOf } from "./times.js";
@@ -88,8 +88,8 @@ export class Dashboard {
   }
 
   showRanges() {
-    replace(this.picker, ...RANGES.map(([name]) => h("button", {
-      type: "button", "aria-pressed": String(name === this.range), "aria-label": `Last ${name}`,
+    renew(this.picker, ...RANGES.map(([name]) => h("button", {
+      type: "button", "data-kept": name, "aria-pressed": String(name === this.range), "aria-label": `Last ${name}`,
       onclick: () => {
         this.range = name;
         this.changed();

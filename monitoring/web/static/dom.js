@@ -34,6 +34,28 @@ export function replace(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
+/** Replace the children of `element`; each with a `data-kept` stays scrolled, open and focused as the one before it. */
+export function renew(element, ...children) {
+  const before = new Map(keptIn(element).map((each) => [
+    each.dataset.kept, { top: each.scrollTop, isOpen: each.open, isFocused: each === document.activeElement },
+  ]));
+  replace(element, ...children);
+  for (const each of keptIn(element)) {
+    const was = before.get(each.dataset.kept);
+    if (was) resume(each, was);
+  }
+}
+
+function keptIn(element) {
+  return [...element.querySelectorAll("[data-kept]")];
+}
+
+function resume(element, { top, isOpen, isFocused }) {
+  if (element instanceof HTMLDetailsElement) element.open = isOpen; // first: what is closed cannot be scrolled or focused
+  element.scrollTop = top;
+  if (isFocused) element.focus({ preventScroll: true });
+}
+
 /** Return `name` with places where a line may break: between the words of CamelCase. */
 export function breakable(name) {
   return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");

@@ -2,7 +2,7 @@
 import { start } from "./api.js";
 import { clearColours } from "./colours.js";
 import { Dashboard, shortTitle } from "./dashboard.js";
-import { h, replace } from "./dom.js";
+import { h, renew, replace } from "./dom.js";
 import { Playground } from "./playground.js";
 import { setLibraryAddress } from "./plots.js";
 import { clock } from "./times.js";
@@ -83,13 +83,14 @@ async function open() {
 }
 
 function showBar(current) {
-  const links = places.map(({ path, title }) => h("a", { href: path, "aria-current": path === current.path ? "page" : null, onclick: follow }, title));
+  const links = places.map(({ path, title }) => h("a", { href: path, "data-kept": path, "aria-current": path === current.path ? "page" : null, onclick: follow }, title));
   const menu = h("details", { class: "menu" }, h("summary", {}, current.title), h("nav", { "aria-label": "Pages" }, ...links.map((link) => {
     const copy = link.cloneNode(true);
     copy.addEventListener("click", follow);
+    delete copy.dataset.kept; // the menu closes with a choice
     return copy;
   })));
-  replace(bar, h("a", { class: "brand", href: "/", onclick: follow }, "srp4ctr"), h("nav", { class: "tabs", "aria-label": "Pages" }, ...links), menu, themeButton());
+  renew(bar, h("a", { class: "brand", "data-kept": "brand", href: "/", onclick: follow }, "srp4ctr"), h("nav", { class: "tabs", "aria-label": "Pages" }, ...links), menu, h("div", { class: "theme-place" }, themeButton()));
 }
 
 function follow(event) {
@@ -106,12 +107,13 @@ function follow(event) {
 function themeButton() {
   const isDark = window.srp4ctrTheme.isDark();
   const to = isDark ? "light" : "dark";
-  return h("button", { type: "button", class: "theme", "aria-label": `Switch to the ${to} theme`, onclick: () => window.srp4ctrTheme.choose(to) }, isDark ? "Light" : "Dark");
+  return h("button", { type: "button", class: "theme", "data-kept": "theme", "aria-label": `Switch to the ${to} theme`, onclick: () => window.srp4ctrTheme.choose(to) }, isDark ? "Light" : "Dark");
 }
 
 addEventListener("themechange", () => {
   clearColours();
-  bar.querySelector(".theme")?.replaceWith(themeButton());
+  const theme = bar.querySelector(".theme-place");
+  if (theme) renew(theme, themeButton());
   view?.redraw();
 });
 addEventListener("popstate", open);

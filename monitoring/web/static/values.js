@@ -1,6 +1,6 @@
 // The exporters' current values by metric, for a machine without Prometheus.
 import { get } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, renew, replace } from "./dom.js";
 import { format } from "./units.js";
 
 const UNIX = 1e9; // a greater number of seconds is a Unix time
@@ -43,7 +43,7 @@ export class ValuesTable {
   }
 
   show() {
-    replace(this.body, ...this.pages.map((page) => this.section(page)));
+    renew(this.body, ...this.pages.map((page) => this.section(page)));
   }
 
   section({ job, url, problem, metrics }) {
@@ -53,10 +53,10 @@ export class ValuesTable {
     const said = problem || (rows.length ? "" : "No metric matches the filter.");
     return h(
       "section", { class: "exporter", "data-job": job },
-      h("h2", {}, job, h("a", { href: url, rel: "noreferrer" }, url.replace(/^https?:\/\//, ""))),
+      h("h2", {}, job, h("a", { href: url, "data-kept": `address of ${job}`, rel: "noreferrer" }, url.replace(/^https?:\/\//, ""))),
       said ? h("p", { class: "said" }, said) : null,
       rows.length ? h("div", { class: "table-wrap" }, h("table", {}, head(), h("tbody", {}, ...rows))) : null,
-      silent.length ? h("details", { class: "silent" }, h("summary", {}, `${silent.length} metrics without values yet`), h("dl", {}, ...silent.flatMap(({ name, help }) => [h("dt", {}, h("code", {}, name)), h("dd", {}, help)]))) : null,
+      silent.length ? h("details", { class: "silent", "data-kept": `silent of ${job}` }, h("summary", { "data-kept": `summary of ${job}` }, `${silent.length} metrics without values yet`), h("dl", {}, ...silent.flatMap(({ name, help }) => [h("dt", {}, h("code", {}, name)), h("dd", {}, help)]))) : null,
     );
   }
 

@@ -1,7 +1,7 @@
 // A dashboard's variables → pickers, and the values that its queries are filled with.
 // Every variable of the dashboards is label_values(selector, label), with several or all chosen.
 import { get } from "./api.js";
-import { h, replace } from "./dom.js";
+import { h, renew } from "./dom.js";
 
 const ALL = "$__all";
 
@@ -34,9 +34,7 @@ export class Variables {
   }
 
   show() {
-    const isOpen = this.element.querySelector("details[open]")?.dataset.name;
-    replace(this.element, ...this.all.map((variable) => this.picker(variable)));
-    if (isOpen) this.element.querySelector(`details[data-name="${isOpen}"]`)?.setAttribute("open", "");
+    renew(this.element, ...this.all.map((variable) => this.picker(variable)));
   }
 
   picker(variable) {
@@ -47,10 +45,10 @@ export class Variables {
       this.pick(variable, next.length ? next : [ALL]);
     };
     const boxes = [ALL, ...options].map((value) => h("label", {}, h("input", {
-      type: "checkbox", checked: chosen.includes(value), onchange: (event) => toggle(value, event.target.checked),
+      type: "checkbox", "data-kept": `${spec.name} ${value}`, checked: chosen.includes(value), onchange: (event) => toggle(value, event.target.checked),
     }), value === ALL ? "All" : value));
     const summary = chosen.includes(ALL) ? "All" : chosen.join(", ");
-    return h("details", { class: "variable", "data-name": spec.name }, h("summary", {}, h("span", {}, spec.label || spec.name), h("b", {}, summary)), h("div", { class: "choices" }, ...boxes));
+    return h("details", { class: "variable", "data-kept": spec.name }, h("summary", { "data-kept": `summary of ${spec.name}` }, h("span", {}, spec.label || spec.name), h("b", {}, summary)), h("div", { class: "choices", "data-kept": `choices of ${spec.name}` }, ...boxes));
   }
 
   pick(variable, chosen) {

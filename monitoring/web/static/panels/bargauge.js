@@ -1,5 +1,5 @@
 // Figures as horizontal bars, scaled to the largest or to the panel's maximum.
-import { breakable, h, replace } from "../dom.js";
+import { breakable, h, renew } from "../dom.js";
 import { colourOf, lineColourOf, textOf } from "../fields.js";
 import { figuresOf } from "./stat.js";
 
@@ -19,6 +19,6 @@ export function bargauge(content, panel, frames) {
       h("span", { class: "bar-value" }, textOf(figure.value, figure.config)),
     );
   });
-  replace(content, h("ul", { class: "bars" }, ...bars));
+  renew(content, h("ul", { class: "bars", "data-kept": "bars" }, ...bars));
   return true;
 }

@@ -1,5 +1,5 @@
 // Rows and columns. On a phone each row is a card, with its columns' names next to the values.
-import { h, replace } from "../dom.js";
+import { h, renew } from "../dom.js";
 import { colourOf, isHidden, textOf } from "../fields.js";
 import { lengthOf, nameOf, sortedBy } from "../transformations.js";
 
@@ -15,7 +15,7 @@ export function table(content, panel, frames) {
   if (!rows) return false;
   const head = h("tr", {}, ...columns.map((field) => h("th", { scope: "col", class: field.type === "number" ? "number" : null }, nameOf(field))));
   const body = Array.from({ length: rows }, (_, i) => h("tr", {}, ...columns.map((field) => cell(field, i))));
-  replace(content, h("div", { class: "table-wrap" }, h(
+  renew(content, h("div", { class: "table-wrap", "data-kept": "table" }, h(
     "table", {}, h("thead", {}, head), h("tbody", {}, ...body),
   )));
   return true;
