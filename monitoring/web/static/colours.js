@@ -32,6 +32,11 @@ export function lineColour(place) {
   return ink(`line-${(place % PALETTE_SIZE) + 1}`);
 }
 
+/** Return the colours of lines that none of `used` is. */
+export function unusedColours(used) {
+  return Array.from({ length: PALETTE_SIZE }, (_, place) => lineColour(place)).filter((colour) => !used.includes(colour));
+}
+
 /** Return the colour that a dashboard calls `name`: "green", "dark-red", "#ff0000", "text". */
 export function named(name) {
   const family = FAMILIES.find((each) => name === each || name.endsWith(`-${each}`));

@@ -76,3 +76,34 @@ def test_a_point_without_neighbours_is_isolated(page: Page) -> None:
     values = [1, None, 2, 3, None, 4]
     found = run(page, "/static/panels/timeseries.js", "m.isolated(given)", values)
     assert found == [True, False, False, False, False, True]
+
+
+DASHED = {"lineStyle": {"fill": "dash"}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "same"),
+    [
+        # Seven apart is one colour of the palette; bounds and dashes follow their version.
+        (["v1", "v8", "v1 low", "v1 high", "v8 low"], [0, 1, 0, 0, 1]),
+        (["v1", "v8", "v1 dashed", "v8 dashed"], [0, 1, 0, 1]),
+        (["v1", "v2", "v1 dashed"], [0, 1, 0]),
+        (["v1", "v1", "v1 low"], [0, 1, 0]),
+        (["other", "another"], [0, 1]),
+    ],
+)
+def test_lines_of_two_versions_differ_in_their_colour(
+    page: Page, lines: list[str], same: list[int]
+) -> None:
+    def field(line: str) -> dict[str, Any]:
+        version, _, what = line.partition(" ")
+        bound = {"bound": what} if what in ("low", "high") else {}
+        custom = DASHED if what == "dashed" else {}
+        labels = {"model_version": version} | bound
+        return {"labels": labels, "config": {"custom": custom}}
+
+    script = "m.distinctColours(given)"
+    fields = [field(line) for line in lines]
+    found = run(page, "/static/panels/timeseries.js", script, fields)
+    assert found == [found[place] for place in same]
+    assert found[0] != found[1]

@@ -1,5 +1,5 @@
 // Series over time: lines, bars or points, bands between bounds, one legend below.
-import { faded } from "../colours.js";
+import { unusedColours } from "../colours.js";
 import { h, replace } from "../dom.js";
 import { colourOf, lineColourOf, seriesIn, textOf } from "../fields.js";
 import { axis, draw, layoutOf, parts, plain, rangeOf, thresholdShapes, valueAxis } from "../plots.js";
@@ -17,13 +17,36 @@ export async function timeseries(content, panel, frames, context) {
   if (!all.length) return false;
   const series = all.slice(0, MOST);
   const { plot, legend } = parts(content);
-  const colours = series.map(lineColourOf);
+  const colours = distinctColours(series);
   replace(legend, ...legendOf(series, colours), more(all));
   const traces = series.map((field, i) => traceOf(field, colours[i]));
   await draw(plot, traces, layout(plot, series, context.window));
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", `${panel.title}: ${series.slice(0, 6).map((field) => `${nameOf(field)} ${last(field)}`).join("; ")}`);
   return true;
+}
+
+/** Return the colour of each series; of two with one colour and dash the later gets an unused one, while there are any. */
+export function distinctColours(series) {
+  const wanted = series.map(lineColourOf);
+  const unused = unusedColours(wanted);
+  const owners = new Map(); // a colour and a dash → the version that has them
+  const moved = new Map(); // a version and its usual colour → the one that all its lines have here
+  return series.map((field, i) => {
+    const owner = field.labels?.model_version ?? keyOf(field);
+    const usual = `${owner} ${wanted[i]}`;
+    const isFixed = field.config?.color?.mode === "fixed";
+    const colour = isFixed ? wanted[i] : (moved.get(usual) ?? wanted[i]);
+    const look = `${colour} ${dashOf(field)}`;
+    if (isFixed || isBound(field) || !owners.has(look) || !unused.length) {
+      if (!isBound(field)) owners.set(look, owner);
+      return colour;
+    }
+    const other = unused.shift();
+    if (owners.get(look) !== owner) moved.set(usual, other);
+    owners.set(`${other} ${dashOf(field)}`, owner);
+    return other;
+  });
 }
 
 /** Return an entry per figure, with the ends of its interval. */
