@@ -43,12 +43,12 @@ def test_figures_and_tables_are_of_now_and_lines_of_whole_steps(page: Page) -> N
     at_s = 1_700_000_100.5
     window = run(page, "/static/times.js", "m.windowOf('24h', given * 1000)", at_s)
     assert window["end"] == at_s // 360 * 360
-    asked: list[tuple[str, str]] = []
+    sent: list[tuple[str, str]] = []
 
     def answer(route: Route) -> None:
         url = urlsplit(route.request.url)
         given = dict(parse_qsl(url.query))
-        asked.append((given["query"], given.get("time", given.get("end", ""))))
+        sent.append((given["query"], given.get("time", given.get("end", ""))))
         route.fulfill(json={"data": {"resultType": "vector", "result": []}})
 
     page.route("**/api/prometheus/*", answer)
@@ -59,7 +59,7 @@ def test_figures_and_tables_are_of_now_and_lines_of_whole_steps(page: Page) -> N
     page.unroute("**/api/prometheus/*")
     line = ("rate(y[360s])", str(int(window["end"])))
     table, figure = ("x", str(at_s)), ("rate(y[1m])", str(at_s))
-    assert sorted(asked) == sorted([line, table, line, figure, table])
+    assert sorted(sent) == sorted([line, table, line, figure, table])
 
 
 def test_a_figure_has_the_value_of_now_after_those_of_steps(page: Page) -> None:
