@@ -52,7 +52,7 @@ COLOURS = frozenset({"green", "orange", "red", "blue", "purple", "yellow", "text
 UNITS = frozenset(
     {
         *("none", "short", "percentunit", "s", "reqps", "cps", "flops"),
-        *("currencyUSD", "dateTimeAsIso", "watt"),
+        *("currency:", "dateTimeAsIso", "watt"),
     }
 )
 

@@ -46,7 +46,7 @@ _AT_A_GLANCE = line(
     ),
     stat(
         "Price per million candidates",
-        "CPU time of the serving processes at the price in the settings.",
+        "CPU time of the serving processes at the settings' price, in monitoring.currency.",
         MONEY,
         over_time(of_serving(PRICE)),
         decimals=4,
@@ -61,7 +61,7 @@ _AT_A_GLANCE = line(
     ),
     stat(
         "Price per core-hour",
-        "All prices are based on the setting monitoring.price_per_core_hour.",
+        "All prices are based on monitoring.price_per_core_hour, in monitoring.currency.",
         MONEY,
         over_time("max(srp4ctr_price_per_core_hour)"),
         decimals=3,
@@ -79,7 +79,8 @@ _ENCODE_ONCE = line(
     ),
     lines(
         "Price per million candidates",
-        "The same in money; re-encoded is an estimate: the price times the FLOPs ratio.",
+        "The same in monitoring.currency; re-encoded is an estimate: the price times the "
+        "FLOPs ratio.",
         MONEY,
         by_version(PRICE),
         by_version(REENCODED_PRICE, which="re-encoded"),
@@ -213,7 +214,8 @@ _GPUS = line(
     ),
     stat(
         "GPU price per 1,000 requests",
-        "A GPU costs its full hour, busy or idle: monitoring.price_per_gpu_hour.",
+        "A GPU costs its full hour, busy or idle: monitoring.price_per_gpu_hour, in "
+        "monitoring.currency.",
         MONEY,
         over_time("max(srp4ctr:gpu_price_per_1000_requests:rate5m)"),
         decimals=4,

@@ -82,7 +82,7 @@ _VERSIONS = line(
     8,
     table(
         "Versions at a glance",
-        "Quality, cost and latency of each version, in a row.",
+        "Quality, cost and latency of each version; the price is in monitoring.currency.",
         {"model_version": "Version"},
         column("Serves", _of("srp4ctr_serving_model"), mappings=_SERVES),
         column(
@@ -233,7 +233,7 @@ _COST = line(
     8,
     lines(
         "Price per million candidates",
-        "CPU time of the serving processes at the price in the settings.",
+        "CPU time of the serving processes at the settings' price, in monitoring.currency.",
         MONEY,
         by_version(PRICE),
         min=0,

@@ -165,7 +165,7 @@ _COST = line(
     8,
     lines(
         "Price per million candidates",
-        "Price of scoring, and of re-encoding the history per candidate.",
+        "Price of scoring and of re-encoding per candidate, in monitoring.currency.",
         MONEY,
         by_version(PRICE, RANKED),
         over_time(REENCODED_PRICE, f"{VERSION} re-encoded"),

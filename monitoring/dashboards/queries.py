@@ -6,7 +6,8 @@ Target = dict[str, Any]
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
 CHOSEN = 'model_version=~"$model_version"'  # the dashboard's variable
 RANKED = 'model_version!="unranked"'  # impressions that a model ranked
-MONEY = "currencyUSD"  # Grafana's unit for the default of monitoring.currency
+# Grafana's unit of money without a sign: its dashboards are files, which know no setting.
+MONEY = "currency:"
 VERSION = "{{model_version}}"
 # Recorded figures that several dashboards show.
 PRICE = "model_version:srp4ctr_price_per_million_candidates:rate5m"

@@ -44,6 +44,8 @@ class PageSources:
     """The address of each job's metrics, for their current values."""
     playground: Playground | None = None
     dashboards: Path = FOLDER
+    currency: str = ""
+    """Of all prices; empty: they are written without one."""
 
 
 def application(sources: PageSources, guard: Guard) -> ASGIApp:
@@ -109,6 +111,7 @@ class _Endpoints:
                 "plotly": plotly,
                 "dashboards": [{"name": n, "title": b["title"]} for n, b in boards.items()],
                 "prometheus": self._prometheus.url,
+                "currency": self._sources.currency,
                 "problem": self._prometheus.problem(),
                 "playground": self._sources.playground is not None,
             }

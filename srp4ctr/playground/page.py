@@ -5,10 +5,15 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import closing, suppress
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from srp4ctr.embedded import stack
 from srp4ctr.errors import MistakeError
 from srp4ctr.settings import Settings
+
+if TYPE_CHECKING:  # they need the extra "page"
+    from srp4ctr.monitoring.web.app import PageSources
+    from srp4ctr.monitoring.web.playground import Playground
 
 PACKAGES = ("starlette", "uvicorn", "plotly")
 
@@ -25,18 +30,12 @@ def open_page(
         raise MistakeError(
             f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
         )
-    from srp4ctr.monitoring.web.app import PageSources
     from srp4ctr.monitoring.web.server import bind_page
     from srp4ctr.playground.playground import LivePlayground
 
     with closing(LivePlayground(settings)) as playground:
-        sources = PageSources(
-            prometheus_url=settings.monitoring.prometheus_url,
-            exporters=exporters(settings),
-            playground=playground,
-        )
-
-        page = bind_page(sources, settings.monitoring.page_port if port is None else port)
+        shown = sources(settings, playground)
+        page = bind_page(shown, settings.monitoring.page_port if port is None else port)
         say(page.address)
         if browser:  # some return only when they are closed: the page must serve meanwhile
             opening = threading.Thread(
@@ -45,6 +44,18 @@ def open_page(
             opening.start()
         with suppress(KeyboardInterrupt):
             page.run()
+
+
+def sources(settings: Settings, playground: "Playground") -> "PageSources":
+    """Return what the page of ``settings`` shows."""
+    from srp4ctr.monitoring.web.app import PageSources
+
+    return PageSources(
+        prometheus_url=settings.monitoring.prometheus_url,
+        exporters=exporters(settings),
+        playground=playground,
+        currency=settings.monitoring.currency,
+    )
 
 
 def missing_packages() -> list[str]:

@@ -19,6 +19,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.web import server
 from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
@@ -177,3 +178,10 @@ def test_the_page_answers_a_browser_that_returns_only_when_it_is_closed(
     monkeypatch.setattr(webbrowser, "open", browse)
     page.open_page(settings, 0, browser=True, say=lambda address: None)
     assert answers == [200]
+
+
+def test_the_page_writes_prices_in_the_currency_of_the_settings(settings: Settings) -> None:
+    changed = {"monitoring": MonitorConfig(currency="EUR")}
+    settings = settings.model_copy(update=changed)
+    with closing(LivePlayground(settings)) as idle:
+        assert page.sources(settings, idle).currency == "EUR"

@@ -6,6 +6,7 @@ import { h, renew, replace } from "./dom.js";
 import { Playground } from "./playground.js";
 import { setLibraryAddress } from "./plots.js";
 import { clock } from "./times.js";
+import { setCurrency } from "./units.js";
 import { ValuesTable } from "./values.js";
 
 const EVERY_MS = 5000;
@@ -125,6 +126,7 @@ setLive(true);
 try {
   const settings = await start();
   setLibraryAddress(settings.plotly);
+  setCurrency(settings.currency);
   places = placesOf(settings);
   await open();
 } catch (error) {

@@ -5,6 +5,13 @@ const IN_SECONDS = { s: 1, ms: 1e-3 };
 // Counts have a suffix (17.5k), quantities an SI prefix (1.2 GFLOP).
 const COUNTED = { short: "", reqps: " req/s", cps: "/s" };
 const MEASURED = { flops: "FLOP/s", flop: "FLOP", watt: "W" };
+const MONEY = "currency:"; // Grafana's unit of money without a sign
+let currency = "";
+
+/** Write prices in the setting `monitoring.currency`, as the page's server names it. */
+export function setCurrency(name) {
+  currency = name;
+}
 
 /** Return whether `unit` is of a rate: its axis starts at 0, so that noise looks like noise. */
 export function isRate(unit) {
@@ -24,7 +31,7 @@ function written(value, unit, decimals) {
   if (unit === "none") return thousands(value, decimals);
   if (unit === "percentunit") return `${digits(value * 100, decimals, 1)}%`;
   if (unit === "dateTimeAsIso") return date(value);
-  if (unit === "currencyUSD") return `$${money(value, decimals)}`;
+  if (unit === MONEY) return `${money(value, decimals)} ${currency}`.trimEnd();
   if (unit in IN_SECONDS) return scaled(value * IN_SECONDS[unit], SECONDS, " ", decimals);
   if (unit in MEASURED) return scaled(value, SI.map(([n, prefix]) => [n, prefix + MEASURED[unit]]), " ", decimals, ` ${MEASURED[unit]}`);
   if (unit in COUNTED) return scaled(value, SI, "", decimals) + COUNTED[unit];

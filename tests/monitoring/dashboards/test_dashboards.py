@@ -1,5 +1,6 @@
 """Dashboards: committed files equal the code's output, and the page can draw them."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from srp4ctr.monitoring.dashboards import (
     UNITS,
 )
 from srp4ctr.monitoring.dashboards.boards import BOARDS, PAGE, page, text
+from srp4ctr.monitoring.dashboards.queries import MONEY
 from tests.monitoring.boards import board, named_panels, panels
 from tests.structure.source_tree import ROOT, product_files
 
@@ -111,6 +113,14 @@ def test_every_panel_has_a_unit_that_is_known() -> None:
         units = {config["defaults"]["unit"], panel["options"].get("yAxis", {}).get("unit")}
         units |= {p["value"] for p in _properties(panel) if p["id"] == "unit"}
         assert units - {None} <= UNITS, where
+
+
+def test_a_price_names_the_setting_of_its_currency_and_has_no_sign() -> None:
+    priced = [(where, each) for where, each in named_panels() if MONEY in json.dumps(each)]
+    assert len(priced) == 7
+    for where, panel in priced:
+        assert "monitoring.currency" in panel["description"], where
+    assert "currencyUSD" not in json.dumps([board(name) for name in NAMES])
 
 
 def test_thresholds_rise_and_have_a_green_range() -> None:

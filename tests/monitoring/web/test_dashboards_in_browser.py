@@ -211,3 +211,14 @@ def test_each_dashboard_of_the_project_loads(
             assert states
             assert page.locator("[data-state=error]").all_inner_texts() == []
             assert page.evaluate(TOO_WIDE) <= 0
+
+
+def test_prices_are_in_the_currency_of_the_settings(
+    browser: Browser, prometheus: str
+) -> None:
+    sources = PageSources(prometheus_url=prometheus, currency="EUR")
+    with serving(sources) as served, checked_page(browser) as page:
+        page.goto(f"{served}/d/inference_cost")
+        page.wait_for_selector(READY)
+        expect(panel(page, "Price per core-hour")).to_contain_text("0.040 EUR")
+        assert "$" not in page.locator("main").inner_text()

@@ -8,15 +8,16 @@ from playwright.sync_api import Browser, Page
 
 from srp4ctr.monitoring.dashboards import PANEL_TYPES, TRANSFORMATIONS, UNITS
 from srp4ctr.monitoring.web.app import PageSources
-from tests.monitoring.web.browser_page import run
+from tests.monitoring.web.browser_page import READY, run
 from tests.monitoring.web.conftest import serving
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
-    with serving(PageSources(prometheus_url="")) as address:
+    with serving(PageSources(prometheus_url="", currency="EUR")) as address:
         opened = browser.new_page()
         opened.goto(address)
+        opened.wait_for_selector(READY)  # by then it knows the currency
         yield opened
         opened.close()
 
@@ -39,8 +40,9 @@ def page(browser: Browser) -> Iterator[Page]:
         (88.25, "reqps", None, "88.3 req/s"),
         (7.4e10, "flops", None, "74 GFLOP/s"),
         (512, "flops", None, "512 FLOP/s"),
-        (0.00111, "currencyUSD", None, "$0.00111"),
-        (1234.5, "currencyUSD", None, "$1,234.50"),
+        (0.00111, "currency:", None, "0.00111 EUR"),
+        (1234.5, "currency:", None, "1,234.50 EUR"),
+        (-0.5, "currency:", None, "−0.5 EUR"),
         (3.2e20, "short", None, "3.2e+20"),
         (7, "parsecs", None, "7 parsecs"),
         (None, "s", None, "–"),
