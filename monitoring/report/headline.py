@@ -138,7 +138,8 @@ def _still_needed(contents: Contents, comparison: VersionComparison) -> str:
     if found := contents.of(comparison.counted):
         shown_s = found.quality.num_windows * contents.scope.window_s
         wait_s = more * ratio(shown_s, found.quality.top_impressions)
-        wait = f", which take {numbers.duration(wait_s)} at this rate"
+        if isfinite(wait_s):  # none may have matured within this period
+            wait = f", which take {numbers.duration(wait_s)} at this rate"
     return (
         f"If the difference stays the same, it becomes significant after about "
         f"{numbers.significant(more, 2)} more impressions of {comparison.counted} at "

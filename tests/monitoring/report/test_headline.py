@@ -80,6 +80,15 @@ def test_an_insignificant_difference_says_how_many_more_impressions_it_needs() -
     assert "clicks for each USD" not in text(found)
 
 
+def test_a_wait_is_left_out_where_no_impression_has_matured() -> None:
+    half = anytime_half_width(1e-4, 0.02)
+    comparison = a_comparison(0.01, 0.01 - half, 0.01 + half)
+    versions = (a_version("v1"), a_version("v2", quality=Quality()))
+    found = text(headline(some_contents(comparisons=(comparison,), versions=versions)))
+    assert "more impressions of v2 at position 1." in found
+    assert "nan" not in found
+
+
 def test_few_impressions_have_no_confidence_sequence() -> None:
     found = headline(some_contents(comparisons=(a_comparison(0.2, -1.0, 1.0),)))
     assert found.tone == "open"
