@@ -108,7 +108,7 @@ def diff_models(one: Version, other: Version, as_json: AsJson = False) -> None:
 def promote_model(
     version: Annotated[
         str | None,
-        typer.Argument(help="Version, as v2. Default: the newest whose gates passed."),
+        typer.Argument(help="Version, as v2. Default: the newest that passed its gates."),
     ] = None,
     canary: Annotated[
         bool,
