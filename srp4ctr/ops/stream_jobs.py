@@ -23,6 +23,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
 
     Waits for a broker that does not answer yet.
     """
+    from srp4ctr.embedded import ports
     from srp4ctr.embedded.broker import prepare_worker
     from srp4ctr.features.online.store import FeatureStoreSink
     from srp4ctr.streams.worker.app import ensure_topics, group_ids, run_worker
@@ -39,20 +40,12 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     ).close()
     say(f"metrics: http://{address}/metrics  (Ctrl-C stops)")
     groups = group_ids(settings.streams)
-    if _is_embedded(settings):
-        prepare_worker(Path(settings.embedded.data_dir), settings.kafka.bootstrap, groups)
+    bootstrap = settings.kafka.bootstrap
+    if bootstrap.startswith(f"{ports.HOST}:"):  # else it is no embedded one
+        prepare_worker(Path(settings.embedded.data_dir), bootstrap, groups)
     features = settings.features
     folder = Path(features.log_dir)
     run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
-
-
-def _is_embedded(settings: Settings) -> bool:
-    """Return whether the broker is that of the stack that runs in the data folder."""
-    from srp4ctr.embedded import stack
-
-    addresses = stack.status(settings.embedded).addresses
-    own = addresses.settings()["kafka"]["bootstrap"] if addresses else ""
-    return settings.kafka.bootstrap == own
 
 
 def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:

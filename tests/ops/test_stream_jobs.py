@@ -1,6 +1,5 @@
 """What a worker does before it starts."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,16 +42,9 @@ def test_a_second_worker_by_mistake_does_not_end_the_first(
     assert evicted == []
 
 
-def test_members_are_evicted_of_the_folder_s_own_broker_alone(
-    evicted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_members_are_evicted_of_no_other_machine_s_broker(
+    evicted: list[str], tmp_path: Path
 ) -> None:
-    from srp4ctr.embedded import stack
-    from tests.embedded.statuses import a_status
-
-    status = a_status(tmp_path, "broker")
-    assert status.addresses is not None
-    status = replace(status, addresses=replace(status.addresses, kafka_port=9092))
-    monkeypatch.setattr(stack, "status", lambda _: status)
     for bootstrap in ("kafka.example.com:9092", f"{HOST}:9092"):
         settings = Settings.model_validate(
             {
