@@ -63,8 +63,7 @@ _TRANSIENT = tuple(
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _INVALID = "StatusCode.INVALID_ARGUMENT"
-# The message of a server that has not loaded its models yet; behind a balancer another has.
-_STARTING = "has no available versions"
+_STARTING = "has no available versions"  # behind a balancer another server has some
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
 _CANARY_REST_S = 5.0  # in which nobody is sent to a canary that did not answer
@@ -216,18 +215,19 @@ class RankClient:
     def _from_canary(self, inputs: Sequence[Any], ends: float) -> Any:
         """Return the canary's answer, None where there is no canary or it fails.
 
-        One that is gone, late or full rests: its users would wait in vain. A failure takes
-        nothing of the budget of retries, else it would become its users'.
+        One that is gone or late rests, and costs no retry, which would fail its users'
+        calls in the end. Where it is full, the server is: its load must not double.
         """
 
         def call() -> Any:
             try:
                 return self._call(RANK_CLICKS_CANARY, inputs, _FIRST_TRY * _left_s(ends))
             except InferenceServerException as error:
-                if error.status() in _GONE or error.status() == _LATE or is_full(error):
-                    raise OutageError("the canary does not answer") from error
-                if error.status() == _INVALID:
+                is_refused = is_full(error) and not self._budget.spend()
+                if is_refused or error.status() == _INVALID:
                     raise
+                if error.status() in (*_GONE, _LATE) and not is_full(error):
+                    raise OutageError("the canary does not answer") from error
                 return None
 
         if (answer := self._canary(call)) is None:
