@@ -5,6 +5,7 @@ the next. What looks at the newest hours alone would drop the others' records as
 """
 
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Any
@@ -45,7 +46,7 @@ class PartitionOrder:
         for held in self._waiting.values():
             count = len(held)
             if until is not None:
-                count = sum(newest <= until for newest, _ in held)
+                count = bisect_right(held, until, key=lambda each: each[0])
             taken += held[:count]
             del held[:count]
         if taken or not any(self._waiting.values()):

@@ -79,7 +79,7 @@ def start(
 
 
 def _escaped(text: str) -> bytes:
-    """Return ``text`` with \\uXXXX for all but ASCII, as Java's properties have it."""
+    """Return ``text`` in ASCII, other letters as Java's properties have them: \\u00f6."""
     units = text.encode("utf-16-be")
     codes = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
     return "".join(chr(c) if c < 128 else f"\\u{c:04x}" for c in codes).encode()
