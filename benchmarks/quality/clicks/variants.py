@@ -226,6 +226,11 @@ VARIANTS: Mapping[str, Variant] = {
         build=BASELINES["bst"],
         learns_feedback=True,
     ),
+    "pnn-feedback": ModelVariant(
+        meaning="PNN, pre-trained on feedback as SRP4CTR is",
+        build=BASELINES["pnn"],
+        learns_feedback=True,
+    ),
     "srp4ctr-ids-only": ModelVariant(
         meaning="neither attributes nor actions, pre-trained as BERT4Rec",
         build=IdsOnly,
