@@ -44,7 +44,8 @@ over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request 
 candidate and with 100. Where SRP4CTR takes 15 to 16 of them for one candidate it was
 measured before 2026-11-30: its queries then read the encoder's last states, and
 pre-training hid no attributes of items whose ids are shown. KuaiRand's rows, but for the
-ablations, and CoLLM's are of the match that starts at 0; the others are of before."""
+ablations and, with all impressions, what is pre-trained on feedback alone, and CoLLM's are
+of the match that starts at 0; the others are of before."""
 NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
