@@ -43,9 +43,10 @@ request; *NE* the log loss, where 1 is knowing only the click rate; *p / y* pred
 over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
 candidate and with 100. Where SRP4CTR takes 15 to 16 of them for one candidate it was
 measured before 2026-11-30: its queries then read the encoder's last states, and
-pre-training hid no attributes of items whose ids are shown. KuaiRand's rows, but for the
-ablations and, with all impressions, what is pre-trained on feedback alone, and CoLLM's are
-of the match that starts at 0; the others are of before."""
+pre-training hid no attributes of items whose ids are shown. On that day, too, the match
+with the predicted item left the click's logit at the start of training: CoLLM's rows are of
+after it, and KuaiRand's, but for the ablations and, with all impressions, what is
+pre-trained on feedback alone; the others are of before."""
 NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;

@@ -46,8 +46,8 @@ class SRP4CTR(ClickModel):
         self.embedding = TokenEmbedding(config, sizes)
         self.encoder = BehaviorEncoder(config, self.embedding)
         self.cross_attention = UniCrossAttention(config)
-        # Zero: what comes next is not yet what is clicked among the items shown. From one,
-        # a tenth of KuaiRand-Pure's impressions do not train the difference away.
+        # Zero: what comes next is not yet what is clicked among the items shown. Started at
+        # one, KuaiRand-Pure's AUC is .001 lower, with a tenth of its impressions .004.
         self.match_weight = nn.Parameter(torch.zeros(()))
         self.context = ContextEmbedding()
         self.request_features = NumericFeatures(len(REQUEST_FEATURES))
