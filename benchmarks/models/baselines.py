@@ -15,17 +15,11 @@ from benchmarks.models.baseline import Baseline, LogisticRegression
 from benchmarks.models.sasrec import SASRecEncoder
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickModel, Tensors
-from srp4ctr.training.model.embeddings import (
-    CONTEXT_WIDTH,
-    ITEM_FIELD_WIDTH,
-    USER_FIELD_WIDTH,
-    FieldVectors,
-    TableSizes,
-)
+from srp4ctr.training.model.embeddings import FieldVectors, TableSizes
+from srp4ctr.training.model.products import FieldProducts, masked_mean
 from srp4ctr.training.model.transformer import TransformerLayer
 
 _HIDDEN = -1e9  # added to the score of padding
-_PRODUCT_WIDTH = ITEM_FIELD_WIDTH
 _CO_ACTION = (16, 8, 4)  # widths of a candidate's network, as in its authors' code
 _ORDERS = 3  # powers of what it reads
 
@@ -131,54 +125,29 @@ class SASRecClicks(Baseline):
 class PNN(Baseline):
     """The inner products of all pairs of fields, and the mean of the history's tokens.
 
-    Product-based Neural Network with inner products (Qu et al., ICDM 2016). The fields are
-    the candidate's item and each of its attributes, the mean of the history, the context,
-    and each of the user's attributes; vectors of another width are projected.
+    Product-based Neural Network with inner products (Qu et al., ICDM 2016); SRP4CTR has
+    the same products, of the mean of its encoder's values.
     """
 
-    pairs: Tensor
-
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        fields = 3 + len(sizes.item_fields) + len(sizes.user_fields)
-        products = fields * (fields - 1) // 2
-        super().__init__(config, sizes, reading_width=config.width + products)
-        self.of_item, self.of_history, self.of_context, self.of_user = (
-            nn.Linear(width, _PRODUCT_WIDTH, bias=False)
-            for width in (config.width, config.width, CONTEXT_WIDTH, USER_FIELD_WIDTH)
-        )
-        each = torch.triu_indices(fields, fields, 1)
-        self.register_buffer("pairs", each, persistent=False)
+        products = FieldProducts(config, sizes)
+        width = config.width + sum(products.widths)
+        super().__init__(config, sizes, reading_width=width)
+        self.products = products
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return the history's mean (B, N, D) and the products (B, N, F (F - 1) / 2)."""
         rows = tensors["candidate_item_rows"]
         attributes = self.embedding.attributes.means(tensors["candidate_attribute_rows"])
-        fields = [self.of_item(self.embedding.items(rows)), attributes]
-        mean = self._mean(tensors)[:, None].expand(-1, rows.shape[1], -1)  # (B, N, D)
-        fields.append(self.of_history(mean))
-        of_request = self._request_fields(tensors)[:, None]
-        fields.append(of_request.expand(-1, rows.shape[1], -1))
-        joined = torch.cat(fields, dim=-1)
-        joined = joined.reshape(*rows.shape, -1, _PRODUCT_WIDTH)  # (B, N, F, width)
-        first, second = self.pairs
-        products = (joined @ joined.transpose(-1, -2))[..., first, second]
-        return [mean, products]
-
-    def _mean(self, tensors: Tensors) -> Tensor:
-        """Return the mean (B, D) of the history's tokens, zeros where it is empty."""
-        valid = (tensors["history_item_rows"] != 0).float()[:, None]  # (B, 1, L)
-        summed = valid @ self.history_tokens(tensors)  # (B, 1, D)
-        mean: Tensor = summed / valid.sum(-1, keepdim=True).clamp(min=1.0)
-        return mean.squeeze(1)
-
-    def _request_fields(self, tensors: Tensors) -> Tensor:
-        """Return the context and the user's attributes side by side, projected."""
-        fields = [self.of_context(self.context(tensors["context_rows"]))]
+        shown = (tensors["history_item_rows"] != 0).float()
+        mean = masked_mean(self.history_tokens(tensors), shown)  # (B, D)
+        context = self.context(tensors["context_rows"])
+        user = context[:, :0]
         if self.user_fields:
-            of_user = self.user_fields(tensors["user_attribute_rows"])
-            each = of_user.reshape(len(of_user), -1, USER_FIELD_WIDTH)
-            fields.append(self.of_user(each).flatten(-2))
-        return torch.cat(fields, dim=-1)
+            user = self.user_fields(tensors["user_attribute_rows"])
+        item, request = (self.embedding.items(rows), attributes), (mean, context, user)
+        each = mean[:, None].expand(-1, rows.shape[1], -1)
+        return [each, self.products(item, request)]
 
 
 class CAN(DIN):

@@ -12,6 +12,7 @@ from srp4ctr.training.model.embeddings import (
     USER_FIELD_WIDTH,
     TableSizes,
 )
+from srp4ctr.training.model.products import PRODUCT_WIDTH
 
 
 def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> RequestCost:
@@ -24,8 +25,11 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
         querying  = R D + 14 M D^2 + 2 M^2 D + 2 M T D
         candidate = P D + N (10 D^2 + 2 T D) + V h + crosses 4 h r + 2 h h + h r + 4 h + 2 r
         matching  = P D + N (10 D^2 + 2 T D) once, (I + 1) D per candidate
+        products  = T D + (D + C + U + k^2) W once, (D + i^2 + i k) W per
+                    candidate, and h for each product; none without user fields
 
-    I is the width of what of P tells the item.
+    I is the width of what of P tells the item; U is that of the user's fields, W that of
+    a product's, i of an item and k of a request.
     """
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
     length, states, rank = tables.length, tables.length + 1, config.head_width // 2
@@ -42,6 +46,8 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     crossing = n * (10 * d**2 + 2 * states * d)
     querying += joined * d + crossing  # a [MASK] among the candidates
     candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h
+    for_all, for_each = _of_products(config, tables)
+    querying, candidate = querying + for_all, candidate + for_each
     candidate += NUM_CROSS_LAYERS * 4 * h * rank + 2 * h * h + h * rank
     candidate += 2 * (2 * h + rank)  # of the click, and of the order
     return RequestCost(
@@ -49,3 +55,16 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
         head=2 * (querying + candidates * candidate),
         unfolded=2 * candidates * (encoder + querying + candidate),
     )
+
+
+def _of_products(config: ModelConfig, tables: TableSizes) -> tuple[int, int]:
+    """Return the multiply-adds of the fields' products once, and for each candidate."""
+    if not tables.user_fields:
+        return 0, 0
+    of_item, of_request = 1 + len(tables.item_fields), 2 + len(tables.user_fields)
+    fields = of_item + of_request
+    projected = config.width + CONTEXT_WIDTH + len(tables.user_fields) * USER_FIELD_WIDTH
+    once = (tables.length + 1) * config.width
+    once += (projected + of_request**2) * PRODUCT_WIDTH
+    each = (config.width + of_item * fields) * PRODUCT_WIDTH
+    return once, each + fields * (fields - 1) // 2 * config.head_width

@@ -4,7 +4,7 @@ In: tables in evaluation mode. Out: modules that add up rows of a table times it
 the projection: what tokens and the head read of items and behaviours.
 
 Shapes: B requests, L history, T candidates, A attribute slots, D width, H the head's width,
-G the item fields' widths together.
+G the item fields' widths together; I item fields of a product, P wide.
 """
 
 import functools
@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from srp4ctr.features.tensors.item_fields import FieldPlace
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.export.folded import Pair
-from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors
+from srp4ctr.training.model.embeddings import ITEM_FIELD_WIDTH, FieldVectors, UserFields
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 
@@ -82,6 +81,14 @@ class FieldSums(nn.Module):
         return mean
 
 
+def with_biases(fields: UserFields, weight: Tensor) -> FieldSums:
+    """Return the biases of user fields, and beside them their ``weight`` (V, any)."""
+    biases = FieldSums(fields.biases, torch.ones(len(fields.biases.places), 1))
+    made = FieldSums(fields.vectors, weight)
+    made.table = torch.cat([biases.table, made.table], dim=1)
+    return made
+
+
 class CandidateItems(nn.Module):
     """What depends on a candidate's item alone, but for LayerNorms."""
 
@@ -91,9 +98,17 @@ class CandidateItems(nn.Module):
         items, attributes, *codes = _parts(model)
         of_head = head_parts(model)
         self.table = embedding.items.weight
-        self.weight = torch.cat([items, of_head["item"]], dim=1)
-        self.widths = [len(items), of_head["item"].shape[1]]
-        both = torch.cat([attributes, of_head["attributes"]], dim=1)
+        parts = [items, of_head["item"]]
+        of_attributes = [attributes, of_head["attributes"]]
+        if model.products is not None:
+            # A product's fields lie side by side: the id's, then each attribute as it is.
+            own = model.products.item.weight.t()  # (D, P)
+            parts.append(functional.pad(own, (0, len(attributes))))  # (D, I P)
+            unit = torch.eye(len(attributes))
+            of_attributes.append(functional.pad(unit, (own.shape[1], 0)))  # (G, I P)
+        self.weight = torch.cat(parts, dim=1)
+        self.widths = [each.shape[1] for each in parts]
+        both = torch.cat(of_attributes, dim=1)
         self.attributes = FieldSums(embedding.attributes, both)
         hidden = [
             _weight(table)[-1] @ c for table, c in zip(embedding.fields, codes, strict=True)
@@ -102,13 +117,18 @@ class CandidateItems(nn.Module):
         self.constant = constant
         """What all tokens of candidates have besides: [MASK] for a behaviour's fields."""
 
-    def forward(self, item_rows: Tensor, attribute_rows: Tensor, batch: int) -> Pair:
-        """Return item vectors (B, T, D), and their part of the head's input (B T, H)."""
+    def forward(
+        self, item_rows: Tensor, attribute_rows: Tensor, batch: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return item vectors (B, T, D), their part of the head's input (B T, H), and the
+        fields of their products (B T, I P), if there are some.
+        """
         ids = functional.embedding(item_rows, self.table)  # (B, T, D)
         attributes = self.attributes(attribute_rows).reshape(-1, sum(self.widths))
-        both = torch.addmm(attributes, ids.reshape(-1, self.widths[0]), self.weight)
-        vectors, of_head = torch.split(both, self.widths, dim=1)
-        return vectors.reshape(batch, -1, self.widths[0]), of_head
+        each = torch.addmm(attributes, ids.reshape(-1, self.widths[0]), self.weight)
+        vectors, of_head, *fields = torch.split(each, self.widths, dim=1)
+        vectors = vectors.reshape(batch, -1, self.widths[0])
+        return vectors, of_head, fields[0] if fields else None
 
 
 def _parts(model: SRP4CTR) -> Sequence[Tensor]:
@@ -126,6 +146,7 @@ def head_parts(model: SRP4CTR) -> dict[str, Tensor]:
     attributes = len(model.embedding.item_fields) * ITEM_FIELD_WIDTH
     widths = {"states": width, "matched": 1, "item": width, "attributes": attributes}
     widths["spans"] = model.candidate_features.encoded_width
+    widths["products"] = sum(model.products.widths) if model.products else 0
     parts = torch.split(model.head.candidate.weight.t(), list(widths.values()))
     return dict(zip(widths, parts, strict=True))
 

@@ -8,7 +8,7 @@ Shapes are those of ``training/model/transformer.py``; C is the context's width,
 head's, of which the crosses have two; W counters have U spans.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,12 @@ from srp4ctr.training.export.folded import (
     folded_layers,
     normed,
 )
+from srp4ctr.training.export.folded_products import FoldedProducts, user_weight
 from srp4ctr.training.export.folded_tables import (
     CandidateItems,
-    FieldSums,
     Tokens,
     head_parts,
+    with_biases,
 )
 from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -126,6 +127,8 @@ class ServingHead(nn.Module):
         self.first_bias = self.norm.bias + first
         self.candidate_features = Spans(model.candidate_features)
         self.crosses = _Crosses(model, self.candidate_features)
+        products = head_parts(model)["products"]
+        self.products = FoldedProducts(model.products, products) if model.products else None
         self.probability = model.head.probability
 
     def forward(self, *tensors: Tensor) -> Any:
@@ -133,19 +136,11 @@ class ServingHead(nn.Module):
         given = dict(zip(self.inputs, tensors, strict=True))
         keys, values = given["layer_keys"], given["layer_values"]
         mask, batch = given["state_mask"].to(torch.int32), keys.shape[0]
-        context = functional.embedding(given["context_rows"], self.context).sum(1)
-        bias, start = context[:, -1:], self.user.bias
-        if self.user.fields is not None:
-            of_fields = self.user.fields(given["user_attribute_rows"])
-            bias, start = bias + of_fields[:, -1:], start + of_fields[:, :-1]
-        spans = self.user.spans(given["request_features"])
-        request = torch.cat([spans, context[:, :-1]], dim=1)
-        last = keys[:, -1], values[:, -1], mask
-        queries, user = self.user(request, start, last)
+        read = self._request(given, (keys[:, -1], values[:, -1], mask))
         items, attributes = (
             given[f"candidate_{name}_rows"] for name in ("item", "attribute")
         )
-        vectors, of_items = self.items(  # (B, N + 1, D), (B (N + 1), H)
+        vectors, of_items, own = self.items(  # (B, T, D), (B T, H), (B T, I P): T = N + 1
             functional.pad(items, (0, 1), value=MASK_ROW),
             functional.pad(attributes, (0, 0, 0, 1), value=MASK_ROW),
             batch,
@@ -159,11 +154,45 @@ class ServingHead(nn.Module):
         counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
         spans = self.candidate_features(counters)
         theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
-        both = self.crosses(user, theirs, matched, batch)[:, :-1]
-        logits = torch.where(items == 0, torch.nan, both[..., 0] + bias)
+        if self.products is not None:
+            theirs = self.products(theirs, own, read.fields, batch)
+        both = self.crosses(read.user, theirs, matched, batch)[:, :-1]
+        logits = torch.where(items == 0, torch.nan, both[..., 0] + read.bias)
         probability, certain = self.probability(logits), torch.ones_like(logits)
         ranking = functional.logsigmoid(logits) + both[..., 1]
-        return probability, certain, queries, states[:, :-1], ranking
+        return probability, certain, read.queries, states[:, :-1], ranking
+
+    def _request(
+        self, given: dict[str, Tensor], history: tuple[Tensor, Tensor, Tensor]
+    ) -> "_Request":
+        """Return what all candidates share. ``history`` is that of ``_UserSide``."""
+        context = functional.embedding(given["context_rows"], self.context).sum(1)
+        bias, context, start, fields = (
+            context[:, -1:],
+            context[:, :-1],
+            self.user.bias,
+            None,
+        )
+        if self.products is not None and self.user.fields is not None:
+            of_user = self.user.fields(given["user_attribute_rows"])
+            own, more, fields = torch.split(of_user, self.user.field_widths, dim=1)
+            bias, start = bias + own, start + more
+            first = given["layer_values"][:, 0], given["state_mask"]
+            fields = self.products.fields(first, context, fields)
+        spans = self.user.spans(given["request_features"])
+        request = torch.cat([spans, context], dim=1)
+        queries, user = self.user(request, start, history)
+        return _Request(bias=bias, queries=queries, user=user, fields=fields)
+
+
+class _Request(NamedTuple):
+    """What depends on the request alone: once for all its candidates."""
+
+    bias: Tensor  # (B, 1)
+    queries: Tensor  # (B, M, D)
+    user: Tensor  # (B, H)
+    fields: Tensor | None
+    """Of products: (B, K, P), if there are some."""
 
 
 class _UserSide(nn.Module):
@@ -183,7 +212,12 @@ class _UserSide(nn.Module):
         self.querying = FoldedQuerying(model.querying)
         rows = len(weight) - (model.user_fields.width if model.user_fields else 0)
         self.weight, self.bias = weight[:rows], bias
-        self.fields = _user_fields(model, weight[rows:])
+        self.fields, self.field_widths = None, [1, weight.shape[1], 0]
+        if model.user_fields is not None and model.products is not None:
+            projected = user_weight(model.products)
+            self.field_widths[-1] = projected.shape[1]
+            both = torch.cat([weight[rows:], projected], dim=1)
+            self.fields = with_biases(model.user_fields, both)
         ours = self.summaries.shape[1]
         self.widths = [weight.shape[1] - ours, ours]
 
@@ -200,19 +234,6 @@ class _UserSide(nn.Module):
         queries = self.querying(initial, *history)
         flat = queries.reshape(-1, len(self.summaries))
         return queries, torch.addmm(user, flat, self.summaries)
-
-
-def _user_fields(model: SRP4CTR, weight: Tensor) -> FieldSums | None:
-    """Return the user fields times their ``weight`` (V, any), and last their bias."""
-    if model.user_fields is None:
-        return None
-    fields = model.user_fields
-    both = [
-        FieldSums(fields.vectors, weight),
-        FieldSums(fields.biases, torch.ones(len(fields.biases.places), 1)),
-    ]
-    both[0].table = torch.cat([each.table for each in both], dim=1)
-    return both[0]
 
 
 class _Crosses(nn.Module):

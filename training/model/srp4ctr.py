@@ -30,6 +30,7 @@ from srp4ctr.training.model.embeddings import (
     TokenEmbedding,
     UserFields,
 )
+from srp4ctr.training.model.products import FieldProducts, masked_mean
 from srp4ctr.training.model.transformer import (
     BehaviorEncoder,
     QueryingTransformer,
@@ -56,13 +57,15 @@ class SRP4CTR(ClickModel):
         request_width = self.request_features.encoded_width + CONTEXT_WIDTH
         request_width += self.user_fields.width if self.user_fields else 0
         self.querying = QueryingTransformer(config, request_width)
+        self.products = FieldProducts(config, sizes) if sizes.user_fields else None
         self.head = ClickHead(
             config,
             user_width=config.num_queries * width + request_width,
             candidate_width=2 * width
             + 1
             + sizes.attribute_width
-            + self.candidate_features.encoded_width,
+            + self.candidate_features.encoded_width
+            + (sum(self.products.widths) if self.products else 0),
         )
 
     def encode(self, history: Tensors) -> dict[str, Tensor]:
@@ -162,9 +165,20 @@ class SRP4CTR(ClickModel):
         return states[:, :-1], matched.squeeze(-1)
 
     def _candidate_side(self, inputs: Tensors, states: Tensor, matched: Tensor) -> Tensor:
-        rows = inputs["candidate_item_rows"]  # (B, N)
-        attributes = inputs["candidate_attribute_rows"]  # (B, N, A)
-        parts = [states, matched[..., None], self.embedding.items(rows)]
-        parts += [self.embedding.attributes.means(attributes)]
-        parts += [self.candidate_features(inputs["candidate_features"])]
+        items = self.embedding.items(inputs["candidate_item_rows"])  # (B, N, D)
+        attributes = self.embedding.attributes.means(inputs["candidate_attribute_rows"])
+        counters = self.candidate_features(inputs["candidate_features"])
+        parts = [states, matched[..., None], items, attributes, counters]
+        if self.products:
+            parts.append(self.products((items, attributes), self._request_fields(inputs)))
         return torch.cat(parts, dim=-1)
+
+    def _request_fields(self, inputs: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean of the history (B, D), the context, and the user's attributes.
+
+        The mean is of the first layer's values: what behaviours are by themselves.
+        """
+        assert self.user_fields is not None
+        history = masked_mean(inputs["layer_values"][:, 0], inputs["state_mask"])
+        user = self.user_fields(inputs["user_attribute_rows"])
+        return history, self.context(inputs["context_rows"]), user

@@ -54,7 +54,7 @@ def test_every_item_field_is_paid_for(recipe: RefreshConfig, sizes: TableSizes) 
     assert counted.encoder < formula(recipe.model, sizes, candidates=3).encoder
 
 
-def test_a_user_field_is_paid_for_once_a_request(
+def test_a_user_field_is_read_once_a_request_and_multiplied_with_each_candidate(
     recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     tables = replace(sizes, user_fields=sizes.item_fields)
@@ -63,5 +63,7 @@ def test_a_user_field_is_paid_for_once_a_request(
     assert counted == formula(recipe.model, tables, candidates=3)
     plain = formula(recipe.model, sizes, candidates=3)
     width, head = recipe.model.width, recipe.model.head_width
-    fields = len(tables.user_fields) * USER_FIELD_WIDTH
-    assert counted.head - plain.head == 2 * fields * (width + head)
+    fields, read = len(tables.user_fields), USER_FIELD_WIDTH * (width + head)
+    assert counted.head - plain.head > 2 * fields * read  # more: with each candidate
+    one = formula(recipe.model, tables, 1).head - formula(recipe.model, sizes, 1).head
+    assert counted.head - plain.head < 3 * one

@@ -110,12 +110,22 @@ def test_an_export_that_differs_is_refused() -> None:
             check(golden, wrong)
 
 
+USER_FIELDS = (
+    Field(name="age", kind="numeric", size=4),
+    Field(name="towns", kind="multi", size=5, slots=2),
+)
+
+
+@pytest.mark.parametrize("user_fields", [(), USER_FIELDS])
 def test_a_model_of_items_without_any_field_is_exported_too(
-    requests_of: Maker, tmp_path: Path
+    user_fields: tuple[Field, ...], requests_of: Maker, tmp_path: Path
 ) -> None:
-    bare = replace(SIZES, item_fields=())
+    bare = replace(SIZES, item_fields=(), user_fields=user_fields)
     model = SRP4CTR(TINY, bare).eval()
-    requests = {name: tensor.numpy() for name, tensor in requests_of().items()}
+    requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
+    if user_fields:
+        rows = np.array([[2, 6, 0], [5, 7, 9], [0, 0, 0]])
+        requests["user_attribute_rows"] = rows
     for name in ("history_attribute_rows", "candidate_attribute_rows"):
         requests[name] = np.zeros((*requests[name].shape[:-1], 1), dtype=np.int64)
     export(model, sizes_of(TINY, bare), tmp_path)
@@ -146,12 +156,6 @@ def test_a_short_history_is_encoded_at_its_length_and_scores_the_same(
     for place, name in enumerate(("click_probability", "ranking_score")):
         np.testing.assert_allclose(made[name], expected[place], atol=1e-5)
         np.testing.assert_allclose(exported[place], expected[place], atol=1e-5)
-
-
-USER_FIELDS = (
-    Field(name="age", kind="numeric", size=4),
-    Field(name="towns", kind="multi", size=5, slots=2),
-)
 
 
 def test_a_model_with_user_fields_is_exported_with_one_more_input(

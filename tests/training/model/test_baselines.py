@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.models.baselines import BASELINES, CAN, PNN
+from benchmarks.models.baselines import BASELINES, CAN
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
@@ -68,25 +68,3 @@ def test_a_candidates_own_networks_read_the_history(
                     inner = torch.tanh(behaviors**order @ first)
                     expected += [inner.sum(0), (inner @ second).sum(0)]
                 torch.testing.assert_close(found[row, place], torch.cat(expected))
-
-
-def test_each_pair_of_fields_has_its_product(
-    slates: Slates, recipe: RefreshConfig, sizes: TableSizes
-) -> None:
-    torch.manual_seed(0)
-    model = PNN(recipe.model, sizes).eval()
-    tensors = {name: torch.from_numpy(each) for name, each in slates.tensors.items()}
-    width = model.of_item.out_features
-    with torch.no_grad():
-        mean, made = model.readings(tensors)
-        row = 3
-        tokens = model.history_tokens(tensors)[row][tensors["history_item_rows"][row] != 0]
-        torch.testing.assert_close(mean[row, 0], tokens.mean(0))
-        item = model.embedding.items(tensors["candidate_item_rows"][row, 0])
-        rows = tensors["candidate_attribute_rows"][row, 0]
-        attributes = torch.split(model.embedding.attributes.means(rows), width)
-        fields = [model.of_item(item), *attributes]
-        fields.append(model.of_history(mean[row, 0]))
-        fields.append(model.of_context(model.context(tensors["context_rows"][row])))
-    expected = [a @ b for i, a in enumerate(fields) for b in fields[i + 1 :]]
-    torch.testing.assert_close(made[row, 0], torch.stack(expected))

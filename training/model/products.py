@@ -1,0 +1,95 @@
+"""Fields of a candidate and of its request → the inner products of all their pairs.
+
+A product says from the first batch on how well two values go together, where the crosses
+of the head must find it in sums of all fields. It pays with few labels, where users have
+attributes; a model without any has no products.
+
+Shapes: B requests, N candidates, D width, C the context's, V the user fields' widths
+together, I item fields and K fields of a request, F = I + K, P a field's width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.model.embeddings import (
+    CONTEXT_WIDTH,
+    ITEM_FIELD_WIDTH,
+    USER_FIELD_WIDTH,
+    TableSizes,
+)
+
+PRODUCT_WIDTH = ITEM_FIELD_WIDTH
+"""P. Vectors of another width are projected; an item's attributes have this one."""
+
+
+class FieldProducts(nn.Module):
+    """The inner products of a product-based network (Qu et al., PNN, ICDM 2016).
+
+    An item's fields are its id and each of its attributes; a request's are the mean of its
+    history, its context and each of its user's attributes.
+    """
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__()
+        self.of_item, self.of_request = (
+            1 + len(sizes.item_fields),
+            2 + len(sizes.user_fields),
+        )
+        """I and K."""
+        self.widths = [
+            self.of_item * self.of_request,
+            *(each * (each - 1) // 2 for each in (self.of_item, self.of_request)),
+        ]
+        """How many products there are: of both, of an item alone, of a request alone."""
+        self.item, self.history, self.context, self.user = (
+            nn.Linear(width, PRODUCT_WIDTH, bias=False)
+            for width in (config.width, config.width, CONTEXT_WIDTH, USER_FIELD_WIDTH)
+        )
+
+    def forward(
+        self,
+        item: tuple[Tensor, Tensor],
+        request: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """Return the products (B, N, F (F - 1) / 2).
+
+        ``item`` are the candidates' ids' vectors (B, N, D) and their attributes' (B, N,
+        (I - 1) P); ``request`` the history's mean (B, D), the context (B, C) and the user's
+        attributes (B, V).
+        """
+        theirs = torch.cat([self.item(item[0]), item[1]], dim=-1)
+        theirs = theirs.reshape(
+            *theirs.shape[:2], self.of_item, PRODUCT_WIDTH
+        )  # (B, N, I, P)
+        ours = self.fields(*request)
+        both = theirs @ ours[:, None].transpose(-1, -2)  # (B, N, I, K)
+        own = _of_pairs(ours)[:, None].expand(-1, both.shape[1], -1)
+        return torch.cat([both.flatten(2), _of_pairs(theirs), own], dim=-1)
+
+    def fields(self, history: Tensor, context: Tensor, user: Tensor) -> Tensor:
+        """Return the request's fields (B, K, P)."""
+        fields = user.shape[1] // USER_FIELD_WIDTH
+        of_user = self.user(user.reshape(len(user), fields, USER_FIELD_WIDTH))
+        others = [self.history(history)[:, None], self.context(context)[:, None]]
+        return torch.cat([*others, of_user], dim=1)
+
+
+def pairs(fields: int) -> tuple[Tensor, Tensor]:
+    """Return the first and the second of each pair of ``fields``."""
+    first, second = torch.triu_indices(fields, fields, 1)
+    return first, second
+
+
+def _of_pairs(fields: Tensor) -> Tensor:
+    """Return the products (…, F (F - 1) / 2) of ``fields`` (…, F, P) with one another."""
+    first, second = pairs(fields.shape[-2])
+    products: Tensor = (fields @ fields.transpose(-1, -2))[..., first, second]
+    return products
+
+
+def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (B, D) of ``vectors`` (B, S, D) where ``mask`` (B, S) is 1; or 0."""
+    summed = (mask[:, None] @ vectors).squeeze(1)
+    mean: Tensor = summed / mask.sum(-1, keepdim=True).clamp(min=1.0)
+    return mean
