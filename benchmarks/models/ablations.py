@@ -51,7 +51,10 @@ class _NewestEncoder(BehaviorEncoder):
 
 
 class WithoutCrossAttention(SRP4CTR):
-    """Candidates do not look at the history."""
+    """Candidates attend to no behaviour.
+
+    Where users have attributes, products with the history's mean are left.
+    """
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes)
@@ -59,7 +62,10 @@ class WithoutCrossAttention(SRP4CTR):
 
 
 class LastLayerOnly(SRP4CTR):
-    """Candidates read the encoder's last layer alone, in each of theirs."""
+    """Candidates read the encoder's last layer alone, in each of theirs.
+
+    So do products, where users have attributes.
+    """
 
     def logits(self, inputs: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N) of the last layer's keys and values (B, E, S, D)."""
@@ -96,8 +102,23 @@ class MeanState(nn.Module):
         return mean
 
 
+class WithoutProducts(SRP4CTR):
+    """The head reads no products of fields; as SRP4CTR where users have no attributes."""
+
+    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
+        super().__init__(config, sizes)
+        saved = sum(self.products.widths) if self.products else 0
+        self.head = ClickHead(
+            config,
+            user_width=self.head.user.in_features,
+            candidate_width=self.head.candidate.in_features - saved,
+        )
+        self.products = None
+
+
 ABLATIONS: Mapping[str, Callable[[ModelConfig, TableSizes], SRP4CTR]] = {
     "srp4ctr-no-cross-attention": WithoutCrossAttention,
     "srp4ctr-no-querying": WithoutQuerying,
     "srp4ctr-last-layer": LastLayerOnly,
+    "srp4ctr-no-products": WithoutProducts,
 }

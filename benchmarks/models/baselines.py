@@ -16,7 +16,7 @@ from benchmarks.models.sasrec import SASRecEncoder
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import FieldVectors, TableSizes
-from srp4ctr.training.model.products import FieldProducts, masked_mean
+from srp4ctr.training.model.products import FieldProducts, masked_mean, product_counts
 from srp4ctr.training.model.transformer import TransformerLayer
 
 _HIDDEN = -1e9  # added to the score of padding
@@ -130,10 +130,9 @@ class PNN(Baseline):
     """
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        products = FieldProducts(config, sizes)
-        width = config.width + sum(products.widths)
+        width = config.width + sum(product_counts(sizes))
         super().__init__(config, sizes, reading_width=width)
-        self.products = products
+        self.products = FieldProducts(config, sizes)
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return the history's mean (B, N, D) and the products (B, N, F (F - 1) / 2)."""

@@ -5,7 +5,7 @@ candidate's fields and a request's, of a candidate's own, and of a request's own
 computed once for all its candidates.
 
 Shapes: B requests, T candidates, S states, D width, C the context's, H the head's; I item
-fields and K fields of a request, P wide.
+fields and K fields of a request, F both, P wide; V the user fields' widths together.
 """
 
 import torch
@@ -26,10 +26,10 @@ class FoldedProducts(nn.Module):
         """``weight`` (F (F - 1) / 2, H) is of all products, in their order."""
         super().__init__()
         self.history, self.context = products.history, products.context
-        self.items = products.of_item
+        self.items = products.item_fields
         self.of_both, of_item, of_request = torch.split(weight, products.widths)
-        self.of_item = _of_every_pair(of_item, products.of_item)
-        self.of_request = _of_every_pair(of_request, products.of_request)
+        self.of_item = _of_every_pair(of_item, products.item_fields)
+        self.of_request = _of_every_pair(of_request, products.request_fields)
 
     def fields(
         self, history: tuple[Tensor, Tensor], context: Tensor, user: Tensor
@@ -58,7 +58,10 @@ class FoldedProducts(nn.Module):
 
 
 def _of_every_pair(weight: Tensor, fields: int) -> Tensor:
-    """Return the ``weight`` (F (F - 1) / 2, H) by pair of fields (F F, H), or zeros."""
+    """Return the ``weight`` (F (F - 1) / 2, H) of F fields for all pairs (F F, H).
+
+    Zeros for a field with itself, and for a pair the other way round.
+    """
     each = torch.zeros(fields, fields, weight.shape[1])
     each[pairs(fields)] = weight
     return each.flatten(0, 1)
@@ -67,4 +70,4 @@ def _of_every_pair(weight: Tensor, fields: int) -> Tensor:
 def user_weight(products: FieldProducts) -> Tensor:
     """Return the projection (V, (K - 2) P) of the user's attributes side by side."""
     own = products.user.weight.t().contiguous()
-    return torch.kron(torch.eye(products.of_request - 2), own)
+    return torch.kron(torch.eye(products.request_fields - 2), own)

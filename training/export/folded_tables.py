@@ -4,7 +4,8 @@ In: tables in evaluation mode. Out: modules that add up rows of a table times it
 the projection: what tokens and the head read of items and behaviours.
 
 Shapes: B requests, L history, T candidates, A attribute slots, D width, H the head's width,
-G the item fields' widths together; I item fields of a product, P wide.
+G the item fields' widths together; V the user fields'; I item fields of
+products, P wide.
 """
 
 import functools

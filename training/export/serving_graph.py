@@ -5,7 +5,8 @@ are products of the model's, made once: a table times its part of the next proje
 bias that the next layer reads. Histories may have any length up to L.
 
 Shapes are those of ``training/model/transformer.py``; C is the context's width, H the
-head's, of which the crosses have two; W counters have U spans.
+head's, of which the crosses have two; W counters have U spans; an item has I fields in
+products and a request K, each P wide.
 """
 
 from typing import Any, NamedTuple
@@ -167,22 +168,19 @@ class ServingHead(nn.Module):
     ) -> "_Request":
         """Return what all candidates share. ``history`` is that of ``_UserSide``."""
         context = functional.embedding(given["context_rows"], self.context).sum(1)
-        bias, context, start, fields = (
-            context[:, -1:],
-            context[:, :-1],
-            self.user.bias,
-            None,
-        )
-        if self.products is not None and self.user.fields is not None:
+        bias, context = context[:, -1:], context[:, :-1]
+        start, products = self.user.bias, None
+        if self.products is not None:
+            assert self.user.fields is not None  # both, or none
             of_user = self.user.fields(given["user_attribute_rows"])
-            own, more, fields = torch.split(of_user, self.user.field_widths, dim=1)
-            bias, start = bias + own, start + more
+            user_bias, more, fields = torch.split(of_user, self.user.field_widths, dim=1)
+            bias, start = bias + user_bias, start + more
             first = given["layer_values"][:, 0], given["state_mask"]
-            fields = self.products.fields(first, context, fields)
+            products = self.products.fields(first, context, fields)
         spans = self.user.spans(given["request_features"])
         request = torch.cat([spans, context], dim=1)
         queries, user = self.user(request, start, history)
-        return _Request(bias=bias, queries=queries, user=user, fields=fields)
+        return _Request(bias=bias, queries=queries, user=user, fields=products)
 
 
 class _Request(NamedTuple):
@@ -213,7 +211,8 @@ class _UserSide(nn.Module):
         rows = len(weight) - (model.user_fields.width if model.user_fields else 0)
         self.weight, self.bias = weight[:rows], bias
         self.fields, self.field_widths = None, [1, weight.shape[1], 0]
-        if model.user_fields is not None and model.products is not None:
+        if model.products is not None:
+            assert model.user_fields is not None  # both, or none
             projected = user_weight(model.products)
             self.field_widths[-1] = projected.shape[1]
             both = torch.cat([weight[rows:], projected], dim=1)
@@ -263,7 +262,7 @@ class _Crosses(nn.Module):
         self.match = torch.stack([model.match_weight, torch.zeros(())])[None]
 
     def of_candidates(self, states: Tensor, matched: Tensor, spans: Tensor) -> Tensor:
-        """Return the candidates' side, but for their items: (B T, H)."""
+        """Return the candidates' side, but for items and products: (B T, H)."""
         theirs = torch.addmm(self.bias, spans, self.spans)
         theirs = torch.addmm(theirs, states, self.states)
         return torch.addmm(theirs, matched.reshape(-1, 1), self.matched)

@@ -5,7 +5,7 @@ of the head must find it in sums of all fields. It pays with few labels, where u
 attributes; a model without any has no products.
 
 Shapes: B requests, N candidates, D width, C the context's, V the user fields' widths
-together, I item fields and K fields of a request, F = I + K, P a field's width.
+together; I item fields and K fields of a request, F = I + K, P a field's width.
 """
 
 import torch
@@ -26,22 +26,17 @@ PRODUCT_WIDTH = ITEM_FIELD_WIDTH
 class FieldProducts(nn.Module):
     """The inner products of a product-based network (Qu et al., PNN, ICDM 2016).
 
-    An item's fields are its id and each of its attributes; a request's are the mean of its
-    history, its context and each of its user's attributes.
+    An item's fields are its id and each of its attributes; a request's are the mean of
+    what was encoded of its history, its context and each of its user's attributes.
     """
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__()
-        self.of_item, self.of_request = (
-            1 + len(sizes.item_fields),
-            2 + len(sizes.user_fields),
-        )
-        """I and K."""
-        self.widths = [
-            self.of_item * self.of_request,
-            *(each * (each - 1) // 2 for each in (self.of_item, self.of_request)),
-        ]
-        """How many products there are: of both, of an item alone, of a request alone."""
+        self.item_fields = 1 + len(sizes.item_fields)
+        """I."""
+        self.request_fields = 2 + len(sizes.user_fields)
+        """K."""
+        self.widths = product_counts(sizes)
         self.item, self.history, self.context, self.user = (
             nn.Linear(width, PRODUCT_WIDTH, bias=False)
             for width in (config.width, config.width, CONTEXT_WIDTH, USER_FIELD_WIDTH)
@@ -59,9 +54,8 @@ class FieldProducts(nn.Module):
         attributes (B, V).
         """
         theirs = torch.cat([self.item(item[0]), item[1]], dim=-1)
-        theirs = theirs.reshape(
-            *theirs.shape[:2], self.of_item, PRODUCT_WIDTH
-        )  # (B, N, I, P)
+        shape = *theirs.shape[:2], self.item_fields, PRODUCT_WIDTH  # (B, N, I, P)
+        theirs = theirs.reshape(shape)
         ours = self.fields(*request)
         both = theirs @ ours[:, None].transpose(-1, -2)  # (B, N, I, K)
         own = _of_pairs(ours)[:, None].expand(-1, both.shape[1], -1)
@@ -73,6 +67,13 @@ class FieldProducts(nn.Module):
         of_user = self.user(user.reshape(len(user), fields, USER_FIELD_WIDTH))
         others = [self.history(history)[:, None], self.context(context)[:, None]]
         return torch.cat([*others, of_user], dim=1)
+
+
+def product_counts(sizes: TableSizes) -> list[int]:
+    """Return how many products there are: of both, of an item and of a request alone."""
+    items, request = 1 + len(sizes.item_fields), 2 + len(sizes.user_fields)
+    alone = (fields * (fields - 1) // 2 for fields in (items, request))
+    return [items * request, *alone]
 
 
 def pairs(fields: int) -> tuple[Tensor, Tensor]:
@@ -89,7 +90,10 @@ def _of_pairs(fields: Tensor) -> Tensor:
 
 
 def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean (B, D) of ``vectors`` (B, S, D) where ``mask`` (B, S) is 1; or 0."""
+    """Return the mean (B, D) of ``vectors`` (B, S, D) where ``mask`` (B, S) is 1.
+
+    Zeros where it is 1 nowhere.
+    """
     summed = (mask[:, None] @ vectors).squeeze(1)
     mean: Tensor = summed / mask.sum(-1, keepdim=True).clamp(min=1.0)
     return mean

@@ -176,7 +176,8 @@ class SRP4CTR(ClickModel):
     def _request_fields(self, inputs: Tensors) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean of the history (B, D), the context, and the user's attributes.
 
-        The mean is of the first layer's values: what behaviours are by themselves.
+        The mean is of the first layer's values, which know one behaviour each, or what was
+        pooled of the older ones; the null token's is among them.
         """
         assert self.user_fields is not None
         history = masked_mean(inputs["layer_values"][:, 0], inputs["state_mask"])

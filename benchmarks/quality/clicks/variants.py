@@ -270,7 +270,7 @@ VARIANTS: Mapping[str, Variant] = {
         encoder="newest",
     ),
     "srp4ctr-no-user-fields": ModelVariant(
-        meaning="SRP4CTR without users' attributes, where the data have some",
+        meaning="SRP4CTR without users' attributes, and so without products",
         build=_without_user_fields,
         is_pretrained=True,
     ),

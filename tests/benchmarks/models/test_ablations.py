@@ -1,6 +1,7 @@
 """What a model without one of its parts still reads, and what it no longer does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from benchmarks.models.ablations import (
     ABLATIONS,
     LastLayerOnly,
     WithoutCrossAttention,
+    WithoutProducts,
     WithoutQuerying,
 )
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -59,6 +61,18 @@ def test_only_the_last_layers_states_are_read() -> None:
             keys[:, depth] = torch.randn_like(keys[:, depth])
             changed = model.score({**tensors, **states, "layer_keys": keys}).click
             assert torch.equal(scores, changed) != is_read
+
+
+def test_without_products_the_head_reads_that_much_less() -> None:
+    tables = replace(SIZES, user_fields=SIZES.item_fields)
+    whole, model = SRP4CTR(TINY, tables), WithoutProducts(TINY, tables)
+    assert whole.products is not None
+    less = [each.head.candidate.in_features for each in (whole, model)]
+    assert less[0] - less[1] == sum(whole.products.widths)
+    tensors = random_requests()
+    shape = (len(tensors["context_rows"]), tables.user_slots)
+    tensors["user_attribute_rows"] = torch.zeros(shape, dtype=torch.int64)
+    assert torch.isfinite(score(model.eval(), tensors)).all()
 
 
 @pytest.mark.parametrize("build", ABLATIONS.values())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models.baselines import PNN
+from srp4ctr.features.tensors.item_fields import places
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.embeddings import USER_FIELD_WIDTH, TableSizes
 from srp4ctr.training.model.products import PRODUCT_WIDTH, FieldProducts, masked_mean
@@ -19,7 +20,13 @@ def with_users(sizes: TableSizes) -> TableSizes:
 
 
 def user_rows(tables: TableSizes, requests: int) -> Tensor:
-    return torch.randint(1, tables.user_slots, (requests, tables.user_slots))
+    """Return (R, U) random values of the user's fields, each in its slots."""
+    rows = torch.zeros((requests, tables.user_slots), dtype=torch.int64)
+    for place in places(tables.user_fields):
+        last = place.first_row + place.field.size
+        slots = (requests, place.field.slots)
+        rows[:, place.slots] = torch.randint(place.first_row, last, slots)
+    return rows
 
 
 @torch.no_grad()
