@@ -160,7 +160,8 @@ class ServingHead(nn.Module):
         both = self.crosses(read.user, theirs, matched, batch)[:, :-1]
         logits = torch.where(items == 0, torch.nan, both[..., 0] + read.bias)
         probability, certain = self.probability(logits), torch.ones_like(logits)
-        ranking = functional.logsigmoid(logits) + both[..., 1]
+        # ln p. As the logarithm of a sigmoid, ONNX has no rare click's: -inf below -18.
+        ranking = both[..., 1] - functional.softplus(-logits)
         return probability, certain, read.queries, states[:, :-1], ranking
 
     def _request(

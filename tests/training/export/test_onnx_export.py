@@ -94,6 +94,19 @@ def test_the_exported_axes_are_free(
     assert [each.shape for each in answered] == [(count, candidates)] * 2
 
 
+def test_the_order_of_rare_clicks_is_exported_too(
+    a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        a_model.head.out.bias.fill_(-25.0)  # a click in 7e10 impressions
+    export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
+    tensors = requests_of(count=2, candidates=4)
+    made = scorer(tmp_path)({name: t.numpy() for name, t in tensors.items()}).ranking
+    expected = a_model.score({**tensors, **a_model.encode(tensors)}).ranking
+    assert (expected < -18.0).all()
+    np.testing.assert_allclose(made, expected.detach(), atol=1e-4)
+
+
 def test_an_export_that_differs_is_refused() -> None:
     right, near, far, full = (
         np.array([each], dtype=np.float32)
