@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickHead, Scores, Tensors
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.products import masked_mean
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import BehaviorEncoder, Encoded
 from srp4ctr.training.objectives.pretraining import ids_only
@@ -97,9 +98,7 @@ class MeanState(nn.Module):
         self, request: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         """Return the mean (B, 1, D) of the valid ``values``; the rest is unread."""
-        valid = mask[..., None]  # (B, S, 1)
-        mean: Tensor = (values * valid).sum(1, keepdim=True) / valid.sum(1, True)
-        return mean
+        return masked_mean(values, mask)[:, None]
 
 
 class WithoutProducts(SRP4CTR):

@@ -47,7 +47,8 @@ pre-training hid no attributes of items whose ids are shown. On that day, too, t
 with the predicted item left the click's logit at the start of training: CoLLM's rows are of
 after it, and KuaiRand's, but for the ablations and, with all impressions, what is
 pre-trained on feedback alone; the others are of before. KuaiRand's users have attributes,
-so that its SRP4CTR reads products of fields; rows of 72 MFLOPs are of before that."""
+so that its SRP4CTR reads products of fields there (80 MFLOPs for 100 candidates); the rows
+that were named are of before that, too."""
 NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;

@@ -86,9 +86,10 @@ class SRP4CTR(ClickModel):
         item_rows = inputs["candidate_item_rows"]  # (B, N)
         if positions is None:
             positions = torch.zeros_like(item_rows)
-        user = self._user_side(inputs)  # (B, M D + R)
+        request = self._request_vectors(inputs)
+        user = self._user_side(inputs, request)  # (B, M D + R)
         states, matched = self._candidate_states(inputs)
-        candidates = self._candidate_side(inputs, states, matched)  # (B, N, V)
+        candidates = self._candidate_side(inputs, request, states, matched)  # (B, N, V)
         logits, correction = self.head(user, candidates, positions)
         logits = logits + self.match_weight * matched
         if self.user_fields:
@@ -131,13 +132,19 @@ class SRP4CTR(ClickModel):
             groups.append({"params": [*layers, *tokens, *tables], "lr": rate})
         return groups
 
-    def _user_side(self, inputs: Tensors) -> Tensor:
-        context = self.context(inputs["context_rows"])  # (B, C)
+    def _request_vectors(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
+        """Return the context (B, C), and the user's attributes (B, V).
+
+        Of a model without user fields V is 0.
+        """
+        context = self.context(inputs["context_rows"])
+        if self.user_fields is None:
+            return context, context[:, :0]
+        return context, self.user_fields(inputs["user_attribute_rows"])
+
+    def _user_side(self, inputs: Tensors, vectors: tuple[Tensor, Tensor]) -> Tensor:
         features = self.request_features(inputs["request_features"])
-        parts = [features, context]
-        if self.user_fields:
-            parts.append(self.user_fields(inputs["user_attribute_rows"]))
-        request = torch.cat(parts, dim=-1)  # (B, R)
+        request = torch.cat([features, *vectors], dim=-1)  # (B, R)
         last = (inputs[name][:, -1] for name in ("layer_keys", "layer_values"))
         summaries = self.querying(request, *last, inputs["state_mask"])
         return torch.cat([summaries.flatten(1), request], dim=-1)
@@ -164,22 +171,20 @@ class SRP4CTR(ClickModel):
         matched = vectors @ states[:, -1, :, None]  # (B, N, 1)
         return states[:, :-1], matched.squeeze(-1)
 
-    def _candidate_side(self, inputs: Tensors, states: Tensor, matched: Tensor) -> Tensor:
+    def _candidate_side(
+        self,
+        inputs: Tensors,
+        request: tuple[Tensor, Tensor],
+        states: Tensor,
+        matched: Tensor,
+    ) -> Tensor:
         items = self.embedding.items(inputs["candidate_item_rows"])  # (B, N, D)
         attributes = self.embedding.attributes.means(inputs["candidate_attribute_rows"])
         counters = self.candidate_features(inputs["candidate_features"])
         parts = [states, matched[..., None], items, attributes, counters]
         if self.products:
-            parts.append(self.products((items, attributes), self._request_fields(inputs)))
+            # The first layer's values know one behaviour each, or what was pooled of the
+            # older ones; the null token's is among them.
+            mean = masked_mean(inputs["layer_values"][:, 0], inputs["state_mask"])
+            parts.append(self.products((items, attributes), (mean, *request)))
         return torch.cat(parts, dim=-1)
-
-    def _request_fields(self, inputs: Tensors) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean of the history (B, D), the context, and the user's attributes.
-
-        The mean is of the first layer's values, which know one behaviour each, or what was
-        pooled of the older ones; the null token's is among them.
-        """
-        assert self.user_fields is not None
-        history = masked_mean(inputs["layer_values"][:, 0], inputs["state_mask"])
-        user = self.user_fields(inputs["user_attribute_rows"])
-        return history, self.context(inputs["context_rows"]), user

@@ -57,9 +57,9 @@ def test_each_pair_of_fields_has_its_product(
     assert model.user_fields is not None
     with torch.no_grad():
         states = model.encode(tensors)
-        read = model._candidate_side(
-            tensors | states, *model._candidate_states(tensors | states)
-        )
+        inputs = tensors | states
+        vectors = model._request_vectors(inputs)
+        read = model._candidate_side(inputs, vectors, *model._candidate_states(inputs))
         values, seen = states["layer_values"][ROW, 0], states["state_mask"][ROW] == 1
         request = (
             values[seen].mean(0),
