@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from srp4ctr.training.evaluation import metrics
-from srp4ctr.training.evaluation.metrics import ONE_SIDED
 
 Floats = NDArray[np.float64]
 METRICS = ("log_loss", "auc", "gauc")
@@ -78,8 +77,62 @@ def test_the_standard_error_is_that_of_drawing_users_again(metric: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_models_that_are_alike_differ_beyond_the_margin_once_in_twenty(metric: str) -> None:
     found = [difference(metric, impressions(seed)) for seed in range(300)]
-    share = np.mean([each.value > ONE_SIDED * each.standard_error for each in found])
+    share = np.mean([each.value > each.margin for each in found])
     assert 0.01 < share < 0.09  # 0.05 and three deviations of 300 draws
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_a_user_repeats_is_no_more_evidence(metric: str) -> None:
+    rows = impressions(6)
+    again = {name: np.tile(array, 4) for name, array in rows.items()}
+    again["requests"] = np.concatenate([rows["requests"] + 100 * n for n in range(4)])
+    once, found = difference(metric, rows), difference(metric, again)
+    assert found.value == pytest.approx(once.value)
+    assert found.standard_error == pytest.approx(once.standard_error)
+
+
+def test_the_error_of_means_over_independent_users_is_the_textbook_s() -> None:
+    rows = impressions(7)
+    # Far apart: the difference itself is no part of its error.
+    rows["other"] = np.subtract(1.0, rows["one"])
+    clicked, requests = rows["clicked"], rows["requests"]
+    rows["users"] = np.arange(len(clicked))
+    losses = [metrics.log_losses(clicked, rows[n]) for n in ("one", "other")]
+    rows_of_requests = rows | {"users": requests}
+    aucs = [metrics.group_aucs(clicked, rows[n], requests) for n in ("one", "other")]
+    for metric, found, (one, other) in (
+        ("log_loss", difference("log_loss", rows), losses),
+        ("gauc", difference("gauc", rows_of_requests), aucs),
+    ):
+        each = (one - other)[np.isfinite(one)]
+        expected = each.std(ddof=1) / len(each) ** 0.5
+        assert found.standard_error == pytest.approx(expected), metric
+
+
+def test_the_error_of_the_auc_of_rare_clicks_is_delong_s() -> None:
+    """Of independent users, whose scores have ties."""
+    rows = impressions(8)
+    rows["users"] = np.arange(len(rows["users"]))
+    rows["clicked"] = np.where(np.arange(len(rows["users"])) % 10 == 0, rows["clicked"], 0)
+    for name in ("one", "other"):
+        rows[name] = np.asarray(rows[name], dtype=np.float64).round(1)
+    is_click = np.asarray(rows["clicked"], dtype=np.bool_)
+    apart = np.zeros((is_click.sum(), (~is_click).sum()))
+    for name, sign in (("one", 1.0), ("other", -1.0)):
+        scores = np.asarray(rows[name], dtype=np.float64)
+        clicks, others = scores[is_click][:, None], scores[~is_click]
+        apart += sign * ((clicks > others) + 0.5 * (clicks == others))
+    number, found = len(is_click), difference("auc", rows)
+    spreads = (apart.mean(axis).var() / apart.shape[1 - axis] for axis in (0, 1))
+    expected = (sum(spreads) * number / (number - 1)) ** 0.5
+    assert found.value == pytest.approx(apart.mean())
+    assert found.standard_error == pytest.approx(expected)
+
+
+def test_requests_weigh_by_their_impressions() -> None:
+    rows = impressions(9)
+    rows["requests"] = np.arange(len(rows["users"])) ** 2 // 1000  # ever shorter ones
+    assert difference("gauc", rows).value == pytest.approx(plain("gauc", rows), abs=1e-12)
 
 
 def test_the_same_scores_do_not_differ() -> None:
