@@ -58,6 +58,12 @@ def test_log_loss_of_a_sure_mistake_is_finite() -> None:
     assert math.isfinite(metrics.log_loss(np.array([1]), np.array([0.0])))
 
 
+def test_the_log_loss_of_a_rare_click_is_its_own() -> None:
+    rare = np.array([1e-5])
+    assert metrics.log_loss(np.array([1]), rare) == pytest.approx(5 * math.log(10))
+    assert metrics.log_loss(np.array([0]), rare) == pytest.approx(1e-5, rel=1e-4)
+
+
 def test_calibration_is_predicted_over_actual_clicks() -> None:
     clicked, predicted = np.array([1, 0, 1, 0]), np.array([0.6, 0.6, 0.6, 0.6])
     assert metrics.calibration(clicked, predicted) == pytest.approx(1.2)
