@@ -46,3 +46,20 @@ def test_a_ranking_that_is_worse_than_none_is_still_calibrated_on_the_whole() ->
     fitted = fit_platt(clicked, logits)
     assert 0 < fitted.scale < 0.01
     assert fitted.probabilities(logits).sum() == pytest.approx(clicked.sum(), rel=1e-3)
+
+
+def test_what_the_clicks_do_not_decide_stays_as_it_was() -> None:
+    fitted = fit_platt(np.array([0.0, 1.0]), np.zeros(2))
+    assert (fitted.scale, fitted.bias) == pytest.approx((1.0, 0.0))
+
+
+def test_the_probability_of_a_rare_click_is_not_cut_off() -> None:
+    made = Calibration().probabilities(np.array([-14.0, 14.0]))
+    assert made == pytest.approx([np.exp(-14.0), 1.0 - np.exp(-14.0)], rel=1e-5)
+
+
+def test_logits_that_are_far_too_sure_are_calibrated_too() -> None:
+    clicked, logits = draw(scale=0.5, bias=-1.0, count=2000)
+    fitted = fit_platt(clicked, 40.0 * logits)
+    assert fitted.scale == pytest.approx(0.5 / 40.0, rel=0.3)
+    assert fitted.bias == pytest.approx(-1.0, abs=0.2)
