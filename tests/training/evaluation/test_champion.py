@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from srp4ctr.features.bundles import bundle
@@ -10,7 +11,10 @@ from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion
+from srp4ctr.training.evaluation.evaluate import scored
+from srp4ctr.training.evaluation.metrics import Difference
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshReport
 from tests.training.conftest import RECIPE
@@ -89,6 +93,39 @@ def test_a_bundle_as_good_is_not_refused(
     for name in champion.GATES:
         assert gates[name].passed
         assert "difference +0.0000" in gates[name].note
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("tolerance", "is_worse"), [(0.02, False), (0.01, True)])
+def test_worse_is_beyond_the_margin_and_the_tolerance(
+    sign: float, tolerance: float, is_worse: bool
+) -> None:
+    difference = Difference(value=-0.03 * sign, standard_error=0.01)
+    compared = champion._Comparison(champion=0.7, difference=difference, sign=sign)
+    gate = champion._gate("champion_auc", "v1", compared, tolerance)
+    assert gate.passed is not is_worse
+    assert gate.value == pytest.approx(0.7 - 0.03 * sign)
+    assert gate.limit == pytest.approx(0.7 - sign * (0.01645 + tolerance))
+
+
+def test_what_is_undefined_refuses_no_bundle() -> None:
+    difference = Difference(value=float("nan"), standard_error=float("nan"))
+    compared = champion._Comparison(champion=0.7, difference=difference, sign=1.0)
+    assert champion._gate("champion_auc", "v1", compared, 0.0).passed is None
+
+
+def test_a_champion_that_was_trained_on_these_requests_is_not_compared(
+    serving: RefreshReport, slates: Slates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = champion.load(serving.folder, 6)
+    assert isinstance(found, champion.EarlierBundle)
+    judged = scored(slates, *np.full((2, *slates.clicked.shape), 0.5))
+    monkeypatch.setattr(champion, "score", lambda *_: judged)
+    first_ms = int(slates.request_at_ms[0])
+    for boundary_ms, passed in ((first_ms + 1, None), (first_ms, True)):
+        trained = replace(found, card=replace(found.card, boundary_ms=boundary_ms))
+        gates = champion.compare(trained, slates, judged, 0.0)
+        assert [gate.passed for gate in gates] == [passed] * 3
 
 
 def test_what_cannot_score_this_slice_is_no_champion(
