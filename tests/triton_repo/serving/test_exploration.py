@@ -120,6 +120,15 @@ def test_the_estimate_of_a_whole_slate_is_the_truth_within_its_error() -> None:
     assert found.value == pytest.approx(rate(3, 0), abs=4.0 * found.standard_error)
 
 
+def test_an_estimate_s_error_and_size_are_those_of_what_both_policies_show() -> None:
+    rewards = np.array([1.0, 0.0, 1.0, 1.0] * 25)
+    targets = np.array([1.0, 1.0, 0.0, 0.0] * 25)  # half of what was shown at random
+    found = snips(rewards, np.full(100, 0.5), targets)
+    assert found.value == pytest.approx(0.5)
+    assert found.standard_error == pytest.approx(math.sqrt(0.25 / 50))
+    assert found.effective_samples == pytest.approx(50)
+
+
 def test_a_policy_that_shares_nothing_has_no_estimate() -> None:
     assert math.isnan(snips([1.0], [0.5], [0.0]).value)
 
