@@ -86,14 +86,39 @@ def test_the_same_spread_has_an_index_near_0_and_another_a_great_one() -> None:
 
 
 def test_the_index_is_the_formulas() -> None:
-    bins = Bins(edges=(0.5,), shares=(0.5, 0.5))
-    expected = (0.8 - 0.5) * np.log(0.8 / 0.5) + (0.2 - 0.5) * np.log(0.2 / 0.5)
+    bins = Bins(edges=(0.5,), shares=(0.3, 0.7))
+    expected = (0.8 - 0.3) * np.log(0.8 / 0.3) + (0.2 - 0.7) * np.log(0.2 / 0.7)
     assert stability_index(bins, [8000, 2000]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("shares", "counts"), [((1.0, 0.0), [500, 500]), ((0.5, 0.5), [1000, 0])]
+)
+def test_an_empty_bin_has_a_great_index_and_a_finite_one(
+    shares: tuple[float, float], counts: list[float]
+) -> None:
+    bins = Bins(edges=(0.5,), shares=shares)
+    assert 1.0 < stability_index(bins, counts) < 10.0
+
+
+def test_only_what_was_shown_is_counted() -> None:
+    shown = np.zeros((40, 6), dtype=bool)
+    shown[:30, :2] = shown[30:] = True  # 10 long slates do not make the usual one long
+    tensors = {
+        "history_item_rows": np.ones((40, 3), dtype=np.int64),
+        "request_features": np.zeros((40, len(REQUEST_FEATURES))),
+        "candidate_features": np.zeros((40, 6, len(CANDIDATE_FEATURES))),
+    }
+    scores = np.full(shown.sum(), 0.5)
+    found = reference_of(tensors, shown, shown, scores)  # padding is unknown
+    assert found.bins[UNSEEN_ITEM].shares == (1.0, 0.0)
+    assert found.shown == 2
 
 
 def test_few_values_or_other_bins_say_nothing() -> None:
     bins = Bins(edges=(0.5,), shares=(0.5, 0.5))
     assert isnan(stability_index(bins, [MIN_VALUES - 1, 0]))
+    assert not isnan(stability_index(bins, [MIN_VALUES, 0]))
     assert isnan(stability_index(bins, [1000, 0, 0]))
 
 
