@@ -79,10 +79,32 @@ def test_a_correction_replaces_what_was_counted() -> None:
 
 def test_few_impressions_have_no_verdict() -> None:
     ab_test = AbTest()
-    shown(ab_test, "v1", 0, MIN_IMPRESSIONS)
-    shown(ab_test, "v2", MIN_IMPRESSIONS - 1, MIN_IMPRESSIONS - 1)
+    shown(ab_test, "v1", 1, 9 * MIN_IMPRESSIONS)
+    shown(ab_test, "v2", MIN_IMPRESSIONS - 2, MIN_IMPRESSIONS - 1)
     found = difference_of(ab_test)
     assert (found.interval.low, found.interval.high, found.verdict) == (-1.0, 1.0, 0)
+    shown(ab_test, "v2", 1, 1)
+    assert difference_of(ab_test).verdict == 1
+
+
+def test_each_version_s_clicks_vary_over_its_own_impressions() -> None:
+    ab_test = AbTest(expected_difference=0.1)
+    shown(ab_test, "v1", 100, 1000)  # a canary has less traffic, and here more clicks
+    shown(ab_test, "v2", 100, 200)
+    found = difference_of(ab_test)
+    half = anytime_half_width(0.5 * 0.5 / 200 + 0.1 * 0.9 / 1000, 0.1)
+    assert found.impressions == 200
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        (0.4 - half, 0.4 + half)
+    )
+
+
+def test_a_slice_from_which_all_was_subtracted_is_as_if_it_had_not_been() -> None:
+    ab_test = AbTest()
+    shown(ab_test, "v1", 1, 10)
+    for sign in (1, -1):
+        ab_test.update(a_settled_impression("v2", click=True), sign)
+    assert ab_test.differences("v1") == ()
 
 
 @pytest.mark.parametrize(("clicks", "verdict"), [(900, 1), (300, -1), (610, 0)])
@@ -99,7 +121,8 @@ def test_slices_older_than_two_weeks_are_evicted() -> None:
     shown(ab_test, "v2", 1, 10, at=1)
     ab_test.update(a_settled_impression("v3", click=False, at=1 + HORIZON_SLICES), 1)
     assert ab_test.differences("v1") == ()
-    ab_test.update(a_settled_impression("v2", click=False, at=1), 1)  # too late
+    for version in ("v1", "v2"):
+        ab_test.update(a_settled_impression(version, click=False, at=1), 1)  # too late
     assert ab_test.differences("v1") == ()
 
 
