@@ -48,3 +48,25 @@ def test_calibrated_scores_have_1_in_their_interval() -> None:
         interval = calibration(float(p.sum()), clicks, float((p * (1 - p)).sum()))
         covered += interval.low <= 1.0 <= interval.high
     assert 0.91 < covered / 300 < 0.99
+
+
+def test_the_auc_interval_is_hanley_s_and_mcneil_s() -> None:
+    """Of few clicks, as its variance is that of whichever class is rare."""
+    auc, clicks, others = 0.8, 10, 1000
+    above, below = 0.8 / 1.2, 2 * 0.64 / 1.8
+    variance = auc * 0.2 + (clicks - 1) * (above - 0.64) + (others - 1) * (below - 0.64)
+    half = 1.96 * (variance / clicks / others) ** 0.5
+    interval = hanley_mcneil(auc, clicks, others)
+    assert (interval.low, interval.high) == pytest.approx(
+        (auc - half, auc + half), rel=1e-4
+    )
+
+
+def test_an_auc_is_at_most_1_and_so_is_its_interval() -> None:
+    assert hanley_mcneil(0.99, 3, 3).high == 1.0
+    assert hanley_mcneil(0.01, 3, 3).low == 0.0
+
+
+def test_clicks_within_the_margin_of_error_say_nothing_of_calibration() -> None:
+    assert isnan(calibration(4.0, 3, 4.0).high)  # 1.96 times 2 clicks, and 3 came
+    assert calibration(4.0, 4, 4.0).high == pytest.approx(4 / (4 - 3.92), rel=0.01)
