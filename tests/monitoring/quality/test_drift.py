@@ -45,6 +45,25 @@ def test_what_was_counted_before_the_window_is_left_out() -> None:
     assert feature_drift(drift).live_share == 1.0
 
 
+def test_the_window_is_as_long_as_it_says_however_often_it_is_looked_at() -> None:
+    drift = Drift(window_s=600)
+    for second in range(0, 3601, 10):  # low scores until 610 s before the end
+        drift.observe(cells(min(second, 2990), max(second - 2990, 0)), float(second))
+    assert feature_drift(drift).live_share == 1.0
+    assert len(drift._snapshots) <= 600 / SNAPSHOT_S + 2
+    for second in range(3610, 3901, 10):
+        drift.observe(cells(2990 + second - 3600, 610), float(second))
+    assert feature_drift(drift).live_share == pytest.approx(0.5, abs=0.06)
+
+
+def test_counters_that_go_on_growing_in_one_dictionary_are_seen_to_grow() -> None:
+    drift, counters = Drift(window_s=600), cells(5000, 0)
+    for turn in range(12):
+        drift.observe(counters, turn * SNAPSHOT_S)
+        counters["v7", f"{SCORE}/1"] += 100.0
+    assert feature_drift(drift).live_share == 1.0
+
+
 def test_few_values_have_no_index_but_a_share() -> None:
     drift = Drift(window_s=600)
     drift.observe({("v7", f"{COLD_USER}/1"): 3.0, ("v7", f"{COLD_USER}/0"): 1.0}, 0.0)
