@@ -112,6 +112,35 @@ def test_a_producer_cannot_make_a_thousand_time_series() -> None:
     assert OTHER in versions
 
 
+def test_a_version_has_its_name_again_when_others_have_left_the_window() -> None:
+    live = a_window()
+    for number in range(MAX_VERSIONS + 1):
+        live.add(a_label(f"i{number}", model_version=f"x{number}"), partition=0)
+    live.add(a_label("later", after_ms=2 * HOUR_MS, model_version="x0"), partition=0)
+    live.add(a_label("next", after_ms=2 * HOUR_MS, model_version="new"), partition=0)
+    assert [quality.model_version for quality in live.quality()] == ["new", "x0"]
+
+
+def test_a_correction_is_counted_where_its_impression_was() -> None:
+    live = a_window()
+    for number in range(MAX_VERSIONS + 1):
+        live.add(a_label(f"i{number}", model_version=f"x{number}"), partition=0)
+    last = a_label(f"i{MAX_VERSIONS}", model_version=f"x{MAX_VERSIONS}", clicked=True)
+    live.add(last, partition=0)
+    clicks = {each.model_version: each.clicks for each in live.quality() if each.clicks}
+    assert clicks == {OTHER: 1}
+
+
+def test_what_leaves_the_window_of_quality_stays_in_the_comparison() -> None:
+    ab_test = AbTest()
+    live = LiveQuality(window_ms=HOUR_MS, label_window_ms=LABEL_WINDOW_MS, ab_test=ab_test)
+    for version in ("v1", "v2"):
+        live.add(a_label(version, model_version=version, position=0), partition=0)
+    live.add(a_label("later", after_ms=2 * HOUR_MS), partition=0)
+    assert [each.impressions for each in live.quality()] == [1]
+    assert [each.model_version for each in ab_test.differences("v1")] == ["v2"]
+
+
 def test_the_order_of_labels_and_their_repetition_do_not_matter() -> None:
     generator = random.Random(3)
     labels = [
