@@ -73,6 +73,19 @@ def test_a_label_that_comes_after_all_ends_what_was_overdue() -> None:
     assert kept.counts() == {}
 
 
+def test_what_is_settled_leaves_the_counts_of_the_others() -> None:
+    kept = some_open()
+    show(kept, "clicked")
+    kept.label(a_label("clicked", clicked=True))
+    show(kept, "late", after_ms=1000)
+    kept.advance(START_MS + LABEL_WINDOW_MS)
+    assert kept.counts() == {"v7": ProvisionalCounts(open=1)}
+    kept.advance(START_MS + 1000 + LABEL_WINDOW_MS + GRACE_MS)
+    show(kept, "next", after_ms=2 * LABEL_WINDOW_MS)
+    kept.label(a_label("next"))
+    assert kept.counts() == {"v7": ProvisionalCounts(overdue=1)}
+
+
 def test_what_has_its_label_already_is_not_waited_for() -> None:
     kept = some_open()
     show(kept, "i1", is_clicked=False)
