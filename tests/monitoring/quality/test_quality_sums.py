@@ -1,8 +1,14 @@
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
 import pytest
 
+from srp4ctr.monitoring.quality.confidence_intervals import (
+    calibration,
+    hanley_mcneil,
+    wilson,
+)
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.training.evaluation import metrics
 
@@ -116,3 +122,31 @@ def test_clicks_further_down_have_a_lower_mean_reciprocal_rank() -> None:
         sums.update(a_settled_impression(click=True, top=is_top), 1)
     sums.update(a_settled_impression(click=False, top=False), 1)
     assert sums.quality("v7").mean_reciprocal_rank == pytest.approx((1 + 1 / 4) / 2)
+
+
+def test_each_interval_is_of_its_own_counts() -> None:
+    sums = sums_of([0.2, 0.4, 0.9, 0.5, 0.1], [False, True, True, False, False])
+    for click, top in ((True, True), (False, True), (False, True)):
+        sums.update(a_settled_impression(None, click=click, top=top), 1)
+    quality = sums.quality("v7")
+    assert quality.click_rate_interval == wilson(3, 8)
+    assert quality.top_click_rate_interval == wilson(1, 3)
+    assert quality.auc_interval == hanley_mcneil(quality.auc, 2, 3)
+    variance = 0.2 * 0.8 + 0.4 * 0.6 + 0.9 * 0.1 + 0.5 * 0.5 + 0.1 * 0.9
+    expected = calibration(2.1, 2, variance)  # of what was scored
+    found = quality.calibration_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_late_click_is_subtracted_as_it_was_added() -> None:
+    sums = QualitySums()
+    late = replace(a_settled_impression(), is_late_click=True)
+    for sign in (1, 1, -1):
+        sums.update(late, sign)
+    assert sums.quality("v7").late_clicks == 1
+
+
+@pytest.mark.parametrize("score", [1e-7, 1.0 - 1e-7])
+def test_a_score_beyond_the_histogram_is_at_its_end(score: float) -> None:
+    quality = sums_of([score, 0.5], [score > 0.5, score < 0.5]).quality("v7")
+    assert quality.auc == 1.0
