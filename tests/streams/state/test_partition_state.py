@@ -16,9 +16,16 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.streams.memory_sink import MemorySink
-from tests.streams.records import ARecord, a_command, a_state, fold_batch, records
+from tests.streams.records import (
+    ARecord,
+    a_command,
+    a_state,
+    fold_batch,
+    records,
+    write_rows,
+)
 
 
 def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
@@ -173,6 +180,41 @@ def test_the_rows_that_were_used_least_recently_are_dropped_first() -> None:
     assert len(users) == len(shares) == 5
     assert users.isdisjoint({"u0", "u1"})
     assert shares.isdisjoint({(item_key("i0"), 3), (item_key("i1"), 3)})
+
+
+def test_no_clock_that_runs_ahead_closes_a_window_early() -> None:
+    """Neither as events are taken nor as they are replayed, until it is that time."""
+    ahead_ms, now_ms = NOON_MS + 3_600_000, NOON_MS + 1000
+    shown, fast = an_impression(), a_behavior(at_ms=ahead_ms)
+    batch = [
+        LoggedEvent(event=shown, offset=0, known_at_ms=NOON_MS),
+        LoggedEvent(event=fast, offset=1, known_at_ms=ahead_ms),
+    ]
+    taken, replayed = a_state(), a_state()
+    taken.fold(batch, now_ms)
+    replayed.replay(batch, now_ms)
+    for state in (taken, replayed):
+        assert state.labels.watermark_ms == now_ms
+        assert (state.decided, state.labels.waiting) == ([], 1)
+
+
+def test_memory_is_counted_as_it_is_taken_and_freed() -> None:
+    state, sink = a_state(), MemorySink()
+    events: list[UserEvent] = []
+    for user in ("u1", "u2"):
+        events += [a_profile(user_id=user, town="a long name")]
+        events += [a_forget(user_id=user, at_ms=NOON_MS - 1)]
+    for event in events:
+        fold_batch(state, records(event, start=state.next_offset), sink)
+    once = state.cached_bytes
+    for at_ms in (1, 2):
+        again = a_profile(town="another one", at_ms=NOON_MS + at_ms)
+        fold_batch(state, records(again, start=state.next_offset), sink)
+    assert state.cached_bytes == once
+    write_rows(state, sink)
+    state.evict(0)
+    assert state.cached_bytes == 0
+    assert not state._deduplication._erasures
 
 
 def logged_events(*events: UserEvent) -> list[LoggedEvent]:
