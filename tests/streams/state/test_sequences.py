@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,10 +108,19 @@ def test_no_time_key_action_or_value_is_changed(
     assert folded([element]).elements == (element,)
 
 
-def test_a_shorter_length_drops_the_oldest() -> None:
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_shorter_length_drops_the_oldest(length: int) -> None:
     kept = folded([element_of(a_behavior(f"i{n}", at_ms=NOON_MS + n)) for n in range(4)])
     new = element_of(a_behavior("new", at_ms=NOON_MS + 9))
-    assert merge(kept, new, 2).elements == (kept.elements[-1], new)
+    expected = (*kept.elements, new)[-length:]
+    assert merge(kept, new, length).elements == expected
+
+
+@pytest.mark.parametrize("apart_ms", [2**32 - 1, 2**32, 2**32 + 1])
+def test_times_that_hardly_fit_four_bytes_or_hardly_do_not_are_kept(apart_ms: int) -> None:
+    ends = tuple(element_of(a_click(at_ms=NOON_MS + at_ms)) for at_ms in (0, apart_ms))
+    assert folded(list(ends)).elements == ends
+    assert sequence_of(ends).elements == ends
 
 
 def test_a_sequence_of_49_days_takes_13_bytes_a_behaviour() -> None:
