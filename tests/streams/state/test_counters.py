@@ -64,3 +64,12 @@ def test_the_shares_of_two_partitions_sum_to_the_whole(left: Events, right: Even
 
 def test_no_shares_sum_to_nothing() -> None:
     assert total([]) == Activity()
+
+
+def test_a_share_that_has_counted_nothing_changes_no_sum() -> None:
+    share = counted([(NOON_MS, True), (NOON_MS + HOUR_MS, False)])
+    for shares in ([Activity(), share], [share, Activity()]):
+        whole = total(shares)
+        assert whole.first_seen_ms == NOON_MS
+        assert whole.counted_at_ms == NOON_MS + HOUR_MS
+        assert whole.version_us == share.version_us
