@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.arrays import ActivityArrays, SequenceArrays, empty_sequences
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    ExposureArrays,
+    SequenceArrays,
+    empty_sequences,
+)
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
@@ -127,6 +132,25 @@ def test_candidate_features_have_the_columns_of_the_schema() -> None:
     assert known[13:].tolist() == [0.25, 0.25, 0.5, 0.5, 1.0]
     assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.5, 0.5, 0.0]
     assert not padding.any()  # whatever its counters say
+
+
+def test_what_a_request_shows_itself_was_not_shown_before() -> None:
+    exposures = ExposureArrays(
+        item_keys=np.array([[0, 7, 7, 8, 7]]),
+        shown_at_ms=np.array([[0, NOON_MS - 2, NOON_MS - 1, NOON_MS, NOON_MS]]),
+    )
+    found = transforms.item_exposures(exposures, np.array([[7, 8, 0]]), [NOON_MS])
+    assert found.counts.tolist() == [[2, 0, 0]]
+    assert found.last_shown_ms.tolist() == [[NOON_MS - 1, 0, 0]]
+
+
+def test_a_behaviour_of_a_week_ago_says_half_as_much_of_an_attribute() -> None:
+    done = a_sequence([0.0])
+    week_later = [NOON_MS + 168 * HOUR_MS]
+    rows, wanted = np.array([[[0], [0], [5]]]), np.array([[[5], [6]]])
+    alike, other = transforms.attribute_affinity(done, rows, wanted, week_later)[0]
+    assert alike == pytest.approx([0.5 / 1.5, math.log(1.5)])  # a view, no click
+    assert other == pytest.approx([0.5, 0.0])
 
 
 def test_a_lost_impression_keeps_a_rate_below_one() -> None:
