@@ -6,6 +6,7 @@ from srp4ctr.features.config import FeatureConfig, FieldConfig
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import AttributeField, places
 from srp4ctr.features.tensors.schema import Field
+from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
 
 
 def found(**values: Sequence[str | tuple[str, ...]]) -> dict[str, AttributeField]:
@@ -45,6 +46,33 @@ def test_a_rare_value_falls_out_and_a_field_without_a_common_one() -> None:
     fields = found(title=[f"film {n}" for n in range(20)], country=["fr"] * 16 + ["is"] * 4)
     assert list(fields) == ["country"]
     assert fields["country"].values == ("fr",)
+
+
+def test_a_value_of_just_enough_items_stays() -> None:
+    enough = item_fields.MIN_ATTRIBUTE_ITEMS
+    fields = found(country=["fr"] * enough + ["is"] * (enough - 1))
+    assert fields["country"].values == ("fr",)
+
+
+def test_whether_an_item_is_available_is_no_attribute_of_it() -> None:
+    fields = found(**{AVAILABLE: [NOT_AVAILABLE, "true"] * 10, "brand": ["Acme"] * 20})
+    assert list(fields) == ["brand"]
+
+
+def test_of_too_many_attributes_the_most_widespread_are_fields() -> None:
+    names = [f"a{number:02d}" for number in range(item_fields.MAX_FOUND_FIELDS + 2)]
+    profiles = [dict.fromkeys(names[: 6 + n], "Acme") for n in range(len(names) - 5)] * 5
+    fields = [field.name for field in item_fields.build(profiles)]
+    assert fields == names[: item_fields.MAX_FOUND_FIELDS]
+
+
+def test_a_number_at_an_edge_is_in_the_bucket_above() -> None:
+    price = AttributeField(name="price", kind="numeric", edges=(1.0, 2.0))
+    rows = item_fields.FieldRows((price,))
+    first = int(rows.of({"price": "0"})[0])
+    numbers = ("0.99", "1", "1.99", "2", "3")
+    buckets = [int(rows.of({"price": each})[0]) - first for each in numbers]
+    assert buckets == [0, 1, 1, 2, 2]
 
 
 def test_what_is_declared_is_used_and_nothing_else() -> None:
