@@ -33,6 +33,8 @@ class MemoryReader:
     clicks: dict[int, float] = field(default_factory=dict)
     """Of items with ``impressions``."""
     counted_at_ms: int = 1
+    times_ms: dict[int, int] = field(default_factory=dict)
+    """When an item was seen, first and last, if not at ``counted_at_ms``."""
     down: bool = False
     user_reads: int = 0
 
@@ -78,8 +80,8 @@ def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
         key: Activity(
             impressions=(number, number, number, number),
             clicks=(reader.clicks.get(key, 0.0),) * 4,
-            counted_at_ms=reader.counted_at_ms,
-            first_seen_ms=reader.counted_at_ms,
+            counted_at_ms=reader.times_ms.get(key, reader.counted_at_ms),
+            first_seen_ms=reader.times_ms.get(key, reader.counted_at_ms),
             version_us=1,
         )
         for key, number in reader.impressions.items()
