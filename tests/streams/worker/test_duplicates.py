@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state import reducers
 from srp4ctr.streams.state.partition_state import PartitionState
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression
+from srp4ctr.streams.state.reducers import Deduplication, Fate
+from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import (
     a_state,
@@ -110,6 +112,20 @@ def test_each_copy_is_remembered_as_the_first_is(monkeypatch: pytest.MonkeyPatch
         fold_at(state, offset, SHOWN)
     assert counts(state)[0] == 1
     assert len(state._deduplication._newer) + len(state._deduplication._older) <= 2
+
+
+def test_what_comes_again_after_an_erasure_counts_again_for_the_user() -> None:
+    state = a_state()
+    fold_batch(state, records(SHOWN, a_forget(at_ms=NOON_MS - 1), SHOWN_AGAIN))
+    assert state.dirty.users["u1"].impressions == (1.0,) * 4
+
+
+@pytest.mark.parametrize(("offset", "fate"), [(3, Fate.COUNTED), (6, Fate.ERASED)])
+def test_a_stored_erasure_is_of_what_comes_after_it(offset: int, fate: Fate) -> None:
+    kept = Deduplication()
+    kept.add_erasure("u1", NOON_MS + 9_000, 5)
+    again = LoggedEvent(event=CLICKED, offset=offset, known_at_ms=NOON_MS)
+    assert kept.take(again) is fate
 
 
 def test_no_time_that_passes_makes_a_duplicate_news() -> None:
