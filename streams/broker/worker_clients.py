@@ -21,6 +21,10 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import Record, place_of
 
 FETCH_BYTES = 4 * 1024 * 1024
+# A member that begins with a partition replays half a million records of it, which takes up
+# to a minute: until then the others wait for it. A crashed one is out after its session,
+# ten seconds; aiokafka's default, that same time, puts out who is alive and still replays.
+REBALANCE_MS = 300_000
 _POLL_MS = 100  # a rebalance or a stop waits for a poll
 
 Batches = Mapping[TopicPartition, Sequence[Record]]
@@ -64,6 +68,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
+            rebalance_timeout_ms=REBALANCE_MS,
         )
         self.consumer.subscribe(list(self._topics), listener=self)
         await self.consumer.start()
@@ -82,21 +87,23 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
     async def poll(self, begin: Begin, take: Take[_State]) -> AsyncIterator[None]:
         """Poll once; until the block ends, partitions neither come nor go.
 
-        ``begin`` prepares what is newly assigned, then ``take`` gets the records of each
-        partition that was begun with before. If one of them or the block raises, nothing
-        is committed: half a batch may be processed.
+        ``begin`` prepares one partition that is newly assigned, then ``take`` gets the
+        records of each that was begun with before. So a rebalance waits for one partition's
+        beginning at most. If one of them or the block raises, nothing is committed: half a
+        batch may be processed.
         """
         # Without the lock: in a rebalance a poll waits until partitions are released.
         polled: Batches = {}
+        pause_ms = 0 if self._assigned - self.partitions.keys() else _POLL_MS
         with suppress(errors.ConsumerStoppedError):
             polled = await self.consumer.getmany(
-                timeout_ms=_POLL_MS, max_records=self._max_records
+                timeout_ms=pause_ms, max_records=self._max_records
             )
         generation = self._generation  # nothing was awaited since the records came
         async with self.lock:
             known = set(self.partitions) if generation == self._generation else set()
             try:
-                while new := self._assigned - self.partitions.keys():
+                if new := self._assigned - self.partitions.keys():
                     await begin(new.pop())
                 for source, records in polled.items():
                     if source in known and (state := self.partitions.get(source)):

@@ -21,9 +21,10 @@ from srp4ctr.embedded.triton_install import ServingEnv
 from srp4ctr.ops import promotion_service
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
-from srp4ctr.streams.raw_log.delta_tables import dataset
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, dataset
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.triton_repo.config import TritonConfig
@@ -159,6 +160,15 @@ def test_one_click_from_the_producer_to_its_label(
             logged: int = dataset(log, BEHAVIOR_EVENTS_TOPIC).count_rows()
             return committed() == logged == events
 
+        def have_begun() -> bool:
+            """Return whether the log's group, which has most partitions, has each."""
+            offsets = (
+                committed_offsets(running.kafka, running.streams.log_group_id, topic)
+                for topic in LOGGED_TOPICS
+            )
+            return all(len(each) == running.kafka.partitions for each in offsets)
+
+        asyncio.run(until(have_begun))
         publisher.publish(an_impression(at_ms=at_ms))
         asyncio.run(until(lambda: is_kept(1)))
         with trace.recording("click"):

@@ -9,6 +9,7 @@ from kafka.errors import CoordinatorLoadInProgressError
 
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import records
@@ -31,6 +32,25 @@ def test_a_partition_that_leaves_is_not_prepared_again_before_the_join_is_over()
         await worker.polls()
         assert worker.consumer.sought == [(STAYS, 0)]
 
+    run(story)
+
+
+def test_a_rebalance_waits_for_the_beginning_of_one_partition_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun_at = []
+
+    async def begin(worker: AWorker, source: TopicPartition) -> None:
+        begun_at.append(worker.consumer.polls)
+        await SequenceWorker._begin(worker, source)
+
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        await worker.assign_sources(STAYS, LEAVES)
+        await worker.polls()
+        assert worker.group.partitions.keys() == {STAYS, LEAVES}
+        assert begun_at[0] < begun_at[1]
+
+    monkeypatch.setattr(AWorker, "_begin", begin)
     run(story)
 
 

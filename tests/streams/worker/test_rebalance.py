@@ -5,16 +5,22 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
 
 from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
+from srp4ctr.streams.broker import worker_clients
+from srp4ctr.streams.broker.clients import connected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
@@ -128,3 +134,55 @@ def test_log_writers_share_and_part_under_traffic(
         with traffic(kafka):
             asyncio.run(share_and_part(first, second, lambda: 0))
         assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == committed() > 200
+
+
+SESSION_MS = 6000  # the shortest that the broker takes
+BEGINNING_S = 1.2 * SESSION_MS / 1000
+
+
+class SlowMember:
+    """Begins with each partition for longer than a session."""
+
+    def __init__(self, kafka: KafkaConfig, topic: str) -> None:
+        self.begun = 0
+        self.group = BatchConsumer[bool](kafka, topic, [topic], 100, self._store)
+
+    async def run(self) -> None:
+        await self.group.start()
+        while True:
+            async with self.group.poll(self._begin, self._take):
+                pass
+
+    async def _begin(self, source: TopicPartition) -> None:
+        self.begun += 1
+        await asyncio.sleep(BEGINNING_S)
+        self.group.partitions[source] = True
+
+    async def _take(self, *_: object) -> None: ...
+
+    async def _store(self) -> None: ...
+
+
+def test_a_member_that_begins_for_longer_than_a_session_is_waited_for(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(KafkaAdminClient, kafka) as admin:
+        admin.create_topics([NewTopic("slow", 2, 1)])
+    short = partial(AIOKafkaConsumer, session_timeout_ms=SESSION_MS)
+    monkeypatch.setattr(worker_clients, "AIOKafkaConsumer", short)
+
+    async def share() -> list[int]:
+        first, second = members = [SlowMember(kafka, "slow") for _ in range(2)]
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(first.run())]
+            await until(lambda: first.begun > 0)
+            running.append(tasks.create_task(second.run()))
+            await until(lambda: all(len(each.group.partitions) == 1 for each in members))
+            for task in running:
+                task.cancel()
+        for member in members:
+            await member.group.stop()
+        return [member.begun for member in members]
+
+    # The first one began with one of both, or with both if the second was slow to join.
+    assert asyncio.run(share()) in ([2, 1], [3, 1])
