@@ -177,11 +177,16 @@ class PartitionState:
     def stored_users(self, count: int) -> list[str]:
         """Return at most ``count`` users of those whose rows ``take_pending`` gave before.
 
-        The store has them if no write is in progress.
+        The store has them if no write is in progress. They are the least recently used:
+        whoever acted since a loss has a row again.
         """
         changed = self.dirty.users.keys()
-        newest = islice(reversed(self._rows.users), count)
-        return [user_id for user_id in newest if user_id not in changed]
+        stored = (
+            user_id
+            for user_id, row in self._rows.users.items()
+            if row.version_us and user_id not in changed
+        )
+        return list(islice(stored, count))
 
     def rebuilt(self, command: Rebuild, end: int) -> None:
         """Drop the rows in memory, and go on behind ``command``: the store has new ones.

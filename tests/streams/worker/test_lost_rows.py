@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,9 @@ from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker import lost_rows
 from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
-from tests.builders import NOON_MS, an_item
+from tests.builders import NOON_MS, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
+from tests.streams.records import a_state, fold_batch, records, write_rows
 from tests.streams.worker.rebuilds import (
     CONFIG,
     assert_equal,
@@ -38,11 +39,16 @@ def rows_of(*users: str) -> Rows:
 
 
 def test_a_store_that_lacks_one_of_many_has_lost_nothing() -> None:
-    users = [f"u{n}" for n in range(10)]
-    assert not is_lost(users, rows_of(*users[1:]))
-    assert is_lost(users, rows_of(*users[5:]))
+    users = [f"u{n}" for n in range(100)]
+    assert not is_lost(users, rows_of(*users[5:]))
+    assert is_lost(users, rows_of(*users[50:]))
     assert is_lost(users[:1], rows_of())
     assert not is_lost([], rows_of())
+
+
+def test_a_node_of_ten_is_a_loss() -> None:
+    users = [f"u{n}" for n in range(100)]
+    assert is_lost(users, rows_of(*users[10:]))
 
 
 def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
@@ -67,6 +73,41 @@ def test_a_loss_is_ordered_counted_and_dated_once() -> None:
     asyncio.run(look_twice())
     assert (ordered, LOSSES._value.get()) == ([source], before + 1)
     assert begun <= LOST_AT._value.get() <= time.time()
+
+
+def test_a_loss_is_found_although_most_users_of_the_last_events_have_rows_again() -> None:
+    source, sink, ordered = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 3), MemorySink(), []
+    state, users = a_state(), [f"u{n}" for n in range(3 * lost_rows.SAMPLE)]
+
+    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
+        return sink.read(users, shares)
+
+    async def order(lost: TopicPartition) -> None:
+        ordered.append(lost)
+
+    def act(names: Sequence[str]) -> None:
+        events = [
+            an_impression(user_id=each, request_id=f"{sink.writes}") for each in names
+        ]
+        fold_batch(state, records(*events, start=state.next_offset), sink)
+        write_rows(state, sink)
+
+    watch = LossWatch(read, order)
+    act(users)
+    asyncio.run(watch.check_all({source: state}))
+    assert ordered == []
+    sink.rows = Rows()
+    act(users[lost_rows.SAMPLE :])
+    asyncio.run(watch.check_all({source: state}))
+    assert ordered == [source]
+
+
+def test_users_without_a_row_and_changed_ones_are_not_looked_up() -> None:
+    state = a_state()
+    state.cache_rows(["nobody", "u1"], [], Rows(users={"u1": UserState(version_us=1)}))
+    fold_batch(state, records(an_impression(user_id="u2")))
+    assert state.stored_users(1) == ["u1"]
+    assert state.stored_users(9) == ["u1"]
 
 
 @pytest.mark.kafka
