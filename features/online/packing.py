@@ -115,6 +115,8 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
         8:13
     ]
     done, width, done_base_ms, shown, shown_width, shown_base_ms = fields[13:]
+    if not {width, shown_width} <= {_NARROW, _WIDE}:  # compiled.c reads one or the other
+        raise ArtifactError("a user's row is damaged: its times take neither 4 nor 8 bytes")
     sizes = (done * width, done * 8, done, shown * shown_width, shown * 8)
     ends = list(accumulate(sizes, initial=_USER.size))
     columns = [packed[start:end] for start, end in pairwise(ends)]

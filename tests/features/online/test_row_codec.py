@@ -147,6 +147,21 @@ def test_a_damaged_row_says_of_which_view() -> None:
         row_codec.USERS.loaded([*times, *[None] * 6])
 
 
+@pytest.mark.parametrize("place", [109, 122])  # the widths of behaviours and exposures
+def test_times_that_take_five_bytes_are_damage_although_the_length_agrees(
+    place: int,
+) -> None:
+    done = [SequenceElement(occurred_at=1, item_key=2, action=3)] * 8
+    shown = [SequenceElement(occurred_at=1, item_key=2, action=SHOWN)] * 8
+    user = UserState(sequence=sequence_of(done), exposures=sequence_of(shown))
+    (packed,) = row_codec.USERS.pack(user)
+    assert isinstance(packed, bytes)
+    assert packed[place] == 4
+    damaged = packed[:place] + b"\x05" + packed[place + 1 :] + bytes(8)
+    with pytest.raises(ArtifactError, match="neither 4 nor 8 bytes"):
+        row_codec.USERS.unpack(1, damaged, b"", b"")
+
+
 def test_no_value_and_zero_differ() -> None:
     kept = [
         SequenceElement(occurred_at=n, item_key=2, action=3, value=value)
