@@ -180,10 +180,6 @@ def content_of(value: bytes | None) -> bytes | str:
     return content.decode() if value[:1] == _TEXT_TAG else content
 
 
-def _pack_profile(profile: ItemProfile) -> list[str]:
-    return [profile.item_id, json.dumps(dict(profile.attributes))]
-
-
 def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
     return ItemProfile(
         item_key=item_key(item_id),
@@ -238,7 +234,7 @@ ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
 PROFILES = View[int, ItemProfile](
     name="item_profile",
     join_keys=("item_key",),
-    pack=_pack_profile,
+    pack=lambda profile: [profile.item_id, json.dumps(dict(profile.attributes))],
     unpack=_unpack_profile,
     features=("item_id", "attributes"),
     version_us=lambda profile: profile.updated_at_ms * 1000,
@@ -257,6 +253,8 @@ VIEWS = (USERS, ITEM_ACTIVITY, PROFILES)
 # An entry of the stream of items' changed rows, as they are stored; the number is that of
 # its format: fields of another one are not read.
 STREAM = b"srp4ctr:item-changes"
+# Of a chunk each: 45 MB at the very most. A reader further behind reads all rows instead.
+KEPT_ENTRIES = {"maxlen": 2000, "approximate": True}
 COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
 # Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
 SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))

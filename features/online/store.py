@@ -35,11 +35,7 @@ from srp4ctr.streams.state.user_state import UserState
 REQUEST_TIMEOUT_S = 0.25
 BACKGROUND_TIMEOUT_S = 5.0
 # Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
-CHUNK = 200
-WRITERS = 8
-# Entries of a chunk each in the stream of changed items: 45 MB at the very most. A reader
-# that falls behind by more reads all rows instead.
-KEPT_CHANGES = 2000
+CHUNK, WRITERS = 200, 8
 _FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 # Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
 # is 1), and removes fields that it does not have: the former release's, those of a part
@@ -237,15 +233,16 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     the entry.
     """
     entry = row_codec.entry_of(view.fields, rows)
+    added: Any = {"name": row_codec.STREAM, "fields": entry, **row_codec.KEPT_ENTRIES}
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
     if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
-        _add_changes(client, entry)
+        client.xadd(**added)
     names = (*view.fields, *view.part_fields, *view.former_fields)
     with client.pipeline(transaction=False) as pipe:
         if entry and not is_cluster:
-            _add_changes(pipe, entry)
+            pipe.xadd(**added)
         for call in [[each] for each in rows] if is_cluster else [rows]:
             keys, arguments = [row.key for row in call], [len(names), *names]
             for row in call:
@@ -266,10 +263,6 @@ def _nodes(client: Any) -> list[Any]:
         return [client]
     cluster: Any = client  # untyped
     return [cluster.get_redis_connection(each) for each in cluster.get_primaries()]
-
-
-def _add_changes(client: Any, entry: dict[bytes, bytes]) -> None:
-    client.xadd(row_codec.STREAM, entry, maxlen=KEPT_CHANGES, approximate=True)
 
 
 def _reliably(call: Callable[[], T]) -> T:
