@@ -16,11 +16,12 @@ def unchanged(data: bytes) -> bytes:
 
 @contextmanager
 def proxy(
-    port: int, request: Change = unchanged, answer: Change = unchanged
+    port: int | Callable[[], int], request: Change = unchanged, answer: Change = unchanged
 ) -> Iterator[str]:
     """Yield the URL at which the server at ``port`` gets what ``request`` makes of it.
 
-    Its answers come as ``answer`` makes them, which may sleep; b"" is not sent.
+    Its answers come as ``answer`` makes them, which may sleep; b"" is not sent. A function
+    for ``port`` is called for each connection.
     """
     with socket.create_server((HOST, 0)) as listener:
         sockets = [listener]
@@ -35,12 +36,16 @@ def proxy(
 
 
 def _serve(
-    sockets: list[socket.socket], port: int, request: Change, answer: Change
+    sockets: list[socket.socket],
+    port: int | Callable[[], int],
+    request: Change,
+    answer: Change,
 ) -> None:
     with suppress(OSError):  # closed at the end
         while True:
             client, _ = sockets[0].accept()
-            server = socket.create_connection((HOST, port))
+            at = port if isinstance(port, int) else port()
+            server = socket.create_connection((HOST, at))
             sockets += [client, server]
             for pair, change in (((client, server), request), ((server, client), answer)):
                 threading.Thread(target=_pass, args=(*pair, change), daemon=True).start()

@@ -7,17 +7,13 @@ The only module that talks to the online store. The stream worker gets a
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+from redis import exceptions
 from redis.cluster import RedisCluster
-from redis.exceptions import (
-    AuthenticationError,
-    NoPermissionError,
-    RedisClusterException,
-    RedisError,
-)
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
@@ -36,7 +32,6 @@ REQUEST_TIMEOUT_S = 0.25
 BACKGROUND_TIMEOUT_S = 5.0
 # Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
 CHUNK, WRITERS = 200, 8
-_FAILURES = (RedisError, RedisClusterException, OSError)  # the second is no RedisError
 # Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
 # is 1), and removes fields that it does not have: the former release's, those of a part
 # that is gone. Feast compares with times that it read before: others' newer rows are lost.
@@ -96,8 +91,7 @@ class OnlineViews:
         timeout_s: float = BACKGROUND_TIMEOUT_S,
         users: View[str, UserState] = row_codec.USERS,
     ) -> None:
-        self._users = users
-        self._connect = connector(config, timeout_s)
+        self._users, self._connect = users, connector(config, timeout_s)
         self._is_cluster = config.redis_cluster
         self._kept: deque[Any] = deque()  # connections that no thread uses now
         self._client: Any = None
@@ -118,7 +112,25 @@ class OnlineViews:
 
     def call(self, work: Callable[[Any], T]) -> T:
         """Return what ``work`` makes of Redis' client, at the second try if need be."""
-        return _reliably(lambda: work(self._connected()))
+        return _reliably(partial(self._call, work))
+
+    def _call(self, work: Callable[[Any], T]) -> T:
+        if self._client is None:
+            self._client = self._connect()  # a cluster's fails at once if it is down
+        try:
+            return work(self._client)
+        except exceptions.ReadOnlyError:
+            # After a failover behind one address, open connections are to the old primary.
+            if not self._is_cluster:
+                self._disconnect(self._client.connection_pool)
+            raise
+
+    def _disconnect(self, pool: Any) -> None:
+        """Have each connection that no thread uses now made again at its next use."""
+        with suppress(IndexError):
+            while True:
+                pool.release(self._kept.pop())
+        pool.disconnect(inuse_connections=False)
 
     def nodes(self) -> list[Any]:
         """Return a client for each node that has rows of its own."""
@@ -130,38 +142,33 @@ class OnlineViews:
             hashes = [view.stored(key, row) for key, row in chunk]
             self.call(partial(write_newer, view=view, rows=hashes))
 
-    def _connected(self) -> Any:
-        """Return the client; that of a cluster fails at once if the cluster is down."""
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
-
     def _read(self, keys: Iterable[K], view: View[K, R]) -> dict[K, R]:
         """Return the stored rows of ``view``."""
         fields = view.read_fields
         found: dict[K, R] = {}
         for chunk in _chunks(keys):
-            hashes = _reliably(partial(self._hashes, list(map(view.key, chunk)), fields))
+            hashes = self.call(partial(self._hashes, list(map(view.key, chunk)), fields))
             for key, values in zip(chunk, hashes, strict=True):
                 if (row := view.loaded(values)) is not None:
                     found[key] = row
         return found
 
-    def _hashes(self, keys: Sequence[bytes], fields: Sequence[bytes]) -> list[list[Any]]:
+    def _hashes(
+        self, keys: Sequence[bytes], fields: Sequence[bytes], client: Any
+    ) -> list[list[Any]]:
         if len(keys) == 1 and not self._is_cluster:
-            return [self._read_one(keys[0], fields)]
-        with self._connected().pipeline(transaction=False) as pipe:
+            return [self._read_one(client.connection_pool, keys[0], fields)]
+        with client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, fields)
             answer: list[list[Any]] = pipe.execute()
         return answer
 
-    def _read_one(self, key: bytes, fields: Sequence[bytes]) -> list[Any]:
+    def _read_one(self, pool: Any, key: bytes, fields: Sequence[bytes]) -> list[Any]:
         """Return a user's fields, as requests read them: by a connection that is kept.
 
         The client takes one from its pool and gives it back at each call, .1 ms.
         """
-        pool = self._connected().connection_pool
         try:
             connection = self._kept.pop()
         except IndexError:
@@ -170,10 +177,9 @@ class OnlineViews:
             connection.send_command("HMGET", key, *fields)
             found: list[Any] = connection.read_response()
         except BaseException:
-            for each in (connection, *self._kept):  # the others are of the same server
-                each.disconnect()
-                pool.release(each)
-            self._kept.clear()
+            connection.disconnect()
+            pool.release(connection)
+            self._disconnect(pool)  # the others are of the same server
             raise
         self._kept.append(connection)
         return found
@@ -208,8 +214,7 @@ class FeatureStoreSink:
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles that are no older, by ``updated_at_ms``, than the stored."""
-        changed = ((profile.item_key, profile) for profile in profiles)
-        self._views.write(row_codec.PROFILES, changed)
+        self._views.write(row_codec.PROFILES, ((each.item_key, each) for each in profiles))
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
@@ -276,12 +281,12 @@ def _reliably(call: Callable[[], T]) -> T:
     def translated() -> T:
         try:
             return call()
-        except (AuthenticationError, NoPermissionError) as error:
+        except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
             raise MistakeError(
                 f"the feature store refuses us: {error}; the worker needs +@read, +@write, "
                 "+@connection and +eval on its keys"
             ) from error
-        except _FAILURES as error:
+        except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             raise OutageError(f"the feature store did not answer: {error}") from error
 
     return retry_at_once("store", translated)

@@ -1,13 +1,16 @@
 """Rows through Feast, on one store and on a Redis Cluster of three nodes."""
 
 import dataclasses
+from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
+import redis
 from msgspec.structs import asdict
 
-from srp4ctr.embedded import ports
+from srp4ctr import processes
+from srp4ctr.embedded import broker, ports
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.events.schema import item_key
@@ -16,6 +19,7 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.streams.state.user_state import UserState
+from tests.proxies import proxy
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_123
@@ -264,3 +268,24 @@ def test_a_read_survives_the_end_of_its_connection(store_config: FeatureConfig) 
         views.call(
             lambda client: client.execute_command("CLIENT", "KILL", "TYPE", "normal")
         )
+
+
+def test_writes_follow_a_failover_behind_one_address(tmp_path: Path) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    with ports.reserved_ports(2) as (old, new):
+        nodes = [
+            broker.start_store(tmp_path, port, tied=True, name=f"store-{port}")
+            for port in (old, new)
+        ]
+    primaries = [old]
+    with proxy(lambda: primaries[-1]) as address:
+        sink = FeatureStoreSink(FeatureConfig(redis=address.removeprefix("http://")))
+        sink.write(users("before"))
+        with redis.Redis(port=old) as demoted:
+            demoted.replicaof(ports.HOST, str(new))
+        primaries.append(new)
+        sink.write(users("after"))
+        assert sink.read(["after"], []) == users("after")
+    for node in nodes:
+        processes.stop(node, tmp_path)
