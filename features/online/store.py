@@ -48,6 +48,7 @@ local function stored_time(time)
     while byte > 127 do
       at = at + 1
       byte = time:byte(at)
+      if not byte then return -1, 0 end -- cut off: older than any
       parts[part], unit = parts[part] + byte % 128 * unit, unit * 128
     end
     at = at + 1

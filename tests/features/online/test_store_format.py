@@ -16,6 +16,7 @@ from srp4ctr.features.online import packing, row_codec
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import EMPTY
 from srp4ctr.streams.state.user_state import UserState
 from tests.builders import a_behavior, a_click, an_impression
@@ -124,3 +125,18 @@ def test_an_event_that_a_crashed_worker_had_counted_only_joins_the_sequence(
     store_events(sink, EVENTS, length=50)
     found = sink.read(["u1"], []).users["u1"]
     assert (found.sequence, found.clicks) == (user.sequence, user.clicks)
+
+
+@pytest.mark.parametrize("time", [b"\x08\xff", b"\x80", b"\x08\x01\x10\x80"])
+def test_a_row_whose_time_is_cut_off_is_older_than_any(
+    store_config: FeatureConfig, time: bytes
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    own = replace(store_config, redis=f"{store_config.redis},db=7")
+    sink, row, key = FeatureStoreSink(own), UserState(version_us=1), row_codec.USERS.key
+    with redis.Redis.from_url(f"redis://{store_config.redis}/7") as client:
+        client.hset(key("u2"), row_codec.USERS.fields[0].decode(), time)
+    three = Rows(users=dict.fromkeys(["u1", "u2", "u3"], row))
+    sink.write(three)
+    assert sink.read(list(three.users), []) == three
