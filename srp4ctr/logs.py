@@ -7,6 +7,7 @@ that it belongs to. As text they follow the message, as JSON they are fields.
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -99,6 +100,23 @@ class _Seldom(logging.Filter):
         if left_out:
             record.msg = f"{template} (and {left_out} times before)"
         return True
+
+
+class SeldomLog:
+    """Logs what may come with each row: an error every ten seconds, and how many since."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._next_s, self._left_out = 0.0, 0
+
+    def error(self, text: str) -> None:
+        """Log ``text``, or count it where another one was logged just before."""
+        if time.monotonic() < self._next_s:
+            self._left_out += 1
+            return
+        more = f" (and {self._left_out} others before)" if self._left_out else ""
+        self._next_s, self._left_out = time.monotonic() + EVERY_S, 0
+        self._log.error("%s%s", text, more)
 
 
 class _Text(logging.Formatter):

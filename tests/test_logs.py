@@ -1,15 +1,17 @@
 """Every process writes the same lines: time, level, process, message and ids."""
 
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogConfig
+from srp4ctr.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, LogConfig, SeldomLog
 
 PROGRAM = """
 import logging
@@ -85,6 +87,19 @@ def test_a_library_does_not_flood_the_log() -> None:
     assert len([line for line in found if "srp4ctr.streams: ours" in line]) == 300
     theirs = [line.partition("aiokafka: ")[2] for line in found if "aiokafka" in line]
     assert theirs == ["no node with id 0", "no node with id 300 (and 299 times before)"]
+
+
+def test_an_error_that_comes_with_each_row_is_logged_once_in_ten_seconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SeldomLog(logging.getLogger("srp4ctr.test"))
+    for row in range(300):
+        log.error(f"row {row} is damaged")
+    now_s = time.monotonic()
+    monkeypatch.setattr("srp4ctr.logs.time.monotonic", lambda: now_s + 10.0)
+    for _ in range(2):
+        log.error("the last")
+    assert caplog.messages == ["row 0 is damaged", "the last (and 299 others before)"]
 
 
 CLOSED = """

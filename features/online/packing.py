@@ -4,6 +4,7 @@ A user's rows of the former release were three; they are read as one, and writte
 when an event next changes the user. What is called former goes with the release after 0.3.
 """
 
+import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr import logs
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
@@ -32,6 +34,8 @@ from srp4ctr.streams.state.user_state import UserState
 
 NOBODY = UserState()
 """A user without a row."""
+DAMAGED = UserState()
+"""A user whose row cannot be read. It equals ``NOBODY``, and is another object."""
 
 # Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
 # counted_at_ms, first_seen_ms, last_offset.
@@ -50,6 +54,14 @@ FORMER_VIEWS = ("user_activity", "user_exposures")
 _FORMER_SEQUENCE, _ELEMENT = struct.Struct("<B3q"), struct.Struct("<qqdB")
 # The format's number, last_offset and forgotten_at_ms; then shown_at and item_key.
 _FORMER_EXPOSURES, _EXPOSURE = struct.Struct("<B2q"), struct.Struct("<qq")
+
+
+_damage_log = logs.SeldomLog(logging.getLogger(__name__))
+
+
+def log_damage(reason: object) -> None:
+    """Log why a user's row is not served: each of the user's requests finds that again."""
+    _damage_log.error(f"a user is served as if there were no row: {reason}")
 
 
 def _check_format(packed: bytes, expected: int) -> None:
@@ -210,9 +222,9 @@ class ReadUsers:
     """The rows of a call's users (B)."""
 
     users: Sequence[UserState]
-    """``NOBODY`` where there is none."""
+    """``NOBODY`` where there is none, ``DAMAGED`` where it cannot be read."""
     missing: str
-    """The status of those: cold_user, or store_unavailable."""
+    """The status of ``NOBODY``: cold_user, or store_unavailable."""
 
     def statuses(self, counts: Sequence[int]) -> tuple[str, ...]:
         """Return B statuses, where ``counts`` behaviours were read."""
@@ -222,13 +234,17 @@ class ReadUsers:
     def versions(self) -> tuple[str, ...]:
         """See ``UserArrays.versions``."""
         return tuple(
-            "" if user is NOBODY else f"user={user.version_us}@{user.last_offset}"
+            f"user={user.version_us}@{user.last_offset}"
+            if user is not NOBODY and user is not DAMAGED
+            else ""
             for user in self.users
         )
 
     def _status(self, user: UserState, count: int) -> str:
         if user is NOBODY:
             return self.missing
+        if user is DAMAGED:
+            return "store_unavailable"
         if count:
             return "ok"
         return "stale_sequence" if len(user.sequence) else "empty_sequence"

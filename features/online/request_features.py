@@ -7,7 +7,7 @@ request raises: ``MistakeError`` with a message for the client.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from srp4ctr import tracing
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import row_codec
+from srp4ctr.features.online import packing, row_codec
 from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
@@ -192,8 +192,18 @@ class RequestFeatures:
         with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
             rows = self._breaker(partial(self._reader.read_users, ids))
         missing = "store_unavailable" if rows is None else "cold_user"
-        found = [(rows or {}).get(each, NOBODY) for each in ids]
+        found = [self._readable((rows or {}).get(each, NOBODY)) for each in ids]
         return ReadUsers(users=found, missing=missing)
+
+    def _readable(self, user: UserState) -> UserState:
+        """Return ``user``, or ``DAMAGED`` where the attributes cannot be read."""
+        try:
+            if self.vocabulary.user_fields:
+                self._user_rows(user.attributes)
+            return user
+        except (AttributeError, TypeError, ValueError) as error:
+            packing.log_damage(f"the attributes cannot be read: {error}")
+            return packing.DAMAGED
 
     def _arrays(self, read: ReadUsers, times: Int64s) -> UserArrays:
         return user_arrays(read, (times - self._ttl_ms).tolist(), *self._lengths)
@@ -248,6 +258,7 @@ def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     table = open_table(config, known)
     users = row_codec.USERS if known.user_fields else row_codec.USER_HISTORIES
+    users = replace(users, damaged=packing.DAMAGED)
     views = OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S, users=users)
     sizes, ttl_days = bundle.read(folder).sizes, config.sequence_ttl_days
     return RequestFeatures(views, known, table, sizes=sizes, ttl_days=ttl_days)

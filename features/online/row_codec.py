@@ -16,19 +16,12 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 import msgspec
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec.structs import replace
 
 from srp4ctr.errors import ArtifactError
-from srp4ctr.features.online.packing import (
-    ACTIVITY,
-    FORMER_VIEWS,
-    ITEM_FORMAT,
-    pack_activity,
-    pack_user,
-    unpack_activity,
-    unpack_user,
-)
+from srp4ctr.features.online import packing
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity
@@ -71,6 +64,8 @@ class View(Generic[K, R]):
     one of version 0 is not there. ``unpack`` takes it last."""
     version_us: Callable[[R], int] = attrgetter("version_us")
     equal_replaces: bool = False  # a row of the stored one's version, as a correction
+    damaged: R | None = None
+    """What is read where a row cannot be; None: reading it raises ``ArtifactError``."""
 
     @cached_property
     def fields(self) -> tuple[bytes, ...]:
@@ -112,13 +107,17 @@ class View(Generic[K, R]):
         former = values[width:end]
         times = values[0], *former[::2]
         features = *values[1:width], *former[1::2]
-        if not (version := max(version_us(time) if time else 0 for time in times)):
-            return None
-        of_part = (self.part.loaded(values[end:]),) if self.part else ()
         try:
+            if not (version := max(version_us(time) if time else 0 for time in times)):
+                return None
+            of_part = (self.part.loaded(values[end:]),) if self.part else ()
             return self.unpack(version, *map(content_of, features), *of_part)
-        except struct.error as error:
-            raise ArtifactError(f"a row of {self.name} is damaged: {error}") from error
+        except (struct.error, DecodeError, IndexError, TypeError, ValueError) as error:
+            damage = ArtifactError(f"a row of {self.name} cannot be read: {error}")
+            if self.damaged is None:
+                raise damage from error
+            packing.log_damage(damage)
+            return self.damaged
 
     @cached_property
     def names(self) -> bytes:
@@ -197,7 +196,7 @@ def _unpack_user(
     profile: UserState | None = None,
 ) -> UserState:
     """Return a user's row; ``profile`` has the attributes alone."""
-    user = unpack_user(version, packed, counted, shown)
+    user = packing.unpack_user(version, packed, counted, shown)
     # A worker of a release without attributes may have forgotten the user since.
     if profile is None or profile.profile_at_ms <= user.forgotten_at_ms:
         return user
@@ -217,9 +216,9 @@ USER_PROFILES = View[str, UserState](
 USER_HISTORIES = View[str, UserState](
     name="user_behavior_sequence",
     join_keys=("user_id",),
-    pack=pack_user,
+    pack=packing.pack_user,
     unpack=_unpack_user,
-    former=FORMER_VIEWS,
+    former=packing.FORMER_VIEWS,
 )
 """All of a user but the attributes. Its name and field are the former sequences', so that a
 worker of the former release, which would read and write rows of its own, ends at the first
@@ -228,8 +227,8 @@ USERS = dataclasses.replace(USER_HISTORIES, part=USER_PROFILES)
 ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
     name="item_activity",
     join_keys=("item_key", "partition"),
-    pack=pack_activity,
-    unpack=unpack_activity,
+    pack=packing.pack_activity,
+    unpack=packing.unpack_activity,
 )
 PROFILES = View[int, ItemProfile](
     name="item_profile",
@@ -258,7 +257,7 @@ KEPT_ENTRIES = {"maxlen": 2000, "approximate": True}
 COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
 # Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
 SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))
-_SHARE_HEAD = _BYTES_TAG + bytes([ACTIVITY.size, ITEM_FORMAT])
+_SHARE_HEAD = _BYTES_TAG + bytes([packing.ACTIVITY.size, packing.ITEM_FORMAT])
 
 
 class StoredProfile(msgspec.Struct, frozen=True, array_like=True):
@@ -281,7 +280,7 @@ def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, by
 def share_bytes(row: HashRow) -> bytes:
     """Return a row of counters as ``item_feed.SHARE`` has it; b"" if it is damaged."""
     at, value = SHARE_KEY, row.values[0]
-    if not (value.startswith(_SHARE_HEAD) and len(value) == ACTIVITY.size + 2):
+    if not (value.startswith(_SHARE_HEAD) and len(value) == packing.ACTIVITY.size + 2):
         return b""
     version = row.version_us.to_bytes(8, "little", signed=True)
     return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, value[3:]))

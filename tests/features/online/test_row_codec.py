@@ -1,3 +1,4 @@
+import dataclasses
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online import row_codec
+from srp4ctr.features.online.packing import DAMAGED
 from srp4ctr.features.online.row_codec import View
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES, item_key
 from srp4ctr.streams.state.counters import Activity, Counts
@@ -141,10 +143,27 @@ def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
         row_codec.ITEM_ACTIVITY.unpack(1, packed)
 
 
-def test_a_damaged_row_says_of_which_view() -> None:
-    times = [row_codec.time_of(1), row_codec._value(b"\x03 too short")]
-    with pytest.raises(ArtifactError, match="user_behavior_sequence is damaged"):
-        row_codec.USERS.loaded([*times, *[None] * 6])
+DAMAGED_FIELDS = {
+    "cut off": (1, row_codec._value(b"\x03 too short")),
+    "empty": (1, b"\x0a"),
+    "a length without an end": (1, b"\x0a\x80"),
+    "another format": (1, b"by hand"),
+    "no time": (0, b"\xff\xff"),
+    "no UTF-8": (7, b"\x12\x02\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_FIELDS)
+def test_a_damaged_row_says_of_which_view_or_is_another_one(damage: str) -> None:
+    user = UserState(version_us=1, attributes="{}", profile_at_ms=1)
+    time, *values = row_codec.time_of(1), *row_codec.USERS.stored("u1", user).values
+    fields = [time, values[0], *[None] * 4, *values[1:]]
+    assert row_codec.USERS.loaded(fields) == user
+    place, value = DAMAGED_FIELDS[damage]
+    fields[place] = value
+    with pytest.raises(ArtifactError, match="user_behavior_sequence cannot be read"):
+        row_codec.USERS.loaded(fields)
+    assert dataclasses.replace(row_codec.USERS, damaged=DAMAGED).loaded(fields) is DAMAGED
 
 
 @pytest.mark.parametrize("place", [109, 122])  # the widths of behaviours and exposures

@@ -1,13 +1,19 @@
 """Users whom the stream stored, read from a real store."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from msgspec.structs import replace
 
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online import request_features, row_codec
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
+from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
@@ -100,3 +106,53 @@ def test_a_user_s_version_has_the_last_event(sink: FeatureSink) -> None:
     sink.write(a_user("r-version", 2))
     users = arrays_of(sink, "r-nobody", "r-version")
     assert users.versions == ("", f"user={AT_MS * 1000}@7")
+
+
+DAMAGES = {
+    "cut off": (row_codec.USERS.fields[1], b"\x0a\x02\x03\x03"),
+    "a length without an end": (row_codec.USERS.fields[1], b"\x0a\x80"),
+    "no time": (row_codec.USERS.fields[0], b"\xff\xff"),
+    "attributes that are no UTF-8": (row_codec.USERS.part_fields[1], b"\x12\x02\xff\xfe"),
+    "attributes that are no JSON": (row_codec.USERS.part_fields[1], b"\x12\x03abc"),
+    "attributes that are a list": (row_codec.USERS.part_fields[1], b"\x12\x03[1]"),
+}
+
+
+def features_of(config: FeatureConfig, folder: Path) -> request_features.RequestFeatures:
+    """Return those of a bundle that knows 200 items and a field of users."""
+    items = vocabulary.build(dict.fromkeys(range(1, 201), 1), [])
+    known = dataclasses.replace(items, user_fields=item_fields.build([{"town": "Ulm"}] * 5))
+    vocabulary.save(known, folder / bundle.VOCABULARY_FILE)
+    card = bundle.BundleManifest(version="v1", created_at_ms=AT_MS, sizes={"L": 5, "W": 3})
+    bundle.write_card(folder, card)
+    return request_features.open_bundle(config, folder)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_row_is_one_users_alone(
+    store_config: FeatureConfig, sink: FeatureSink, tmp_path: Path, damage: str
+) -> None:
+    field, value = DAMAGES[damage]
+    ids = ["r-good", "r-damaged", "r-nobody"]
+    town = {"attributes": '{"town": "Ulm"}', "profile_at_ms": AT_MS}
+    for each in ids[:2]:
+        (row,) = a_user(each, 2).users.values()
+        sink.write(Rows(users={each: replace(row, **town)}))
+    host, _, port = store_config.redis.rpartition(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        client.execute_command("HSET", row_codec.USERS.key(ids[1]), field, value)
+    features = features_of(store_config, tmp_path)
+    try:
+        batch = features.assemble(ids, [["1"]] * 3, [AT_MS + 10] * 3)
+        users = features.read(ids, [AT_MS + 10] * 3)
+    finally:
+        features.close()
+    for statuses in (batch.statuses, users.arrays.statuses):
+        assert statuses == ("ok", "store_unavailable", "cold_user")
+    rows, of_users = (
+        np.count_nonzero(batch.tensors[name], axis=1).tolist()
+        for name in ("history_item_rows", "user_attribute_rows")
+    )
+    assert (rows, of_users) == ([2, 0, 0], [1, 0, 0])
+    versions = [each.partition("items")[0] for each in batch.feature_versions]
+    assert versions == [f"user={AT_MS * 1000}@7,", "", ""]
