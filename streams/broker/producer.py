@@ -4,6 +4,7 @@ In: events, or raw payloads that may not be events. Out: records on the right to
 under the right key, all acknowledged when ``flush`` returns.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -102,6 +103,7 @@ class EventPublisher:
         ack_timeout_s: float = 120.0,
     ) -> None:
         self._pseudonyms, self._ack_timeout_s = pseudonyms, ack_timeout_s
+        self._process = os.getpid()
         timeout_ms = round(ack_timeout_s * 1000)
         producer = connect(
             KafkaProducer,
@@ -229,6 +231,7 @@ class EventPublisher:
 
     def _keep(self, send: Callable[[], Any]) -> None:
         """Call ``send`` and keep its failure, which the next call or ``flush`` raises."""
+        self._check_process()
         self._raise_failure()
         try:
             sent = send()
@@ -237,6 +240,13 @@ class EventPublisher:
         except KafkaError as error:  # too large, or no broker knows the topic
             self._keep_failure(error)
             self._raise_failure()
+
+    def _check_process(self) -> None:
+        """Raise ``MistakeError`` in a forked child, which has no thread that sends."""
+        if os.getpid() != self._process:
+            raise MistakeError(
+                "this EventPublisher was made before a fork: make one in each process"
+            )
 
     def _wait_for_room(self, sent: Any) -> None:
         """Return once few enough events wait for the broker.

@@ -105,6 +105,25 @@ def test_a_message_that_no_broker_would_take_is_a_mistake(kafka: KafkaConfig) ->
 
 
 @pytest.mark.kafka
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_publisher_that_was_made_before_a_fork_says_so_in_the_child(
+    kafka: KafkaConfig,
+) -> None:
+    with EventPublisher(kafka) as publisher:
+        child = os.fork()
+        if not child:
+            try:
+                publisher.publish(a_click())
+            except MistakeError as error:
+                os._exit(0 if "make one in each process" in str(error) else 2)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        publisher.publish(a_click())
+    assert len(read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)) == 1
+
+
+@pytest.mark.kafka
 def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:
