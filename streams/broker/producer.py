@@ -29,6 +29,7 @@ from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
     MAX_MESSAGE_BYTES,
     RejectedEvent,
+    checked,
     decode,
     encode,
     event_key,
@@ -129,15 +130,16 @@ class EventPublisher:
     def publish(self, event: Event, *, backfill: bool = False) -> None:
         """Send ``event``, known now or, with ``backfill``, since it happened.
 
-        Raises the error of an earlier event that the broker refused.
+        Raises ``MistakeError`` for one that the stream would reject, and the error of an
+        earlier event that the broker refused.
         """
-        self._keep(lambda: self.submit(event, backfill=backfill))
+        self._keep(lambda: self.submit(checked(event, now_ms()), backfill=backfill))
 
     def submit(self, event: Event, *, backfill: bool = False) -> Any:
         """Send ``event`` as ``publish`` does; return the future of its acknowledgement.
 
-        What becomes of it is in the future, and in no other call. Raises ``KafkaError``
-        where it cannot be sent.
+        It is not checked. What becomes of it is in the future, and in no other call. Raises
+        ``KafkaError`` where it cannot be sent.
         """
         hidden = self._pseudonyms.hide(event) if self._pseudonyms else event
         return self._submit(hidden, encode(hidden), backfill)

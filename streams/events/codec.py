@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from srp4ctr import tracing
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
@@ -155,6 +156,20 @@ _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def encode(event: Event | Rebuild) -> bytes:
     """Return ``event`` as one line of JSON."""
     return _encoder.encode(event)
+
+
+def checked(event: Event, now_ms: int) -> Event:
+    """Return ``event`` as readers will decode it.
+
+    Raises ``MistakeError`` for what would become a dead letter.
+    """
+    try:
+        read = decode(encode(event), now_ms)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise MistakeError(f"{Reason.INVALID_FIELD}: {error}") from error
+    if isinstance(read, RejectedEvent):
+        raise MistakeError(f"{read.reason}: {read.detail}")
+    return read
 
 
 def decode_record(record: Record) -> LoggedEvent | Rebuild | RejectedRecord:

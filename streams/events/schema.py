@@ -131,17 +131,25 @@ def _keep_vectors_as_texts(update: "ItemUpdate | UserUpdate") -> None:
         if isinstance(value, str):
             if len(value) > MAX_ID_LENGTH and numbers_of(value) is None:
                 raise ValueError(_TOO_LONG.format(what="str", most=MAX_ID_LENGTH))
-            continue
-        numbers = [each for each in value if not isinstance(each, str)]
-        if not numbers and len(value) > MAX_ATTRIBUTE_VALUES:
-            raise ValueError(_TOO_LONG.format(what="array", most=MAX_ATTRIBUTE_VALUES))
-        if 0 < len(numbers) < len(value):
-            raise ValueError(f"the list {name!r:.80} has texts and numbers")
-        if numbers:
+        elif numbers := _numbers(name, value):
             vectors[name] = vector_text(numbers)
     if vectors:
         attributes = {**update.attributes, **vectors}
         msgspec.structs.force_setattr(update, "attributes", attributes)
+
+
+def _numbers(name: str, value: Any) -> list[float]:
+    """Return the numbers of a list; raise ``ValueError`` for what is no list."""
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        kind = type(value).__name__
+        raise ValueError(f"the attribute {name!r:.80} is {kind}: a text ('34') or a list")
+    parts = list(value)
+    numbers = [each for each in parts if not isinstance(each, str)]
+    if not numbers and len(parts) > MAX_ATTRIBUTE_VALUES:
+        raise ValueError(_TOO_LONG.format(what="array", most=MAX_ATTRIBUTE_VALUES))
+    if 0 < len(numbers) < len(parts):
+        raise ValueError(f"the list {name!r:.80} has texts and numbers")
+    return numbers
 
 
 _TOO_LONG = "Expected `{what}` of length <= {most} - at `$.attributes[...]`"

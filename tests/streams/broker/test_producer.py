@@ -20,6 +20,7 @@ from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
+from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from tests.builders import NOON_MS, a_click, an_item
 
@@ -102,6 +103,19 @@ def test_a_message_that_no_broker_would_take_is_a_mistake(kafka: KafkaConfig) ->
         EventPublisher(kafka) as publisher,
     ):
         publisher.publish_raw(b"x" * 5_000_000, key=b"u1")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("pseudonyms", [None, Pseudonyms(b"k" * 32)])
+def test_an_event_that_would_be_a_dead_letter_is_not_published(
+    kafka: KafkaConfig, pseudonyms: Pseudonyms | None
+) -> None:
+    with EventPublisher(kafka, pseudonyms) as publisher:
+        for event in (a_click(at_ms=NOON_MS // 1000), a_click(user_id=42)):
+            with pytest.raises(MistakeError, match=r"time_in_seconds|invalid_field"):
+                publisher.publish(event)
+        publisher.publish(a_click())
+    assert len(read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)) == 1
 
 
 @pytest.mark.kafka

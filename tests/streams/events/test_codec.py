@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from srp4ctr import tracing
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events import codec
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.schema import (
@@ -48,6 +49,30 @@ def the_reason(payload: bytes | None) -> str:
 )
 def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
     assert decode(codec.encode(event), NOON_MS + 60_000) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (a_click(at_ms=NOON_MS // 1000), "time_in_seconds: .* Send milliseconds"),
+        (a_click(at_ms=NOON_MS * 1000), "time_in_future"),
+        (
+            a_click(user_id=42),
+            r"invalid_field: Expected `str`, got `int` - at `\$.user_id`",
+        ),
+        (a_click(user_id="u" * 257), r"invalid_field: .*length <= 256 - at `\$.user_id`"),
+        (a_behavior(action="Buy it"), r"invalid_field: .*at `\$.action`"),
+        (an_impression(context={"page": 3}), r"invalid_field: .*at `\$.context\[...\]`"),
+        (an_impression(context={"page": object()}), "invalid_field: Encoding objects"),
+        (a_click(user_id="\ud800"), "invalid_field: .*surrogates"),
+    ],
+)
+def test_an_event_that_would_be_rejected_is_a_mistake_of_its_publisher(
+    event: Event, message: str
+) -> None:
+    with pytest.raises(MistakeError, match=message):
+        codec.checked(event, NOON_MS)
+    assert codec.checked(a_click(), NOON_MS) == a_click()
 
 
 def test_a_field_nobody_knows_is_ignored() -> None:

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from srp4ctr.streams.events.schema import (
     action_names,
     item_key,
 )
+from tests.builders import an_item
 
 
 def test_keys_and_codes_are_the_same_in_every_release() -> None:
@@ -39,3 +41,11 @@ def test_an_action_shows_by_the_name_that_it_was_seen_under() -> None:
     assert shown == ["hide", "dislike", "wink", "skip", "other (27)"]
     both = action_names(["zap2", "wink"])
     assert action_name(action_code("wink"), both) == "wink or zap2"
+
+
+@pytest.mark.parametrize("value", [1994, None, b"1994"])
+def test_an_attribute_that_is_neither_text_nor_list_is_named(value: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"'year' is .*: a text \('34'\) or a list"
+    ):
+        an_item(year=value)
