@@ -105,7 +105,8 @@ class Ranking:
         as_ranked = sum(itertools.takewhile(bool, map(operator.eq, ranked, items)))
         return tuple(
             Impression(
-                event_id=f"i-{request_id}-{position}",
+                # For tracing only; an id has at most 256 letters.
+                event_id=f"i-{request_id[:240]}-{position}",
                 request_id=request_id,
                 user_id=self.user_id,
                 item_id=item_id,

@@ -76,6 +76,11 @@ def test_shown_items_become_impressions_with_all_that_labels_need() -> None:
         assert decode(encode(event), 1_700_000_000_001) == event
 
 
+def test_impressions_of_a_request_with_a_long_id_are_events() -> None:
+    for event in a_ranking((0.1, 0.3)).impressions("r" * 256, 1_700_000_000_000):
+        assert decode(encode(event), 1_700_000_000_001) == event
+
+
 def test_the_user_s_offset_is_in_the_context_of_request_and_impressions() -> None:
     request = RankRequest(
         user_id="u1", item_ids=["a"], context='{"page": "home"}', utc_offset_minutes=-300
