@@ -104,7 +104,7 @@ class EventPublisher:
         ack_timeout_s: float = 120.0,
     ) -> None:
         self._pseudonyms, self._ack_timeout_s = pseudonyms, ack_timeout_s
-        self._process = os.getpid()
+        self._process, self._is_closed = os.getpid(), False
         timeout_ms = round(ack_timeout_s * 1000)
         producer = connect(
             KafkaProducer,
@@ -193,6 +193,7 @@ class EventPublisher:
 
     def disconnect(self) -> None:
         """Disconnect at once; what is not acknowledged yet is given up."""
+        self._is_closed = True
         disconnect(self._producer)
 
     def send(
@@ -233,7 +234,7 @@ class EventPublisher:
 
     def _keep(self, send: Callable[[], Any]) -> None:
         """Call ``send`` and keep its failure, which the next call or ``flush`` raises."""
-        self._check_process()
+        self._check_usable()
         self._raise_failure()
         try:
             sent = send()
@@ -243,8 +244,10 @@ class EventPublisher:
             self._keep_failure(error)
             self._raise_failure()
 
-    def _check_process(self) -> None:
-        """Raise ``MistakeError`` in a forked child, which has no thread that sends."""
+    def _check_usable(self) -> None:
+        """Raise ``MistakeError`` once closed, and in a child: it has no sending thread."""
+        if self._is_closed:
+            raise MistakeError("the publisher is closed")
         if os.getpid() != self._process:
             raise MistakeError(
                 "this EventPublisher was made before a fork: make one in each process"

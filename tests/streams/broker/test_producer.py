@@ -115,6 +115,8 @@ def test_an_event_that_would_be_a_dead_letter_is_not_published(
             with pytest.raises(MistakeError, match=r"time_in_seconds|invalid_field"):
                 publisher.publish(event)
         publisher.publish(a_click())
+    with pytest.raises(MistakeError, match="the publisher is closed"):
+        publisher.publish(a_click())
     assert len(read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)) == 1
 
 
