@@ -16,6 +16,7 @@ from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.streams.config import KafkaConfig, password_in
 
 _CONNECT_S = 5.0
+_MAKES_TOPICS = "allow_auto_create_topics"
 _BOOTSTRAP_MS = 10_000  # a broker that is starting needs some seconds
 
 _Client = TypeVar("_Client")
@@ -111,6 +112,8 @@ def opened(client: Callable[..., _Client], *topics: str, **arguments: Any) -> _C
 
     def network(**settings: Any) -> KafkaNetClient:
         made.append(KafkaNetClient(**settings))
+        makes_topics = settings.get(_MAKES_TOPICS, True)  # 3.0.12 does not pass it on
+        made[-1].cluster.config[_MAKES_TOPICS] = makes_topics
         return made[-1]
 
     try:

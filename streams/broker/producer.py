@@ -15,6 +15,7 @@ from kafka.errors import (
     ClusterAuthorizationFailedError,
     InvalidTimestampError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
@@ -58,6 +59,9 @@ _HINTS = (
         (TopicAuthorizationFailedError, ClusterAuthorizationFailedError),
         ". kafka.sasl_username needs an ACL for WRITE on the topic",
     ),
+)
+_NO_TOPIC = (
+    ". No broker answers any more, or it has no such topic: `srp4ctr stack init` makes them"
 )
 
 
@@ -117,6 +121,7 @@ class EventPublisher:
             delivery_timeout_ms=timeout_ms,
             request_timeout_ms=min(_REQUEST_MS, timeout_ms - _LINGER_MS),
             max_block_ms=min(_BLOCK_MS, timeout_ms),
+            allow_auto_create_topics=False,  # they would lack their settings
             metrics_enabled=False,
         )
         self._producer = renewing(producer)
@@ -279,7 +284,9 @@ class EventPublisher:
 
 def explained(failure: BaseException) -> str:
     """Return why the broker did not take an event, and what to do about it."""
-    return f"the broker did not take an event: {failure!r}{_hint(failure)}"
+    has_waited = isinstance(failure, KafkaTimeoutError) and "metadata" in str(failure)
+    hint = _NO_TOPIC if has_waited else _hint(failure)
+    return f"the broker did not take an event: {failure!r}{hint}"
 
 
 def _hint(failure: BaseException) -> str:

@@ -140,6 +140,21 @@ def test_a_publisher_that_was_made_before_a_fork_says_so_in_the_child(
 
 
 @pytest.mark.kafka
+def test_a_missing_topic_is_not_made_and_soon_reported(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded broker makes any topic: what it says of them is left out."""
+    with EventPublisher(kafka, ack_timeout_s=1.0) as publisher:
+        metadata = publisher._producer._metadata
+        assert not metadata.config["allow_auto_create_topics"]
+        with monkeypatch.context() as without_topics:
+            without_topics.setattr(metadata, "partitions_for_topic", lambda _: None)
+            with pytest.raises(OutageError, match="no such topic: `srp4ctr stack init`"):
+                publisher.publish(a_click())
+        publisher.publish(a_click())
+
+
+@pytest.mark.kafka
 def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:

@@ -45,7 +45,5 @@ def test_an_action_shows_by_the_name_that_it_was_seen_under() -> None:
 
 @pytest.mark.parametrize("value", [1994, None, b"1994"])
 def test_an_attribute_that_is_neither_text_nor_list_is_named(value: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"'year' is .*: a text \('34'\) or a list"
-    ):
+    with pytest.raises(ValueError, match=r"'year' is .*: a text \('34'\) or a list"):
         an_item(year=value)
