@@ -136,7 +136,7 @@ class EventPublisher:
         """Send ``event``, known now or, with ``backfill``, since it happened.
 
         Raises ``MistakeError`` for one that the stream would reject, and the error of an
-        earlier event that the broker refused.
+        earlier event that the broker refused: ``event`` may then not be sent.
         """
         self._keep(lambda: self.submit(checked(event, now_ms()), backfill=backfill))
 
