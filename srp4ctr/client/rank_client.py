@@ -138,10 +138,10 @@ class RankClient:
     def rank_many(
         self, requests: Sequence[RankRequest], *, deadline_s: float = 1.0
     ) -> tuple[Ranking, ...]:
-        """Return the rankings of all ``requests``, in their order.
+        """Return the rankings of ``requests``, ``triton.max_batch_size`` of them at most.
 
-        One call, or two where some of the users are the canary's. Raises ValueError for
-        what the caller can fix, ``OutageError`` if there was no answer by the deadline.
+        One call, or two where some of the users are the canary's. Raises ``MistakeError``
+        for what a caller can fix, ``OutageError`` if there was no answer by the deadline.
         What failed for no fault of the request is retried until then: reading twice changes
         nothing. A call that is late by a third of the deadline, or was refused by a full
         server, is retried once, and at most a tenth of the calls are: an overloaded server
@@ -152,7 +152,7 @@ class RankClient:
         share = self._canary_share if has_canary else 0.0
         chosen = [is_canary(each.user_id, share) for each in requests]
         rankings: dict[int, Ranking] = {}
-        for to_canary in sorted(set(chosen)) or [False]:
+        for to_canary in sorted(set(chosen)):
             places = [place for place, each in enumerate(chosen) if each == to_canary]
             group = [requests[place] for place in places]
             rankings |= zip(places, self._rank(group, to_canary, ends), strict=True)

@@ -102,6 +102,11 @@ def test_no_server_is_a_connection_error_at_the_deadline() -> None:
     assert retries() > before  # it was tried until the deadline
 
 
+def test_no_request_is_no_call() -> None:
+    with RankClient("127.0.0.1:1") as client:
+        assert client.rank_many([]) == ()
+
+
 class Leaving(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
     """Cancels every call, as a server does that shuts down."""
 
