@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import prometheus_client
 import tenacity
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 
 RETRIES = prometheus_client.Counter(
     "srp4ctr_retries_total",
@@ -23,9 +23,19 @@ RETRIES = prometheus_client.Counter(
 )
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _REPORT_AGAIN_S = 60.0
+_LONGEST_DEADLINE_S = 86_400.0
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
+
+
+def end_of(deadline_s: float) -> float:
+    """Return when, by ``time.monotonic``, a call ends that begins now."""
+    if not deadline_s <= _LONGEST_DEADLINE_S:  # nor NaN
+        raise MistakeError(
+            f"deadline_s is {deadline_s}; at most {_LONGEST_DEADLINE_S:g}, a day"
+        )
+    return time.monotonic() + deadline_s
 
 
 def may_pass(error: BaseException) -> bool:

@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD
 from srp4ctr.streams.events.schema import Impression
+
+_TEXTS = {
+    "user_id": "a text",
+    "context": "a flat JSON object as a text",
+    "request_id": "a text",
+}
+_OPTIONAL = ("context", "request_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +33,15 @@ class RankRequest:
     """The same as in the impressions, for ``triton.served_log``."""
     utc_offset_minutes: int | None = None
     """How far the user's clock is ahead of UTC; None: the bundle's default."""
+
+    def __post_init__(self) -> None:
+        _check_texts(self)
+        if isinstance(self.item_ids, str):
+            raise MistakeError(f"item_ids is {self.item_ids!r:.80}; a list of texts")
+        try:
+            "".join(self.item_ids)  # the fastest check: half a microsecond for a hundred
+        except TypeError as error:
+            raise MistakeError(f"item_ids is no list of texts: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +63,17 @@ class RecommendRequest:
     """The same as in the impressions, for ``triton.served_log``."""
     utc_offset_minutes: int | None = None
     """How far the user's clock is ahead of UTC; None: the bundle's default."""
+
+    def __post_init__(self) -> None:
+        _check_texts(self)
+
+
+def _check_texts(request: RankRequest | RecommendRequest) -> None:
+    """Raise ``MistakeError`` for what is no text: Triton's client would send its name."""
+    for name, form in _TEXTS.items():
+        value = getattr(request, name)
+        if not isinstance(value, str) and (value is not None or name not in _OPTIONAL):
+            raise MistakeError(f"{name} is {value!r:.80}; {form}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

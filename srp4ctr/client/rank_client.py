@@ -147,7 +147,7 @@ class RankClient:
         server, is retried once, and at most a tenth of the calls are: an overloaded server
         must not get more load.
         """
-        ends = time.monotonic() + deadline_s
+        ends = retries.end_of(deadline_s)
         has_canary = self._canary_share > 0.0 and not self._canary.is_open
         share = self._canary_share if has_canary else 0.0
         chosen = [is_canary(each.user_id, share) for each in requests]
@@ -167,7 +167,7 @@ class RankClient:
         "drama"}``, ``exclude="shown"``, ``request_id``, … Raises as ``rank_many`` does;
         ``MistakeError`` also where the bundle that serves cannot recommend.
         """
-        ends = time.monotonic() + deadline_s
+        ends = retries.end_of(deadline_s)
         request = RecommendRequest(user_id=user_id, count=count, **options)
         specs = schema.USER_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
         tensors = codec.recommend_tensors(self._pseudonymized(request))

@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from srp4ctr.client import codec, rank_client
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
@@ -105,6 +106,33 @@ def test_no_server_is_a_connection_error_at_the_deadline() -> None:
 def test_no_request_is_no_call() -> None:
     with RankClient("127.0.0.1:1") as client:
         assert client.rank_many([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"item_ids": "50"}, "item_ids is '50'; a list of texts"),
+        ({"item_ids": None}, "item_ids is no list of texts"),
+        ({"item_ids": ["50", 181]}, "item_ids is no list of texts: .* int found"),
+        ({"user_id": None}, "user_id is None; a text"),
+        ({"user_id": 42}, "user_id is 42; a text"),
+        ({"context": {"page": "home"}}, "context is {'page': 'home'}; a flat JSON object"),
+        ({"request_id": 7}, "request_id is 7; a text"),
+        ({"deadline_s": math.inf}, "deadline_s is inf; at most 86400, a day"),
+        ({"deadline_s": math.nan}, "deadline_s is nan"),
+    ],
+)
+def test_what_is_no_text_and_a_deadline_without_end_are_mistakes(
+    request_: dict[str, Any], message: str
+) -> None:
+    """Triton's client would rank the users None and 42."""
+    right: dict[str, Any] = {"user_id": "u", "item_ids": ["i"], "deadline_s": 0.1}
+    with RankClient("127.0.0.1:1") as client:
+        with pytest.raises(MistakeError, match=message):
+            client.rank(**(right | request_))
+        if "item_ids" not in request_:
+            with pytest.raises(MistakeError, match=message):
+                client.recommend(**({"user_id": "u"} | request_))
 
 
 class Leaving(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
