@@ -1,8 +1,9 @@
 """srp4ctr: streams, features, training and serving of SRP4CTR for click-through rates.
 
 What an application imports: ``RankClient`` requests scores, ``EventPublisher`` publishes
-events, and the event types are what it publishes. Each is loaded when it is first named,
-so that a publisher needs no Triton client, and a caller no Kafka client.
+events, and the event types are what it publishes; both raise ``MistakeError`` and
+``OutageError``. Each is loaded when it is first named, so that a publisher needs no Triton
+client, and a caller no Kafka client.
 """
 
 import importlib
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srp4ctr.client.messages import Ranking, RankRequest
     from srp4ctr.client.rank_client import RankClient
+    from srp4ctr.errors import MistakeError, OutageError
     from srp4ctr.streams.broker.producer import EventPublisher
     from srp4ctr.streams.config import KafkaConfig
+    from srp4ctr.streams.events.pseudonymization import read_pseudonyms
     from srp4ctr.streams.events.schema import (
         Behavior,
         Click,
@@ -34,12 +37,15 @@ _HOMES = {
     "Impression": "streams.events.schema",
     "ItemUpdate": "streams.events.schema",
     "KafkaConfig": "streams.config",
+    "MistakeError": "errors",
+    "OutageError": "errors",
     "RankClient": "client.rank_client",
     "RankRequest": "client.messages",
     "Ranking": "client.messages",
     "TlsConfig": "triton_repo.config",
     "UserUpdate": "streams.events.schema",
     "item_key": "streams.events.schema",
+    "read_pseudonyms": "streams.events.pseudonymization",
 }
 
 __all__ = [
@@ -51,12 +57,15 @@ __all__ = [
     "Impression",
     "ItemUpdate",
     "KafkaConfig",
+    "MistakeError",
+    "OutageError",
     "RankClient",
     "RankRequest",
     "Ranking",
     "TlsConfig",
     "UserUpdate",
     "item_key",
+    "read_pseudonyms",
 ]
 
 

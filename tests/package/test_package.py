@@ -21,6 +21,7 @@ PUBLIC = {
     "item_key",
     *("EventPublisher", "KafkaConfig"),
     *("RankClient", "RankRequest", "Ranking", "TlsConfig"),
+    *("MistakeError", "OutageError", "read_pseudonyms"),
 }
 
 
