@@ -3,6 +3,7 @@
 Runs at each start (``srp4ctr stack init``) and leaves unchanged what exists.
 """
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,11 @@ Say = Callable[[str], None]
 def initialize_when_up(
     settings: Settings, users: Path | None, say: Say, *, buckets: bool = False
 ) -> None:
-    """Run ``initialize``, repeated while a server does not answer; SIGTERM ends it."""
-    with ended_by_sigterm():
+    """Run ``initialize``, repeated while a server does not answer.
+
+    SIGTERM ends it as a failure: what needs the topics must not start.
+    """
+    with ended_by_sigterm(128 + signal.SIGTERM):
         retry_during_outage(lambda: initialize(settings, users, say, buckets=buckets), say)
 
 

@@ -1,13 +1,15 @@
 """``stack init``: topics, users and views of the real stack, and its model's status."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from srp4ctr.ops import kafka_acl
+from srp4ctr.ops import bootstrap, kafka_acl
 from srp4ctr.ops.bootstrap import initialize
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import PUBLISHED_TOPICS, ensure_topics
@@ -20,11 +22,7 @@ NEEDED = [
     *MISSING_TOOLS,
     *(["redis-server"] if shutil.which("redis-server") is None else []),
 ]
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.redis,
-    pytest.mark.skipif(bool(NEEDED), reason=f"needs {NEEDED}"),
-]
+needs_servers = pytest.mark.skipif(bool(NEEDED), reason=f"needs {NEEDED}")
 
 
 @pytest.fixture
@@ -41,6 +39,9 @@ def as_init(
         )
 
 
+@needs_servers
+@pytest.mark.kafka
+@pytest.mark.redis
 def test_each_start_says_what_is_there_and_what_will_serve(
     as_init: Settings, closed_kafka: ClosedKafka, stack_files: Path, tmp_path: Path
 ) -> None:
@@ -64,6 +65,9 @@ def test_each_start_says_what_is_there_and_what_will_serve(
     assert said[-1] == "model: v3 serves again once Triton is up"
 
 
+@needs_servers
+@pytest.mark.kafka
+@pytest.mark.redis
 def test_a_user_without_a_password_is_an_error_that_names_the_file(
     as_init: Settings, tmp_path: Path
 ) -> None:
@@ -71,9 +75,25 @@ def test_a_user_without_a_password_is_an_error_that_names_the_file(
         initialize(as_init, tmp_path, lambda _: None)
 
 
+@needs_servers
+@pytest.mark.kafka
+@pytest.mark.redis
 def test_a_producer_cannot_initialize(
     as_init: Settings, closed_kafka: ClosedKafka, stack_files: Path
 ) -> None:
     other = as_init.model_copy(update={"kafka": closed_kafka.known_as("producer")})
     with pytest.raises(ValueError, match="`srp4ctr stack init` as Kafka's admin"):
         initialize(other, stack_files, lambda _: None)
+
+
+def test_ended_by_sigterm_it_has_not_prepared_the_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def waiting(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr(bootstrap, "initialize", waiting)
+    with pytest.raises(SystemExit) as end:
+        bootstrap.initialize_when_up(Settings(), None, lambda _: None)
+    assert end.value.code == 143
