@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.config import check_address
 
 DEFAULT_BUCKETS = 16
 AttributeKind = Literal["categorical", "multi", "numeric", "vector"]
@@ -91,6 +92,9 @@ class FeatureConfig:
     changes four times as often."""
 
     def __post_init__(self) -> None:
+        parts = self.redis.split(",")
+        for node in [each for each in parts if "=" not in each] or [""]:
+            check_address("features.redis", node)
         for is_wrong, sentence in self._checks():
             if is_wrong:
                 raise MistakeError(f"features.{sentence}")

@@ -14,6 +14,7 @@ def bound(host: str, port: int, advice: str) -> socket.socket:
 
     ``advice`` ends the error's text.
     """
+    _check_port(f"{host}:{port}{advice}", port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -31,6 +32,7 @@ def metrics_page(
     registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
 ) -> Iterator[int]:
     """Serve ``registry`` while the block runs; yield the port. ``setting`` names it."""
+    _check_port(f"{host}:{port} ({setting})", port)
     try:
         server, _ = prometheus_client.start_http_server(port, host, registry)
     except OSError as error:
@@ -41,3 +43,8 @@ def metrics_page(
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _check_port(where: str, port: int) -> None:
+    if not 0 <= port < 1 << 16:
+        raise MistakeError(f"cannot listen on {where}: a port is 0 to 65535")

@@ -33,9 +33,7 @@ class KafkaConfig:
         if self.partitions < 1:
             raise MistakeError(f"kafka.partitions is {self.partitions}; at least 1")
         for address in self.addresses:
-            host, _, port = address.rpartition(":")
-            if not (host and port.isdecimal()):
-                raise MistakeError(f"kafka.bootstrap has {address!r}: write HOST:PORT")
+            check_address("kafka.bootstrap", address)
         _one_of("kafka.security_protocol", self.security_protocol, SECURITY_PROTOCOLS)
         _one_of("kafka.sasl_mechanism", self.sasl_mechanism, SASL_MECHANISMS)
         has_password = bool(self.sasl_password or self.sasl_password_file)
@@ -146,6 +144,15 @@ class IntakeConfig:
                 raise MistakeError(f"intake.{name} is {value}; at least 1")
         if bool(self.certificate_file) != bool(self.key_file):
             raise MistakeError("intake.certificate_file and intake.key_file: both or none")
+
+
+def check_address(setting: str, text: str) -> None:
+    """Raise ``MistakeError`` unless ``text`` is HOST:PORT, with IPv6 in brackets."""
+    host, _, port = text.rpartition(":")
+    is_host = bool(host) and (host.startswith("[") or ":" not in host)
+    if not (is_host and port.isdecimal() and int(port) < 1 << 16):
+        shown = "a URL with a user" if "@" in text else repr(text)  # and a password
+        raise MistakeError(f"{setting} has {shown}: write HOST:PORT")
 
 
 def password_in(path: str, given: str, setting: str) -> str:

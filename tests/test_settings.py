@@ -98,6 +98,33 @@ def test_a_number_of_days_that_would_keep_nothing_is_refused(
         settings.load()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("features.redis", "localhost"),
+        ("features.redis", "redis://localhost:6379"),
+        ("features.redis", "localhost:6379x,db=2"),
+        ("features.redis", "localhost:65536"),
+        ("features.redis", "db=2"),
+        ("triton.grpc", "localhost"),
+        ("triton.grpc", "http://localhost:8001"),
+    ],
+)
+def test_an_address_of_another_form_is_refused(here: Path, name: str, value: str) -> None:
+    section, _, key = name.partition(".")
+    (here / "settings.toml").write_text(f'[{section}]\n{key} = "{value}"\n')
+    with pytest.raises(settings.SettingsError, match=f"{name} has .*: write HOST:PORT"):
+        settings.load()
+
+
+def test_the_password_of_an_address_is_not_shown(here: Path) -> None:
+    text = '[features]\nredis = "redis://:s3cret@localhost:6379"\n'
+    (here / "settings.toml").write_text(text)
+    with pytest.raises(settings.SettingsError, match="write HOST:PORT") as error:
+        settings.load()
+    assert "s3cret" not in str(error.value)
+
+
 def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
     here: Path,
 ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.config import password_in
+from srp4ctr.streams.config import check_address, password_in
 
 # The protocols of Triton's gRPC that change a server; a client that only ranks needs none.
 CONTROLS = "model-repository,model-config,shared-memory,trace,logging"
@@ -113,6 +113,9 @@ class ReplicaConfig:
     repository: str
     """Its own live repository."""
 
+    def __post_init__(self) -> None:
+        check_address("triton.replicas.grpc", self.grpc)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonConfig:
@@ -171,6 +174,7 @@ class TritonConfig:
         )
 
     def __post_init__(self) -> None:
+        check_address("triton.grpc", self.grpc)
         repositories = [each.repository for each in self.replicas]
         if len({self.repository, *repositories}) <= len(repositories):
             raise MistakeError(

@@ -22,7 +22,7 @@ _Options = dict[str, Any]
 def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
     """Return what makes Redis' client of the store; a cluster's connects at once."""
     nodes, options = _store_options(config, timeout_s)
-    addresses = [(host, int(port)) for host, _, port in (n.partition(":") for n in nodes)]
+    addresses = [(h.strip("[]"), int(p)) for h, _, p in (n.rpartition(":") for n in nodes)]
     if config.redis_cluster:
         make: Any = ClusterNode  # untyped
         startup = [make(host, port) for host, port in addresses]

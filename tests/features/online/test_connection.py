@@ -16,6 +16,7 @@ from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import (
     connection_string,
+    connector,
     redacted,
     registry_settings,
 )
@@ -121,6 +122,12 @@ def test_feast_reads_any_name_and_password_as_they_are(name: str, password: str)
 def test_what_the_address_says_itself_stays() -> None:
     text = connection_string(FeatureConfig(redis="h:1,socket_timeout=9"), 0.25)
     assert text == "h:1,socket_timeout=9,socket_connect_timeout=0.25,retry=null"
+
+
+def test_an_ipv6_address_is_in_brackets() -> None:
+    client = connector(FeatureConfig(redis="[::1]:6379"), 0.25)()
+    given = client.get_connection_kwargs()
+    assert (given["host"], given["port"]) == ("::1", 6379)
 
 
 def test_several_nodes_are_a_cluster_s_and_a_cluster_has_one_database() -> None:

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from benchmarks.fault_injection.topic_reading import read_topic
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
@@ -23,6 +24,8 @@ from srp4ctr.streams.events.schema import (
     Event,
     now_ms,
 )
+from srp4ctr.streams.intake.server import serve
+from srp4ctr.streams.intake.tokens import Tokens
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 from tests.certificates import make_certificates
 from tests.streams.intake.service import TOKEN, Service, running
@@ -43,6 +46,13 @@ def lines(*events: Event) -> bytes:
 
 def events_on(kafka: KafkaConfig, topic: str) -> list[Any]:
     return [decode(r.value, now_ms()) for r in read_topic(kafka, topic)]
+
+
+@pytest.mark.parametrize("name", ["port", "metrics_port"])
+def test_a_port_that_is_none_is_a_mistake(name: str) -> None:
+    ports: dict[str, Any] = {"port": 0, "metrics_port": 0, name: 99999}
+    with pytest.raises(MistakeError, match=rf"99999.*intake\.{name}.*: a port is 0"):
+        serve(IntakeConfig(**ports), KafkaConfig(), Tokens([TOKEN]), None, lambda _: None)
 
 
 def test_events_are_in_kafka_when_the_answer_comes(
