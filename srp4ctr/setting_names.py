@@ -40,6 +40,18 @@ RENAMED: Mapping[Key, Key] = {
     ("local", "audit_log"): ("audit", "log"),
     ("local", "actor"): ("audit", "actor"),
 }
+# Settings that are lists: a variable has them as JSON.
+LISTS: tuple[Key, ...] = (
+    ("features", "item_fields"),
+    ("features", "user_fields"),
+    ("triton", "replicas"),
+)
+# Variables with our prefix that are not settings: the paths of the file and the test data,
+# and compose.yaml's own: its address, its secrets, the operator.
+NOT_SETTINGS = {
+    *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
+    *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
+}
 OLD_SECTIONS = {section for section, _ in RENAMED}
 _log = logging.getLogger(__name__)
 
@@ -68,6 +80,27 @@ def with_current_names(values: Mapping[str, Any], source: str) -> dict[str, Any]
             if isinstance(current, Mapping):  # else its section is refused
                 kept[section] = {name_now: inside[name], **current}
     return {name: each for name, each in kept.items() if each or name not in OLD_SECTIONS}
+
+
+def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` of the environment with its lists.
+
+    Raises ``ValueError`` that names the variable of a list that is no JSON.
+    """
+    kept = dict(values)
+    for *sections, name in LISTS:
+        inside = _inside(kept, sections)
+        if not isinstance(text := inside.get(name), str):
+            continue
+        try:
+            read = json.loads(text)
+        except ValueError:
+            read = None
+        if not isinstance(read, list):
+            variable = variable_of((*sections, name))
+            raise ValueError(f"{variable} is no list in JSON: [{{…}}, {{…}}]")
+        kept = _with(kept, sections, {**inside, name: read})
+    return kept
 
 
 def _inside(values: Any, sections: Sequence[str]) -> Mapping[str, Any]:

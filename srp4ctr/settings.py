@@ -2,8 +2,8 @@
 
 Later sources win: defaults, ``settings.toml`` (or the file that ``SRP4CTR_SETTINGS``
 names), ``<data_dir>/stack.toml`` (written by ``srp4ctr stack up``), the environment
-(``SRP4CTR_STREAMS__SEQUENCE_LENGTH=100``). Nothing else in the project reads settings:
-each folder gets its own config object.
+(``SRP4CTR_STREAMS__SEQUENCE_LENGTH=100``, lists as JSON). Nothing else in the project reads
+settings: each folder gets its own config object.
 """
 
 import difflib
@@ -33,6 +33,7 @@ from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.ops.config import AuditConfig
 from srp4ctr.setting_names import (
     ENVIRONMENT,
+    NOT_SETTINGS,
     OLD_SECTIONS,
     PREFIX,
     REMOVED,
@@ -41,18 +42,12 @@ from srp4ctr.setting_names import (
     old_sections,
     variable_of,
     with_current_names,
+    with_lists,
 )
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig, StreamConfig
 from srp4ctr.tracing import TracingConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo.config import TritonConfig
-
-# Variables with our prefix that are not settings: the paths of the file and the test data,
-# and compose.yaml's own: its address, its secrets, the operator.
-NOT_SETTINGS = {
-    *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
-    *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
-}
 
 
 class SettingsError(MistakeError):
@@ -68,10 +63,12 @@ class _Environment(EnvSettingsSource):
         except (ValueError, TypeError) as error:
             raise SettingsError(f"{ENVIRONMENT}: not a JSON object: {error}") from error
         try:
-            new = super().__call__()
+            new = with_lists(super().__call__())
         except SourceError as error:  # of a section that is no JSON
             what = str(error).partition(" from source")[0]
             raise SettingsError(f"{ENVIRONMENT}: {what}: {error.__cause__}") from error
+        except ValueError as error:
+            raise SettingsError(f"{ENVIRONMENT}: {error}") from error
         return with_current_names(old | new, ENVIRONMENT)
 
 

@@ -23,6 +23,20 @@ def test_a_removed_setting_of_an_inner_section_is_left_out_and_named(
     )
 
 
+def test_a_list_is_json_in_a_variable(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings.load()
+    lists = [key for key, each in settings.each_value(loaded) if isinstance(each, tuple)]
+    assert sorted(lists) == list(setting_names.LISTS)
+    text = '[{"grpc": "b:8001", "repository": "/b"}]'
+    monkeypatch.setenv("SRP4CTR_TRITON__REPLICAS", text)
+    monkeypatch.setenv("SRP4CTR_FEATURES__ITEM_FIELDS", "[]")
+    assert settings.load().triton.replicas[0].grpc == "b:8001"
+    for text in ("b:8001", '{"grpc": "b:8001"}', '["b:8001"]'):
+        monkeypatch.setenv("SRP4CTR_TRITON__REPLICAS", text)
+        with pytest.raises(settings.SettingsError, match=r"REPLICAS is no list|replicas"):
+            settings.load()
+
+
 @pytest.mark.parametrize("model", [7, "large", None])
 def test_a_section_that_is_none_is_left_to_who_refuses_it(model: object) -> None:
     given = {"training": {"model": model}}
