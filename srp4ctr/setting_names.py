@@ -40,6 +40,8 @@ RENAMED: Mapping[Key, Key] = {
     ("local", "audit_log"): ("audit", "log"),
     ("local", "actor"): ("audit", "actor"),
 }
+# What follows from another setting, which is to be set instead.
+DERIVED: Mapping[Key, str] = {("features", "partitions"): "kafka.partitions"}
 # Settings that are lists: a variable has them as JSON.
 LISTS: tuple[Key, ...] = (
     ("features", "item_fields"),

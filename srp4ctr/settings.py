@@ -32,6 +32,7 @@ from srp4ctr.logs import LogConfig
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.ops.config import AuditConfig
 from srp4ctr.setting_names import (
+    DERIVED,
     ENVIRONMENT,
     NOT_SETTINGS,
     OLD_SECTIONS,
@@ -259,6 +260,8 @@ def _check_key(key: Key, where: str) -> None:
     is_old_section = len(key) == 1 and key[0] in OLD_SECTIONS
     if key in REMOVED or key in RENAMED or is_old_section:
         return
+    if key in DERIVED:
+        raise SettingsError(f"{where}: not {'.'.join(key)}: set {DERIVED[key]}")
     owner: Any = Settings
     for depth, name in enumerate(key):
         known = _fields(owner)

@@ -41,6 +41,18 @@ def test_an_unknown_key_in_the_file_lists_the_known_ones(here: Path) -> None:
     assert "label_window_s" in str(error.value)
 
 
+def test_a_setting_that_follows_from_another_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_text("[features]\npartitions = 8\n")
+    with pytest.raises(settings.SettingsError, match=r"set kafka\.partitions"):
+        settings.load()
+    (here / "settings.toml").unlink()
+    monkeypatch.setenv("SRP4CTR_FEATURES__PARTITIONS", "8")
+    with pytest.raises(settings.SettingsError, match=r"set kafka\.partitions"):
+        settings.load()
+
+
 def test_an_unknown_variable_is_an_error(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,15 +169,19 @@ def test_a_running_stack_is_plain_whatever_the_file_demands_of_other_brokers(
 
 
 @pytest.mark.parametrize(
-    ("section", "name"), [("KAFKA", "SASL_PASSWORD"), ("FEATURES", "REDIS_PASSWORD")]
+    ("section", "name", "wrong"),
+    [
+        ("KAFKA", "SASL_PASSWORD", "PARTITIONS"),
+        ("FEATURES", "REDIS_PASSWORD", "OFFLINE_MEMORY_GB"),
+    ],
 )
 def test_no_error_shows_a_password(
-    here: Path, monkeypatch: pytest.MonkeyPatch, section: str, name: str
+    here: Path, monkeypatch: pytest.MonkeyPatch, section: str, name: str, wrong: str
 ) -> None:
     monkeypatch.setenv(f"SRP4CTR_{section}__{name}", "s3cret")
     assert "s3cret" not in repr(settings.load())
-    monkeypatch.setenv(f"SRP4CTR_{section}__PARTITIONS", "0")
-    with pytest.raises(settings.SettingsError, match="partitions is 0") as error:
+    monkeypatch.setenv(f"SRP4CTR_{section}__{wrong}", "0")
+    with pytest.raises(settings.SettingsError, match=f"{wrong.lower()} is 0") as error:
         settings.load()
     assert "s3cret" not in str(error.value)
     monkeypatch.setenv(f"SRP4CTR_{section}__{name}", '{"s3cret": 1}')

@@ -205,7 +205,7 @@ class FeatureStoreSink:
         for _, partition in changed.shares:
             if not 0 <= partition < self._config.partitions:
                 raise MistakeError(
-                    f"events come from partition {partition}, but features.partitions "
+                    f"events come from partition {partition}, but kafka.partitions "
                     f"is {self._config.partitions}: readers would miss them"
                 )
         # Users last: they record erasure requests, whose effect on items must be stored

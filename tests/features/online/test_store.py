@@ -195,7 +195,7 @@ def test_an_item_has_a_share_per_partition(sink: FeatureSink) -> None:
 
 
 def test_a_partition_that_readers_would_miss_is_refused(sink: FeatureSink) -> None:
-    with pytest.raises(ValueError, match=r"features\.partitions is 4"):
+    with pytest.raises(ValueError, match=r"kafka\.partitions is 4"):
         sink.write(Rows(shares={(1, 4): an_activity()}))
 
 
