@@ -38,7 +38,7 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.loop.trainer import FitOptions
@@ -146,7 +146,7 @@ def read(num_past: int, num_future: int) -> TrainingTask:
             found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
             counts = point_in_time.item_counts(log, judged_from_ms)
     words = vocabulary.build(counts, [], min_item_count=RECIPE.min_item_count)
-    slates = examples.slates(found, words, examples.item_attributes({}, words))
+    slates = examples.slates(found, words, item_attributes.of_profiles({}, words))
     # The file's order is not the page's: a position says nothing.
     slates = replace(slates, positions=np.zeros_like(slates.positions))
     first = int(np.searchsorted(slates.request_at_ms, judged_from_ms))

@@ -35,7 +35,7 @@ from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion, metrics
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
@@ -224,7 +224,7 @@ def excesses(
             for policy in policies:
                 folder = policy.at(SHIFT_MS + minute * MINUTE_MS)
                 words = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-                attributes = examples.item_attributes({}, words)
+                attributes = item_attributes.of_profiles({}, words)
                 slates = examples.slates(part, words, attributes, SLATE)
                 row[policy.name] = excess(folder, slates, truth[first:last])
             rows.append(row)

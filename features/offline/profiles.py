@@ -1,9 +1,9 @@
 """Items' and users' attributes as of an instant, from the event log.
 
 In: the log of updates. Out: the latest attributes that were known then, for the vocabulary
-and the examples of training: of items by Feast's point-in-time join on DuckDB, where an
-update counts if it happened and was known by the instant; of users at each request, by the
-rule of its other features (``point_in_time.py``).
+and the examples of training: of all items at one instant by Feast's point-in-time join on
+DuckDB, where an update counts if it happened and was known by the instant; of users and of
+items at each request, by the rule of its other features (``point_in_time.py``).
 """
 
 from collections.abc import Mapping
@@ -45,6 +45,23 @@ def item_profiles(
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}
+
+
+def item_updates(log: EventLog) -> pa.Table:
+    """Return item_key, visible_at and attributes of all that items were known to be.
+
+    By item, and in the order in which it held; what came after a newer update never did.
+    """
+    updates = log.items.mutate(visible_at=ibis.greatest(_.occurred_at, _.created_at))
+    in_order = ("visible_at", "occurred_at", "created_at", "offset")
+    by_item: dict[str, Any] = {"group_by": "item_key", "order_by": in_order}
+    newest_ms = _.occurred_at.max().over(ibis.window(**by_item, preceding=(None, 0)))
+    held = updates.mutate(newest_ms=newest_ms).filter(_.occurred_at == _.newest_ms)
+    held = held.mutate(former=_.attributes.lag().over(ibis.window(**by_item)))
+    # A catalogue that is published again changes nothing.
+    changed = held.filter(_.former.isnull() | (_.attributes != _.former))
+    changed = changed.order_by("item_key", *in_order)
+    return log.rows(changed.select("item_key", "visible_at", "attributes"))
 
 
 def profiles_of(log: EventLog, requests: Table) -> Table:

@@ -25,7 +25,7 @@ from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import fold_users
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -86,7 +86,7 @@ def example(log_dir: Path) -> Slates:
     write_log(log_dir, [(label, label.matured_at) for label in labels()])
     with event_tables.opened(log_dir) as log:
         snapshots = point_in_time.snapshot(log, LENGTH, ttl_days=90.0)
-    return examples.slates(snapshots, words(), examples.item_attributes({}, words()))
+    return examples.slates(snapshots, words(), item_attributes.of_profiles({}, words()))
 
 
 def model() -> SRP4CTR:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from ibis import _
 from numpy.typing import NDArray
 
@@ -20,14 +21,14 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestTables
-from srp4ctr.features.offline.profiles import item_profiles, user_profiles
+from srp4ctr.features.offline.profiles import item_profiles, item_updates, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
-from srp4ctr.training.dataset import cache, examples
+from srp4ctr.training.dataset import cache, examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
 from srp4ctr.training.dataset.examples import Cutting
@@ -46,6 +47,9 @@ class _Cut:
     times_ms: NDArray[np.int64]
     boundary_ms: int
     profiles: Mapping[int, Attributes]
+    """Items' attributes that were known before the boundary: of these are the fields."""
+    updates: pa.Table
+    """All that items were known to be, before and after it."""
     folder: Path
     labels: int
     """Of the log's own impressions."""
@@ -84,6 +88,7 @@ class _Cut:
             boundary_ms=boundary,
             # Item counters of held-out clicks are not known yet.
             profiles=item_profiles(log, features, boundary - 1),
+            updates=item_updates(log),
             folder=folder,
             labels=labels,
             is_sampled=is_sampled,
@@ -122,7 +127,7 @@ class _Cut:
         sizes = self.tables.candidates.group_by("request").aggregate(impressions=_.count())
         longest = self.log.rows(sizes.impressions.max()).as_py()
         name_length = self.log.rows(self.tables.requests.user_id.length().max()).as_py()
-        attributes = examples.item_attributes(self.profiles, words)
+        attributes = item_attributes.of_updates(self.updates, words)
         total = len(self.times_ms)
         for start in range(first, total, REQUESTS_AT_ONCE):
             part = self.tables.read(start, min(start + REQUESTS_AT_ONCE, total))
@@ -160,18 +165,18 @@ class _Cut:
         counts = point_in_time.item_counts(self.log, self.boundary_ms)
         keys = words.item_keys.tolist()
         ids = [id_of[key].encode() for key in keys]
-        attributes = examples.item_attributes(self.profiles, words)
+        attributes = item_attributes.of_updates(self.updates, words)
         cache.Catalogue(
             id_letters=np.frombuffer(b"".join(ids), dtype=np.uint8),
             id_ends=np.cumsum([len(each) for each in ids], dtype=np.int64),
-            attribute_rows=attributes.of(words.item_keys),
+            attribute_rows=attributes.of(words.item_keys, np.int64(self.boundary_ms)),
             counts=np.array([counts[key] for key in keys], dtype=np.int64),
         ).write(self.folder)
 
     def write_windows(self, words: Vocabulary, cutting: Cutting) -> int:
         """Write every user's windows; return how many."""
         past = point_in_time.history_table(self.log, self.boundary_ms)
-        attributes = examples.item_attributes(self.profiles, words)
+        attributes = item_attributes.of_updates(self.updates, words)
         with closing(ArrayFiles(self.folder, cache.WINDOWS)) as files:
             for first, last in _user_ranges(past.counts):
                 users = past.read(first, last)

@@ -44,7 +44,7 @@ OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
 _CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
-_FORMAT = 2  # of the files: others are cut again
+_FORMAT = 3  # of the files: others are cut again
 _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 

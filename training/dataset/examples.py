@@ -1,11 +1,11 @@
 """Feature → example: an impression, what was known at its request, and its matured label.
 
-In: what ``features.offline.point_in_time`` cut from the event log, and items' attributes.
+In: what ``features.offline.point_in_time`` cut from the event log, and items' updates.
 Out: slates for fine-tuning and windows of behaviours for pre-training. The tensors are made
 by ``features.tensors.transforms``: the same functions that serve.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import ActivityArrays, ItemExposures, SequenceArrays
-from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
 from srp4ctr.features.tensors.transforms import attribute_affinity, exposure_features
 from srp4ctr.features.tensors.vocabulary import (
@@ -25,38 +24,13 @@ from srp4ctr.features.tensors.vocabulary import (
     parse_context,
 )
 from srp4ctr.training.dataset.batches import Slates, Windows
+from srp4ctr.training.dataset.item_attributes import ItemAttributes
 
 MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]
 _Text = TypeVar("_Text", str, str | None)
 _Number = TypeVar("_Number", bound=np.generic)
 _Arrays = TypeVar("_Arrays", ActivityArrays, ItemExposures, SequenceArrays)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ItemAttributes:
-    """Attribute rows of items that have a profile: row k of ``rows`` is of ``keys[k]``."""
-
-    keys: _Int64s  # ascending
-    rows: NDArray[np.int32]  # (K, A)
-
-    def of(self, item_keys: _Int64s) -> NDArray[np.int32]:
-        """Return the rows (…, A) of ``item_keys`` (…); zeros where there is no profile."""
-        if len(self.keys) == 0:
-            return np.zeros((*item_keys.shape, self.rows.shape[1]), dtype=np.int32)
-        at = np.minimum(np.searchsorted(self.keys, item_keys), len(self.keys) - 1)
-        known = self.keys[at] == item_keys
-        return np.where(known[..., None], self.rows[at], np.int32(0))
-
-
-def item_attributes(
-    profiles: Mapping[int, Attributes], vocabulary: Vocabulary
-) -> ItemAttributes:
-    """Return the attribute rows of every item in ``profiles``."""
-    keys = np.array(sorted(profiles), dtype=np.int64)
-    rows = [vocabulary.attribute_rows(profiles[key]) for key in keys.tolist()]
-    table = np.array(rows, dtype=np.int32).reshape(-1, vocabulary.num_attribute_slots)
-    return ItemAttributes(keys=keys, rows=table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,10 +84,11 @@ def _tensors(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the tensors of the slates of ``requests``, as ``Slates`` has them."""
     keys = grid.filled(snapshots.candidate_item_keys)
-    attribute_rows = attributes.of(keys)
     sequences = snapshots.sequences.take(requests)
     times_ms = snapshots.times_ms[requests]
-    history = _history(sequences, vocabulary, attributes)
+    attribute_rows = attributes.of(keys, times_ms[:, None])
+    of_history = attributes.of(sequences.item_keys, times_ms[:, None])
+    history = _history(sequences, vocabulary, of_history)
     affinity = attribute_affinity(
         sequences, history["history_attribute_rows"], attribute_rows, times_ms
     )
@@ -188,7 +163,10 @@ def windows(
     vocabulary: Vocabulary,
     attributes: ItemAttributes,
 ) -> Windows:
-    """Return every user's behaviours in windows, the newest window full."""
+    """Return every user's behaviours in windows, the newest window full.
+
+    Items have the attributes that a request just after a window's newest behaviour sees.
+    """
     user, ends = cutting.ends(histories.starts)
     sizes = np.minimum(ends - histories.starts[:-1][user], cutting.length)
     rows = np.repeat(np.arange(len(user)), sizes)
@@ -198,16 +176,18 @@ def windows(
         columns=(cutting.length - sizes)[rows] + place,
         shape=(len(user), cutting.length),
     )
-    read = histories.behaviors.take((ends - sizes)[rows] + place)
-    return Windows(tensors=_history(grid.filled_all(read), vocabulary, attributes))
+    read = grid.filled_all(histories.behaviors.take((ends - sizes)[rows] + place))
+    after_ms = histories.behaviors.occurred_at_ms[ends - 1] + 1
+    of_items = attributes.of(read.item_keys, after_ms[:, None])
+    return Windows(tensors=_history(read, vocabulary, of_items))
 
 
 def _history(
-    sequences: SequenceArrays, vocabulary: Vocabulary, attributes: ItemAttributes
+    sequences: SequenceArrays, vocabulary: Vocabulary, attribute_rows: NDArray[np.int32]
 ) -> dict[str, NDArray[np.generic]]:
     return {
         "history_item_rows": vocabulary.item_rows(sequences.item_keys).astype(np.int32),
-        "history_attribute_rows": attributes.of(sequences.item_keys),
+        "history_attribute_rows": attribute_rows,
         "history_behavior_codes": transforms.behavior_codes(sequences).astype(np.int16),
     }
 

@@ -7,7 +7,6 @@ their embeddings would be better than in serving. ``docs/own_model.md`` shows ho
 them.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.offline.profiles import item_profiles
+from srp4ctr.features.offline.profiles import item_updates
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_EMBEDDINGS,
     PROBABILITY_TENSORS,
@@ -32,7 +31,7 @@ from srp4ctr.features.tensors.schema import (
 )
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Arrays, Slates
 from srp4ctr.training.export.onnx_export import Outputs, outputs
 from srp4ctr.training.loop.progress import ProgressListener
@@ -95,12 +94,12 @@ def _impressions(
         found = every.read(first, len(times_ms))
         names = {row: name for (_, name), row in point_in_time.request_rows(log).items()}
         items = log.rows(log.events.select("item_key", "item_id").distinct())
-        profiles = item_profiles(log, features, time.time_ns() // 1_000_000)
+        updates = item_updates(log)
     ids = dict(
         zip(items["item_key"].to_pylist(), items["item_id"].to_pylist(), strict=True)
     )
     of = found.candidate_requests
-    attributes = examples.item_attributes(profiles, vocabulary)
+    attributes = item_attributes.of_updates(updates, vocabulary)
     return _Impressions(
         slates=examples.slates(found, vocabulary, attributes),
         user_ids=found.user_ids[of],

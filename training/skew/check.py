@@ -7,13 +7,13 @@ known; serving what the stream had stored by then. So a lagging stream shows her
 nothing else should.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -22,8 +22,7 @@ from srp4ctr.features.bundles.request_log import ServedRequest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
-from srp4ctr.features.offline.profiles import item_profiles
-from srp4ctr.features.tensors.item_fields import Attributes
+from srp4ctr.features.offline.profiles import item_updates
 from srp4ctr.features.tensors.schema import (
     CANDIDATE_FEATURES,
     CANDIDATE_TENSORS,
@@ -33,7 +32,7 @@ from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import torch_rows
 from srp4ctr.training.evaluation.champion import EarlierBundle
 from srp4ctr.training.export import onnx_export
@@ -96,17 +95,16 @@ class _Log:
 
     snapshots: RequestSnapshots
     rows: Mapping[tuple[str, str], int]
-    profiles: Mapping[int, Attributes]
+    updates: pa.Table
+    """Of items."""
 
 
 class _Bundle:
     """A bundle that served: it rescores, and reads the log with its own vocabulary."""
 
-    def __init__(
-        self, folder: Path, profiles: Mapping[int, Attributes], config: RefreshConfig
-    ) -> None:
+    def __init__(self, folder: Path, updates: pa.Table, config: RefreshConfig) -> None:
         self.vocabulary = load_vocabulary(folder / bundle.VOCABULARY_FILE)
-        self.attributes = examples.item_attributes(profiles, self.vocabulary)
+        self.attributes = item_attributes.of_updates(updates, self.vocabulary)
         self.onnx = onnx_export.scorer(folder)
         self._config = config
         self._folder = folder
@@ -128,10 +126,7 @@ def check_served(
     features: FeatureConfig,
     streams: StreamConfig,
 ) -> ServedCheck:
-    """Return how ``served`` differ from training's view of the same requests.
-
-    Items' profiles are the newest: an attribute that has changed since is a difference.
-    """
+    """Return how ``served`` differ from training's view of the same requests."""
     check, shifts = ServedCheck(), [np.zeros(0)]
     log = _read(features, streams)
     for version in sorted({each.model_version for each in served}):
@@ -140,7 +135,7 @@ def check_served(
         if not (folder / bundle.MANIFEST_FILE).is_file():
             check.no_bundle += len(answered)
             continue
-        model, first = _Bundle(folder, log.profiles, config), len(shifts)
+        model, first = _Bundle(folder, log.updates, config), len(shifts)
         _score_again(answered, model, check)
         for request in answered:
             row = log.rows.get((request.user_id, request.request_id))
@@ -166,7 +161,7 @@ def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
                 streams.exposure_length,
             ),
             rows=point_in_time.request_rows(log),
-            profiles=item_profiles(log, features, time.time_ns() // 1_000_000),
+            updates=item_updates(log),
         )
 
 

@@ -40,7 +40,7 @@ from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.build import cutting_of
 from srp4ctr.training.evaluation.evaluate import boundary_ms
@@ -146,7 +146,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     words = replace(words, context_numbers=numbers, user_fields=fields)
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(trained_until - 1, with_later_items=True)
-    attributes = examples.item_attributes(profiles, words)
+    attributes = item_attributes.of_profiles(profiles, words)
     cutting = cutting_of(config, source.length)
     save(folder, "windows", examples.windows(past, cutting, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
@@ -173,7 +173,7 @@ def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s
         found = point_in_time.snapshot(log, source.length, TTL_DAYS)
     found = found.from_time(instants.judged_from_ms)
     profiles = source.profiles(instants.judged_from_ms - 1)
-    attributes = examples.item_attributes(profiles, words)
+    attributes = item_attributes.of_profiles(profiles, words)
     return _part(found, examples.slates(found, words, attributes), keys)
 
 

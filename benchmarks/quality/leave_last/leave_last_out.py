@@ -18,9 +18,10 @@ from srp4ctr.features.tensors.arrays import ActivityArrays, ItemExposures, Seque
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates, Windows
-from srp4ctr.training.dataset.examples import Cutting, ItemAttributes
+from srp4ctr.training.dataset.examples import Cutting
+from srp4ctr.training.dataset.item_attributes import ItemAttributes
 
 Int64s = NDArray[np.int64]
 TEST, VALIDATION = 1, 2  # the answer's place from the end
@@ -73,7 +74,7 @@ class LeaveLast:
     @cached_property
     def attributes(self) -> ItemAttributes:
         """Attribute rows of all items."""
-        return examples.item_attributes(self.profiles, self.words)
+        return item_attributes.of_profiles(self.profiles, self.words)
 
     @cached_property
     def items(self) -> Int64s:

@@ -1,4 +1,7 @@
+import json
+import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,8 @@ from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
-from srp4ctr.features.offline.profiles import item_profiles, restore_profiles
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.features.offline.profiles import item_profiles, item_updates, restore_profiles
+from srp4ctr.streams.events.schema import ItemUpdate, item_key
 from tests.builders import NOON_MS, an_item
 from tests.streams.memory_sink import MemorySink
 
@@ -49,6 +52,36 @@ def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Pat
         (an_item("b", colour="future", at_ms=NOON_MS + 1), NOON_MS + 1),
     )
     assert found == {"a": {"colour": "known"}}
+
+
+def test_items_updates_are_what_was_known_of_them_at_any_time(tmp_path: Path) -> None:
+    """With late, equal and repeated updates; as a scan of all of them has it."""
+    draw = random.Random(3)
+    published: list[Published] = []
+    for _ in range(300):
+        at_ms = NOON_MS + draw.randrange(40)
+        update = an_item(draw.choice("abc"), colour=draw.choice("xyz"), at_ms=at_ms)
+        published.append((update, at_ms + draw.choice((-3, 0, 0, 5, 20))))
+    with opened(write_log(tmp_path, published)) as log:
+        found = item_updates(log).to_pylist()
+
+    def scanned(item: str, at_ms: int) -> str | None:
+        known = [
+            ((update.occurred_at, known_ms, offset), update.attributes["colour"])
+            for offset, (update, known_ms) in enumerate(published)
+            if isinstance(update, ItemUpdate) and update.item_id == item
+            if max(update.occurred_at, known_ms) < at_ms
+        ]
+        return str(max(known)[1]) if known else None
+
+    for item in "abc":
+        mine = [each for each in found if each["item_key"] == item_key(item)]
+        for at_ms in range(NOON_MS, NOON_MS + 70):
+            seen = [each["attributes"] for each in mine if each["visible_at"] < at_ms]
+            colour = json.loads(seen[-1])["colour"] if seen else None
+            assert colour == scanned(item, at_ms)
+        texts = [each["attributes"] for each in mine]
+        assert all(one != other for one, other in pairwise(texts))
 
 
 def test_a_copied_project_does_not_read_the_others_attributes(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import build, cache
 from srp4ctr.training.dataset.build import write_training_set
-from tests.builders import NOON_MS, a_behavior
-from tests.training.logs import write_world
+from tests.builders import NOON_MS, a_behavior, an_item
+from tests.training.logs import SLATE_MS, write_world
 
 LENGTH = 6
 STREAMS = StreamConfig(sequence_length=LENGTH)
@@ -70,6 +71,40 @@ def test_a_log_that_is_read_in_parts_gives_the_same_training_set(
     assert_same(whole.champion_judge, whole.parts.judge)  # by the same vocabulary
     assert whole.counts["requests"] == 6 * 12
     assert len(whole.windows) == whole.counts["windows"] == len(whole.window_newest_ms)
+
+
+def test_a_request_sees_items_attributes_of_its_own_time(tmp_path: Path) -> None:
+    """Neither those of later nor, where it is judged, those of the boundary."""
+    world = write_world(tmp_path / "world")
+    early, late = (NOON_MS + visit * SLATE_MS - 1 for visit in (4, 10))
+    changes = [
+        (an_item("i1", colour="red", at_ms=early), early),
+        (an_item("i0", colour="blue", at_ms=late), late),
+    ]
+    write_log(Path(world.log_dir), changes, partition=7)
+    cut, _ = cutting(world)
+    found = cache.cached(tmp_path / "examples", "", cut)
+    assert found.boundary_ms < late
+    words = found.vocabulary
+    red, blue = (int(words.attribute_rows({"colour": c})[0]) for c in ("red", "blue"))
+    parts = found.parts
+    for item, before, changed_ms, after in (
+        ("i1", blue, early, red),
+        ("i0", red, late, blue),
+    ):
+        row = words.item_rows(item_key(item))
+        for part in (parts.train, parts.calibrate, parts.judge):
+            is_changed = part.request_at_ms[:, None] > changed_ms
+            expected = np.where(is_changed, after, before)
+            for side in ("candidate", "history"):
+                rows = part.tensors[f"{side}_item_rows"]
+                seen = part.tensors[f"{side}_attribute_rows"][..., 0]
+                wanted = np.broadcast_to(expected, rows.shape)
+                np.testing.assert_array_equal(seen[rows == row], wanted[rows == row])
+                assert (rows == row).any()
+    windows = found.windows.tensors
+    mine = windows["history_item_rows"] == words.item_rows(item_key("i0"))
+    assert set(windows["history_attribute_rows"][mine][:, 0].tolist()) == {red}
 
 
 def test_of_a_long_log_the_requests_of_the_newest_clicks_are_held_out(

@@ -2,8 +2,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
@@ -11,7 +9,7 @@ from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.vocabulary import Vocabulary, build
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates
 from srp4ctr.training.dataset.examples import MAX_SLATE, Cutting
 from tests.builders import NOON_MS, a_behavior, a_profile, an_impression
@@ -26,7 +24,7 @@ def the_slates(folder: Path, *published: Published) -> Slates:
     profiles = {item_key("i1"): {"colour": "red"}}
     with opened(log_dir) as log:
         snapshots = snapshot(log, length=4, ttl_days=90.0)
-    return examples.slates(snapshots, WORDS, examples.item_attributes(profiles, WORDS))
+    return examples.slates(snapshots, WORDS, item_attributes.of_profiles(profiles, WORDS))
 
 
 def row_of(item_id: str, words: Vocabulary = WORDS) -> int:
@@ -120,7 +118,7 @@ def test_user_fields_are_rows_of_the_attributes_at_the_request(tmp_path: Path) -
     )
     with opened(log_dir) as log:
         snapshots = snapshot(log, length=4, ttl_days=90.0)
-    made = examples.slates(snapshots, words, examples.item_attributes({}, words))
+    made = examples.slates(snapshots, words, item_attributes.of_profiles({}, words))
     ulm = words.user_attribute_rows('{"town": "Ulm"}').tolist()
     # At noon nothing was known, and of Rome's users there are too few.
     assert made.tensors["user_attribute_rows"].tolist() == [[0], ulm, [0]]
@@ -136,7 +134,7 @@ def test_windows_hold_every_behaviour_before_the_boundary_once(tmp_path: Path) -
     with opened(write_log(tmp_path, seen)) as log:
         past = histories(log, before_ms=NOON_MS + 500)
     windows = examples.windows(
-        past, Cutting(length=4, step=4), WORDS, examples.item_attributes({}, WORDS)
+        past, Cutting(length=4, step=4), WORDS, item_attributes.of_profiles({}, WORDS)
     )
     rows = windows.tensors["history_item_rows"]
     named = [row_of(name) for name in NAMES[:7]]
@@ -155,7 +153,7 @@ def test_each_behaviour_of_overlapping_windows_is_once_among_their_newest(
     with opened(write_log(tmp_path, seen)) as log:
         past = histories(log, before_ms=NOON_MS + 500)
     cutting = Cutting(length=4, step=3)
-    none = examples.item_attributes({}, WORDS)
+    none = item_attributes.of_profiles({}, WORDS)
     windows = examples.windows(past, cutting, WORDS, none)
     named = [row_of(name) for name in NAMES[:7]]
     rows = windows.tensors["history_item_rows"].tolist()
@@ -170,9 +168,3 @@ def test_each_behaviour_of_overlapping_windows_is_once_among_their_newest(
     assert past.behaviors.item_keys[ends - 1].tolist() == [
         item_key(name) for name in (NAMES[6], NAMES[3], NAMES[0], "i9")
     ]
-
-
-def test_an_item_without_a_profile_has_no_attributes() -> None:
-    known = examples.item_attributes({item_key("i1"): {"colour": "red"}}, WORDS)
-    keys = np.array([item_key("i1"), item_key("i2"), 0])
-    assert known.of(keys)[:, 0].tolist() == [2, 0, 0]

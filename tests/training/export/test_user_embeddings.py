@@ -17,7 +17,7 @@ from srp4ctr.features.offline.profiles import item_profiles
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.export.user_embeddings import write_vectors
 from srp4ctr.training.loop.progress import silent
@@ -78,7 +78,7 @@ def test_the_vectors_are_those_of_the_request_alone(
     with event_tables.opened(Path(features.log_dir)) as log:
         snapshots = point_in_time.snapshot(log, STREAMS.sequence_length, 90.0)
         rows = point_in_time.request_rows(log)
-        attributes = examples.item_attributes(
+        attributes = item_attributes.of_profiles(
             item_profiles(log, features, NOON_MS + 10**9), words
         )
     made = onnx_export.outputs(folder)

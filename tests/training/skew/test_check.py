@@ -17,7 +17,7 @@ from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import examples
+from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.training.skew.check import MOST_APART, ServedCheck, check_served
@@ -63,7 +63,7 @@ def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
         snapshots = point_in_time.snapshot(log, STREAMS.sequence_length, 90.0)
         rows = point_in_time.request_rows(log)
         profiles = item_profiles(log, features, NOON_MS + 10**9)
-    attributes = examples.item_attributes(profiles, words)
+    attributes = item_attributes.of_profiles(profiles, words)
     names = {item_key(f"i{n}"): f"i{n}" for n in range(12)}
     served = []
     for (user_id, request_id), row in sorted(rows.items()):
