@@ -83,6 +83,9 @@ class TrainingSet:
     counts: dict[str, int]
     """Numbers of events, requests, impressions, clicks, users, items, windows, and of the
     labels in the log."""
+    content: str = ""
+    """A digest of the examples: which items, attributes and behaviours; "": of a test, or
+    cut by an older release."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
     catalogue: Catalogue | None = None
@@ -176,13 +179,27 @@ def cached(
         for old in (partial, folder):
             shutil.rmtree(old, ignore_errors=True)
         partial.mkdir(parents=True)
-        card = {"name": name} | dict(cut(partial))
+        card = {"name": name} | dict(cut(partial)) | {"content": _content(partial)}
         replace_text(partial / _CARD, json.dumps(card))
         os.replace(partial, folder)
         sync_folder(folder.parent)
         found = read(folder)
     assert found is not None
     return found
+
+
+def _content(folder: Path) -> str:
+    """Return a digest of the whole numbers in ``folder``: rows, codes, times and counts.
+
+    Of the features the last bits may differ between two cuts of one log.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.npy")):
+        array = _mapped(folder, path.stem)
+        if array.dtype.kind in "iu" and not path.stem.startswith(CHAMPION_JUDGE):
+            digest.update(f"{path.stem} {array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def read(folder: Path, name: str = "") -> TrainingSet | None:

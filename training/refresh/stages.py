@@ -189,11 +189,14 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     """Return a digest of what may not differ if a checkpoint is to be resumed."""
     own = replace(config, **_CHANGE_NOTHING)
     lengths = dataset.length, dataset.exposure_length
-    described = repr((_STAGES, own, from_scratch, lengths, dataset.counts))
+    words = dataset.vocabulary
+    clock = words.utc_offset_minutes, words.context_numbers  # not in `content`
+    examples = lengths, clock, dataset.counts, dataset.content
+    described = repr((_STAGES, own, from_scratch, examples))
     digest = hashlib.sha256(described.encode())
     for array in (dataset.parts.train.request_at_ms, dataset.parts.train.clicked):
         digest.update(array.reshape(-1).view(np.uint8).data)  # mapped: no copy
-    for fields in (dataset.vocabulary.item_fields, dataset.vocabulary.user_fields):
+    for fields in (words.item_fields, words.user_fields):
         digest.update(repr(fields).encode())
-    digest.update(dataset.vocabulary.item_keys.tobytes())
+    digest.update(words.item_keys.tobytes())
     return digest.hexdigest()

@@ -1,23 +1,32 @@
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import cache
+from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.export import onnx_export
 from srp4ctr.training.export.bundle_writer import UNFINISHED
 from srp4ctr.training.loop import trainer
+from srp4ctr.training.loop.distributed import ALONE
+from srp4ctr.training.loop.progress import Clock, silent
 from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+from srp4ctr.training.refresh.stages import Training
+from tests.builders import NOON_MS, an_item
 from tests.training.logs import write_world
 
 STREAMS = StreamConfig(sequence_length=6)
@@ -66,6 +75,45 @@ def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
     assert report.counts["impressions"] == 6 * 12 * 4
     assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "promote"}
     assert not (Path(config.bundles_dir) / UNFINISHED).exists()
+
+
+def test_the_recipe_differs_where_the_examples_do(
+    world: FeatureConfig, config: RefreshConfig, tmp_path: Path
+) -> None:
+    """Else the checkpoints of another are resumed, and there is nothing new to train."""
+    other = write_world(tmp_path / "other")
+    swapped = [an_item("i0", colour="blue"), an_item("i1", colour="red")]
+    write_log(Path(other.log_dir), [(each, NOON_MS - 1) for each in swapped], partition=7)
+    settings = {
+        "as it is": world,
+        "again": world,
+        "shorter": replace(world, sequence_ttl_days=1e-6),
+        "elsewhere": replace(world, utc_offset_minutes=60),
+        "others' attributes": other,
+    }
+
+    def recipe(folder: Path) -> str:
+        found = cache.read(folder)
+        assert found is not None
+        return Training(
+            config=config,
+            dataset=found,
+            from_scratch=False,
+            processes=ALONE,
+            clock=Clock(silent),
+        ).recipe
+
+    recipes = {}
+    for name, features in settings.items():
+        cut = partial(write_training_set, config, features, STREAMS)
+        cache.cached(tmp_path / name, "", cut)
+        recipes[name] = recipe(tmp_path / name)
+    assert recipes.pop("again") == recipes["as it is"]
+    assert len(set(recipes.values())) == len(recipes)
+    card = tmp_path / "again" / "examples.json"  # an older release wrote no digest
+    known = json.loads(card.read_text())
+    card.write_text(json.dumps({k: v for k, v in known.items() if k != "content"}))
+    assert recipe(tmp_path / "again") not in recipes.values()
 
 
 def test_a_refresh_of_long_histories_pools_the_older_behaviours(
