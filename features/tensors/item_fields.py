@@ -264,7 +264,7 @@ def _vectors(values: Iterable[tuple[str, ...]], length: int = 0) -> NDArray[np.f
     if not length and found:
         ((length, _),) = Counter(map(len, found)).most_common(1)
     fitting = [each for each in found if len(each) == length]
-    return np.array(fitting, dtype=np.float32).reshape(-1, length)
+    return np.array(fitting, dtype=np.float32).reshape(len(fitting), length)
 
 
 def _edges(numbers: list[float], buckets: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import pytest
 
 from srp4ctr.features.config import FeatureConfig, FieldConfig
 from srp4ctr.features.tensors import item_fields
-from srp4ctr.features.tensors.item_fields import AttributeField, places
+from srp4ctr.features.tensors.item_fields import AttributeField, Attributes, places
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
 
@@ -87,6 +87,17 @@ def test_items_without_attributes_have_no_fields_and_one_empty_slot() -> None:
     assert item_fields.build([{}, {}]) == ()
     assert item_fields.num_slots(()) == 1
     assert item_fields.num_rows(()) == 2
+
+
+def test_an_attribute_without_any_value_yet_is_no_field() -> None:
+    """A list that is empty everywhere, and embeddings that nobody has sent."""
+    tagged: list[Attributes] = [{"tags": (), "brand": "Acme"}] * 10
+    assert [field.name for field in item_fields.build(tagged)] == ["brand"]
+    look = FieldConfig(name="look", kind="vector")
+    brand = FieldConfig(name="brand", kind="categorical")
+    (field,) = item_fields.build(tagged, [look, brand])
+    assert field.name == "brand"
+    assert item_fields.build([], [look]) == ()
 
 
 def test_fields_stand_one_after_the_other() -> None:
