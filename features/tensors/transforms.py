@@ -204,7 +204,8 @@ def _gap_buckets(at_ms: Int64s, present: NDArray[np.bool_], size: int) -> Int64s
 
 def _value_buckets(values: Floats, size: int) -> ArrayLike:
     """Return 1 for no value, else 2 + round(4 log2(1 + value)); negative counts as 0."""
-    if np.isnan(np.fmin.reduce(values, axis=None)):  # most sources have no values at all
+    # Most sources have no values at all.
+    if np.isnan(np.fmin.reduce(values, axis=None, initial=np.nan)):
         return 1
     missing = np.isnan(values)
     positive = np.clip(np.where(missing, 0.0, values), 0.0, _MAX_VALUE)

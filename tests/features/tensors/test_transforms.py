@@ -62,6 +62,11 @@ def test_padding_has_no_codes_and_the_first_event_no_gap() -> None:
     assert codes[2:, 1].tolist() == [1, 2, 3, 11]  # first, 0 s, 1 s, 1000 s
 
 
+def test_no_history_at_all_has_no_codes() -> None:
+    """Windows of a log in which nobody has a behaviour."""
+    assert transforms.behavior_codes(empty_sequences(0, 4)).shape[:2] == (0, 4)
+
+
 def test_values_fall_in_buckets_and_none_in_its_own() -> None:
     codes = transforms.behavior_codes(a_sequence([0, 1, 1, 1, 1], [math.nan, 0, 1, 5, -3]))
     assert codes[0, 2:, 2].tolist() == [1, 2, 6, 12, 2]
