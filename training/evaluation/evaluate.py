@@ -139,7 +139,9 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
         "log_loss": metrics.log_loss(clicked, predicted),
         "calibration": metrics.calibration(clicked, predicted),
-        "calibration_standard_error": metrics.calibration_standard_error(predicted),
+        "calibration_standard_error": metrics.calibration_standard_error(
+            clicked, predicted
+        ),
         "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
         # The item's click rate of the last week, the same for all users.
         "popularity_auc": metrics.auc(clicked, popularity),

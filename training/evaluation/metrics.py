@@ -100,14 +100,15 @@ def calibration(clicked: Array, probabilities: Array) -> float:
     return float(np.sum(probabilities, dtype=np.float64)) / clicks
 
 
-def calibration_standard_error(probabilities: Array) -> float:
+def calibration_standard_error(clicked: Array, probabilities: Array) -> float:
     """Return the standard error of ``calibration`` where the probabilities are right.
 
-    sqrt(sum p (1 - p)) / sum(p), for independent clicks; those of one slate are not quite.
+    sqrt(sum p (1 - p)) / sum(y), for independent clicks; those of one slate are not quite.
+    By sum(p) it would be the greater, the less a model predicts.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    expected = float(p.sum())
-    return float(np.sqrt((p * (1.0 - p)).sum())) / expected if expected else float("nan")
+    clicks = float(np.sum(clicked, dtype=np.float64))
+    return float(np.sqrt((p * (1.0 - p)).sum())) / clicks if clicks else float("nan")
 
 
 def normalised_entropy(clicked: Array, probabilities: Array) -> float:

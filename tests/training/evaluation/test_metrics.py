@@ -92,6 +92,8 @@ def test_the_standard_error_of_calibration_is_its_margin() -> None:
     rng = np.random.default_rng(5)
     p = rng.uniform(0.05, 0.6, 400)
     drawn = [p.sum() / (rng.uniform(size=400) < p).sum() for _ in range(4000)]
-    expected = metrics.calibration_standard_error(p)
+    clicked = rng.uniform(size=400) < p
+    expected = metrics.calibration_standard_error(clicked, p)
     assert np.std(drawn) == pytest.approx(expected, rel=0.1)
-    assert np.isnan(metrics.calibration_standard_error(np.zeros(3)))
+    assert metrics.calibration_standard_error(clicked, p / 100) < expected / 5
+    assert np.isnan(metrics.calibration_standard_error(np.zeros(3), np.full(3, 0.5)))
