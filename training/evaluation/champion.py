@@ -128,6 +128,8 @@ def _gate(name: str, version: str, compared: _Comparison, tolerance: float) -> G
     champion, difference = compared.champion, compared.difference
     if np.isnan(difference.value):
         return skipped(name, "undefined: too few clicks")
+    if np.isinf(difference.margin):
+        return skipped(name, "of one user: the margin of error is unknown")
     allowed = difference.margin + tolerance
     shown = round(difference.value, 4) + 0.0  # a rounding error below zero is no "-0.0000"
     return Gate(

@@ -22,6 +22,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import serving_logits
 
 Floats = NDArray[np.float64]
+_NO_MARGIN = "its margin of error is unknown"
 _POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
 
 
@@ -153,37 +154,47 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
 def gates(
     measured: Mapping[str, float], judged: Scored, config: RefreshConfig
 ) -> tuple[Gate, ...]:
-    """Return the gates on the judged slates; undefined metrics fail theirs.
+    """Return the gates on the judged slates; what could not be measured is skipped.
 
     Each limit is widened by the margin of error (95 %) of so few impressions: a small
-    shop's hundred judged impressions would be a lottery.
+    shop's hundred judged impressions would be a lottery. Where not even the AUC is defined
+    a bundle is refused: nobody knows what it is worth.
     """
     clicked, scores, users = judged.clicked, judged.probabilities, judged.users
     even, ids = np.zeros_like(scores), judged.requests  # without any order: AUC 1/2
     auc = metrics.auc_difference(clicked, scores, even, users)
     gauc = metrics.gauc_difference(clicked, judged.ranking, even, ids, users)
-    calibration = measured["calibration"]
-    margin = 1.96 * measured["calibration_standard_error"]
-    limit = config.max_calibration_error
-    return (
-        _ranking_gate("auc", measured["auc"], config.min_auc, auc.margin),
-        skipped("gauc", "no request has both a click and a non-click")
-        if np.isnan(measured["gauc"])
-        else _ranking_gate("gauc", measured["gauc"], config.min_gauc, gauc.margin),
-        Gate(
-            gate="calibration",
-            passed=abs(calibration - 1.0) - margin <= limit,
-            value=finite(calibration),
-            limit=limit,
-            note=f"predicted / clicked {calibration:.3f}; off by at most "
-            f"training.max_calibration_error {limit}, and a margin of error {margin:.3f}",
-        ),
+    # Of one user the AUC has no margin of error; it is held to its limit all the same.
+    auc_margin = 0.0 if np.isinf(auc.margin) else auc.margin
+    found = (
+        _ranking_gate("auc", measured["auc"], config.min_auc, auc_margin),
+        _ranking_gate("gauc", measured["gauc"], config.min_gauc, gauc.margin),
+        _calibration_gate(measured, config.max_calibration_error),
         _entropy_gate(measured["normalised_entropy"], judged),
+    )
+    return found if np.isfinite(measured["auc"]) else (*found, _nothing_judged(judged))
+
+
+def _nothing_judged(judged: Scored) -> Gate:
+    shown, clicks = len(judged.clicked), int(judged.clicked.sum())
+    return Gate(
+        gate="judged",
+        passed=False,
+        note=f"of {shown:,} judged impressions {clicks:,} were clicked: nothing says if "
+        "the model finds clicks. See whether clicks arrive, or hold out more "
+        "(training.held_out_share, training.held_out_clicks)",
     )
 
 
 def _ranking_gate(name: str, value: float, limit: float, margin: float) -> Gate:
-    metric = {"auc": "AUC", "gauc": "AUC within a request"}[name]
+    metric, where = {
+        "auc": ("AUC", "the judged impressions have not"),
+        "gauc": ("AUC within a request", "no request has"),
+    }[name]
+    if np.isnan(value):
+        return skipped(name, f"{where} both a click and a non-click")
+    if np.isinf(margin):
+        return skipped(name, f"{metric} {value:.4f} is of one user: {_NO_MARGIN}")
     return Gate(
         gate=name,
         passed=value + margin >= limit,
@@ -194,15 +205,35 @@ def _ranking_gate(name: str, value: float, limit: float, margin: float) -> Gate:
     )
 
 
+def _calibration_gate(measured: Mapping[str, float], limit: float) -> Gate:
+    calibration = measured["calibration"]
+    margin = 1.96 * measured["calibration_standard_error"]
+    if np.isnan(calibration):
+        return skipped("calibration", "no judged impression was clicked")
+    return Gate(
+        gate="calibration",
+        passed=abs(calibration - 1.0) - margin <= limit,
+        value=finite(calibration),
+        limit=limit,
+        note=f"predicted / clicked {calibration:.3f}; off by at most "
+        f"training.max_calibration_error {limit}, and a margin of error {margin:.3f}",
+    )
+
+
 def _entropy_gate(entropy: float, judged: Scored) -> Gate:
     """Compare the log loss with that of the slice's own mean click rate."""
     mean = np.full_like(judged.probabilities, judged.clicked.mean())
     worse = metrics.log_loss_difference(
         judged.clicked, judged.probabilities, mean, judged.users
     )
+    name = "normalised_entropy"
+    if np.isnan(entropy):
+        return skipped(name, "the judged impressions have not both a click and a non-click")
+    if np.isinf(worse.margin):
+        return skipped(name, f"{entropy:.4f} is of one user: {_NO_MARGIN}")
     return Gate(
-        gate="normalised_entropy",
-        passed=bool(np.isfinite(entropy)) and worse.value <= worse.margin,
+        gate=name,
+        passed=worse.value <= worse.margin,
         value=finite(entropy),
         limit=1.0,
         note=f"log loss / that of the mean click rate {entropy:.4f}; below 1, within the "

@@ -135,7 +135,10 @@ class Difference:
 
     @property
     def margin(self) -> float:
-        """The margin of error: a true difference of 0 exceeds it once in twenty."""
+        """The margin of error: a true difference of 0 exceeds it once in twenty.
+
+        Infinite where it is unknown.
+        """
         return ONE_SIDED * self.standard_error
 
 

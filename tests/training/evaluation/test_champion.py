@@ -13,11 +13,11 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion
-from srp4ctr.training.evaluation.evaluate import scored
+from srp4ctr.training.evaluation.evaluate import Scored, scored
 from srp4ctr.training.evaluation.metrics import Difference
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshReport
-from tests.training.conftest import RECIPE
+from tests.training.conftest import RECIPE, random_slates
 from tests.training.logs import write_world
 
 STREAMS = StreamConfig(sequence_length=6)
@@ -126,6 +126,28 @@ def test_a_champion_that_was_trained_on_these_requests_is_not_compared(
         trained = replace(found, card=replace(found.card, boundary_ms=boundary_ms))
         gates = champion.compare(trained, slates, judged, 0.0)
         assert [gate.passed for gate in gates] == [passed] * 3
+
+
+def test_of_one_user_nothing_is_compared(
+    serving: RefreshReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The margin of error is unknown, and an infinite one would let any bundle pass."""
+    clicked, worse = np.array([1.0, 0.0]), np.array([0.1, 0.9])
+    alone = Scored(
+        clicked=clicked,
+        probabilities=worse,
+        ranking=worse,
+        requests=np.zeros(2, dtype=np.int64),
+        users=np.array(["a", "a"]),
+    )
+    better = replace(alone, probabilities=worse[::-1], ranking=worse[::-1])
+    monkeypatch.setattr(champion, "score", lambda *_: better)
+    old = champion.load(serving.folder, 6)
+    assert isinstance(old, champion.EarlierBundle)
+    newer = replace(random_slates(2), request_at_ms=np.full(2, old.card.window_end_ms))
+    for gate in champion.compare(old, newer, alone, 0.0):
+        assert gate.passed is None
+        assert "one user" in gate.note
 
 
 def test_what_cannot_score_this_slice_is_no_champion(

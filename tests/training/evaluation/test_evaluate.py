@@ -74,7 +74,7 @@ def test_judging_puts_the_calibration_into_the_model(
     )
 
 
-def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
+def test_without_a_judged_click_all_is_skipped_and_the_bundle_refused(
     parts: Split, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
     nobody = replace(parts.judge, clicked=np.zeros_like(parts.judge.clicked))
@@ -82,8 +82,11 @@ def test_an_undefined_metric_is_left_out_and_refuses_the_bundle(
         SRP4CTR(recipe.model, sizes), replace(parts, judge=nobody), recipe
     )
     assert "auc" not in evaluation.metrics
-    undefined = {gate.gate for gate in failed(evaluation.gates)}
-    assert undefined == {"auc", "calibration", "normalised_entropy"}
+    (refused,) = failed(evaluation.gates)
+    assert refused.gate == "judged"
+    assert " 0 were clicked" in refused.note
+    unmeasured = {gate.gate for gate in evaluation.gates if gate.passed is None}
+    assert unmeasured == {"auc", "gauc", "calibration", "normalised_entropy"}
 
 
 MEASURED = {
@@ -94,12 +97,15 @@ MEASURED = {
     "normalised_entropy": 0.9,
 }
 JUDGED = Scored(
-    clicked=np.array([1.0, 0.0]),
-    probabilities=np.array([0.6, 0.4]),
-    ranking=np.array([0.6, 0.4]),
-    requests=np.array([0, 0]),
-    users=np.array(["a", "b"]),
+    clicked=np.array([1.0, 0.0, 1.0, 0.0]),
+    probabilities=np.array([0.6, 0.4, 0.6, 0.4]),
+    ranking=np.array([0.6, 0.4, 0.6, 0.4]),
+    requests=np.array([0, 0, 1, 1]),
+    users=np.array(["a", "a", "b", "b"]),
 )
+
+
+LIMITS = RefreshConfig(min_auc=0.6, min_gauc=0.55, max_calibration_error=0.25)
 
 
 @pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
@@ -107,14 +113,34 @@ def test_a_calibration_within_the_margin_of_error_is_not_refused(
     standard_error: float, is_refused: bool
 ) -> None:
     off = {"calibration": 0.7, "calibration_standard_error": standard_error}
-    config = RefreshConfig(max_calibration_error=0.25)
-    found = failed(gates(MEASURED | off, JUDGED, config))
+    found = failed(gates(MEASURED | off, JUDGED, LIMITS))
     assert [each.gate for each in found] == (["calibration"] if is_refused else [])
 
 
+@pytest.mark.parametrize(("auc", "is_refused"), [(0.7, False), (0.4, True)])
+def test_of_one_user_the_auc_alone_decides(auc: float, is_refused: bool) -> None:
+    """The spread of one user is unknown: an infinite margin would let anything pass."""
+    alone = replace(JUDGED, users=np.array(["a"] * 4))
+    found = {each.gate: each for each in gates(MEASURED | {"auc": auc}, alone, LIMITS)}
+    assert found["auc"].passed is not is_refused
+    for name in ("gauc", "normalised_entropy"):
+        assert found[name].passed is None
+        assert "one user" in found[name].note
+    assert "judged" not in found
+
+
+def test_a_model_that_predicts_far_too_little_is_refused() -> None:
+    clicked = np.zeros(1000)
+    clicked[:20] = 1.0
+    little = np.full(1000, 0.0002)
+    error = metrics.calibration_standard_error(clicked, little)
+    off = {"calibration": 0.01, "calibration_standard_error": error}
+    found = failed(gates(MEASURED | off, JUDGED, LIMITS))
+    assert [each.gate for each in found] == ["calibration"]
+
+
 def test_an_auc_and_that_within_a_request_have_limits_of_their_own() -> None:
-    config = RefreshConfig(min_auc=0.6, min_gauc=0.55)
-    found = {each.gate: each for each in gates(MEASURED, JUDGED, config)}
+    found = {each.gate: each for each in gates(MEASURED, JUDGED, LIMITS)}
     for name, limit in (("auc", 0.6), ("gauc", 0.55)):
         assert found[name].limit == limit
         assert f"training.min_{name} {limit}" in found[name].note
