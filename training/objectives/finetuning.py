@@ -47,16 +47,35 @@ def finetune(
 ) -> tuple[float, ...]:
     """Train ``model`` on ``slates``, in place; return the loss of each epoch.
 
-    Only for as many epochs as do ``held_out`` slates no harm, where there are some: from
-    the second epoch on, a click model may learn items' ids by heart (Zhang et al., Towards
-    Understanding the Overfitting Phenomenon of Deep Click-Through Rate Models, CIKM 2022).
+    Features get their scales from the same ``slates``.
     """
+    scale_features(model, slates)
+    return train_on_clicks(model, slates, config, options, held_out)
+
+
+def scale_features(model: ClickModel, slates: Slates) -> None:
+    """Take the scales of the features of ``model`` from ``slates``."""
     device = next(model.parameters()).device
     some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
     candidates = np.array(some.tensors["candidate_features"][some.shown])
     requests = np.array(some.tensors["request_features"])  # torch needs a writable copy
     model.candidate_features.fit(torch.from_numpy(candidates).to(device))
     model.request_features.fit(torch.from_numpy(requests).to(device))
+
+
+def train_on_clicks(
+    model: ClickModel,
+    slates: Slates,
+    config: RefreshConfig,
+    options: FitOptions,
+    held_out: Slates | None = None,
+) -> tuple[float, ...]:
+    """Do as ``finetune``, with the scales that the features of ``model`` have.
+
+    Only for as many epochs as do ``held_out`` slates no harm, where there are some: from
+    the second epoch on, a click model may learn items' ids by heart (Zhang et al., Towards
+    Understanding the Overfitting Phenomenon of Deep Click-Through Rate Models, CIKM 2022).
+    """
     stage = Stage(
         name=STAGE,
         objective=ClickObjective(model, slates, config),

@@ -141,6 +141,7 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
 def train(start: Start, training: Training, log: ScalarLog = unlogged) -> TrainingResult:
     """Train ``start.model`` in all stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
+    every_slate = dataset.parts.train
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
@@ -166,7 +167,9 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
                 start.model, dataset.windows, parts.train, config, options
             )
     with training.clock.timed(finetuning.STAGE):
-        losses = finetuning.finetune(
+        # A handful of new requests would move the scales under the parent's weights.
+        finetuning.scale_features(start.model, every_slate)
+        losses = finetuning.train_on_clicks(
             start.model, parts.train, config, options, parts.calibrate
         )
     note = _note(bool(before), len(losses), config.finetune_epochs)

@@ -155,6 +155,22 @@ def test_a_feed_trains_on_feedback_but_not_from_an_earlier_bundle(
     assert has_feedback == {"": True, "v1": False}
 
 
+def test_a_warm_refresh_takes_the_scales_of_features_from_all_requests(
+    config: RefreshConfig, tmp_path: Path
+) -> None:
+    """Not from the few that are new: its parent's weights are used to the others."""
+    short = replace(config, finetune_epochs=1, held_out_share=0.1)
+    for visits in (12, 13):
+        world = write_world(tmp_path / f"{visits}", visits=visits)
+        report = refresh(replace(short, min_auc=0.0, min_gauc=0.0), world, STREAMS)
+    assert report.parent == "v1"
+    cut = partial(write_training_set, short, world, STREAMS)
+    train = cache.cached(tmp_path / "examples", "", cut).parts.train
+    features = train.tensors["candidate_features"][train.shown]
+    found = load_file(report.folder / bundle.WEIGHTS_FILE)["candidate_features.mean"]
+    np.testing.assert_allclose(found, features.mean(axis=0), rtol=1e-3, atol=1e-5)
+
+
 def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
