@@ -30,7 +30,7 @@ from srp4ctr.streams.state.state_store import FeatureSink
 def item_profiles(
     log: EventLog, config: FeatureConfig, as_of_ms: int
 ) -> dict[int, Mapping[str, str | tuple[str, ...]]]:
-    """Return the attributes of each item_key that was known at ``as_of_ms``.
+    """Return the attributes of each item_key that was known at ``as_of_ms``, by item_key.
 
     Raises ``MistakeError`` if the views are not registered (``srp4ctr features apply``).
     """
@@ -43,6 +43,7 @@ def item_profiles(
     write_profile_log(updates, feast_store.profile_log(config))
     store = feast_store.open_store(config)
     found = _as_of(store, np.unique(updates["item_key"].to_numpy()), as_of_ms)
+    found = found.sort_values("item_key")  # the engine has no order of its own
     attributes = zip(found["item_key"], found["attributes"], strict=True)
     return {int(key): parse_attributes(text) for key, text in attributes if text}
 
@@ -80,13 +81,17 @@ def profiles_of(log: EventLog, requests: Table) -> Table:
 
 
 def user_profiles(log: EventLog, before_ms: int) -> list[str]:
-    """Return the attributes, as JSON, that each user was known to have by ``before_ms``."""
+    """Return the attributes, as JSON, that users were known to have by ``before_ms``.
+
+    By user_id, so that whatever is fitted to them does not depend on the engine's order.
+    """
     users = log.profiles.filter(IS_PERSON).select("user_id").distinct()
     as_requests = users.mutate(
         row=ibis.row_number().over(ibis.window(order_by="user_id")),
         at_ms=ibis.literal(before_ms),
     )
-    found: list[str] = log.rows(profiles_of(log, as_requests))["attributes"].to_pylist()
+    known = log.rows(profiles_of(log, as_requests).order_by("row"))
+    found: list[str] = known["attributes"].to_pylist()
     return found
 
 

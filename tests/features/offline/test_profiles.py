@@ -10,9 +10,14 @@ from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
-from srp4ctr.features.offline.profiles import item_profiles, item_updates, restore_profiles
+from srp4ctr.features.offline.profiles import (
+    item_profiles,
+    item_updates,
+    restore_profiles,
+    user_profiles,
+)
 from srp4ctr.streams.events.schema import ItemUpdate, item_key
-from tests.builders import NOON_MS, an_item
+from tests.builders import NOON_MS, a_profile, an_item
 from tests.streams.memory_sink import MemorySink
 
 DAY_MS = 86_400_000
@@ -40,6 +45,23 @@ def test_the_latest_attributes_by_event_time_hold(tmp_path: Path) -> None:
         (an_item("b", genre=["War", "Drama"], at_ms=NOON_MS - 9_000 * DAY_MS), NOON_MS),
     )
     assert found == {"a": {"colour": "new"}, "b": {"genre": ("War", "Drama")}}
+
+
+def test_items_and_users_are_in_order(tmp_path: Path) -> None:
+    """Codebooks are fitted to them: an engine's own order would make them another's."""
+    from srp4ctr.features.online import feast_store
+
+    names = [f"n{number:04}" for number in range(3000)]
+    published: list[Published] = [(an_item(each, colour=each), NOON_MS) for each in names]
+    published += [(a_profile(user_id=each, town=each), NOON_MS) for each in names]
+    log_dir = write_log(tmp_path / "events", published)
+    config = FeatureConfig(registry=str(tmp_path / "registry.db"), log_dir=str(log_dir))
+    feast_store.apply(config)
+    with opened(log_dir) as log:
+        items = item_profiles(log, config, NOON_MS + 1)
+        users = user_profiles(log, NOON_MS + 1)
+    assert list(items) == sorted(map(item_key, names))
+    assert [json.loads(each)["town"] for each in users] == names
 
 
 def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Path) -> None:
