@@ -7,7 +7,7 @@ known; serving what the stream had stored by then. So a lagging stream shows her
 nothing else should.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,8 @@ def check_served(
 ) -> ServedCheck:
     """Return how ``served`` differ from training's view of the same requests."""
     check, shifts = ServedCheck(), [np.zeros(0)]
-    log = _read(features, streams)
+    wanted = {(each.user_id, each.request_id) for each in served}
+    log = _read(wanted, features, streams)
     for version in sorted({each.model_version for each in served}):
         folder = bundle_folder(config, version)
         answered = [each for each in served if each.model_version == version]
@@ -151,16 +152,19 @@ def check_served(
     return check
 
 
-def _read(features: FeatureConfig, streams: StreamConfig) -> _Log:
-    with event_tables.opened(features.raw_log) as log:
+def _read(
+    wanted: Set[tuple[str, str]], features: FeatureConfig, streams: StreamConfig
+) -> _Log:
+    """Return the log's side of the ``wanted`` requests, which lie together in time."""
+    with event_tables.opened_by(features) as log:
+        lengths = streams.sequence_length, features.sequence_ttl_days
+        tables = point_in_time.request_tables(log, *lengths, streams.exposure_length)
+        every = point_in_time.request_rows(log)
+        rows = {who: row for who, row in every.items() if who in wanted}
+        first, last = min(rows.values(), default=0), max(rows.values(), default=-1)
         return _Log(
-            snapshots=point_in_time.snapshot(
-                log,
-                streams.sequence_length,
-                features.sequence_ttl_days,
-                streams.exposure_length,
-            ),
-            rows=point_in_time.request_rows(log),
+            snapshots=tables.read(first, last + 1),
+            rows={who: row - first for who, row in rows.items()},
             updates=item_updates(log),
         )
 

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.request_log import ServedRequest
 from srp4ctr.features.config import FeatureConfig
@@ -105,6 +107,24 @@ def test_requests_that_were_served_as_training_sees_them_are_equal(world: World)
     assert check.torch_difference < MOST_APART
     assert check.largest_shift < 1e-6
     assert (check.not_in_log, check.no_bundle) == (0, 0)
+
+
+def test_the_log_is_read_by_its_settings_and_only_what_was_served(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = point_in_time.RequestTables.read
+    rows: list[int] = []
+
+    def counted(tables: point_in_time.RequestTables, first: int, last: int) -> Any:
+        rows.append(last - first)
+        return read(tables, first, last)
+
+    monkeypatch.setattr(point_in_time.RequestTables, "read", counted)
+    assert world.check(world.served[7]).requests == 1
+    assert rows == [1]
+    small = replace(world.features, offline_memory_gb=0.001)
+    with pytest.raises(MistakeError, match="offline_memory_gb"):
+        replace(world, features=small).check(world.served[7])
 
 
 def test_a_lagging_history_is_found_with_its_effect(world: World) -> None:
