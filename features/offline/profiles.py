@@ -36,7 +36,8 @@ def item_profiles(
     """
     from srp4ctr.features.online import feast_store
 
-    updates = log.rows(_last_of(log.items, "occurred_at", "created_at"))
+    known = log.items.filter(_.occurred_at <= as_of_ms, _.created_at <= as_of_ms)
+    updates = log.rows(_newest_of(known, "occurred_at", "created_at"))
     if not len(updates):
         return {}
     feast_store.check_profile_log(config)
@@ -101,31 +102,23 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
     Safe while the worker runs: an older update never replaces a newer one.
     """
     with opened(config.raw_log) as log:
-        newest = (
-            _last_of(log.items, "occurred_at")
-            .group_by("item_key")
-            .aggregate(
-                item_id=_.item_id.argmax(_.occurred_at),
-                attributes=_.attributes.argmax(_.occurred_at),
-                updated_at=_.occurred_at.max(),
-            )
-        )
-        found = log.rows(newest).to_pylist()
+        found = log.rows(_newest_of(log.items, "occurred_at")).to_pylist()
     sink.write_profiles(
         [
-            PROFILES.unpack(row["updated_at"] * 1000, row["item_id"], row["attributes"])
+            PROFILES.unpack(row["occurred_at"] * 1000, row["item_id"], row["attributes"])
             for row in found
         ]
     )
     return len(found)
 
 
-def _last_of(items: Table, *times: str) -> Table:
-    """Return, of an item's updates whose ``times`` are equal, the last: a correction, as of
-    a catalogue that is imported again. The stream, too, keeps that one.
+def _newest_of(items: Table, *times: str) -> Table:
+    """Return the newest update of each item by ``times``, and of equal ones the last: a
+    correction, as of a catalogue that is imported again. The stream, too, keeps that one.
     """
-    alike = ibis.window(group_by=["item_key", *times], order_by=ibis.desc("offset"))
-    ranked = items.mutate(rank=ibis.row_number().over(alike))
+    newest_first = [ibis.desc(each) for each in (*times, "offset")]
+    by_item = ibis.window(group_by="item_key", order_by=newest_first)
+    ranked = items.mutate(rank=ibis.row_number().over(by_item))
     return ranked.filter(_.rank == 0).drop("rank")
 
 

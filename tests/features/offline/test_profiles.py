@@ -4,6 +4,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.raw_logs import Published, write_log
@@ -104,6 +105,14 @@ def test_items_updates_are_what_was_known_of_them_at_any_time(tmp_path: Path) ->
             assert colour == scanned(item, at_ms)
         texts = [each["attributes"] for each in mine]
         assert all(one != other for one, other in pairwise(texts))
+
+
+def test_of_many_updates_the_newest_known_alone_is_read(tmp_path: Path) -> None:
+    times_ms = [NOON_MS + step for step in range(50)]
+    updates = [(an_item("a", colour=str(at), at_ms=at), at) for at in times_ms]
+    found = profiles(tmp_path, NOON_MS + 20, *updates)
+    assert found == {"a": {"colour": str(NOON_MS + 20)}}
+    assert pq.read_metadata(tmp_path / "events" / "item-profiles.parquet").num_rows == 1
 
 
 def test_a_copied_project_does_not_read_the_others_attributes(tmp_path: Path) -> None:
