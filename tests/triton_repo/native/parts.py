@@ -1,0 +1,136 @@
+"""The parts in C as a library: compiled for the tests, and called through ctypes."""
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+# The variable that has further flags of the compiler: test_sanitizers.py sets it.
+MORE_FLAGS = "SRP4CTR_TEST_NATIVE_FLAGS"
+# Each text is copied to memory of just its size: the sanitizers see whoever reads beyond.
+SHIM = """
+#include "store.h"
+#include "hashes.h"
+
+static unsigned char *exact(const void *text, size_t length) {
+    unsigned char *copy = malloc(length);
+    return length ? memcpy(copy, text, length) : copy;
+}
+int hash3(const char *text, size_t length, uint64_t *hash) {
+    unsigned char *copy = exact(text, length);
+    const int is_known = xxh3_64(copy, length, hash);
+    return free(copy), is_known;
+}
+uint64_t hash64(const char *text, size_t length) {
+    unsigned char *copy = exact(text, length);
+    const uint64_t hash = xxh64(copy, length);
+    return free(copy), hash;
+}
+int64_t letters(const char *text, size_t length) {
+    unsigned char *copy = exact(text, length);
+    const int64_t count = letters_of(copy, length);
+    return free(copy), count;
+}
+int parse(const char *text, size_t length, int count, StoreValue *values) {
+    unsigned char *copy = exact(text, length);
+    const int found = store_parse((char *)copy, length, count, values);
+    return free(copy), found;
+}
+int read_fields(StoreConnection *connection, const StoreAddress *address, const char *key,
+                size_t key_length, const StoreValue *fields, int count,
+                StoreValue *values) {
+    return store_read(connection, address, key, key_length, fields, count, values);
+}
+void close_store(StoreConnection *connection) { store_close(connection); }
+"""
+WAIT_MS = 20_000  # a busy machine is not what these tests are of
+
+
+class Address(ctypes.Structure):
+    _fields_ = (
+        ("host", ctypes.c_char * 256),
+        ("port", ctypes.c_int),
+        ("database", ctypes.c_int),
+        ("username", ctypes.c_char * 128),
+        ("password", ctypes.c_char * 512),
+        ("timeout_ms", ctypes.c_int64),
+    )
+
+
+class Connection(ctypes.Structure):
+    _fields_ = (
+        ("socket", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("filled", ctypes.c_size_t),
+    )
+
+
+class Value(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("length", ctypes.c_int64))
+
+    def read(self) -> bytes | None:
+        return None if self.length < 0 else ctypes.string_at(self.at, self.length)
+
+
+class Reader:
+    """A connection to the store at ``port``, and its address."""
+
+    def __init__(self, library: Any, port: int, **more: Any) -> None:
+        self.library, self.connection = library, Connection(-1, None, 0, 0)
+        known = {"host": b"127.0.0.1", "port": port, "timeout_ms": WAIT_MS}
+        self.address = Address(**(known | more))
+
+    def read(self, key: bytes, *fields: bytes) -> list[bytes | None] | None:
+        """Return the fields of a hash, or nothing where that failed."""
+        texts = [ctypes.create_string_buffer(each, len(each) or 1) for each in fields]
+        pairs = zip(texts, fields, strict=True)
+        wanted = (Value * len(fields))(
+            *(Value(ctypes.addressof(text), len(field)) for text, field in pairs)
+        )
+        found = (Value * len(fields))()
+        places = ctypes.byref(self.connection), ctypes.byref(self.address)
+        is_read = self.library.read_fields(
+            *places, key, ctypes.c_size_t(len(key)), wanted, len(fields), found
+        )
+        if is_read:
+            return [each.read() for each in found]
+        assert (self.connection.socket, self.connection.buffer) == (-1, None)
+        return None
+
+    def close(self) -> None:
+        self.library.close_store(ctypes.byref(self.connection))
+
+
+def compiler() -> list[str]:
+    """Return the machine's, as hatch_build.py does, which only a build can import."""
+    command = shlex.split(os.environ.get("CC", "cc"))
+    if sys.platform != "linux" or not shutil.which(command[0]):
+        pytest.skip("there is no C compiler for Linux")
+    return command
+
+
+def build(folder: Path) -> Any:
+    """Return the library, with the types of its results."""
+    (folder / "shim.c").write_text(SHIM)
+    flags = [*STRICT, *shlex.split(os.environ.get(MORE_FLAGS, "")), "-fPIC", "-shared"]
+    headers = ["-I", str(ROOT / "triton_repo/native")]
+    target = ["-o", str(folder / "shim.so")]
+    subprocess.run(
+        [*compiler(), *flags, *headers, str(folder / "shim.c"), *target], check=True
+    )
+    loaded = ctypes.CDLL(str(folder / "shim.so"))
+    loaded.hash64.restype, loaded.letters.restype = ctypes.c_uint64, ctypes.c_int64
+    return loaded
+
+
+def sized(text: bytes) -> tuple[bytes, ctypes.c_size_t]:
+    return text, ctypes.c_size_t(len(text))
