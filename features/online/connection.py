@@ -1,7 +1,9 @@
 """Settings → the online store's client, and Feast's settings of store and registry."""
 
 import json
+import os
 import re
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,9 +14,14 @@ from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.row_codec import PROJECT, View
+from srp4ctr.features.tensors.knowledge import KnowledgePlan
 from srp4ctr.streams.config import password_in
+from srp4ctr.streams.state.user_state import UserState
 
+MS_PER_DAY = 86_400_000
 _USER = re.compile(r"//([^/@:]+)@")  # of a URL without a password
 _Options = dict[str, Any]
 
@@ -29,6 +36,46 @@ def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
         return partial(RedisCluster, startup_nodes=startup, **options)
     [(host, port)] = addresses
     return partial(Redis, host=host, port=port, **options)
+
+
+def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str]:
+    """Return host, port, database, user and password, as the native step connects.
+
+    Raises ``MistakeError`` for a cluster, TLS, or other options of Redis' client.
+    """
+    [node, *more], options = _store_options(config, 1.0)
+    host, _, port = node.partition(":")
+    names = ("db", "username", "password", "socket_timeout", "socket_connect_timeout")
+    if config.redis_cluster or more or options.keys() - {*names, "retry"}:
+        raise MistakeError("it reads one Redis server, without TLS or other options")
+    database, user, password = (str(options.get(name, "")) for name in names[:3])
+    return host, port, database or "0", user, password
+
+
+def plan_of(
+    config: FeatureConfig,
+    bundle_folder: Path,
+    library: Path,
+    users: View[str, UserState],
+    folder: Path,
+) -> KnowledgePlan:
+    """Return what a native step reads of a bundle and its store.
+
+    ``library`` is onnxruntime's, ``folder`` that of the table of items.
+    """
+    card = bundle.read(bundle_folder)
+    words = zlib.crc32((bundle_folder / bundle.VOCABULARY_FILE).read_bytes())
+    return KnowledgePlan(
+        folder=folder,
+        version=f"{card.version}-{words:08x}",
+        lengths=(card.sizes["L"], card.sizes["W"]),
+        ttl_ms=round(config.sequence_ttl_days * MS_PER_DAY),
+        texts=(
+            os.fsencode(library),
+            *(part.encode() for part in plain_address(config)),
+            *(users.names, PROJECT.encode(), *users.read_fields),
+        ),
+    )
 
 
 def connection_string(config: FeatureConfig, timeout_s: float) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemRows,
 )
 from srp4ctr.features.tensors.compiled import Assembler
+from srp4ctr.features.tensors.knowledge import Knowledge, KnowledgePlan
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
@@ -61,6 +63,8 @@ class _Known:
     """(items, 2 + A): see ``ItemRows.known``. The item's own is 0 until it is needed."""
     assembler: Assembler | None
     """None: numpy makes the tensors."""
+    shared: Knowledge | None = None
+    """With the native step, which reads it too."""
 
 
 class ItemTable:
@@ -71,10 +75,13 @@ class ItemTable:
         memory: ItemMemory,
         vocabulary: Vocabulary,
         refreshing: "RefresherWatch | None" = None,
+        plan: KnowledgePlan | None = None,
     ) -> None:
+        """``plan``: what is known of items is shared with a native step."""
         self._memory = memory
         self._vocabulary = vocabulary
         self._refreshing = refreshing
+        self._plan = plan
         self._known = self._blank(None)
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
@@ -109,8 +116,15 @@ class ItemTable:
         """Return what is known of the published generation."""
         known, items = self._known, self._memory.current()
         if known.items is not items:
-            self._known = known = self._blank(items)
-        return known
+            self._known = self._blank(items)
+            if known.shared is not None:
+                known.shared.close()
+        return self._known
+
+    @property
+    def shared(self) -> Knowledge | None:
+        """What a native step reads; None where there is none, or no table yet."""
+        return self._current().shared
 
     def keys(self) -> Int64s:
         """Return the keys of all items, in the order in which they came."""
@@ -119,6 +133,8 @@ class ItemTable:
 
     def stop(self) -> None:
         """End the thread that looks after the refresher, if there is one."""
+        if self._known.shared is not None:
+            self._known.shared.close()
         if self._refreshing is not None:
             self._refreshing.stop()
 
@@ -126,10 +142,21 @@ class ItemTable:
         slots, size = self._vocabulary.num_attribute_slots, items.capacity if items else 1
         texts = np.zeros(size, dtype=np.int64)
         rows = np.zeros((size, ATTRIBUTES + slots), dtype=np.int32)
-        made = None
-        if items is not None and compiled.is_loaded():
-            made = Assembler(items.table, texts, rows, self._vocabulary)
-        return _Known(items=items, texts=texts, rows=rows, assembler=made)
+        if items is None or not compiled.is_loaded():
+            return _Known(items=items, texts=texts, rows=rows, assembler=None)
+        if (shared := self._shared(items)) is not None:
+            texts, rows = shared.texts, shared.rows
+        made = Assembler(items.table, texts, rows, self._vocabulary)
+        return _Known(items=items, texts=texts, rows=rows, assembler=made, shared=shared)
+
+    def _shared(self, items: ItemMap) -> Knowledge | None:
+        """Return what a native step reads; None without one, or without memory for it."""
+        try:
+            if self._plan is not None:
+                return self._plan.open(self._memory.mapped, items, self._vocabulary)
+        except OSError as error:
+            LOG.warning("the native step answers nothing: no shared memory: %s", error)
+        return None
 
     def _parse(self, items: ItemMap, known: _Known, rows: Int64s, texts: Int64s) -> None:
         """Bring ``known`` up to date for ``rows``: each text is parsed once."""
@@ -157,10 +184,15 @@ class ItemTable:
         known.rows[rows[places[is_stored]], ITEM_ROW] = item_rows[is_stored]
 
 
-def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
+def open_table(
+    config: FeatureConfig,
+    vocabulary: Vocabulary,
+    plan: Callable[[Path], KnowledgePlan] | None = None,
+) -> ItemTable:
     """Return the table of this host and store, which stays fresh until ``stop``.
 
-    Waits for a first table, unless the store does not answer: then it fills later.
+    Waits for a first table, unless the store does not answer: then it fills later. ``plan``
+    is of a native step, by the table's folder.
     """
     folder = item_map.folder_of(config)
     refreshing = RefresherWatch(config, folder)
@@ -172,7 +204,7 @@ def open_table(config: FeatureConfig, vocabulary: Vocabulary) -> ItemTable:
             LOG.warning("the table of items is not filled yet: serving begins without it")
             break
         time.sleep(0.02)
-    return ItemTable(memory, vocabulary, refreshing)
+    return ItemTable(memory, vocabulary, refreshing, plan(folder) if plan else None)
 
 
 class RefresherWatch:

@@ -107,6 +107,11 @@ class ItemMap:
             shift=int(self._shift),
         )
 
+    @property
+    def address(self) -> int:
+        """Where the file begins in this process."""
+        return int(self._array(np.int64, 1, 0).ctypes.data)
+
     def find(self, keys: Int64s) -> Int64s:
         """Return the row of each of ``keys`` (n,), 0 of one that is not there."""
         buckets = self._buckets(keys)
@@ -234,6 +239,12 @@ class ItemMemory:
                 self._maps = known = (number, _opened(self._path(number)))
                 break
         return known[1] if known is not None else None
+
+    @property
+    def mapped(self) -> tuple[int, Path]:
+        """The number and the file of what ``current`` has returned last."""
+        assert self._maps is not None
+        return self._maps[0], self._path(self._maps[0])
 
     def create(self, capacity: int, text_bytes: int) -> ItemMap:
         """Return a new, empty generation with at least that room; publish it later."""

@@ -20,13 +20,22 @@ from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import packing, row_codec
+from srp4ctr.features.online.connection import MS_PER_DAY, plan_of
 from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.arrays import ItemRows, UserArrays
+from srp4ctr.features.tensors.arrays import FoundUsers, ItemRows, UserArrays
 from srp4ctr.features.tensors.compiled import UserRequest
-from srp4ctr.features.tensors.request_values import ItemKeyCache, Text, text_of, times_of
+from srp4ctr.features.tensors.knowledge import Knowledge
+from srp4ctr.features.tensors.request_values import (
+    ItemKeyCache,
+    ReadContext,
+    Text,
+    read_context,
+    text_of,
+    times_of,
+)
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
@@ -35,8 +44,6 @@ from srp4ctr.streams.state.user_state import UserState
 Int64s = NDArray[np.int64]
 Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
-_MS_PER_DAY = 86_400_000
-_MAX_CONTEXT_LETTERS = 1 << 16
 MAX_CACHED_PROFILES = 10_000
 MAX_CACHED_CONTEXTS = 1_000
 
@@ -65,17 +72,6 @@ class RequestBatch:
     """(B,): the requests' times, or the clock's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FoundUsers:
-    """B users as of their requests, with the items of their histories."""
-
-    arrays: UserArrays
-    times_ms: Int64s
-    """(B,): the requests' times, or the clock's."""
-    history: Mapping[str, NDArray[Any]]
-    """HISTORY_TENSORS"""
-
-
 class RequestFeatures:
     """Makes tensors of requests, by a bundle's vocabulary and sizes (L and W)."""
 
@@ -91,10 +87,12 @@ class RequestFeatures:
         self._reader, self.vocabulary, self.items = reader, vocabulary, item_table
         self._breaker = CircuitBreaker[dict[str, UserState]]()
         self._lengths = sizes["L"], sizes["W"]
-        self._ttl_ms = round(ttl_days * _MS_PER_DAY)
+        self._ttl_ms = round(ttl_days * MS_PER_DAY)
         self._keys = ItemKeyCache()
         self._user_rows = lru_cache(MAX_CACHED_PROFILES)(vocabulary.user_attribute_rows)
-        self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(self._context)
+        self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(
+            lambda text: read_context(self.vocabulary, text)
+        )
 
     def assemble(
         self,
@@ -110,6 +108,8 @@ class RequestFeatures:
         """
         times = times_of(times_ms, len(user_ids))
         read, key_of = self._read(user_ids), self._keys.__getitem__
+        if (shared := self.items.shared) is not None:
+            self._share(shared, read, contexts)
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         if made := self._compiled(read, keys, times, contexts):
             return made
@@ -119,6 +119,15 @@ class RequestFeatures:
         items = self.items.lookup(every)
         users = _found(arrays, times, items.take(np.s_[:, keys.shape[1] :]))
         return self._batch(users, keys, items.take(np.s_[:, : keys.shape[1]]), contexts)
+
+    def _share(self, shared: Knowledge, read: ReadUsers, contexts: Texts | None) -> None:
+        """Tell the native step what contexts and attributes of users say."""
+        for text in [""] if contexts is None else contexts:
+            rows, numbers, offset_ms = self._contexts(text)
+            content = text.encode() if isinstance(text, str) else text
+            shared.add_context(content, rows, numbers, offset_ms)
+        for user in read.users if self.vocabulary.user_fields else ():
+            shared.add_user(user.attributes, self._user_rows(user.attributes))
 
     def of_candidates(
         self, users: FoundUsers, item_keys: Int64s, contexts: Texts | None = None
@@ -222,18 +231,9 @@ class RequestFeatures:
             "context_rows": np.array(rows),
         }
 
-    def _of_contexts(
-        self, contexts: Texts | None, count: int
-    ) -> list[tuple[Int64s, NDArray[np.float32], int]]:
+    def _of_contexts(self, contexts: Texts | None, count: int) -> list[ReadContext]:
         texts = [""] * count if contexts is None else contexts
         return [self._contexts(text) for text in texts]
-
-    def _context(self, text: Text) -> tuple[Int64s, NDArray[np.float32], int]:
-        """Return the rows and numbers of a context, and its clock's offset."""
-        found = vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
-        numbers = vocabulary.context_numbers(found, self.vocabulary.context_numbers)
-        offset_ms = self.vocabulary.utc_offset_ms(found)
-        return vocabulary.context_rows(found), numbers, offset_ms
 
     def _of_users(self, attributes: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return USER_TENSORS; {} where the bundle has no user fields."""
@@ -250,23 +250,26 @@ class RequestFeatures:
         return status.astype(np.uint8)
 
 
-def open_bundle(config: FeatureConfig, folder: Path) -> RequestFeatures:
+def open_bundle(
+    config: FeatureConfig, folder: Path, library: Path | None = None
+) -> RequestFeatures:
     """Return the features of the bundle in ``folder``, whose item table stays fresh.
 
-    A server starts although the store is down; its table fills later.
+    A server starts although the store is down; its table fills later. ``library`` is
+    onnxruntime's, where a native step answers as well.
     """
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
-    table = open_table(config, known)
     users = row_codec.USERS if known.user_fields else row_codec.USER_HISTORIES
     users = replace(users, damaged=packing.DAMAGED)
-    views = OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S, users=users)
     sizes, ttl_days = bundle.read(folder).sizes, config.sequence_ttl_days
+    plan = partial(plan_of, config, folder, library, users) if library else None
+    table = open_table(config, known, plan)
+    views = OnlineViews(config, timeout_s=REQUEST_TIMEOUT_S, users=users)
     return RequestFeatures(views, known, table, sizes=sizes, ttl_days=ttl_days)
 
 
 def _versions(of_users: Sequence[str], of_items: int) -> tuple[str, ...]:
-    items = f"items={of_items}"
-    return tuple(f"{each},{items}" if each else items for each in of_users)
+    return tuple(f"{each}{',' * bool(each)}items={of_items}" for each in of_users)
 
 
 def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:

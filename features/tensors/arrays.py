@@ -1,6 +1,6 @@
 """Users' and items' columns, as the store or the log has them: what transforms read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -172,3 +172,14 @@ class ItemRows:
             counted_at_ms=self.columns[..., COUNTED_AT_MS],
             first_seen_ms=self.columns[..., FIRST_SEEN_MS],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoundUsers:
+    """B users as of their requests, with the items of their histories."""
+
+    arrays: UserArrays
+    times_ms: Int64s
+    """(B,): the requests' times, or the clock's."""
+    history: Mapping[str, NDArray[Any]]
+    """HISTORY_TENSORS"""

@@ -43,6 +43,8 @@ _FIELDS, _R, _C = map(len, (BEHAVIOR_FIELDS, REQUEST_FEATURES, CANDIDATE_FEATURE
 _TO_PARSE, _NO_MEMORY = -1, -2
 # ``Fixed`` and ``Request`` of compiled.c, whose members have eight bytes each.
 _FIXED, _REQUEST = struct.Struct("<9d16q7Q"), struct.Struct("<3q8d11q8Q")
+FIXED_BYTES = _FIXED.size
+OF_TABLE = ("buckets", "bucket_rows", "versions", "halves")
 _CONSTANTS = (
     *transforms.DECAY_PER_MS,
     transforms.PRIOR_IMPRESSIONS * transforms.PRIOR_RATE,
@@ -75,6 +77,19 @@ def _loaded(path: Path) -> Any:
     function.argtypes = [*texts * 2, *addresses * 2, *texts * 6]
     function.restype = ctypes.c_int64
     return function
+
+
+def fixed(
+    vocabulary: Vocabulary, table: TableArrays, width: int, places: Mapping[str, int]
+) -> bytes:
+    """Return ``Fixed`` of compiled.c; ``places`` are where its arrays are."""
+    return _FIXED.pack(
+        *_CONSTANTS,
+        *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
+        *(vocabulary.first_known_row, len(vocabulary.item_keys)),
+        *(table.shift, len(table.buckets) // 2, width),
+        *(places[name] for name in ("item_keys", *OF_TABLE, "texts", "known")),
+    )
 
 
 @cache
@@ -125,17 +140,14 @@ class Assembler:
     ) -> None:
         """``known`` (rows, 2 + A) is of the numbers in ``texts`` (rows,)."""
         self._function, self._slots = _function(), known.shape[1] - ATTRIBUTES
-        keys = np.ascontiguousarray(vocabulary.item_keys, dtype=np.int64)
-        of_table = table.buckets, table.bucket_rows, table.versions, table.halves
         # Kept as long as their addresses.
-        self._arrays: tuple[NDArray[Any], ...] = (keys, *of_table, texts, known)
-        self._fixed = _FIXED.pack(
-            *_CONSTANTS,
-            *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
-            *(vocabulary.first_known_row, len(keys)),
-            *(table.shift, len(table.buckets) // 2, known.shape[1]),
-            *(_address(each) for each in self._arrays),
-        )
+        self._arrays: dict[str, NDArray[Any]] = {
+            "item_keys": np.ascontiguousarray(vocabulary.item_keys, dtype=np.int64),
+            **{name: getattr(table, name) for name in OF_TABLE},
+            **{"texts": texts, "known": known},
+        }
+        places = {name: address(each) for name, each in self._arrays.items()}
+        self._fixed = fixed(vocabulary, table, known.shape[1], places)
 
     def __call__(
         self, requests: Sequence[UserRequest], item_keys: Int64s, sizes: tuple[int, int]
@@ -159,7 +171,7 @@ class Assembler:
         status = np.empty((batch, count), np.uint8)
         behaviors = []
         for place, request in enumerate(requests):
-            into = [_address(each[place]) for each in (*tensors.values(), status)]
+            into = [address(each[place]) for each in (*tensors.values(), status)]
             found = self._assemble(request, keys[place], sizes, into)
             if found == _TO_PARSE:
                 return None
@@ -180,7 +192,7 @@ class Assembler:
         )
         columns = done.times, done.keys, done.codes, done.values, shown.times, shown.keys
         found: int = self._function(
-            self._fixed, packed, _address(keys), _address(numbers), *columns
+            self._fixed, packed, address(keys), address(numbers), *columns
         )
         if found == _NO_MEMORY:
             raise MemoryError("no memory for the features of a request")
@@ -192,6 +204,7 @@ def _sizes(sequence: BehaviorSequence) -> tuple[int, int, int]:
     return len(sequence), 4 if sequence.is_narrow else 8, sequence.base_ms
 
 
-def _address(array: NDArray[Any]) -> int:
+def address(array: NDArray[Any]) -> int:
+    """Return where the memory of ``array`` begins."""
     found: int = array.__array_interface__["data"][0]
     return found

@@ -8,14 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 
 Text = str | bytes
+# A context's rows (X,), its numbers, and how far the user's clock is ahead, in ms.
+ReadContext = tuple[NDArray[np.int64], NDArray[np.float32], int]
 Int64s = NDArray[np.int64]
 MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # More than a catalogue's ids; ids that clients invent must not fill the memory.
 MAX_CACHED_IDS = 200_000
+_MAX_CONTEXT_LETTERS = 1 << 16
 
 
 class ItemKeyCache(dict[Text, int]):
@@ -40,6 +45,13 @@ def text_of(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     if len(text) > max_length:
         raise MistakeError(f"{name} has {len(text)} letters; at most {max_length}")
     return text
+
+
+def read_context(words: Vocabulary, text: Text) -> ReadContext:
+    """Return what a context says; ``MistakeError`` for one that is no flat map."""
+    found = vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
+    numbers = vocabulary.context_numbers(found, words.context_numbers)
+    return vocabulary.context_rows(found), numbers, words.utc_offset_ms(found)
 
 
 def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

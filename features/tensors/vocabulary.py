@@ -100,6 +100,11 @@ class Vocabulary:
         """A."""
         return item_fields.num_slots(self.field_shapes)
 
+    @property
+    def num_user_slots(self) -> int:
+        """U; 0 where users have no attributes."""
+        return item_fields.num_slots(self.user_field_shapes) if self.user_fields else 0
+
     def item_rows(self, keys: ArrayLike) -> Int64s:
         """Return the rows of ``keys`` (any shape, int64); key 0 is padding: row 0."""
         wanted = np.asarray(keys, dtype=np.int64)

@@ -1,0 +1,217 @@
+"""What a bundle's Python step has worked out, in memory that its native step reads.
+
+Attributes of items and users, and contexts, are JSON, which only the Python step parses,
+by the bundle's vocabulary. Where a native step runs beside it, the results are in a file
+of shared memory: the rows of items as ``item_cache.py`` keeps them, and those of users'
+attributes and of contexts by a hash of their text. The native step answers the calls whose
+texts are there and hands over the others, which adds them. ``native/knowledge.h`` reads
+this layout, whose numbers have eight bytes each.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from srp4ctr.features.tensors import compiled
+from srp4ctr.features.tensors.arrays import ATTRIBUTES, TableArrays
+from srp4ctr.features.tensors.schema import (
+    BEHAVIOR_FIELDS,
+    CANDIDATE_FEATURES,
+    CONTEXT_SLOTS,
+    NUM_CONTEXT_NUMBERS,
+    REQUEST_FEATURES,
+)
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+
+Int64s = NDArray[np.int64]
+FORMAT = 1
+_HEAD = 96  # numbers, two of them for each text
+_KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
+_OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS
+_VERSION, _HASH, _CONTENT = 0, 1, 2  # of a text's record
+
+
+class Items(Protocol):
+    """A generation of the table of items: ``item_map.ItemMap``."""
+
+    capacity: int
+
+    @property
+    def table(self) -> TableArrays:
+        """Its arrays."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """Where its file begins in this process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgePlan:
+    """Where a bundle's knowledge is, and what the native step needs besides."""
+
+    folder: Path
+    """Of the store's table of items."""
+    version: str
+    """The bundle's, with a number that changes with its vocabulary."""
+    lengths: tuple[int, int]
+    """L and W."""
+    ttl_ms: int
+    """Behaviours older than that are not read."""
+    texts: tuple[bytes, ...]
+    """onnxruntime's library, the store's host, port, database, user and password, how a
+    user's key begins and ends, and the fields that are read."""
+
+    def open(
+        self, mapped: tuple[int, Path], items: Items, known: Vocabulary
+    ) -> "Knowledge":
+        """Return what is known of ``items``, the generation and file ``mapped``.
+
+        Its file is made if no process has it yet.
+        """
+        generation, _ = mapped
+        settings = zlib.crc32(repr(self).encode())
+        path = self.folder / f"known-{FORMAT}-{self.version}-{settings:08x}-{generation}"
+        with (self.folder / "known").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.is_file():
+                _remove_unused(self.folder)
+                _make(path, self, mapped, items, known)
+            return Knowledge(path)
+
+
+class Knowledge:
+    """One file; all processes that have it open write the same into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR)
+        fcntl.flock(self._file, fcntl.LOCK_SH)  # in use
+        self._memory = mmap.mmap(self._file, 0)
+        head = self._array(np.int64, 0, _HEAD).tolist()
+        capacity, width = head[2:4]
+        texts, known, contexts, users = head[7:11]
+        self.texts: Int64s = self._array(np.int64, texts, capacity)
+        self.rows: NDArray[np.int32] = self._array(np.int32, known, capacity * width)
+        self.rows = self.rows.reshape(-1, width)
+        self._contexts = self._records(contexts, _KEPT_CONTEXTS, _OF_CONTEXT)
+        self._users = self._records(users, _KEPT_USERS, head[14])
+
+    def add_context(self, text: bytes, rows: Int64s, numbers: Any, offset_ms: int) -> None:
+        """Keep what a context says: its rows (X,), numbers, and the user's clock."""
+        as_numbers = np.asarray(numbers, dtype=np.float64).view(np.int64)
+        self._put(self._contexts, text, np.concatenate([[offset_ms], as_numbers, rows]))
+
+    def add_user(self, text: str, rows: Int64s) -> None:
+        """Keep the rows (U,) of a user's attributes."""
+        self._put(self._users, text.encode(), rows)
+
+    def close(self) -> None:
+        """Remove the file unless another process uses it; what is mapped stays."""
+        with suppress(BlockingIOError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _put(self, records: Int64s, text: bytes, content: Int64s) -> None:
+        number = xxhash.xxh64_intdigest(text)
+        record = records[number % len(records)]
+        signed = np.array(number, dtype=np.uint64).view(np.int64)
+        if record[_HASH] == signed and record[_VERSION] and not record[_VERSION] & 1:
+            return
+        fcntl.lockf(self._file, fcntl.LOCK_EX)  # against other processes that write
+        try:
+            record[_VERSION] |= 1  # odd: nobody reads it
+            record[_HASH], record[_CONTENT:] = signed, content
+            record[_VERSION] += 1
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def _records(self, at: int, count: int, width: int) -> Int64s:
+        return self._array(np.int64, at, count * (2 + width)).reshape(count, -1)
+
+    def _array(self, kind: Any, at: int, count: int) -> NDArray[Any]:
+        return np.frombuffer(self._memory, dtype=kind, count=count, offset=at)
+
+
+def _make(
+    path: Path,
+    plan: KnowledgePlan,
+    mapped: tuple[int, Path],
+    items: Items,
+    known: Vocabulary,
+) -> None:
+    """Write an empty file; the texts and rows of all items are 0, as of one not parsed."""
+    width = ATTRIBUTES + known.num_attribute_slots
+    files = os.fsencode(plan.folder / "head"), os.fsencode(mapped[1])
+    texts = (*files, *plan.texts)
+    sizes = (
+        *(8 * _HEAD, compiled.FIXED_BYTES, 8 * len(known.item_keys)),
+        *(8 * items.capacity, 4 * items.capacity * width),
+        8 * _KEPT_CONTEXTS * (2 + _OF_CONTEXT),
+        8 * _KEPT_USERS * (2 + known.num_user_slots),
+        *map(len, texts),
+    )
+    *places, end = _places(sizes)
+    _, fixed, keys, of_texts, rows, contexts, users, *of_strings = places
+    numbers = (
+        *(FORMAT, mapped[0], items.capacity, width, fixed, keys, len(known.item_keys)),
+        *(of_texts, rows, contexts, users, *plan.lengths),
+        *(known.num_attribute_slots, known.num_user_slots, plan.ttl_ms),
+        *(len(REQUEST_FEATURES), len(CANDIDATE_FEATURES), CONTEXT_SLOTS),
+        *(NUM_CONTEXT_NUMBERS, len(BEHAVIOR_FIELDS), _KEPT_CONTEXTS, _KEPT_USERS),
+        *(len(texts), *chain(*zip(of_strings, map(len, texts), strict=True))),
+    )
+    arrays = {"item_keys": keys, "texts": of_texts, "known": rows}
+    for name in compiled.OF_TABLE:
+        arrays[name] = compiled.address(getattr(items.table, name)) - items.address
+    content = [
+        (0, struct.pack(f"<{len(numbers)}q", *numbers)),
+        (fixed, compiled.fixed(known, items.table, width, arrays)),
+        (keys, np.ascontiguousarray(known.item_keys, dtype=np.int64).tobytes()),
+        *zip(of_strings, texts, strict=True),
+    ]
+    _write(path, end, content)
+
+
+def _write(path: Path, size: int, content: Sequence[tuple[int, bytes]]) -> None:
+    """Write a file of ``size`` bytes with ``content`` at its places, or nothing."""
+    unfinished = path.with_name(f"unfinished-{os.getpid()}")
+    file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.posix_fallocate(file, 0, size)  # a hole without room would kill its reader
+        for place, part in content:
+            os.pwrite(file, part, place)
+        unfinished.rename(path)
+    finally:
+        os.close(file)
+
+
+def _places(sizes: Sequence[int]) -> list[int]:
+    """Return where parts of those ``sizes`` begin, by cache lines, and the end."""
+    return list(accumulate(((size + 63) // 64 * 64 for size in sizes), initial=0))
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the files of processes that were killed, and of former generations."""
+    for path in folder.glob("known-*"):
+        with suppress(FileNotFoundError, BlockingIOError):
+            file = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(file)
