@@ -70,7 +70,7 @@ endif
 	@touch $@
 
 # Again where its source changed: compiled features of another source are not used.
-$(VENV)/compiled: features/tensors/compiled.c hatch_build.py $(VENV)/installed
+$(VENV)/compiled: features/tensors/compiled.c $(wildcard triton_repo/native/*.[ch]) hatch_build.py $(VENV)/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

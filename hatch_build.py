@@ -1,9 +1,9 @@
-"""Compiles ``features/tensors/compiled.c`` when the package is built or installed.
+"""Compiles the features and the native step when the package is built or installed.
 
 With this machine's C compiler (``CC``, else ``cc``), or, where there is none, with that of
-the ziglang wheel, for Linux distributions since 2018 (glibc 2.28). The library needs no
-Python: ctypes loads it in every one. Where nothing compiles, the package is one for all
-platforms, whose requests take more CPU.
+the ziglang wheel, for Linux distributions since 2018 (glibc 2.28). The libraries need no
+Python: ctypes loads the one in every Python, and Triton the other. Where nothing compiles,
+the package is one for all platforms, whose requests take more CPU.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,24 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIG = "ziglang==0.15.2"
 SOURCE = Path("features/tensors/compiled.c")
-LIBRARY = SOURCE.with_name("libcompiled.so")
+NATIVE = Path("triton_repo/native/native_ranker.c")
+HEADERS = (
+    *("answer", "handover", "hashes", "knowledge", "metrics", "request", "scoring"),
+    *("store", "triton", "user_row"),
+)
+# Of each library the sources, of which the first is compiled and includes the others.
+LIBRARIES = {
+    SOURCE.with_name("libcompiled.so"): (SOURCE,),
+    NATIVE.with_name("libtriton_srp4ctr.so"): (
+        NATIVE,
+        SOURCE,
+        *(NATIVE.with_name(f"{name}.h") for name in HEADERS),
+    ),
+}
 # No -march: the library runs on every machine of this architecture. No fused products: the
 # results are those of numpy.
-FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared")
+FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
+LINKED = ("-lm", "-ldl")
 
 
 class CompiledFeatures(BuildHookInterface):
@@ -38,19 +53,20 @@ class CompiledFeatures(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile into the tree that is installed, or into a wheel of this platform."""
-        is_tree = version == "editable"
-        beside = Path(self.root, SOURCE.parent) if is_tree else None
-        self.folder = Path(tempfile.mkdtemp(dir=beside))
-        library = self.folder / LIBRARY.name
-        try:
-            _compile(Path(self.root, SOURCE), library)
-        except (OSError, subprocess.SubprocessError) as error:
-            self.app.display_warning(f"{SOURCE} is not compiled: {error}")
-            return
-        if is_tree:
-            library.replace(Path(self.root, LIBRARY))  # at once: processes have it mapped
-        else:
-            build_data["force_include"][str(library)] = f"srp4ctr/{LIBRARY}"
+        is_tree, root = version == "editable", Path(self.root)
+        self.folder = Path(tempfile.mkdtemp(dir=root / SOURCE.parent if is_tree else None))
+        for library, sources in LIBRARIES.items():
+            made = self.folder / library.name
+            try:
+                _compile([root / each for each in sources], made)
+            except (OSError, subprocess.SubprocessError) as error:
+                self.app.display_warning(f"{sources[0]} is not compiled: {error}")
+                return
+            if is_tree:
+                made.replace(root / library)  # at once: processes have it mapped
+            else:
+                build_data["force_include"][str(made)] = f"srp4ctr/{library}"
+        if not is_tree:
             tag = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data.update(pure_python=False, tag=f"py3-none-{tag}")
 
@@ -67,7 +83,7 @@ def _own_compiler() -> list[str]:
     return command if shutil.which(command[0]) else []
 
 
-def _compile(source: Path, library: Path) -> None:
+def _compile(sources: Sequence[Path], library: Path) -> None:
     compiler = _own_compiler()
     if not compiler:
         if importlib.util.find_spec("ziglang") is None:
@@ -75,6 +91,7 @@ def _compile(source: Path, library: Path) -> None:
         compiler = [sys.executable, "-m", "ziglang", "cc"]
         if sys.platform == "linux":
             compiler += ["-target", f"{platform.machine()}-linux-gnu.2.28"]
-    number = f"-DSRP4CTR_SOURCE={zlib.crc32(source.read_bytes())}u"
-    command = [*compiler, *FLAGS, number, str(source), "-o", str(library), "-lm"]
+    content = b"".join(each.read_bytes() for each in sources)
+    number = f"-DSRP4CTR_SOURCE={zlib.crc32(content)}u"
+    command = [*compiler, *FLAGS, number, str(sources[0]), "-o", str(library), *LINKED]
     subprocess.run(command, check=True, stdout=sys.stderr)

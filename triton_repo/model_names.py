@@ -14,10 +14,11 @@ ENSEMBLES = (
     *(ENCODE_USER, CANDIDATE_STATES, RECOMMEND_ITEMS),
 )
 CLICK_RANKER = "click_ranker"
+NATIVE_RANKER = "native_ranker"
 FETCH_FEATURES = "fetch_features"
 BEHAVIOR_ENCODER = "behavior_encoder"
 CLICK_HEAD = "click_head"
-STEPS = (CLICK_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
+STEPS = (CLICK_RANKER, NATIVE_RANKER, FETCH_FEATURES, BEHAVIOR_ENCODER, CLICK_HEAD)
 
 # How the messages of a step begin that failed, for no fault of its caller.
 NO_MEMORY, STEP_FAILED = "out of memory", "the step failed"
@@ -28,6 +29,8 @@ MODEL_INPUTS = schema.MODEL_INPUTS
 # An output of CLICK_RANKER only, by which a promotion compares what two bundles cost: the
 # CPU time of encoder and head, by request, other processes left out.
 SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))
+# Another: the file of what the step knows, for NATIVE_RANKER; "" where there is none.
+KNOWLEDGE = TensorSpec(name="knowledge_file", dtype="string", shape=(1,))
 
 
 def step_name(step: str, version: str) -> str:

@@ -6,66 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.tensors import item_fields, schema, vocabulary
+from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.schema import USER_TENSORS
 from srp4ctr.streams.events.schema import item_key
-from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
-from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import onnx_export
-from srp4ctr.training.export.bundle_writer import sizes_of
-from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import promotion
 from tests.builders import NOON_MS, a_forget, a_profile
 from tests.features.stored import store_events
 from tests.triton_repo.bundles import promote
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.real_bundles import a_bundle
 from tests.triton_repo.tiny_graphs import L
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
-MODEL = ModelConfig(width=8, num_queries=2, head_width=8)
 ITEMS = ["item-1", "item-2", "item-3"]
 PLAIN = vocabulary.build({item_key(item): 9 for item in ITEMS}, [])
 TOWNS = [{"town": town, "likes": ("a", "b")} for town in ("Ulm", "Bonn")] * 6
 DESCRIBED = replace(PLAIN, user_fields=item_fields.build(TOWNS))
-
-
-def a_bundle(folder: Path, words: vocabulary.Vocabulary) -> Path:
-    """Write a bundle of a model with random weights, as training would."""
-    folder.mkdir(parents=True)
-    torch.manual_seed(1)
-    tables = TableSizes.of(words, L)
-    model = SRP4CTR(MODEL, tables).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases begin as zeros
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-        if model.user_fields is not None:
-            for table in (model.user_fields.vectors, model.user_fields.biases):
-                table.weight[0] = 0.0
-    sizes = sizes_of(MODEL, tables)
-    onnx_export.export(model, sizes, folder)
-    golden = onnx_export.sample(sizes, requests=2, candidates=3)
-    onnx_export.write_golden(model, {n: t.numpy() for n, t in golden.items()}, folder)
-    vocabulary.save(words, folder / bundle.VOCABULARY_FILE)
-    card = BundleManifest(
-        version=folder.name,
-        created_at_ms=1,
-        sizes=sizes | {"W": EXPOSURE_LENGTH},
-        schema_fingerprint=schema.fingerprint(sizes),
-    )
-    bundle.write_card(folder, card)
-    bundle.write_manifest(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

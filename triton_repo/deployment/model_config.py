@@ -20,7 +20,9 @@ from srp4ctr.triton_repo.model_names import (
     CLICK_RANKER,
     ENCODE_USER,
     FETCH_FEATURES,
+    KNOWLEDGE,
     MODEL_INPUTS,
+    NATIVE_RANKER,
     RANK_CLICKS,
     RANK_CLICKS_CANARY,
     RECOMMEND_ITEMS,
@@ -30,6 +32,8 @@ from srp4ctr.triton_repo.model_names import (
 )
 
 Tensors = tuple[TensorSpec, ...]
+NATIVE = "srp4ctr"
+"""Our backend, whose library is in the step's folder."""
 _TRITON_TYPES = {
     "int64": "TYPE_INT64",
     "float32": "TYPE_FP32",
@@ -105,12 +109,31 @@ def one_step(
             + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
             + own
-            + (SCORING_CPU,)
+            + (SCORING_CPU, KNOWLEDGE)
         ),
         instances=instances,
         parameters=parameters,
     )
     return (ranker,)
+
+
+def native_step(version: str) -> StepConfig:
+    """Return the step that answers RANK_CLICKS natively, beside ``one_step``.
+
+    It hands what it does not know to that one.
+    """
+    return StepConfig(
+        name=step_name(NATIVE_RANKER, version),
+        inputs=schema.REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        outputs=(
+            schema.SCORE_TENSORS
+            + schema.RANKING_TENSORS
+            + schema.POLICY_TENSORS
+            + schema.RESPONSE_NOTES
+        ),
+        backend=NATIVE,
+    )
 
 
 def three_steps(
@@ -145,8 +168,12 @@ def three_steps(
     return fetch, encoder, head
 
 
-def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
+def ensembles(
+    steps: Sequence[StepConfig], native: StepConfig | None = None
+) -> tuple[EnsembleConfig, ...]:
     """Return all ``ENSEMBLES`` of ``steps``; the first of three steps reads the features.
+
+    A ``native`` step answers RANK_CLICKS and its canary.
 
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
     ``candidate_states`` for those with a click model of their own. ``recommend_items``
@@ -177,8 +204,10 @@ def ensembles(steps: Sequence[StepConfig]) -> tuple[EnsembleConfig, ...]:
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
         outputs=schema.USER_EMBEDDINGS + schema.REQUEST_NOTES,
     )
-    others = (score, replace(rank, name=RANK_CLICKS_CANARY), encode, _states(rank))
-    return (rank, *others) if len(steps) > 1 else (rank, *others, _recommend(rank))
+    fast = rank if native is None else replace(rank, steps=(native,))
+    canary = replace(fast, name=RANK_CLICKS_CANARY)
+    all_have = (fast, score, canary, encode, _states(rank))
+    return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
 
 
 def _states(rank: EnsembleConfig) -> EnsembleConfig:
@@ -209,6 +238,9 @@ def step_text(step: StepConfig, limits: Limits) -> str:
     for name, value in step.parameters.items():
         config.parameters[name].string_value = value
     # No queue policy: serving/backlog.py has the reason, and refuses what waits too long.
+    if step.backend == NATIVE:  # its own threads, and its own queue
+        config.instance_group.add(count=1).kind = ModelInstanceGroup.KIND_CPU
+        return str(text_format.MessageToString(config))
     if step.backend != "python":  # Triton's own takes a GPU if there is one
         config.dynamic_batching.max_queue_delay_microseconds = _GPU_DELAY_US
         return str(text_format.MessageToString(config))

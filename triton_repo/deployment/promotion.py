@@ -5,6 +5,7 @@ request is lost, and none is answered by a mixed pair. After any failure before 
 the switch the old pair still serves.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from srp4ctr.triton_repo.deployment.validation import (
     golden_gate,
     latency_gate,
 )
+
+LOG = logging.getLogger(__name__)
 
 
 class PromotionError(ArtifactError):
@@ -223,8 +226,13 @@ def _load(client: Any, repository: Path, version: str) -> list[Path]:
     if not (folders := step_folders(repository, version)):
         raise ArtifactError(f"{version} is gone: promote the bundle again")
     for folder in folders:
-        client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
-    return folders
+        try:
+            client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
+        except InferenceServerException as error:
+            if not repository_writer.remove_native(repository, version, folder):
+                raise
+            LOG.warning("rank_clicks is answered without the native step: %s", error)
+    return step_folders(repository, version)
 
 
 def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:

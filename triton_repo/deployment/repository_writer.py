@@ -6,6 +6,7 @@ promoted with. Versions share nothing, and a step folder never changes once it i
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 import srp4ctr
+from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
@@ -22,9 +24,10 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors.schema import RANKING_TENSORS, TensorSpec, user_tensors
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import model_config
+from srp4ctr.triton_repo.deployment import model_config, native_library
 from srp4ctr.triton_repo.deployment.model_config import StepConfig
 
+LOG = logging.getLogger(__name__)
 # Not resolved: in a checkout its folders are links, in a wheel they are folders.
 _PACKAGE = Path(srp4ctr.__file__).parent
 SHELL = _PACKAGE / "triton_repo" / "click_ranker" / "1" / "model.py"
@@ -63,12 +66,18 @@ def render(
         sizes=card.sizes,
     )
     parameters = _parameters(version, config, features)
+    if is_native := _is_native(config, features, source):
+        parameters["native"] = "1"
     is_one, of_users = config.backend == "python", user_tensors(card.sizes)
     steps = (
         model_config.one_step(version, parameters, config.instances, of_users)
         if is_one
         else model_config.three_steps(version, parameters, of_users, _ranking(source))
     )
+    native = None
+    if is_native:
+        native = model_config.native_step(version)
+        _write_native(_step_folder(repository, native, limits), steps[0], version, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
     if is_one:
@@ -78,9 +87,21 @@ def render(
         for folder, name in zip(folders[1:], ONNX_FILES, strict=True):
             shutil.copyfile(source / name, folder / "1" / "model.onnx")
     (folders[0] / ENSEMBLE_FOLDER).mkdir()
-    for ensemble in model_config.ensembles(steps):
+    for ensemble in model_config.ensembles(steps, native):
         text = model_config.ensemble_text(ensemble, limits)
         (folders[0] / ENSEMBLE_FOLDER / f"{ensemble.name}.pbtxt").write_text(text)
+
+
+def _is_native(config: TritonConfig, features: FeatureConfig, source: Path) -> bool:
+    """Return whether a native step serves the bundle; say why not, where one is wanted."""
+    if not config.native:
+        return False
+    why = native_library.obstacle(config, features)
+    if not _ranking(source):
+        why = "the bundle is older than release 0.3"
+    if why:
+        LOG.warning("rank_clicks is answered without the native step: %s", why)
+    return not why
 
 
 def _ranking(source: Path) -> tuple[TensorSpec, ...]:
@@ -148,6 +169,41 @@ def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(model_config.step_text(step, limits))
     return folder
+
+
+def _write_native(
+    folder: Path, python: StepConfig, version: str, config: TritonConfig
+) -> None:
+    """Write the library of the native step, and its settings, a name and a value a line."""
+    settings = {
+        "python_step": python.name,
+        "version": version,
+        "encoder": bundle.ENCODER_FILE,
+        "head": bundle.HEAD_FILE,
+        "max_candidates": config.max_candidates,
+        "max_wait_us": round(config.max_wait_ms * 1000),
+        "threads": config.instances,
+        "logs_requests": int(config.served_log.share > 0.0),
+    }
+    lines = (f"{name} {value}\n" for name, value in settings.items())
+    (folder / "settings.txt").write_text("".join(lines))
+    library = native_library.LIBRARY
+    shutil.copyfile(library, folder / "1" / library.name)
+
+
+def remove_native(repository: Path, version: str, folder: Path) -> bool:
+    """Let the Python step of ``version`` answer if ``folder`` is that of its native step.
+
+    For a server that cannot load it: its library may need a newer glibc.
+    """
+    native = model_names.step_name(model_names.NATIVE_RANKER, version)
+    if folder.name != native:
+        return False
+    shutil.rmtree(folder)
+    python = model_names.step_name(model_names.CLICK_RANKER, version)
+    for path in (repository / python / ENSEMBLE_FOLDER).glob("*.pbtxt"):
+        replace_text(path, path.read_text().replace(f'"{native}"', f'"{python}"'))
+    return True
 
 
 def _write_shell(folder: Path, source: Path) -> None:

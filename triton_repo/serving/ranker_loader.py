@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from srp4ctr import logs, tracing
 from srp4ctr.features.bundles import bundle
@@ -45,7 +46,8 @@ def load_ranker(
     logs.configure("triton-step")
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    features, scorer = open_bundle(config, folder), None
+    library = _onnxruntime() if settings.get("native") else None
+    features, scorer = open_bundle(config, folder, library), None
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
@@ -60,6 +62,7 @@ def load_ranker(
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
+        knowledge_file=lambda: _knowledge_file(features),
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -69,6 +72,17 @@ def load_ranker(
     limit_s = float(settings["max_wait_ms"]) / 1000.0
     backlog = Backlog(waiting, int(settings["processes"]), limit_s)
     return replace(ranker, stats=stats, backlog=backlog)
+
+
+def _onnxruntime() -> Path:
+    """Return the library that Python's onnxruntime uses, for the native step as well."""
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    return min(folder.glob("libonnxruntime.so*"))
+
+
+def _knowledge_file(features: RequestFeatures) -> str:
+    shared = features.items.shared
+    return str(shared.path) if shared is not None else ""
 
 
 def _recommender(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.online.request_features import FoundUsers, RequestFeatures
+from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.arrays import UserArrays
+from srp4ctr.features.tensors.arrays import FoundUsers, UserArrays
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemList, Offer, Where, have
 from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
 from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES

@@ -1,0 +1,120 @@
+/* Scores → the outputs that a call wants: exploration.py and ranker.py do the same. */
+
+static _Thread_local const float *ranking;
+
+static int by_score(const void *one, const void *other) {
+    const int64_t a = *(const int64_t *)one, b = *(const int64_t *)other;
+    const float left = ranking[a], right = ranking[b];
+    const int left_pads = left != left, right_pads = right != right;
+    if (left_pads != right_pads) return left_pads - right_pads;
+    if (!left_pads && left != right) return left > right ? -1 : 1;
+    return a < b ? -1 : a > b;
+}
+
+/* Write each candidate's position, best first, equal ones as given, padding last. */
+static void write_positions(const float *scores, int64_t count, int64_t *positions) {
+    int64_t *order = positions + count;
+    for (int64_t at = 0; at < count; at++) order[at] = at;
+    ranking = scores;
+    qsort(order, (size_t)count, sizeof *order, by_score);
+    for (int64_t at = 0; at < count; at++) positions[order[at]] = at;
+}
+
+/* Return the place for an output of the response, NULL where Triton gives none. */
+static void *output_place(Response *response, const char *name, int type, int64_t count,
+                          uint64_t bytes) {
+    const int64_t shape[2] = {1, count};
+    Output *output;
+    void *place = NULL;
+    int memory = IN_MEMORY;
+    int64_t memory_id = 0;
+    Error *error = TRITONBACKEND_ResponseOutput(response, &output, name, type, shape, 2);
+    if (!error) error = TRITONBACKEND_OutputBuffer(output, &place, bytes, &memory, &memory_id);
+    forget(error);
+    return error || memory != IN_MEMORY ? NULL : place;
+}
+
+static int write_text(Response *response, const char *name, const char *text) {
+    const uint32_t length = (uint32_t)strlen(text);
+    char *place = output_place(response, name, T_TEXTS, 1, 4 + (uint64_t)length);
+    if (!place) return 0;
+    memcpy(place, &length, 4);
+    memcpy(place + 4, text, length);
+    return 1;
+}
+
+static int write_numbers(Response *response, const char *name, int type, int64_t count,
+                         const void *numbers, int bytes) {
+    void *place = output_place(response, name, type, count, (uint64_t)(count * bytes));
+    if (place) memcpy(place, numbers, (size_t)(count * bytes));
+    return place != NULL;
+}
+
+static int write_output(Response *response, const char *name, const Ranker *ranker,
+                        const Arrays *arrays, int64_t count, const char *status,
+                        const char *version) {
+    if (!strcmp(name, "click_probability"))
+        return write_numbers(response, name, T_FP32, count, arrays->scores, 4);
+    if (!strcmp(name, "ranking_score"))
+        return write_numbers(response, name, T_FP32, count, arrays->scores + count, 4);
+    if (!strcmp(name, "position"))
+        return write_numbers(response, name, T_INT64, count, arrays->positions, 8);
+    if (!strcmp(name, "item_status"))
+        return write_numbers(response, name, T_UINT8, count, arrays->item_status, 1);
+    if (!strcmp(name, "propensity")) {
+        float *place = output_place(response, name, T_FP32, count, (uint64_t)count * 4);
+        for (int64_t at = 0; place && at < count; at++) place[at] = 1.0f;
+        return place != NULL;
+    }
+    if (!strcmp(name, "status")) return write_text(response, name, status);
+    if (!strcmp(name, "feature_version")) return write_text(response, name, version);
+    if (!strcmp(name, "model_version")) return write_text(response, name, ranker->version);
+    return 0;
+}
+
+/* Send the answer, of the outputs that the call wants. */
+static int respond(const Call *call, const Arrays *arrays, int64_t count, int status,
+                   const char *version) {
+    Response *response;
+    Error *error = TRITONBACKEND_ResponseNew(&response, call->request);
+    uint32_t outputs = 0;
+    int is_whole = 1;
+    if (error) {
+        forget(error);
+        return 0;
+    }
+    forget(TRITONBACKEND_RequestOutputCount(call->request, &outputs));
+    for (uint32_t at = 0; is_whole && at < outputs; at++) {
+        const char *name = "";
+        forget(TRITONBACKEND_RequestOutputName(call->request, at, &name));
+        is_whole = write_output(response, name, call->ranker, arrays, count,
+                                STATUS_NAMES[status], version);
+    }
+    error = is_whole ? NULL : TRITONSERVER_ErrorNew(INTERNAL, "no memory for the answer");
+    forget(TRITONBACKEND_ResponseSend(response, LAST, error));
+    forget(error);
+    return is_whole;
+}
+
+static void respond_error(const Call *call, int code, const char *message) {
+    Response *response;
+    Error *error = TRITONBACKEND_ResponseNew(&response, call->request);
+    if (error) {
+        forget(error);
+        return;
+    }
+    error = TRITONSERVER_ErrorNew(code, message);
+    forget(TRITONBACKEND_ResponseSend(response, LAST, error));
+    forget(error);
+}
+
+/* Give the request back to Triton; the call is over. */
+static void end_call(Call *call, int is_answered) {
+    const uint64_t began = (uint64_t)call->arrived_ns,
+                   ended = (uint64_t)now_ns(CLOCK_MONOTONIC);
+    forget(TRITONBACKEND_ModelInstanceReportStatistics(
+        call->instance, call->request, is_answered != 0, began, began, ended, ended));
+    forget(TRITONBACKEND_RequestRelease(call->request, WHOLE));
+    free(call);
+}
+

@@ -1,0 +1,185 @@
+/* What the Python step knows, mapped: features/tensors/knowledge.py writes it. */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { K_FORMAT, K_GENERATION, K_CAPACITY, K_WIDTH, K_FIXED, K_ITEM_KEYS };
+enum { K_ITEMS = 6, K_TEXTS, K_KNOWN, K_CONTEXTS, K_USERS, K_LENGTH, K_EXPOSURES, K_SLOTS };
+enum { K_USER_SLOTS = 14, K_TTL, K_REQUEST_WIDTH, K_CANDIDATE_WIDTH, K_CONTEXT_SLOTS };
+enum { K_NUMBERS = 19, K_FIELDS, K_KEPT_CONTEXTS, K_KEPT_USERS, K_STRINGS, K_FIRST_STRING };
+enum { HEAD_WORDS = 96, THIS_FORMAT = 1, MOST_STRINGS = 36 };
+enum { S_HEAD, S_ITEMS, S_LIBRARY, S_HOST, S_PORT, S_DATABASE, S_USER, S_PASSWORD };
+enum { S_PREFIX = 8, S_SUFFIX, S_FIELDS, MOST_READ = 16 };
+enum { TABLE_GENERATION, TABLE_UP_TO_DATE }; /* of the table's head, as in item_map.py */
+
+typedef struct {
+    char *at;
+    size_t size;
+} Mapped;
+
+typedef struct {
+    Mapped own, items, table_head;
+    const int64_t *head;
+    Fixed fixed;
+    StoreAddress store;
+    StoreValue prefix, suffix, fields[MOST_READ];
+    int reads; /* fields of a user's row */
+    char path[1024], library[1024];
+    int users; /* threads that use it; guarded by the model's lock */
+} Knowledge;
+
+static int map_file(const char *path, int protection, Mapped *mapped) {
+    const int file = open(path, protection & PROT_WRITE ? O_RDWR : O_RDONLY | O_CLOEXEC);
+    struct stat found;
+    if (file < 0) return 0;
+    void *at = MAP_FAILED;
+    if (!fstat(file, &found) && found.st_size > 0)
+        at = mmap(NULL, (size_t)found.st_size, protection, MAP_SHARED, file, 0);
+    close(file);
+    if (at == MAP_FAILED) return 0;
+    mapped->at = at;
+    mapped->size = (size_t)found.st_size;
+    return 1;
+}
+
+static void unmap(Mapped *mapped) {
+    if (mapped->at) munmap(mapped->at, mapped->size);
+    mapped->at = NULL;
+}
+
+static StoreValue string_of(const Knowledge *known, int number) {
+    const int64_t *pair = known->head + K_FIRST_STRING + 2 * number;
+    return (StoreValue){known->own.at + pair[0], pair[1]};
+}
+
+/* Copy a string with its end; return whether it fits. */
+static int copy_string(const Knowledge *known, int number, char *into, size_t size) {
+    const StoreValue text = string_of(known, number);
+    if (text.length < 0 || (size_t)text.length >= size) return 0;
+    memcpy(into, text.at, (size_t)text.length);
+    into[text.length] = 0;
+    return 1;
+}
+
+/* Return whether `count` words of `bytes` each lie in the file from `at` on. */
+static int is_inside(const Mapped *mapped, int64_t at, int64_t count, int64_t bytes) {
+    return at >= 0 && count >= 0 && bytes > 0 && at % 8 == 0 &&
+           (uint64_t)at <= mapped->size &&
+           (uint64_t)count <= (mapped->size - (uint64_t)at) / (uint64_t)bytes;
+}
+
+static int strings_are_inside(const Knowledge *known) {
+    const int64_t count = known->head[K_STRINGS];
+    if (count <= S_FIELDS || count > MOST_STRINGS || count - S_FIELDS > MOST_READ) return 0;
+    for (int at = 0; at < count; at++) {
+        const int64_t *pair = known->head + K_FIRST_STRING + 2 * at;
+        if (!is_inside(&known->own, pair[0], pair[1], 1)) return 0;
+    }
+    return 1;
+}
+
+static int head_is_right(const Knowledge *known) {
+    const int64_t *head = known->head;
+    const int64_t of_context = 3 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS];
+    return head[K_FORMAT] == THIS_FORMAT && head[K_LENGTH] > 0 && head[K_EXPOSURES] >= 0 &&
+           head[K_WIDTH] == ATTRIBUTES + head[K_SLOTS] && head[K_FIELDS] == FIELDS &&
+           is_inside(&known->own, head[K_FIXED], 1, sizeof(Fixed)) &&
+           is_inside(&known->own, head[K_ITEM_KEYS], head[K_ITEMS], 8) &&
+           is_inside(&known->own, head[K_TEXTS], head[K_CAPACITY], 8) &&
+           is_inside(&known->own, head[K_KNOWN], head[K_CAPACITY], 4 * head[K_WIDTH]) &&
+           is_inside(&known->own, head[K_CONTEXTS], head[K_KEPT_CONTEXTS],
+                     8 * of_context) &&
+           is_inside(&known->own, head[K_USERS], head[K_KEPT_USERS],
+                     8 * (2 + head[K_USER_SLOTS])) &&
+           head[K_KEPT_CONTEXTS] > 0 && head[K_KEPT_USERS] > 0 && strings_are_inside(known);
+}
+
+/* Turn the places in the files into addresses. */
+static void place_arrays(Knowledge *known) {
+    Fixed *fixed = &known->fixed;
+    memcpy(fixed, known->own.at + known->head[K_FIXED], sizeof *fixed);
+    fixed->item_keys = (const int64_t *)(known->own.at + (intptr_t)fixed->item_keys);
+    fixed->buckets = (const int64_t *)(known->items.at + (intptr_t)fixed->buckets);
+    fixed->bucket_rows = (const int32_t *)(known->items.at + (intptr_t)fixed->bucket_rows);
+    fixed->versions = (const int64_t *)(known->items.at + (intptr_t)fixed->versions);
+    fixed->halves = (const int64_t *)(known->items.at + (intptr_t)fixed->halves);
+    fixed->texts = (const int64_t *)(known->own.at + (intptr_t)fixed->texts);
+    fixed->known = (int32_t *)(known->own.at + (intptr_t)fixed->known);
+}
+
+static void knowledge_close(Knowledge *known) {
+    unmap(&known->own), unmap(&known->items), unmap(&known->table_head);
+    free(known);
+}
+
+static int read_strings(Knowledge *known) {
+    char path[1024], number[32];
+    if (!copy_string(known, S_HEAD, path, sizeof path) ||
+        !map_file(path, PROT_READ, &known->table_head) ||
+        !copy_string(known, S_ITEMS, path, sizeof path) ||
+        !map_file(path, PROT_READ, &known->items) ||
+        !copy_string(known, S_LIBRARY, known->library, sizeof known->library) ||
+        !copy_string(known, S_HOST, known->store.host, sizeof known->store.host) ||
+        !copy_string(known, S_USER, known->store.username, sizeof known->store.username) ||
+        !copy_string(known, S_PASSWORD, known->store.password,
+                     sizeof known->store.password) ||
+        !copy_string(known, S_PORT, number, sizeof number))
+        return 0;
+    known->store.port = atoi(number);
+    if (!copy_string(known, S_DATABASE, number, sizeof number)) return 0;
+    known->store.database = atoi(number);
+    known->store.timeout_ms = 250; /* as store.py's REQUEST_TIMEOUT_S */
+    known->prefix = string_of(known, S_PREFIX);
+    known->suffix = string_of(known, S_SUFFIX);
+    known->reads = (int)known->head[K_STRINGS] - S_FIELDS;
+    for (int at = 0; at < known->reads; at++)
+        known->fields[at] = string_of(known, S_FIELDS + at);
+    return 1;
+}
+
+/* Return what the file `path` has, NULL if it is not there or of another release. */
+static Knowledge *knowledge_open(const char *path) {
+    Knowledge *known = calloc(1, sizeof *known);
+    if (!known) return NULL;
+    if (strlen(path) < sizeof known->path) {
+        strcpy(known->path, path);
+        if (map_file(path, PROT_READ | PROT_WRITE, &known->own) &&
+            known->own.size >= 8 * HEAD_WORDS) {
+            known->head = (const int64_t *)known->own.at;
+            if (head_is_right(known) && read_strings(known)) {
+                place_arrays(known);
+                return known;
+            }
+        }
+    }
+    knowledge_close(known);
+    return NULL;
+}
+
+/* Return whether the table of items is still of the generation that is mapped. */
+static int is_current(const Knowledge *known) {
+    const int64_t *head = (const int64_t *)known->table_head.at;
+    return __atomic_load_n(head + TABLE_GENERATION, __ATOMIC_ACQUIRE) ==
+           known->head[K_GENERATION];
+}
+
+static int64_t up_to_date_ms(const Knowledge *known) {
+    const int64_t *head = (const int64_t *)known->table_head.at;
+    return __atomic_load_n(head + TABLE_UP_TO_DATE, __ATOMIC_RELAXED);
+}
+
+/* Copy the record (width) of a text from the records at `place`; return whether there is
+ * one. Another process may write it: its version is odd meanwhile, and another then. */
+static int look_text_up(const Knowledge *known, int place, int kept, int64_t width,
+                        const char *text, int64_t length, int64_t *record) {
+    const uint64_t hash = xxh64((const unsigned char *)text, (size_t)length);
+    const int64_t row = (int64_t)(hash % (uint64_t)known->head[kept]);
+    const int64_t *found =
+        (const int64_t *)(known->own.at + known->head[place]) + row * (2 + width);
+    const int64_t version = __atomic_load_n(found, __ATOMIC_ACQUIRE);
+    if (version <= 0 || version & 1 || (uint64_t)found[1] != hash) return 0;
+    memcpy(record, found + 2, (size_t)width * 8);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n(found, __ATOMIC_RELAXED) == version;
+}

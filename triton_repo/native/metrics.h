@@ -1,0 +1,122 @@
+/* Counters of serving_metrics.py, by the same names and labels: those of the Python step,
+ * to whose calls they add the native step's. */
+
+enum { ANSWER_BOUNDS = 14, AGE_BOUNDS = 10, PARTS = 3, STATUSES = 4, ITEM_STATUSES = 5 };
+static const double ANSWERS_UNDER[ANSWER_BOUNDS] = {
+    .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .1, .25, .5, 1};
+static const double AGES_UNDER[AGE_BOUNDS] = {1,     5,     30,     120,    600,
+                                              3600,  21600, 86400,  604800, 2592000};
+static const char *const PART_NAMES[PARTS] = {"fetch_features", "behavior_encoder",
+                                              "click_head"};
+enum { OK_STATUS, COLD_USER, EMPTY_SEQUENCE, STALE_SEQUENCE };
+static const char *const STATUS_NAMES[STATUSES] = {"ok", "cold_user", "empty_sequence",
+                                                   "stale_sequence"};
+static const char *const ITEM_STATUS_NAMES[ITEM_STATUSES] = {
+    "ok", "unknown_item", "no_attributes", "no_activity", "unavailable"};
+
+typedef struct {
+    Metric *part_runs[PARTS], *part_us[PARTS], *cpu_us, *candidates, *answers_us;
+    Metric *answers[ANSWER_BOUNDS + 1], *ages[AGE_BOUNDS + 1], *age_ms, *table_age_ms;
+    Metric *statuses[STATUSES], *item_statuses[ITEM_STATUSES], *table_reads;
+} Counters;
+
+static void add(Metric *metric, double value) {
+    Error *error = metric ? TRITONSERVER_MetricIncrement(metric, value) : NULL;
+    if (error) TRITONSERVER_ErrorDelete(error);
+}
+
+static Family *family_of(const char *name, const char *help) {
+    Family *family = NULL;
+    Error *error = TRITONSERVER_MetricFamilyNew(&family, COUNTER, name, help);
+    if (error) TRITONSERVER_ErrorDelete(error);
+    return family;
+}
+
+/* Return the counter of `model`, with a further label unless `label` is NULL. It stays:
+ * Triton's own of the Python step has the same name, and counts on. */
+static Metric *counter_of(Family *family, const char *model, const char *label,
+                          const char *value) {
+    const Parameter *labels[2] = {
+        TRITONSERVER_ParameterNew("model", STRING_PARAMETER, model),
+        label ? TRITONSERVER_ParameterNew(label, STRING_PARAMETER, value) : NULL};
+    Metric *metric = NULL;
+    Error *error = family ? TRITONSERVER_MetricNew(&metric, family, labels, label ? 2 : 1)
+                          : NULL;
+    if (error) TRITONSERVER_ErrorDelete(error);
+    for (int at = 0; at < 2; at++)
+        if (labels[at]) TRITONSERVER_ParameterDelete((Parameter *)labels[at]);
+    return metric;
+}
+
+static void open_histogram(Family *family, const char *model, const double *bounds,
+                           int count, Metric **metrics) {
+    char value[32];
+    for (int at = 0; at <= count; at++) {
+        snprintf(value, sizeof value, at < count ? "%g" : "+Inf", at < count ? bounds[at] : 0);
+        metrics[at] = counter_of(family, model, "under", value);
+    }
+}
+
+static Metric *open_counter(const char *name, const char *help, const char *model) {
+    return counter_of(family_of(name, help), model, NULL, NULL);
+}
+
+static void counters_open(Counters *counters, const char *model, const char *version) {
+    Family *runs = family_of("srp4ctr_part_runs", "Requests that a part worked on.");
+    Family *us = family_of("srp4ctr_part_us", "Time of a part, in microseconds.");
+    for (int part = 0; part < PARTS; part++) {
+        char step[512];
+        snprintf(step, sizeof step, "%s_%s", PART_NAMES[part], version);
+        counters->part_runs[part] = counter_of(runs, step, NULL, NULL);
+        counters->part_us[part] = counter_of(us, step, NULL, NULL);
+    }
+    counters->cpu_us = open_counter(
+        "srp4ctr_cpu_us", "CPU time of the step's processes, in microseconds.", model);
+    counters->candidates = open_counter(
+        "srp4ctr_candidates", "Candidates scored, padding left out.", model);
+    counters->answers_us = open_counter(
+        "srp4ctr_answers_us", "Time of answered calls, in microseconds.", model);
+    counters->age_ms = open_counter(
+        "srp4ctr_feature_age_ms", "Age of users' sequences, in milliseconds.", model);
+    counters->table_age_ms = open_counter(
+        "srp4ctr_table_age_ms",
+        "Time since the table of items was up to date, in milliseconds.", model);
+    counters->table_reads = open_counter(
+        "srp4ctr_table_reads", "Requests that read the table of items.", model);
+    open_histogram(
+        family_of("srp4ctr_answers",
+                  "Answered calls by the upper bound of their latency, in seconds."),
+        model, ANSWERS_UNDER, ANSWER_BOUNDS, counters->answers);
+    open_histogram(family_of("srp4ctr_feature_age",
+                             "Requests by the age of the user's row, in seconds."),
+                   model, AGES_UNDER, AGE_BOUNDS, counters->ages);
+    Family *statuses = family_of("srp4ctr_request_status",
+                                 "Requests by what was known of their user.");
+    for (int at = 0; at < STATUSES; at++)
+        counters->statuses[at] = counter_of(statuses, model, "status", STATUS_NAMES[at]);
+    Family *of_items =
+        family_of("srp4ctr_item_status", "Candidates by what was known of them.");
+    for (int at = 0; at < ITEM_STATUSES; at++)
+        counters->item_statuses[at] =
+            counter_of(of_items, model, "status", ITEM_STATUS_NAMES[at]);
+}
+
+static void add_to_histogram(Metric *const *metrics, const double *bounds, int count,
+                             double value) {
+    int at = 0;
+    while (at < count && value > bounds[at]) at++;
+    add(metrics[at], 1.0);
+}
+
+static void count_items(const Counters *counters, const uint8_t *status, int64_t count,
+                        int64_t padding) {
+    double found[ITEM_STATUSES] = {0};
+    for (int64_t at = 0; at < count; at++) {
+        if (status[at] == padding) continue;
+        found[0] += status[at] == 0;
+        for (int bit = 0; bit < ITEM_STATUSES - 1; bit++)
+            found[1 + bit] += status[at] >> bit & 1;
+    }
+    for (int at = 0; at < ITEM_STATUSES; at++)
+        if (found[at] > 0) add(counters->item_statuses[at], found[at]);
+}

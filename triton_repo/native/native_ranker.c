@@ -1,0 +1,356 @@
+/* A backend of Triton that answers `rank_clicks` without Python.
+ *
+ * It answers the calls that it knows all of: one user whose row this release wrote, items
+ * and a context whose texts the Python step has parsed, nothing wrong with what was sent.
+ * Any other call it hands to the Python step, whose answer it passes on: what a mistake is,
+ * and what a text means, is defined there alone. Both read the same row of the store, the
+ * same table of items and the same ONNX files; compiled.c makes the tensors of both.
+ *
+ * Its threads share the weights and the processor's caches, and nothing passes from one
+ * process to another: that is what it is for.
+ */
+#define _POSIX_C_SOURCE 200809L /* no newer functions of glibc than Triton's image has */
+#include "../../features/tensors/compiled.c"
+#include "triton.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
+
+static void say(int level, const char *message) {
+    Error *error = TRITONSERVER_LogMessage(level, "native_ranker", 0, message);
+    if (error) TRITONSERVER_ErrorDelete(error);
+}
+
+static int64_t now_ns(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (int64_t)time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+#include "hashes.h"
+#include "store.h"
+
+#include "knowledge.h"
+#include "metrics.h"
+#include "scoring.h"
+#include "user_row.h"
+
+enum { MOST_LETTERS = 256, MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
+static const int64_t FIRST_MS = INT64_C(100000000000), LAST_MS = INT64_C(4102444800000);
+static const char WAITED[] = "queued for too long: the server has more to do than it can";
+
+typedef struct Call { /* one request of Triton's */
+    Request_ *request;
+    Instance *instance;
+    int64_t arrived_ns;
+    struct Ranker *ranker;
+    struct Call *next;
+} Call;
+
+typedef struct Ranker { /* one bundle */
+    Server *server;
+    char folder[2048], python_step[512], version[256], encoder[256], head[256];
+    int64_t max_candidates, max_wait_us, threads, logs_requests;
+    Allocator *allocator;
+    Counters counters;
+    Scoring scoring;
+    pthread_mutex_t lock;
+    pthread_cond_t has_calls, has_ended;
+    Call *first, *last;
+    int is_stopping, handed, started;
+    Knowledge *known;
+    char path[1024]; /* of the knowledge that the Python step has now */
+    int64_t sampled_ns;
+    pthread_t workers[MOST_THREADS], watcher;
+} Ranker;
+
+typedef struct { /* a thread's own memory */
+    StoreConnection connection;
+    char *memory;
+    size_t size;
+} Worker;
+
+typedef struct {
+    const char *content;
+    int64_t bytes, count;
+} Texts;
+
+typedef struct { /* what a call has sent */
+    Texts user, items, context;
+    int64_t at_ms;
+    int has_request_id;
+} Given;
+
+typedef struct { /* a request's tensors, in a worker's memory */
+    int64_t *keys, *history_rows, *history_attributes, *history_codes, *item_rows;
+    int64_t *item_attributes, *context, *user_rows, *positions;
+    float *request_features, *candidate_features, *scores;
+    uint8_t *item_status;
+} Arrays;
+
+static void forget(Error *error) {
+    if (error) TRITONSERVER_ErrorDelete(error);
+}
+
+#include "answer.h"
+#include "handover.h"
+#include "request.h"
+
+typedef struct { /* of a call's way, in ns */
+    int64_t began, made, encoded, ended, cpu;
+} Times;
+
+static void count_call(const Ranker *ranker, const Call *call, const Times *times,
+                       const Given *given, const UserRow *user, int status,
+                       const Arrays *arrays, int64_t table_ms, int64_t padding) {
+    const Counters *counters = &ranker->counters;
+    const int64_t parts[] = {times->made - times->began, times->encoded - times->made,
+                             times->ended - times->encoded};
+    double scored = 0.0;
+    for (int64_t at = 0; at < given->items.count; at++)
+        scored += arrays->scores[at] == arrays->scores[at];
+    for (int part = 0; part < PARTS; part++) {
+        add(counters->part_runs[part], 1.0);
+        add(counters->part_us[part], (double)parts[part] / 1e3);
+    }
+    add(counters->cpu_us, (double)times->cpu / 1e3);
+    add(counters->candidates, scored);
+    add(counters->statuses[status], 1.0);
+    count_items(counters, arrays->item_status, given->items.count, padding);
+    add(counters->table_reads, 1.0);
+    add(counters->table_age_ms, (double)(given->at_ms > table_ms ? given->at_ms - table_ms : 0));
+    if (user->is_there) {
+        const double age_ms = fmax(0.0, (double)given->at_ms - (double)user->version_us / 1e3);
+        add_to_histogram(counters->ages, AGES_UNDER, AGE_BOUNDS, age_ms / 1e3);
+        add(counters->age_ms, age_ms);
+    }
+    const double took_s = (double)(times->ended - call->arrived_ns) / 1e9;
+    add_to_histogram(counters->answers, ANSWERS_UNDER, ANSWER_BOUNDS, took_s);
+    add(counters->answers_us, took_s * 1e6);
+}
+
+/* Read all that a call asks for: its user, context and items; return whether that is known. */
+static int read_all(Worker *worker, const Knowledge *known, Given *given, UserRow *user,
+                    Arrays *arrays) {
+    const int64_t *head = known->head;
+    const StoreValue id = next_text(&given->user);
+    StoreValue context = {"", 0};
+    Map seen = {0};
+    if (given->context.count) context = next_text(&given->context);
+    if (id.length < 0 || given->user.bytes || context.length < 0 || given->context.bytes ||
+        !lay_out(worker, known, given->items.count, arrays))
+        return 0;
+    const int are_keys = map_make(&seen, given->items.count) &&
+                         read_keys(given->items, arrays->keys, &seen);
+    free(seen.keys); /* and the places behind them */
+    return are_keys &&
+           look_text_up(known, K_CONTEXTS, K_KEPT_CONTEXTS,
+                        1 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS], context.at,
+                        context.length, arrays->context) &&
+           read_user(worker, known, id, user) &&
+           (!head[K_USER_SLOTS] ||
+            look_text_up(known, K_USERS, K_KEPT_USERS, head[K_USER_SLOTS],
+                         user->attributes.at, user->attributes.length, arrays->user_rows));
+}
+
+static void write_version(const UserRow *user, int64_t table_ms, char *into, size_t size) {
+    if (user->is_there)
+        snprintf(into, size, "user=%lld@%lld,items=%lld", (long long)user->version_us,
+                 (long long)user->last_offset, (long long)table_ms);
+    else
+        snprintf(into, size, "items=%lld", (long long)table_ms);
+}
+
+/* Answer a call by what is known; return whether it was. */
+static int rank(Worker *worker, const Knowledge *known, Call *call) {
+    Ranker *ranker = call->ranker;
+    Times times = {.began = now_ns(CLOCK_MONOTONIC),
+                   .cpu = -now_ns(CLOCK_THREAD_CPUTIME_ID)};
+    Given given;
+    UserRow user;
+    Arrays arrays;
+    char version[96];
+    if (!is_current(known) || !read_given(ranker, call->request, &given) ||
+        !read_all(worker, known, &given, &user, &arrays))
+        return 0;
+    const int64_t table_ms = up_to_date_ms(known), count = given.items.count;
+    const int64_t behaviors = assemble(known, &given, &user, &arrays);
+    if (behaviors < 0) return 0;
+    times.made = now_ns(CLOCK_MONOTONIC);
+    if (!score_arrays(ranker, known, behaviors, count, &arrays, &times.encoded)) return 0;
+    write_positions(arrays.scores + count, count, arrays.positions);
+    write_version(&user, table_ms, version, sizeof version);
+    const int status = status_of_user(&user, behaviors);
+    const int is_answered = respond(call, &arrays, count, status, version);
+    times.ended = now_ns(CLOCK_MONOTONIC);
+    times.cpu += now_ns(CLOCK_THREAD_CPUTIME_ID);
+    if (is_answered)
+        count_call(ranker, call, &times, &given, &user, status, &arrays, table_ms,
+                   known->fixed.padding);
+    end_call(call, is_answered);
+    return 1;
+}
+
+/* Return whether this call is the one in a second whose features the Python step compares
+ * with those of training. */
+static int is_sample(Ranker *ranker, int64_t now) {
+    pthread_mutex_lock(&ranker->lock);
+    const int is_due = now - ranker->sampled_ns >= INT64_C(1000000000);
+    if (is_due) ranker->sampled_ns = now;
+    pthread_mutex_unlock(&ranker->lock);
+    return is_due;
+}
+
+static void answer(Worker *worker, Call *call) {
+    Ranker *ranker = call->ranker;
+    const int64_t now = now_ns(CLOCK_MONOTONIC);
+    uint64_t limit_us = 0;
+    forget(TRITONBACKEND_InferenceRequestTimeoutMicroseconds(call->request, &limit_us));
+    if (!limit_us || (int64_t)limit_us > ranker->max_wait_us)
+        limit_us = (uint64_t)ranker->max_wait_us;
+    if ((now - call->arrived_ns) / 1000 > (int64_t)limit_us) {
+        respond_error(call, UNAVAILABLE, WAITED);
+        end_call(call, 0);
+        return;
+    }
+    Knowledge *known = is_sample(ranker, now) ? NULL : hold(ranker);
+    const int is_over = known && rank(worker, known, call);
+    if (known) let_go(ranker, known);
+    if (!is_over) hand_over(call);
+}
+
+/* Answer calls, the oldest first, until the end; those that wait then are answered. */
+static void *work(void *own) {
+    Ranker *ranker = own;
+    Worker worker = {.connection = {.socket = -1}};
+    for (;;) {
+        pthread_mutex_lock(&ranker->lock);
+        while (!ranker->first && !ranker->is_stopping)
+            pthread_cond_wait(&ranker->has_calls, &ranker->lock);
+        Call *call = ranker->first;
+        if (call && !(ranker->first = call->next)) ranker->last = NULL;
+        pthread_mutex_unlock(&ranker->lock);
+        if (!call) break;
+        answer(&worker, call);
+    }
+    store_close(&worker.connection);
+    free(worker.memory);
+    return NULL;
+}
+
+/* ---- Triton's functions of a backend ---- */
+
+#define TEXT_OF(word) #word
+#define MARK(number) "srp4ctr native source " TEXT_OF(number)
+/* By which native_library.py knows of which sources the library is. */
+const char srp4ctr_native_source[] = MARK(SRP4CTR_SOURCE);
+
+/* Read `settings.txt`, a name and a value a line; return whether there is one. */
+static int read_settings(Ranker *ranker) {
+    char path[4096], name[64], value[256];
+    snprintf(path, sizeof path, "%s/settings.txt", ranker->folder);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    while (fscanf(file, "%63s %255s", name, value) == 2) {
+        const int64_t number = strtoll(value, NULL, 10);
+        if (!strcmp(name, "python_step")) strcpy(ranker->python_step, value);
+        else if (!strcmp(name, "version")) strcpy(ranker->version, value);
+        else if (!strcmp(name, "encoder")) strcpy(ranker->encoder, value);
+        else if (!strcmp(name, "head")) strcpy(ranker->head, value);
+        else if (!strcmp(name, "max_candidates")) ranker->max_candidates = number;
+        else if (!strcmp(name, "max_wait_us")) ranker->max_wait_us = number;
+        else if (!strcmp(name, "threads")) ranker->threads = number;
+        else if (!strcmp(name, "logs_requests")) ranker->logs_requests = number;
+    }
+    fclose(file);
+    return *ranker->python_step && ranker->threads > 0 && ranker->threads <= MOST_THREADS;
+}
+
+static void stop(Ranker *ranker) {
+    pthread_mutex_lock(&ranker->lock);
+    ranker->is_stopping = 1;
+    pthread_cond_broadcast(&ranker->has_calls);
+    pthread_cond_broadcast(&ranker->has_ended);
+    pthread_mutex_unlock(&ranker->lock);
+    for (int at = 0; at < ranker->started; at++)
+        pthread_join(at ? ranker->workers[at - 1] : ranker->watcher, NULL);
+    pthread_mutex_lock(&ranker->lock);
+    while (ranker->handed > 0) pthread_cond_wait(&ranker->has_ended, &ranker->lock);
+    pthread_mutex_unlock(&ranker->lock);
+    use(ranker, NULL);
+    scoring_close(&ranker->scoring);
+    free(ranker);
+}
+
+static int start_threads(Ranker *ranker) {
+    for (int at = 0; at <= ranker->threads; at++, ranker->started++)
+        if (pthread_create(at ? ranker->workers + at - 1 : &ranker->watcher, NULL,
+                           at ? work : watch, ranker))
+            return 0;
+    return 1;
+}
+
+Error *TRITONBACKEND_ModelInitialize(TritonModel *model) {
+    Ranker *ranker = calloc(1, sizeof *ranker);
+    const char *folder = "";
+    int kind;
+    if (!ranker) return TRITONSERVER_ErrorNew(UNAVAILABLE, "out of memory");
+    pthread_mutex_init(&ranker->lock, NULL);
+    pthread_cond_init(&ranker->has_calls, NULL);
+    pthread_cond_init(&ranker->has_ended, NULL);
+    Error *error = TRITONBACKEND_ModelRepository(model, &kind, &folder);
+    if (!error) error = TRITONBACKEND_ModelServer(model, &ranker->server);
+    if (!error)
+        error = TRITONSERVER_ResponseAllocatorNew(&ranker->allocator, allocate, give_back, NULL);
+    if (!error && snprintf(ranker->folder, sizeof ranker->folder, "%s", folder) >=
+                      (int)sizeof ranker->folder)
+        error = TRITONSERVER_ErrorNew(INTERNAL, "the path of the repository is too long");
+    if (!error && !read_settings(ranker))
+        error = TRITONSERVER_ErrorNew(INTERNAL, "settings.txt of the native step is wrong");
+    if (!error) {
+        counters_open(&ranker->counters, ranker->python_step, ranker->version);
+        ranker->sampled_ns = now_ns(CLOCK_MONOTONIC);
+        if (!start_threads(ranker))
+            error = TRITONSERVER_ErrorNew(UNAVAILABLE, "no thread can be started");
+        else
+            error = TRITONBACKEND_ModelSetState(model, ranker);
+    }
+    if (error) stop(ranker);
+    return error;
+}
+
+Error *TRITONBACKEND_ModelFinalize(TritonModel *model) {
+    void *ranker = NULL;
+    Error *error = TRITONBACKEND_ModelState(model, &ranker);
+    if (!error && ranker) stop(ranker);
+    return error;
+}
+
+/* Queue the calls for the threads; Triton's own thread returns at once. */
+Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request_ **requests,
+                                          uint32_t count) {
+    TritonModel *model;
+    void *own = NULL;
+    Error *error = TRITONBACKEND_ModelInstanceModel(instance, &model);
+    if (!error) error = TRITONBACKEND_ModelState(model, &own);
+    if (error) return error;
+    Ranker *ranker = own;
+    for (uint32_t at = 0; at < count; at++) {
+        Call made = {requests[at], instance, now_ns(CLOCK_MONOTONIC), ranker, NULL};
+        Call *call = malloc(sizeof *call);
+        if (!call) {
+            respond_error(&made, UNAVAILABLE, "out of memory");
+            forget(TRITONBACKEND_RequestRelease(requests[at], WHOLE));
+            continue;
+        }
+        *call = made;
+        pthread_mutex_lock(&ranker->lock);
+        if (ranker->last) ranker->last->next = call;
+        else ranker->first = call;
+        ranker->last = call;
+        pthread_cond_signal(&ranker->has_calls);
+        pthread_mutex_unlock(&ranker->lock);
+    }
+    return NULL;
+}

@@ -1,0 +1,241 @@
+/* What a call has sent, and the model's tensors of it. A call that is not as the native step
+ * reads it is no mistake: the Python step says what is. */
+
+/* Return the next of the texts, and move on; a length of -1 where they are cut off. */
+static StoreValue next_text(Texts *texts) {
+    uint32_t length;
+    if (texts->bytes < 4) return (StoreValue){NULL, -1};
+    memcpy(&length, texts->content, 4);
+    if ((int64_t)length > texts->bytes - 4) return (StoreValue){NULL, -1};
+    const StoreValue found = {texts->content + 4, length};
+    texts->content += 4 + (int64_t)length;
+    texts->bytes -= 4 + (int64_t)length;
+    return found;
+}
+
+/* Read one input; return whether it is as the native step reads it. */
+static int read_input(Input *input, Given *given) {
+    const char *name;
+    const void *content = NULL;
+    const int64_t *shape;
+    int type, memory = IN_MEMORY;
+    uint32_t axes, buffers;
+    uint64_t bytes, in_buffer = 0;
+    int64_t memory_id = 0;
+    Error *error =
+        TRITONBACKEND_InputProperties(input, &name, &type, &shape, &axes, &bytes, &buffers);
+    if (!error && buffers == 1)
+        error = TRITONBACKEND_InputBuffer(input, 0, &content, &in_buffer, &memory, &memory_id);
+    if (error || buffers != 1 || in_buffer != bytes || memory != IN_MEMORY || axes != 2 ||
+        shape[0] != 1) {
+        forget(error);
+        return 0;
+    }
+    const Texts texts = {content, (int64_t)bytes, shape[1]};
+    if (!strcmp(name, "request_time_ms")) {
+        if (type != T_INT64 || shape[1] != 1 || bytes != 8) return 0;
+        memcpy(&given->at_ms, content, 8);
+        return 1;
+    }
+    Texts *into = !strcmp(name, "user_id")    ? &given->user
+                  : !strcmp(name, "item_ids") ? &given->items
+                  : !strcmp(name, "context")  ? &given->context
+                                              : NULL;
+    if (!into) return given->has_request_id = !strcmp(name, "request_id");
+    *into = texts;
+    return type == T_TEXTS && (into == &given->items || shape[1] == 1);
+}
+
+/* Return whether the call's trace is recorded. */
+static int is_traced(Request_ *request) {
+    uint32_t count = 0;
+    forget(TRITONBACKEND_RequestParameterCount(request, &count));
+    for (uint32_t at = 0; at < count; at++) {
+        const char *name = "";
+        const void *value;
+        int type;
+        Error *error = TRITONBACKEND_RequestParameter(request, at, &name, &type, &value);
+        if (error) forget(error);
+        else if (!strcmp(name, "traceparent")) return 1;
+    }
+    return 0;
+}
+
+static int read_given(const Ranker *ranker, Request_ *request, Given *given) {
+    uint32_t count = 0;
+    memset(given, 0, sizeof *given);
+    if (is_traced(request)) return 0;
+    forget(TRITONBACKEND_RequestInputCount(request, &count));
+    for (uint32_t at = 0; at < count; at++) {
+        Input *input;
+        Error *error = TRITONBACKEND_RequestInputByIndex(request, at, &input);
+        if (error || !read_input(input, given)) {
+            forget(error);
+            return 0;
+        }
+    }
+    if (given->has_request_id && ranker->logs_requests) return 0;
+    if (!given->at_ms) given->at_ms = now_ns(CLOCK_REALTIME) / 1000000;
+    return given->user.count == 1 && given->items.count >= 1 &&
+           given->items.count <= ranker->max_candidates && given->at_ms >= FIRST_MS &&
+           given->at_ms <= LAST_MS;
+}
+
+/* Write the items' keys, 0 for padding. Returns whether all are ids, and no id is twice:
+ * the Python step gives both places the same score. */
+static int read_keys(Texts texts, int64_t *keys, Map *seen) {
+    const int64_t count = texts.count;
+    for (int64_t at = 0; at < count; at++) {
+        const StoreValue id = next_text(&texts);
+        const unsigned char *text = (const unsigned char *)id.at;
+        uint64_t hash;
+        if (id.length < 0) return 0;
+        keys[at] = 0;
+        if (!id.length) continue;
+        const int64_t letters = letters_of(text, (size_t)id.length);
+        if (letters < 0 || letters > MOST_LETTERS ||
+            !xxh3_64(text, (size_t)id.length, &hash))
+            return 0;
+        keys[at] = hash ? (int64_t)hash : 1;
+        if (map_place(seen, keys[at], -1) >= 0) return 0;
+        map_place(seen, keys[at], (int32_t)at);
+    }
+    return texts.bytes == 0;
+}
+
+/* Read the user's row; return whether the native step can use it. */
+static int read_user(Worker *worker, const Knowledge *known, StoreValue id, UserRow *user) {
+    StoreValue values[MOST_READ];
+    char key[2048];
+    const int64_t sized = 8 + id.length, size = known->prefix.length + sized;
+    const int64_t letters = letters_of((const unsigned char *)id.at, (size_t)id.length);
+    const uint32_t kind = 2, length = (uint32_t)id.length; /* Feast's number of strings */
+    if (letters < 0 || letters > MOST_LETTERS ||
+        size + known->suffix.length > (int64_t)sizeof key)
+        return 0;
+    memcpy(key, known->prefix.at, (size_t)known->prefix.length);
+    memcpy(key + known->prefix.length, &kind, 4);
+    memcpy(key + known->prefix.length + 4, &length, 4);
+    memcpy(key + known->prefix.length + 8, id.at, (size_t)id.length);
+    memcpy(key + size, known->suffix.at, (size_t)known->suffix.length);
+    return store_read(&worker->connection, &known->store, key,
+                      (size_t)(size + known->suffix.length), known->fields, known->reads,
+                      values) &&
+           read_user_row(values, known->reads, user);
+}
+
+static int status_of_user(const UserRow *user, int64_t behaviors) {
+    if (!user->is_there) return COLD_USER;
+    if (behaviors) return OK_STATUS;
+    return user->done.count ? STALE_SEQUENCE : EMPTY_SEQUENCE;
+}
+
+/* Lay the arrays of N candidates out in the worker's memory; return whether there is any. */
+static int lay_out(Worker *worker, const Knowledge *known, int64_t count, Arrays *arrays) {
+    const int64_t *head = known->head, length = head[K_LENGTH], slots = head[K_SLOTS];
+    struct {
+        void *place;
+        int64_t words;
+    } parts[] = {
+        {&arrays->keys, count},
+        {&arrays->history_rows, length},
+        {&arrays->history_attributes, length * slots},
+        {&arrays->history_codes, length * FIELDS},
+        {&arrays->item_rows, count},
+        {&arrays->item_attributes, count * slots},
+        {&arrays->context, 1 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS]},
+        {&arrays->user_rows, head[K_USER_SLOTS]},
+        {&arrays->positions, 2 * count},
+        {&arrays->request_features, head[K_REQUEST_WIDTH]},
+        {&arrays->candidate_features, count * head[K_CANDIDATE_WIDTH]},
+        {&arrays->scores, SCORES * count},
+        {&arrays->item_status, count},
+    };
+    const int number = (int)(sizeof parts / sizeof *parts);
+    int64_t words = 0;
+    for (int at = 0; at < number; at++) words += parts[at].words + 8;
+    if ((size_t)words * 8 > worker->size) {
+        char *more = realloc(worker->memory, (size_t)words * 8);
+        if (!more) return 0;
+        worker->memory = more;
+        worker->size = (size_t)words * 8;
+    }
+    char *next = worker->memory;
+    for (int at = 0; at < number; at++) {
+        memcpy(parts[at].place, &next, sizeof next);
+        next += (parts[at].words + 8) * 8;
+    }
+    return 1;
+}
+
+/* Make the tensors of a request; return how many behaviours it has, or less than 0. */
+static int64_t assemble(const Knowledge *known, const Given *given, const UserRow *user,
+                        const Arrays *arrays) {
+    Request request = {
+        .at_ms = given->at_ms,
+        .after_ms = given->at_ms - known->head[K_TTL],
+        .utc_offset_ms = arrays->context[0],
+        .counted_at_ms = user->counted_at_ms,
+        .done = user->done.count,
+        .done_time_bytes = user->done.time_bytes,
+        .done_base_ms = user->done.base_ms,
+        .done_values = user->done.values_count,
+        .shown = user->shown.count,
+        .shown_time_bytes = user->shown.time_bytes,
+        .shown_base_ms = user->shown.base_ms,
+        .length = known->head[K_LENGTH],
+        .exposures = known->head[K_EXPOSURES],
+        .candidates = given->items.count,
+        .history_rows = arrays->history_rows,
+        .history_attributes = arrays->history_attributes,
+        .history_codes = arrays->history_codes,
+        .request_features = arrays->request_features,
+        .item_rows = arrays->item_rows,
+        .item_attributes = arrays->item_attributes,
+        .candidate_features = arrays->candidate_features,
+        .item_status = arrays->item_status,
+    };
+    memcpy(request.counts, user->counts, sizeof request.counts);
+    return srp4ctr_assemble(&known->fixed, &request, arrays->keys,
+                            (const double *)(arrays->context + 1), user->done.times,
+                            user->done.keys, (const char *)user->done.codes,
+                            user->done.values, user->shown.times, user->shown.keys);
+}
+
+static Tensor tensor_of(const char *name, int type, void *content, int64_t rows,
+                        int64_t width) {
+    const int64_t bytes = type == ORT_INT64 ? 8 : 4;
+    Tensor made = {name, type, content, rows * (width < 0 ? 1 : width) * bytes,
+                   width < 0 ? 2 : 3, {1, rows, width, 0}};
+    return made;
+}
+
+/* Score the candidates by the behaviours that there are. */
+static int score_arrays(const Ranker *ranker, const Knowledge *known, int64_t behaviors,
+                        int64_t count, const Arrays *arrays, int64_t *encoded_ns) {
+    const int64_t *head = known->head, slots = head[K_SLOTS];
+    const int64_t read = behaviors ? behaviors : 1, first = head[K_LENGTH] - read;
+    const Tensor history[] = {
+        tensor_of("history_item_rows", ORT_INT64, arrays->history_rows + first, read, -1),
+        tensor_of("history_attribute_rows", ORT_INT64,
+                  arrays->history_attributes + first * slots, read, slots),
+        tensor_of("history_behavior_codes", ORT_INT64,
+                  arrays->history_codes + first * FIELDS, read, FIELDS),
+    };
+    const Tensor others[] = {
+        tensor_of("request_features", ORT_FLOAT, arrays->request_features,
+                  head[K_REQUEST_WIDTH], -1),
+        tensor_of("context_rows", ORT_INT64, arrays->context + 1 + head[K_NUMBERS],
+                  head[K_CONTEXT_SLOTS], -1),
+        tensor_of("candidate_item_rows", ORT_INT64, arrays->item_rows, count, -1),
+        tensor_of("candidate_attribute_rows", ORT_INT64, arrays->item_attributes, count,
+                  slots),
+        tensor_of("candidate_features", ORT_FLOAT, arrays->candidate_features, count,
+                  head[K_CANDIDATE_WIDTH]),
+        tensor_of("user_attribute_rows", ORT_INT64, arrays->user_rows, head[K_USER_SLOTS],
+                  -1),
+    };
+    return score(&ranker->scoring, history, 3, others, head[K_USER_SLOTS] ? 6 : 5,
+                 arrays->scores, count, encoded_ns);
+}
+
