@@ -189,7 +189,6 @@ def _main_figures(rows: Sequence[Row]) -> Row:
         "cpu_ms_per_request": cost(RANK_CLICKS),
         "cpu_ms_per_request_4": cost(RANK_CLICKS, four),
         "onnx_ms": cost(ONNX),
-        # Forms compare in one harness: in Python.
         "cost_ratio_tiled": cost(TILED) / cost(PYTHON),
         "native_cost_ratio": cost(RANK_CLICKS) / cost(PYTHON),
         "native_cost_ratio_4": cost(RANK_CLICKS, four) / cost(PYTHON, four),
