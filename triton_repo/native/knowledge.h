@@ -26,7 +26,8 @@ typedef struct {
     StoreValue prefix, suffix, fields[MOST_READ];
     int reads; /* fields of a user's row */
     char path[1024], library[1024];
-    int users; /* threads that use it; guarded by the model's lock */
+    int users;                  /* threads that use it; guarded by the model's lock */
+    int64_t store_rests_until_ns; /* the store did not answer: the Python step asks it */
 } Knowledge;
 
 static int map_file(const char *path, int protection, Mapped *mapped) {

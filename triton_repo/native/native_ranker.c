@@ -37,6 +37,7 @@ static int64_t now_ns(clockid_t clock) {
 #include "user_row.h"
 
 enum { MOST_LETTERS = 256, MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
+enum { STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
 static const int64_t FIRST_MS = INT64_C(100000000000), LAST_MS = INT64_C(4102444800000);
 static const char WAITED[] = "queued for too long: the server has more to do than it can";
 
@@ -131,7 +132,7 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
 }
 
 /* Read all that a call asks for: its user, context and items; return whether that is known. */
-static int read_all(Worker *worker, const Knowledge *known, Given *given, UserRow *user,
+static int read_all(Worker *worker, Knowledge *known, Given *given, UserRow *user,
                     Arrays *arrays) {
     const int64_t *head = known->head;
     const StoreValue id = next_text(&given->user);
@@ -163,7 +164,7 @@ static void write_version(const UserRow *user, int64_t table_ms, char *into, siz
 }
 
 /* Answer a call by what is known; return whether it was. */
-static int rank(Worker *worker, const Knowledge *known, Call *call) {
+static int rank(Worker *worker, Knowledge *known, Call *call) {
     Ranker *ranker = call->ranker;
     Times times = {.began = now_ns(CLOCK_MONOTONIC),
                    .cpu = -now_ns(CLOCK_THREAD_CPUTIME_ID)};

@@ -103,8 +103,23 @@ static int read_keys(Texts texts, int64_t *keys, Map *seen) {
     return texts.bytes == 0;
 }
 
+/* Read a key of the store. After an outage it is not asked for a while: calls would wait
+ * for its silence, and those behind them for these. */
+static int read_store(Worker *worker, Knowledge *known, const char *key, int64_t length,
+                      StoreValue *values) {
+    const int64_t now = now_ns(CLOCK_MONOTONIC);
+    if (now < __atomic_load_n(&known->store_rests_until_ns, __ATOMIC_RELAXED)) return 0;
+    if (store_read(&worker->connection, &known->store, key, (size_t)length, known->fields,
+                   known->reads, values))
+        return 1;
+    __atomic_store_n(&known->store_rests_until_ns,
+                     now_ns(CLOCK_MONOTONIC) + STORE_RESTS_MS * INT64_C(1000000),
+                     __ATOMIC_RELAXED);
+    return 0;
+}
+
 /* Read the user's row; return whether the native step can use it. */
-static int read_user(Worker *worker, const Knowledge *known, StoreValue id, UserRow *user) {
+static int read_user(Worker *worker, Knowledge *known, StoreValue id, UserRow *user) {
     StoreValue values[MOST_READ];
     char key[2048];
     const int64_t sized = 8 + id.length, size = known->prefix.length + sized;
@@ -118,9 +133,7 @@ static int read_user(Worker *worker, const Knowledge *known, StoreValue id, User
     memcpy(key + known->prefix.length + 4, &length, 4);
     memcpy(key + known->prefix.length + 8, id.at, (size_t)id.length);
     memcpy(key + size, known->suffix.at, (size_t)known->suffix.length);
-    return store_read(&worker->connection, &known->store, key,
-                      (size_t)(size + known->suffix.length), known->fields, known->reads,
-                      values) &&
+    return read_store(worker, known, key, size + known->suffix.length, values) &&
            read_user_row(values, known->reads, user);
 }
 
