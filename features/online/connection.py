@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from redis import Redis
-from redis.cluster import ClusterNode, RedisCluster
-
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
@@ -28,6 +25,9 @@ _Options = dict[str, Any]
 
 def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
     """Return what makes Redis' client of the store; a cluster's connects at once."""
+    from redis import Redis  # not at the top: who promotes a bundle needs no client
+    from redis.cluster import ClusterNode, RedisCluster
+
     nodes, options = _store_options(config, timeout_s)
     addresses = [(h.strip("[]"), int(p)) for h, _, p in (n.rpartition(":") for n in nodes)]
     if config.redis_cluster:
@@ -44,12 +44,12 @@ def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str]:
     Raises ``MistakeError`` for a cluster, TLS, or other options of Redis' client.
     """
     [node, *more], options = _store_options(config, 1.0)
-    host, _, port = node.partition(":")
+    host, _, port = node.rpartition(":")
     names = ("db", "username", "password", "socket_timeout", "socket_connect_timeout")
     if config.redis_cluster or more or options.keys() - {*names, "retry"}:
         raise MistakeError("it reads one Redis server, without TLS or other options")
     database, user, password = (str(options.get(name, "")) for name in names[:3])
-    return host, port, database or "0", user, password
+    return host.strip("[]"), port, database or "0", user, password
 
 
 def plan_of(

@@ -29,9 +29,9 @@ def test_the_demo_takes_its_users_own_events_round_the_loop(demo: RunningDemo) -
     ranked = [user for user in users if not ControlGroup([]).has(user)]
     assert 0 < len(ranked) < len(users)
     assert figures["requests"] == len(ranked) * round(shop.SLATES * 0.2)
-    # Few of the shop's requests find their history as it was at the one before; those of
-    # the probe do, until their behaviour is folded.
-    assert 0.5 <= figures["encoder_runs_per_request"] <= 1.05
+    # One a request, and those of a promotion's golden requests. The Python step, which
+    # answers some, finds the probe's histories encoded until their behaviour is folded.
+    assert 0.5 <= figures["encoder_runs_per_request"] <= 1.2
     assert figures["unfolded_flops"] > 10 * figures["folded_flops"]
     # The planted taste: 0.9 for the user's colour, 0.1 for others, 0.37 at random.
     assert figures["live_auc"] > 0.6

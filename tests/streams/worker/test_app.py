@@ -11,6 +11,7 @@ from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.producer import EventPublisher
+from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
@@ -58,6 +59,7 @@ def test_a_worker_whose_broker_is_gone_stops_and_has_not_flooded_its_log(
     with reserved_ports(2) as (at, port):
         kafka = KafkaConfig(bootstrap=f"{HOST}:{at}", partitions=4, replication=1)
         broker = start_broker(tmp_path, at, tied=True)
+        ensure_topics(kafka)
         with EventPublisher(kafka) as publisher:
             publisher.publish(a_behavior(at_ms=now_ms))
             publisher.publish(an_item(at_ms=now_ms))
