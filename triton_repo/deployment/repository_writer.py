@@ -8,7 +8,8 @@ promoted with. Versions share nothing, and a step folder never changes once it i
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ _CARRIED_FILES = (
     bundle.MANIFEST_FILE,
 )
 ONNX_FILES = (bundle.ENCODER_FILE, bundle.HEAD_FILE)
+_DISCARDED = ".discarded-"  # how folders that are being removed begin
 ENSEMBLE_FOLDER = "ensembles"  # in the first step: the configurations that run this version
 
 
@@ -59,8 +61,7 @@ def render(
     Folders left by a failed promotion of the same version are replaced.
     """
     version, repository = card.version, Path(config.repository)
-    for folder in step_folders(repository, version):
-        shutil.rmtree(folder)
+    _discard(repository, step_folders(repository, version))
     limits = model_config.Limits(
         max_batch_size=config.max_batch_size,
         sizes=card.sizes,
@@ -90,6 +91,14 @@ def render(
     for ensemble in model_config.ensembles(steps, native):
         text = model_config.ensemble_text(ensemble, limits)
         (folders[0] / ENSEMBLE_FOLDER / f"{ensemble.name}.pbtxt").write_text(text)
+
+
+def _discard(repository: Path, folders: Sequence[Path]) -> None:
+    """Remove step folders that a server may be loading still, which writes into them."""
+    for folder in folders:
+        folder.rename(repository / f"{_DISCARDED}{folder.name}-{time.time_ns()}")
+    for folder in repository.glob(f"{_DISCARDED}*"):  # also what was left before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_native(config: TritonConfig, features: FeatureConfig, source: Path) -> bool:

@@ -113,6 +113,23 @@ def test_a_failed_promotions_folders_are_replaced(
     assert not left_over.exists()
 
 
+def test_a_folder_that_a_server_still_writes_into_is_replaced(
+    tmp_path: Path, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads what a promoter that was killed has told it to load."""
+    live, source = tmp_path / "live", make_bundle("v7", mark=1.0)
+    given = source, bundle.read(source), TritonConfig(repository=str(live)), FeatureConfig()
+    repository_writer.render(*given)
+    (live / "click_ranker_v7" / "left").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # it is never empty
+        repository_writer.render(*given)
+    assert [each.name for each in live.glob("[!.]*")] == ["click_ranker_v7"]
+    assert not (live / "click_ranker_v7" / "left").exists()
+    repository_writer.render(*given)
+    assert [each.name for each in live.iterdir()] == ["click_ranker_v7"]
+
+
 def test_another_bundle_of_the_same_version_is_recognised(
     rendered: Path, make_bundle: MakeBundle
 ) -> None:
