@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -77,11 +77,10 @@ class ItemTable:
         refreshing: "RefresherWatch | None" = None,
         plan: KnowledgePlan | None = None,
     ) -> None:
-        """``plan``: what is known of items is shared with a native step."""
         self._memory = memory
         self._vocabulary = vocabulary
         self._refreshing = refreshing
-        self._plan = plan
+        self._plan = plan  # what is known of items is shared with a native step
         self._known = self._blank(None)
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
@@ -160,18 +159,19 @@ class ItemTable:
 
     def _parse(self, items: ItemMap, known: _Known, rows: Int64s, texts: Int64s) -> None:
         """Bring ``known`` up to date for ``rows``: each text is parsed once."""
-        is_other = known.texts.take(rows) != texts
-        if not np.count_nonzero(is_other):
+        if not np.count_nonzero(is_other := known.texts.take(rows) != texts):
             return
-        for place in np.flatnonzero(is_other).tolist():
-            row, number = int(rows[place]), int(texts[place])
-            attributes = parse_attributes(items.text(number))
-            of_attributes = self._vocabulary.attribute_rows(attributes)
-            has_any = of_attributes.any() * ItemStatus.NO_ATTRIBUTES
-            is_gone = attributes.get(AVAILABLE) == NOT_AVAILABLE
-            known.rows[row, NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
-            known.rows[row, ATTRIBUTES:] = of_attributes
-            known.texts[row] = number
+        with known.shared.writing() if known.shared else nullcontext():
+            for place in np.flatnonzero(is_other).tolist():
+                row, number = int(rows[place]), int(texts[place])
+                attributes = parse_attributes(items.text(number))
+                of_attributes = self._vocabulary.attribute_rows(attributes)
+                has_any = of_attributes.any() * ItemStatus.NO_ATTRIBUTES
+                is_gone = attributes.get(AVAILABLE) == NOT_AVAILABLE
+                known.texts[row] = -1  # of no text: nobody reads the rows meanwhile
+                known.rows[row, NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
+                known.rows[row, ATTRIBUTES:] = of_attributes
+                known.texts[row] = number
 
     def _add_item_rows(
         self, known: _Known, new: Int64s, rows: Int64s, found: Int64s

@@ -232,7 +232,7 @@ class ItemMemory:
     def current(self) -> ItemMap | None:
         """Return the published generation; None before the first."""
         known = self._maps
-        while (number := int(self.head[GENERATION])) and self._folder is not None:
+        while (number := int(self.head[GENERATION])) > 0 and self._folder is not None:
             if known is not None and known[0] == number:
                 break
             with suppress(FileNotFoundError):  # the next one was published just now
@@ -253,7 +253,7 @@ class ItemMemory:
         size = _HEADER_BYTES + places + halves + text_bytes
         file = None
         if self._folder is not None:
-            path = self._path(int(self.head[GENERATION]) + 1)
+            path = self._path(abs(int(self.head[GENERATION])) + 1)
             path.unlink(missing_ok=True)  # of a writer that was killed
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             os.ftruncate(file, size)
@@ -265,7 +265,7 @@ class ItemMemory:
 
     def publish(self, made: ItemMap) -> None:
         """Let readers read ``made``, which ``create`` returned last, from now on."""
-        number, before = int(self.head[GENERATION]) + 1, self._maps
+        number, before = abs(int(self.head[GENERATION])) + 1, self._maps
         self._maps = (number, made)
         self.head[GENERATION] = number
         if self._folder is not None:
@@ -276,7 +276,9 @@ class ItemMemory:
     def clear(self) -> None:
         """Remove the files of all generations: no reader is left."""
         if self._folder is not None:
-            self.head[[GENERATION, UP_TO_DATE_MS, IS_DOWN]] = 0
+            self.head[[UP_TO_DATE_MS, IS_DOWN]] = 0
+            # Negative, there is none; no number comes twice, for files are named by it.
+            self.head[GENERATION] = -abs(int(self.head[GENERATION]))
             for path in self._folder.glob("items-*"):
                 path.unlink(missing_ok=True)
 

@@ -334,6 +334,11 @@ static int64_t item_row_of(const Fixed *fixed, int64_t key) {
            (int64_t)((uint64_t)key % (uint64_t)fixed->shared_rows);
 }
 
+/* Return whether what is known of a row is of the text `number`. */
+static int is_of_text(const Fixed *fixed, int64_t row, int64_t number) {
+    return __atomic_load_n(fixed->texts + row, __ATOMIC_ACQUIRE) == number;
+}
+
 /* Look `keys` up. Memory is far: some items are asked for before the first is read. Of each
  * write the model's row, its attributes' rows, and its columns and notes unless these are
  * NULL. Returns whether all texts are parsed: else numpy's way parses them. */
@@ -364,7 +369,7 @@ static int look_up(const Fixed *fixed, const int64_t *keys, int64_t count,
             int32_t *known = fixed->known + row * fixed->known_width;
             int64_t *into = columns ? columns + at * COLUMNS : own;
             read_row(fixed, row, into);
-            is_parsed &= fixed->texts[row] == into[TEXT];
+            is_parsed &= is_of_text(fixed, row, into[TEXT]);
             item_rows[at] = known[ITEM_ROW];
             if (keys[at] && !item_rows[at]) { /* row 0 is that of all others */
                 item_rows[at] = item_row_of(fixed, keys[at]);
@@ -373,6 +378,9 @@ static int look_up(const Fixed *fixed, const int64_t *keys, int64_t count,
             if (notes) notes[at] = known[NOTES];
             for (int64_t slot = 0; slot < slots; slot++)
                 attributes[at * slots + slot] = known[ATTRIBUTES + slot];
+            /* Another process may have begun to parse the next text meanwhile. */
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            is_parsed &= is_of_text(fixed, row, into[TEXT]);
         }
     }
     return is_parsed;

@@ -13,8 +13,8 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -36,7 +36,7 @@ from srp4ctr.features.tensors.schema import (
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 
 Int64s = NDArray[np.int64]
-FORMAT = 1
+FORMAT = 2
 _HEAD = 96  # numbers, two of them for each text
 _KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
 _OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS
@@ -119,6 +119,15 @@ class Knowledge:
         """Keep the rows (U,) of a user's attributes."""
         self._put(self._users, text.encode(), rows)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
     def close(self) -> None:
         """Remove the file unless another process uses it; what is mapped stays."""
         with suppress(BlockingIOError):
@@ -132,13 +141,10 @@ class Knowledge:
         signed = np.array(number, dtype=np.uint64).view(np.int64)
         if record[_HASH] == signed and record[_VERSION] and not record[_VERSION] & 1:
             return
-        fcntl.lockf(self._file, fcntl.LOCK_EX)  # against other processes that write
-        try:
+        with self.writing():
             record[_VERSION] |= 1  # odd: nobody reads it
             record[_HASH], record[_CONTENT:] = signed, content
             record[_VERSION] += 1
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _records(self, at: int, count: int, width: int) -> Int64s:
         return self._array(np.int64, at, count * (2 + width)).reshape(count, -1)

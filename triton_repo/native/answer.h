@@ -115,6 +115,9 @@ static void end_call(Call *call, int is_answered) {
     forget(TRITONBACKEND_ModelInstanceReportStatistics(
         call->instance, call->request, is_answered != 0, began, began, ended, ended));
     forget(TRITONBACKEND_RequestRelease(call->request, WHOLE));
+    pthread_mutex_lock(&call->ranker->lock);
+    if (--*call->in_instance == 0) pthread_cond_broadcast(&call->ranker->has_ended);
+    pthread_mutex_unlock(&call->ranker->lock);
     free(call);
 }
 

@@ -77,6 +77,7 @@ static void on_answer(HandedResponse *response, uint32_t flags, void *own) {
     Call *call = own;
     Ranker *ranker = call->ranker;
     Error *failure = response ? TRITONSERVER_InferenceResponseError(response) : NULL;
+    int is_answered = 0;
     (void)flags;
     if (!response) {
         respond_error(call, INTERNAL, "the Python step sent no answer");
@@ -92,12 +93,13 @@ static void on_answer(HandedResponse *response, uint32_t flags, void *own) {
                           ? NULL
                           : TRITONSERVER_ErrorNew(UNAVAILABLE, "out of memory");
             error = TRITONBACKEND_ResponseSend(into, LAST, failure);
+            is_answered = !error && !failure;
             forget(failure);
         }
         forget(error);
     }
     if (response) forget(TRITONSERVER_InferenceResponseDelete(response));
-    end_call(call, !failure);
+    end_call(call, is_answered);
     one_less(ranker);
 }
 
@@ -205,7 +207,12 @@ static void on_knowledge(HandedResponse *response, uint32_t flags, void *own) {
     }
     forget(error);
     if (response) forget(TRITONSERVER_InferenceResponseDelete(response));
+    __atomic_store_n(&ranker->is_asking, 0, __ATOMIC_RELEASE);
     one_less(ranker);
+}
+
+static int is_asking(Ranker *ranker) {
+    return __atomic_load_n(&ranker->is_asking, __ATOMIC_ACQUIRE);
 }
 
 /* Ask for the file: a call of nobody, with one padding item. */
@@ -226,8 +233,11 @@ static void ask(Ranker *ranker) {
         error = TRITONSERVER_InferenceRequestAddRequestedOutput(request, "knowledge_file");
     if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
-    else if (!error)
+    else if (!error) {
+        __atomic_store_n(&ranker->is_asking, 1, __ATOMIC_RELEASE);
         error = send_on(ranker, request, on_knowledge, ranker);
+        if (error) __atomic_store_n(&ranker->is_asking, 0, __ATOMIC_RELEASE);
+    }
     forget(error); /* the step is not ready: it is asked again */
 }
 
@@ -270,6 +280,7 @@ static int learn(Ranker *ranker, const char *path) {
         join_folder(ranker, ranker->encoder, encoder, sizeof encoder);
         join_folder(ranker, ranker->head, head, sizeof head);
         if (!scoring_open(&ranker->scoring, known->library, encoder, head)) {
+            scoring_close(&ranker->scoring);
             knowledge_close(known);
             return 0;
         }
@@ -301,19 +312,21 @@ static void *watch(void *own) {
     int64_t asked_ns = 0;
     do {
         Knowledge *known = hold(ranker);
-        const int is_right = known && is_current(known) && !access(known->path, F_OK);
+        const int is_right = known && is_current(known) && is_of(known, known->path);
         const int64_t now = now_ns(CLOCK_MONOTONIC);
-        if (!is_right && (!asked_ns || now - asked_ns > ASK_AFTER_MS * INT64_C(1000000))) {
+        if (!is_right && !is_asking(ranker) &&
+            (!asked_ns || now - asked_ns > ASK_AFTER_MS * INT64_C(1000000))) {
             ask(ranker);
             asked_ns = now;
+            *refused = 0;
         }
         if (is_right) asked_ns = 0;
         pthread_mutex_lock(&ranker->lock);
         strcpy(path, ranker->path);
         pthread_mutex_unlock(&ranker->lock);
-        if (*path && strcmp(path, refused) && (!known || strcmp(path, known->path)) &&
-            !learn(ranker, path)) {
-            strcpy(refused, path); /* once is enough to say so */
+        if (*path && !access(path, F_OK) && strcmp(path, refused) &&
+            (!known || !is_of(known, path)) && !learn(ranker, path)) {
+            strcpy(refused, path); /* until it is asked again */
             say(LOG_WARNING, "calls are answered by Python: the native step cannot start");
         }
         if (known) let_go(ranker, known);

@@ -8,14 +8,15 @@ enum { K_FORMAT, K_GENERATION, K_CAPACITY, K_WIDTH, K_FIXED, K_ITEM_KEYS };
 enum { K_ITEMS = 6, K_TEXTS, K_KNOWN, K_CONTEXTS, K_USERS, K_LENGTH, K_EXPOSURES, K_SLOTS };
 enum { K_USER_SLOTS = 14, K_TTL, K_REQUEST_WIDTH, K_CANDIDATE_WIDTH, K_CONTEXT_SLOTS };
 enum { K_NUMBERS = 19, K_FIELDS, K_KEPT_CONTEXTS, K_KEPT_USERS, K_STRINGS, K_FIRST_STRING };
-enum { HEAD_WORDS = 96, THIS_FORMAT = 1, MOST_STRINGS = 36 };
+enum { HEAD_WORDS = 96, THIS_FORMAT = 2, MOST_STRINGS = 36 };
 enum { S_HEAD, S_ITEMS, S_LIBRARY, S_HOST, S_PORT, S_DATABASE, S_USER, S_PASSWORD };
-enum { S_PREFIX = 8, S_SUFFIX, S_FIELDS, MOST_READ = 16 };
+enum { S_PREFIX = 8, S_SUFFIX, S_FIELDS, LEAST_READ = 6, MOST_READ = 16 };
 enum { TABLE_GENERATION, TABLE_UP_TO_DATE }; /* of the table's head, as in item_map.py */
 
 typedef struct {
     char *at;
     size_t size;
+    ino_t number; /* of the file, which no other has while it is mapped */
 } Mapped;
 
 typedef struct {
@@ -31,7 +32,7 @@ typedef struct {
 } Knowledge;
 
 static int map_file(const char *path, int protection, Mapped *mapped) {
-    const int file = open(path, protection & PROT_WRITE ? O_RDWR : O_RDONLY | O_CLOEXEC);
+    const int file = open(path, (protection & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     struct stat found;
     if (file < 0) return 0;
     void *at = MAP_FAILED;
@@ -41,6 +42,7 @@ static int map_file(const char *path, int protection, Mapped *mapped) {
     if (at == MAP_FAILED) return 0;
     mapped->at = at;
     mapped->size = (size_t)found.st_size;
+    mapped->number = found.st_ino;
     return 1;
 }
 
@@ -72,7 +74,7 @@ static int is_inside(const Mapped *mapped, int64_t at, int64_t count, int64_t by
 
 static int strings_are_inside(const Knowledge *known) {
     const int64_t count = known->head[K_STRINGS];
-    if (count <= S_FIELDS || count > MOST_STRINGS || count - S_FIELDS > MOST_READ) return 0;
+    if (count < S_FIELDS + LEAST_READ || count > MOST_STRINGS || count - S_FIELDS > MOST_READ) return 0;
     for (int at = 0; at < count; at++) {
         const int64_t *pair = known->head + K_FIRST_STRING + 2 * at;
         if (!is_inside(&known->own, pair[0], pair[1], 1)) return 0;
@@ -96,10 +98,21 @@ static int head_is_right(const Knowledge *known) {
            head[K_KEPT_CONTEXTS] > 0 && head[K_KEPT_USERS] > 0 && strings_are_inside(known);
 }
 
-/* Turn the places in the files into addresses. */
-static void place_arrays(Knowledge *known) {
+/* Return whether the table's arrays lie in its file. */
+static int table_is_inside(const Knowledge *known, const Fixed *fixed) {
+    const int64_t capacity = known->head[K_CAPACITY], places = 2 * BUCKET * fixed->half;
+    return fixed->half > 0 && fixed->half <= capacity && fixed->shift >= 0 &&
+           is_inside(&known->items, (intptr_t)fixed->buckets, places, 8) &&
+           is_inside(&known->items, (intptr_t)fixed->bucket_rows, places, 4) &&
+           is_inside(&known->items, (intptr_t)fixed->versions, capacity, 8) &&
+           is_inside(&known->items, (intptr_t)fixed->halves, 2 * capacity, 8 * COLUMNS);
+}
+
+/* Turn the places in the files into addresses; return whether all are in them. */
+static int place_arrays(Knowledge *known) {
     Fixed *fixed = &known->fixed;
     memcpy(fixed, known->own.at + known->head[K_FIXED], sizeof *fixed);
+    if (!table_is_inside(known, fixed)) return 0;
     fixed->item_keys = (const int64_t *)(known->own.at + (intptr_t)fixed->item_keys);
     fixed->buckets = (const int64_t *)(known->items.at + (intptr_t)fixed->buckets);
     fixed->bucket_rows = (const int32_t *)(known->items.at + (intptr_t)fixed->bucket_rows);
@@ -107,6 +120,7 @@ static void place_arrays(Knowledge *known) {
     fixed->halves = (const int64_t *)(known->items.at + (intptr_t)fixed->halves);
     fixed->texts = (const int64_t *)(known->own.at + (intptr_t)fixed->texts);
     fixed->known = (int32_t *)(known->own.at + (intptr_t)fixed->known);
+    return 1;
 }
 
 static void knowledge_close(Knowledge *known) {
@@ -148,10 +162,8 @@ static Knowledge *knowledge_open(const char *path) {
         if (map_file(path, PROT_READ | PROT_WRITE, &known->own) &&
             known->own.size >= 8 * HEAD_WORDS) {
             known->head = (const int64_t *)known->own.at;
-            if (head_is_right(known) && read_strings(known)) {
-                place_arrays(known);
+            if (head_is_right(known) && read_strings(known) && place_arrays(known))
                 return known;
-            }
         }
     }
     knowledge_close(known);
@@ -163,6 +175,13 @@ static int is_current(const Knowledge *known) {
     const int64_t *head = (const int64_t *)known->table_head.at;
     return __atomic_load_n(head + TABLE_GENERATION, __ATOMIC_ACQUIRE) ==
            known->head[K_GENERATION];
+}
+
+/* Return whether `path` is still the file that is mapped. */
+static int is_of(const Knowledge *known, const char *path) {
+    struct stat found;
+    return !strcmp(path, known->path) && !stat(path, &found) &&
+           found.st_ino == known->own.number;
 }
 
 static int64_t up_to_date_ms(const Knowledge *known) {

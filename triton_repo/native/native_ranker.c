@@ -44,6 +44,7 @@ static const char WAITED[] = "queued for too long: the server has more to do tha
 typedef struct Call { /* one request of Triton's */
     Request_ *request;
     Instance *instance;
+    int *in_instance; /* how many calls it has; guarded by the ranker's lock */
     int64_t arrived_ns;
     struct Ranker *ranker;
     struct Call *next;
@@ -59,7 +60,7 @@ typedef struct Ranker { /* one bundle */
     pthread_mutex_t lock;
     pthread_cond_t has_calls, has_ended;
     Call *first, *last;
-    int is_stopping, handed, started;
+    int is_stopping, is_asking, handed, started;
     Knowledge *known;
     char path[1024]; /* of the knowledge that the Python step has now */
     int64_t sampled_ns;
@@ -208,7 +209,7 @@ static void answer(Worker *worker, Call *call) {
     const int64_t now = now_ns(CLOCK_MONOTONIC);
     uint64_t limit_us = 0;
     forget(TRITONBACKEND_InferenceRequestTimeoutMicroseconds(call->request, &limit_us));
-    if (!limit_us || (int64_t)limit_us > ranker->max_wait_us)
+    if (!limit_us || limit_us > (uint64_t)ranker->max_wait_us)
         limit_us = (uint64_t)ranker->max_wait_us;
     if ((now - call->arrived_ns) / 1000 > (int64_t)limit_us) {
         respond_error(call, UNAVAILABLE, WAITED);
@@ -328,17 +329,40 @@ Error *TRITONBACKEND_ModelFinalize(TritonModel *model) {
     return error;
 }
 
+Error *TRITONBACKEND_ModelInstanceInitialize(Instance *instance) {
+    int *calls = calloc(1, sizeof *calls);
+    if (!calls) return TRITONSERVER_ErrorNew(UNAVAILABLE, "out of memory");
+    return TRITONBACKEND_ModelInstanceSetState(instance, calls);
+}
+
+/* Wait for the calls that came by this instance: their statistics name it. */
+Error *TRITONBACKEND_ModelInstanceFinalize(Instance *instance) {
+    TritonModel *model;
+    void *own = NULL, *calls = NULL;
+    Error *error = TRITONBACKEND_ModelInstanceModel(instance, &model);
+    if (!error) error = TRITONBACKEND_ModelState(model, &own);
+    if (!error) error = TRITONBACKEND_ModelInstanceState(instance, &calls);
+    if (error || !own || !calls) return error;
+    Ranker *ranker = own;
+    pthread_mutex_lock(&ranker->lock);
+    while (*(int *)calls > 0) pthread_cond_wait(&ranker->has_ended, &ranker->lock);
+    pthread_mutex_unlock(&ranker->lock);
+    free(calls);
+    return NULL;
+}
+
 /* Queue the calls for the threads; Triton's own thread returns at once. */
 Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request_ **requests,
                                           uint32_t count) {
     TritonModel *model;
-    void *own = NULL;
+    void *own = NULL, *calls = NULL;
     Error *error = TRITONBACKEND_ModelInstanceModel(instance, &model);
     if (!error) error = TRITONBACKEND_ModelState(model, &own);
+    if (!error) error = TRITONBACKEND_ModelInstanceState(instance, &calls);
     if (error) return error;
     Ranker *ranker = own;
     for (uint32_t at = 0; at < count; at++) {
-        Call made = {requests[at], instance, now_ns(CLOCK_MONOTONIC), ranker, NULL};
+        Call made = {requests[at], instance, calls, now_ns(CLOCK_MONOTONIC), ranker, NULL};
         Call *call = malloc(sizeof *call);
         if (!call) {
             respond_error(&made, UNAVAILABLE, "out of memory");
@@ -347,6 +371,7 @@ Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request_ **request
         }
         *call = made;
         pthread_mutex_lock(&ranker->lock);
+        ++*call->in_instance;
         if (ranker->last) ranker->last->next = call;
         else ranker->first = call;
         ranker->last = call;

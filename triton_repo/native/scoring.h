@@ -76,8 +76,9 @@ static int scoring_open(Scoring *scoring, const char *library, const char *encod
         !ort_succeeded(ort, ((OrtStatus * (*)(int, const char *, void **))
                                  ort->functions[ORT_ENVIRONMENT])(ORT_WARNINGS, "srp4ctr",
                                                                   &environment)) ||
-        !ort_succeeded(ort, ((OrtStatus * (*)(int, int, void **)) ort->functions[ORT_MEMORY])(
-                                ORT_ARENA, ORT_DEFAULT, &scoring->memory)))
+        !(scoring->memory ||
+          ort_succeeded(ort, ((OrtStatus * (*)(int, int, void **)) ort->functions[ORT_MEMORY])(
+                                 ORT_ARENA, ORT_DEFAULT, &scoring->memory))))
         return 0;
     scoring->ort = ort;
     return open_session(ort, environment, encoder, &scoring->encoder) &&

@@ -42,6 +42,8 @@ Error *TRITONBACKEND_ModelServer(TritonModel *model, Server **server);
 Error *TRITONBACKEND_ModelState(TritonModel *model, void **state);
 Error *TRITONBACKEND_ModelSetState(TritonModel *model, void *state);
 Error *TRITONBACKEND_ModelInstanceModel(Instance *instance, TritonModel **model);
+Error *TRITONBACKEND_ModelInstanceState(Instance *instance, void **state);
+Error *TRITONBACKEND_ModelInstanceSetState(Instance *instance, void *state);
 Error *TRITONBACKEND_ModelInstanceReportStatistics(Instance *instance, Request_ *request,
                                                    _Bool success, uint64_t began_ns,
                                                    uint64_t compute_began_ns,
