@@ -10,11 +10,28 @@ from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
+from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource
 
 BATCH = 7
+
+
+def a_user_who_acted(behaviors: int, start_ms: int) -> UserState:
+    """Return a user with behaviours, all but the first with values, and exposures."""
+    done = [
+        SequenceElement(
+            occurred_at=start_ms + i, item_key=100 + i, action=2, value=i or None
+        )
+        for i in range(behaviors)
+    ]
+    shown = [
+        SequenceElement(occurred_at=start_ms + i, item_key=200 + i, action=SHOWN)
+        for i in range(behaviors)
+    ]
+    return UserState(sequence=sequence_of(done), exposures=sequence_of(shown))
 
 
 def store_events(

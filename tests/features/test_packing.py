@@ -3,14 +3,15 @@
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online import packing
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
 from srp4ctr.streams.state.user_state import UserState
+from tests.features.stored import a_user_who_acted
 
 AT_MS = 1_700_000_000_000
 LENGTH, EXPOSURES = 4, 2
@@ -18,15 +19,7 @@ LENGTH, EXPOSURES = 4, 2
 
 def a_user(behaviors: int) -> UserState:
     """Return a user whose behaviours, but for the first, have values; and exposures."""
-    done = [
-        SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
-        for i in range(behaviors)
-    ]
-    shown = [
-        SequenceElement(occurred_at=AT_MS + i, item_key=200 + i, action=SHOWN)
-        for i in range(behaviors)
-    ]
-    return UserState(sequence=sequence_of(done), exposures=sequence_of(shown), version_us=1)
+    return replace(a_user_who_acted(behaviors, AT_MS), version_us=1)
 
 
 def arrays_of(*users: UserState, after_ms: int = 0) -> UserArrays:

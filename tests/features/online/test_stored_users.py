@@ -17,9 +17,10 @@ from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
-from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
+from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.state.user_state import UserState
+from tests.features.stored import a_user_who_acted
 
 pytestmark = pytest.mark.redis
 AT_MS = 1_700_000_000_000
@@ -41,17 +42,8 @@ def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArray
 
 
 def a_user(user_id: str, behaviors: int) -> Rows:
-    done = [
-        SequenceElement(occurred_at=AT_MS + i, item_key=100 + i, action=2, value=i or None)
-        for i in range(behaviors)
-    ]
-    shown = [
-        SequenceElement(occurred_at=AT_MS + i, item_key=200 + i, action=SHOWN)
-        for i in range(behaviors)
-    ]
-    user = count(UserState(), at_ms=AT_MS, is_click=False, offset=7)
-    of_user = {"sequence": sequence_of(done), "exposures": sequence_of(shown)}
-    return Rows(users={user_id: replace(user, **of_user)})
+    acted = a_user_who_acted(behaviors, AT_MS)
+    return Rows(users={user_id: count(acted, at_ms=AT_MS, is_click=False, offset=7)})
 
 
 def test_the_last_behaviours_stand_on_the_right(sink: FeatureSink) -> None:

@@ -1,6 +1,7 @@
 """The native step answers as the Python step does, and hands over what it does not know."""
 
 import itertools
+import re
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import InferenceServerClient
 
 from srp4ctr.triton_repo import model_names
+from srp4ctr.triton_repo.serving import serving_metrics
 from tests.builders import NOON_MS, an_item
 from tests.fuzzing import examples
 from tests.triton_repo.conftest import Server
@@ -24,6 +26,7 @@ from tests.triton_repo.native.native_calls import (
     answer,
     check_alike,
     counted,
+    metrics,
     profile_of,
     sent,
     wait_until_native,
@@ -102,6 +105,22 @@ def test_a_table_of_items_that_grows_is_followed(
     check_alike(client, tensors)
     wait_until_native(server, client, tensors)
     check_alike(client, tensors)
+
+
+def test_native_counters_are_those_of_the_python_step(
+    server: Server, client: InferenceServerClient
+) -> None:
+    """A bound or status that is spelt otherwise would be a series of its own."""
+    wait_until_native(server, client, sent(["ann"], [ITEMS], NOON_MS, None))
+    folder = server.plan.repository / STEP
+    expected = set(serving_metrics.keys(STEP, "v1", folder))
+    found = set()
+    for line in metrics(server):
+        if name := re.match(r"(srp4ctr_\w+)\{(.*)\} ", line):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', name[2]))
+            model = labels.pop("model")
+            found.add((name[1], model, "".join(labels.values())))
+    assert found == expected
 
 
 def test_native_answers_are_counted_with_those_of_python(
