@@ -298,7 +298,7 @@ static int pause_watch(Ranker *ranker) {
     until.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&ranker->lock);
     if (!ranker->is_stopping)
-        pthread_cond_timedwait(&ranker->has_ended, &ranker->lock, &until);
+        pthread_cond_timedwait(&ranker->stops, &ranker->lock, &until);
     const int is_over = ranker->is_stopping;
     pthread_mutex_unlock(&ranker->lock);
     return is_over;

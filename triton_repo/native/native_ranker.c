@@ -58,7 +58,7 @@ typedef struct Ranker { /* one bundle */
     Counters counters;
     Scoring scoring;
     pthread_mutex_t lock;
-    pthread_cond_t has_calls, has_ended;
+    pthread_cond_t has_calls, has_ended, stops;
     Call *first, *last;
     int is_stopping, is_asking, handed, started;
     Knowledge *known;
@@ -273,7 +273,7 @@ static void stop(Ranker *ranker) {
     pthread_mutex_lock(&ranker->lock);
     ranker->is_stopping = 1;
     pthread_cond_broadcast(&ranker->has_calls);
-    pthread_cond_broadcast(&ranker->has_ended);
+    pthread_cond_broadcast(&ranker->stops);
     pthread_mutex_unlock(&ranker->lock);
     for (int at = 0; at < ranker->started; at++)
         pthread_join(at ? ranker->workers[at - 1] : ranker->watcher, NULL);
@@ -301,6 +301,7 @@ Error *TRITONBACKEND_ModelInitialize(TritonModel *model) {
     pthread_mutex_init(&ranker->lock, NULL);
     pthread_cond_init(&ranker->has_calls, NULL);
     pthread_cond_init(&ranker->has_ended, NULL);
+    pthread_cond_init(&ranker->stops, NULL);
     Error *error = TRITONBACKEND_ModelRepository(model, &kind, &folder);
     if (!error) error = TRITONBACKEND_ModelServer(model, &ranker->server);
     if (!error)
