@@ -26,7 +26,7 @@ ZIG = "ziglang==0.15.2"
 SOURCE = Path("features/tensors/compiled.c")
 NATIVE = Path("triton_repo/native/native_ranker.c")
 HEADERS = (
-    *("answer", "handover", "hashes", "knowledge", "metrics", "request", "scoring"),
+    *("answer", "handover", "hashes", "metrics", "parsed_cache", "request", "scoring"),
     *("store", "triton", "user_row"),
 )
 # Of each library the sources, of which the first is compiled and includes the others.

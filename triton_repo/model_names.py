@@ -30,7 +30,7 @@ MODEL_INPUTS = schema.MODEL_INPUTS
 # CPU time of encoder and head, by request, other processes left out.
 SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))
 # Another: the file of what the step knows, for NATIVE_RANKER; "" where there is none.
-KNOWLEDGE = TensorSpec(name="knowledge_file", dtype="string", shape=(1,))
+PARSED_CACHE = TensorSpec(name="parsed_cache_file", dtype="string", shape=(1,))
 
 
 def step_name(step: str, version: str) -> str:

@@ -14,7 +14,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.row_codec import PROJECT, View
-from srp4ctr.features.tensors.knowledge import KnowledgePlan
+from srp4ctr.features.tensors.parsed_cache import ParsedCachePlan
 from srp4ctr.streams.config import password_in
 from srp4ctr.streams.state.user_state import UserState
 
@@ -58,14 +58,14 @@ def plan_of(
     library: Path,
     users: View[str, UserState],
     folder: Path,
-) -> KnowledgePlan:
+) -> ParsedCachePlan:
     """Return what a native step reads of a bundle and its store.
 
     ``library`` is onnxruntime's, ``folder`` that of the table of items.
     """
     card = bundle.read(bundle_folder)
     words = zlib.crc32((bundle_folder / bundle.VOCABULARY_FILE).read_bytes())
-    return KnowledgePlan(
+    return ParsedCachePlan(
         folder=folder,
         version=f"{card.version}-{words:08x}",
         lengths=(card.sizes["L"], card.sizes["W"]),

@@ -34,7 +34,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemRows,
 )
 from srp4ctr.features.tensors.compiled import Assembler
-from srp4ctr.features.tensors.knowledge import Knowledge, KnowledgePlan
+from srp4ctr.features.tensors.parsed_cache import ParsedCache, ParsedCachePlan
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
 from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
@@ -63,7 +63,7 @@ class _Known:
     """(items, 2 + A): see ``ItemRows.known``. The item's own is 0 until it is needed."""
     assembler: Assembler | None
     """None: numpy makes the tensors."""
-    shared: Knowledge | None = None
+    shared: ParsedCache | None = None
     """With the native step, which reads it too."""
 
 
@@ -75,7 +75,7 @@ class ItemTable:
         memory: ItemMemory,
         vocabulary: Vocabulary,
         refreshing: "RefresherWatch | None" = None,
-        plan: KnowledgePlan | None = None,
+        plan: ParsedCachePlan | None = None,
     ) -> None:
         self._memory = memory
         self._vocabulary = vocabulary
@@ -121,7 +121,7 @@ class ItemTable:
         return self._known
 
     @property
-    def shared(self) -> Knowledge | None:
+    def shared(self) -> ParsedCache | None:
         """What a native step reads; None where there is none, or no table yet."""
         return self._current().shared
 
@@ -148,7 +148,7 @@ class ItemTable:
         made = Assembler(items.table, texts, rows, self._vocabulary)
         return _Known(items=items, texts=texts, rows=rows, assembler=made, shared=shared)
 
-    def _shared(self, items: ItemMap) -> Knowledge | None:
+    def _shared(self, items: ItemMap) -> ParsedCache | None:
         """Return what a native step reads; None without one, or without memory for it."""
         try:
             if self._plan is not None:
@@ -187,7 +187,7 @@ class ItemTable:
 def open_table(
     config: FeatureConfig,
     vocabulary: Vocabulary,
-    plan: Callable[[Path], KnowledgePlan] | None = None,
+    plan: Callable[[Path], ParsedCachePlan] | None = None,
 ) -> ItemTable:
     """Return the table of this host and store, which stays fresh until ``stop``.
 

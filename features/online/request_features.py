@@ -27,7 +27,7 @@ from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.arrays import FoundUsers, ItemRows, UserArrays
 from srp4ctr.features.tensors.compiled import UserRequest
-from srp4ctr.features.tensors.knowledge import Knowledge
+from srp4ctr.features.tensors.parsed_cache import ParsedCache
 from srp4ctr.features.tensors.request_values import (
     ItemKeyCache,
     ReadContext,
@@ -120,7 +120,7 @@ class RequestFeatures:
         users = _found(arrays, times, items.take(np.s_[:, keys.shape[1] :]))
         return self._batch(users, keys, items.take(np.s_[:, : keys.shape[1]]), contexts)
 
-    def _share(self, shared: Knowledge, read: ReadUsers, contexts: Texts | None) -> None:
+    def _share(self, shared: ParsedCache, read: ReadUsers, contexts: Texts | None) -> None:
         """Tell the native step what contexts and attributes of users say."""
         for text in [""] if contexts is None else contexts:
             rows, numbers, offset_ms = self._contexts(text)

@@ -20,9 +20,9 @@ from srp4ctr.triton_repo.model_names import (
     CLICK_RANKER,
     ENCODE_USER,
     FETCH_FEATURES,
-    KNOWLEDGE,
     MODEL_INPUTS,
     NATIVE_RANKER,
+    PARSED_CACHE,
     RANK_CLICKS,
     RANK_CLICKS_CANARY,
     RECOMMEND_ITEMS,
@@ -109,7 +109,7 @@ def one_step(
             + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
             + own
-            + (SCORING_CPU, KNOWLEDGE)
+            + (SCORING_CPU, PARSED_CACHE)
         ),
         instances=instances,
         parameters=parameters,

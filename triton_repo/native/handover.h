@@ -193,7 +193,7 @@ static void hand_over(Call *call) {
 }
 
 /* Note the file that the Python step names. */
-static void on_knowledge(HandedResponse *response, uint32_t flags, void *own) {
+static void on_parsed_cache(HandedResponse *response, uint32_t flags, void *own) {
     Ranker *ranker = own;
     Error *error = response ? TRITONSERVER_InferenceResponseError(response) : NULL;
     Made made = {.bytes = 0};
@@ -230,40 +230,40 @@ static void ask(Ranker *ranker) {
                                                                  4, IN_MEMORY, 0);
     }
     if (!error)
-        error = TRITONSERVER_InferenceRequestAddRequestedOutput(request, "knowledge_file");
+        error = TRITONSERVER_InferenceRequestAddRequestedOutput(request, "parsed_cache_file");
     if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error) {
         __atomic_store_n(&ranker->is_asking, 1, __ATOMIC_RELEASE);
-        error = send_on(ranker, request, on_knowledge, ranker);
+        error = send_on(ranker, request, on_parsed_cache, ranker);
         if (error) __atomic_store_n(&ranker->is_asking, 0, __ATOMIC_RELEASE);
     }
     forget(error); /* the step is not ready: it is asked again */
 }
 
-static Knowledge *hold(Ranker *ranker) {
+static ParsedCache *hold(Ranker *ranker) {
     pthread_mutex_lock(&ranker->lock);
-    Knowledge *known = ranker->known;
+    ParsedCache *known = ranker->known;
     if (known) known->users++;
     pthread_mutex_unlock(&ranker->lock);
     return known;
 }
 
-static void let_go(Ranker *ranker, Knowledge *known) {
+static void let_go(Ranker *ranker, ParsedCache *known) {
     pthread_mutex_lock(&ranker->lock);
     const int is_last = --known->users == 0 && known != ranker->known;
     pthread_mutex_unlock(&ranker->lock);
-    if (is_last) knowledge_close(known);
+    if (is_last) parsed_cache_close(known);
 }
 
 /* Use `known` from now on; NULL: none. */
-static void use(Ranker *ranker, Knowledge *known) {
+static void use(Ranker *ranker, ParsedCache *known) {
     pthread_mutex_lock(&ranker->lock);
-    Knowledge *before = ranker->known;
+    ParsedCache *before = ranker->known;
     ranker->known = known;
     const int is_unused = before && before->users == 0;
     pthread_mutex_unlock(&ranker->lock);
-    if (is_unused) knowledge_close(before);
+    if (is_unused) parsed_cache_close(before);
 }
 
 static void join_folder(const Ranker *ranker, const char *file, char *path, size_t size) {
@@ -274,14 +274,14 @@ static void join_folder(const Ranker *ranker, const char *file, char *path, size
  * answered then. */
 static int learn(Ranker *ranker, const char *path) {
     char encoder[4096], head[4096];
-    Knowledge *known = knowledge_open(path);
+    ParsedCache *known = parsed_cache_open(path);
     if (!known) return 0;
     if (!ranker->scoring.head) {
         join_folder(ranker, ranker->encoder, encoder, sizeof encoder);
         join_folder(ranker, ranker->head, head, sizeof head);
         if (!scoring_open(&ranker->scoring, known->library, encoder, head)) {
             scoring_close(&ranker->scoring);
-            knowledge_close(known);
+            parsed_cache_close(known);
             return 0;
         }
     }
@@ -311,7 +311,7 @@ static void *watch(void *own) {
     char path[sizeof ranker->path], refused[sizeof ranker->path] = "";
     int64_t asked_ns = 0;
     do {
-        Knowledge *known = hold(ranker);
+        ParsedCache *known = hold(ranker);
         const int is_right = known && is_current(known) && is_of(known, known->path);
         const int64_t now = now_ns(CLOCK_MONOTONIC);
         if (!is_right && !is_asking(ranker) &&

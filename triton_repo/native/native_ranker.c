@@ -31,7 +31,7 @@ static int64_t now_ns(clockid_t clock) {
 #include "hashes.h"
 #include "store.h"
 
-#include "knowledge.h"
+#include "parsed_cache.h"
 #include "metrics.h"
 #include "scoring.h"
 #include "user_row.h"
@@ -61,8 +61,8 @@ typedef struct Ranker { /* one bundle */
     pthread_cond_t has_calls, has_ended, stops;
     Call *first, *last;
     int is_stopping, is_asking, handed, started;
-    Knowledge *known;
-    char path[1024]; /* of the knowledge that the Python step has now */
+    ParsedCache *known;
+    char path[1024]; /* of the cache that the Python step has now */
     int64_t sampled_ns;
     pthread_t workers[MOST_THREADS], watcher;
 } Ranker;
@@ -133,7 +133,7 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
 }
 
 /* Read all that a call asks for: its user, context and items; return whether that is known. */
-static int read_all(Worker *worker, Knowledge *known, Given *given, UserRow *user,
+static int read_all(Worker *worker, ParsedCache *known, Given *given, UserRow *user,
                     Arrays *arrays) {
     const int64_t *head = known->head;
     const StoreValue id = next_text(&given->user);
@@ -165,7 +165,7 @@ static void write_version(const UserRow *user, int64_t table_ms, char *into, siz
 }
 
 /* Answer a call by what is known; return whether it was. */
-static int rank(Worker *worker, Knowledge *known, Call *call) {
+static int rank(Worker *worker, ParsedCache *known, Call *call) {
     Ranker *ranker = call->ranker;
     Times times = {.began = now_ns(CLOCK_MONOTONIC),
                    .cpu = -now_ns(CLOCK_THREAD_CPUTIME_ID)};
@@ -216,7 +216,7 @@ static void answer(Worker *worker, Call *call) {
         end_call(call, 0);
         return;
     }
-    Knowledge *known = is_sample(ranker, now) ? NULL : hold(ranker);
+    ParsedCache *known = is_sample(ranker, now) ? NULL : hold(ranker);
     const int is_over = known && rank(worker, known, call);
     if (known) let_go(ranker, known);
     if (!is_over) hand_over(call);

@@ -1,4 +1,4 @@
-/* What a call has sent, and the model's tensors of it. A call that is not as the native step
+/* What a call has sent, and the tensors of it. A call that is not as the native step
  * reads it is no mistake: the Python step says what is. */
 
 /* Return the next of the texts, and move on; a length of -1 where they are cut off. */
@@ -105,7 +105,7 @@ static int read_keys(Texts texts, int64_t *keys, Map *seen) {
 
 /* Read a key of the store. After an outage it is not asked for a while: calls would wait
  * for its silence, and those behind them for these. */
-static int read_store(Worker *worker, Knowledge *known, const char *key, int64_t length,
+static int read_store(Worker *worker, ParsedCache *known, const char *key, int64_t length,
                       StoreValue *values) {
     const int64_t now = now_ns(CLOCK_MONOTONIC);
     if (now < __atomic_load_n(&known->store_rests_until_ns, __ATOMIC_RELAXED)) return 0;
@@ -119,7 +119,7 @@ static int read_store(Worker *worker, Knowledge *known, const char *key, int64_t
 }
 
 /* Read the user's row; return whether the native step can use it. */
-static int read_user(Worker *worker, Knowledge *known, StoreValue id, UserRow *user) {
+static int read_user(Worker *worker, ParsedCache *known, StoreValue id, UserRow *user) {
     StoreValue values[MOST_READ];
     char key[2048];
     const int64_t sized = 8 + id.length, size = known->prefix.length + sized;
@@ -144,7 +144,7 @@ static int status_of_user(const UserRow *user, int64_t behaviors) {
 }
 
 /* Lay the arrays of N candidates out in the worker's memory; return whether there is any. */
-static int lay_out(Worker *worker, const Knowledge *known, int64_t count, Arrays *arrays) {
+static int lay_out(Worker *worker, const ParsedCache *known, int64_t count, Arrays *arrays) {
     const int64_t *head = known->head, length = head[K_LENGTH], slots = head[K_SLOTS];
     struct {
         void *place;
@@ -182,7 +182,7 @@ static int lay_out(Worker *worker, const Knowledge *known, int64_t count, Arrays
 }
 
 /* Make the tensors of a request; return how many behaviours it has, or less than 0. */
-static int64_t assemble(const Knowledge *known, const Given *given, const UserRow *user,
+static int64_t assemble(const ParsedCache *known, const Given *given, const UserRow *user,
                         const Arrays *arrays) {
     Request request = {
         .at_ms = given->at_ms,
@@ -224,7 +224,7 @@ static Tensor tensor_of(const char *name, int type, void *content, int64_t rows,
 }
 
 /* Score the candidates by the behaviours that there are. */
-static int score_arrays(const Ranker *ranker, const Knowledge *known, int64_t behaviors,
+static int score_arrays(const Ranker *ranker, const ParsedCache *known, int64_t behaviors,
                         int64_t count, const Arrays *arrays, int64_t *encoded_ns) {
     const int64_t *head = known->head, slots = head[K_SLOTS];
     const int64_t read = behaviors ? behaviors : 1, first = head[K_LENGTH] - read;

@@ -20,7 +20,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest, text_of
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.triton_repo.model_names import FETCH_FEATURES, KNOWLEDGE, SCORING_CPU
+from srp4ctr.triton_repo.model_names import FETCH_FEATURES, PARSED_CACHE, SCORING_CPU
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import (
@@ -115,7 +115,7 @@ class Ranker:
     stats: RequestStats | None = None
     backlog: Backlog | None = None
     """None: no call is refused for waiting."""
-    knowledge_file: Callable[[], str] = str  # for the native step; "": there is none
+    parsed_cache_file: Callable[[], str] = str  # for the native step; "": there is none
 
     def close(self) -> None:
         """Stop the background threads."""
@@ -148,8 +148,8 @@ class Ranker:
 
     def answer(self, call: Call) -> Tensors:
         """Return what ``call`` wants; ``RefusedError`` for what its caller can fix."""
-        if call.wanted == {KNOWLEDGE.name}:
-            return {KNOWLEDGE.name: np.array([[self.knowledge_file()]], object)}
+        if call.wanted == {PARSED_CACHE.name}:
+            return {PARSED_CACHE.name: np.array([[self.parsed_cache_file()]], object)}
         began, wanted = time.perf_counter(), call.wanted
         given, found = self._prepared(call)
         is_ids = "user_id" in given

@@ -62,7 +62,7 @@ def load_ranker(
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
-        knowledge_file=lambda: _knowledge_file(features),
+        parsed_cache_file=lambda: _parsed_cache_file(features),
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -80,7 +80,7 @@ def _onnxruntime() -> Path:
     return min(folder.glob("libonnxruntime.so*"))
 
 
-def _knowledge_file(features: RequestFeatures) -> str:
+def _parsed_cache_file(features: RequestFeatures) -> str:
     shared = features.items.shared
     return str(shared.path) if shared is not None else ""
 

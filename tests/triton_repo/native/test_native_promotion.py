@@ -14,7 +14,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
-from srp4ctr.features.tensors.knowledge import Knowledge, KnowledgePlan
+from srp4ctr.features.tensors.parsed_cache import ParsedCache, ParsedCachePlan
 from srp4ctr.triton_repo.config import ExplorationConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import native_library, repository_writer
 from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, MakeBundle, promote
@@ -92,8 +92,8 @@ def test_a_server_that_cannot_load_the_library_ranks_in_python(
         assert client.rank("u", [KNOWN_ITEM]).model_version == "v2"
 
 
-def a_plan(folder: Path) -> KnowledgePlan:
-    return KnowledgePlan(
+def a_plan(folder: Path) -> ParsedCachePlan:
+    return ParsedCachePlan(
         folder=folder, version="v1", lengths=(5, 4), ttl_ms=1000, texts=PLAN_TEXTS
     )
 
@@ -109,8 +109,8 @@ def test_processes_share_a_file_that_ends_with_the_last_of_them(tmp_path: Path) 
     tables = [ItemTable(a_memory(tmp_path), WORDS, plan=a_plan(tmp_path))]
     tables.append(ItemTable(ItemMemory(tmp_path), WORDS, plan=a_plan(tmp_path)))
     one, other = (table.shared for table in tables)
-    assert isinstance(one, Knowledge)
-    assert isinstance(other, Knowledge)
+    assert isinstance(one, ParsedCache)
+    assert isinstance(other, ParsedCache)
     assert one.path == other.path
     one.rows[3] = 7
     one.texts[3] = 9

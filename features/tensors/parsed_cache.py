@@ -1,10 +1,10 @@
-"""What a bundle's Python step has worked out, in memory that its native step reads.
+"""Parsed attributes and contexts of a bundle, cached in memory that processes share.
 
 Attributes of items and users, and contexts, are JSON, which only the Python step parses,
 by the bundle's vocabulary. Where a native step runs beside it, the results are in a file
 of shared memory: the rows of items as ``item_cache.py`` keeps them, and those of users'
 attributes and of contexts by a hash of their text. The native step answers the calls whose
-texts are there and hands over the others, which adds them. ``native/knowledge.h`` reads
+texts are there and hands over the others, which adds them. ``native/parsed_cache.h`` reads
 this layout, whose numbers have eight bytes each.
 """
 
@@ -60,8 +60,8 @@ class Items(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnowledgePlan:
-    """Where a bundle's knowledge is, and what the native step needs besides."""
+class ParsedCachePlan:
+    """Where a bundle's cache is, and what the native step needs besides."""
 
     folder: Path
     """Of the store's table of items."""
@@ -77,7 +77,7 @@ class KnowledgePlan:
 
     def open(
         self, mapped: tuple[int, Path], items: Items, known: Vocabulary
-    ) -> "Knowledge":
+    ) -> "ParsedCache":
         """Return what is known of ``items``, the generation and file ``mapped``.
 
         Its file is made if no process has it yet.
@@ -90,10 +90,10 @@ class KnowledgePlan:
             if not path.is_file():
                 _remove_unused(self.folder)
                 _make(path, self, mapped, items, known)
-            return Knowledge(path)
+            return ParsedCache(path)
 
 
-class Knowledge:
+class ParsedCache:
     """One file; all processes that have it open write the same into it."""
 
     def __init__(self, path: Path) -> None:
@@ -155,7 +155,7 @@ class Knowledge:
 
 def _make(
     path: Path,
-    plan: KnowledgePlan,
+    plan: ParsedCachePlan,
     mapped: tuple[int, Path],
     items: Items,
     known: Vocabulary,

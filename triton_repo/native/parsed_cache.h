@@ -1,4 +1,4 @@
-/* What the Python step knows, mapped: features/tensors/knowledge.py writes it. */
+/* What the Python step knows, mapped: features/tensors/parsed_cache.py writes it. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -29,7 +29,7 @@ typedef struct {
     char path[1024], library[1024];
     int users;                  /* threads that use it; guarded by the model's lock */
     int64_t store_rests_until_ns; /* the store did not answer: the Python step asks it */
-} Knowledge;
+} ParsedCache;
 
 static int map_file(const char *path, int protection, Mapped *mapped) {
     const int file = open(path, (protection & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC);
@@ -51,13 +51,13 @@ static void unmap(Mapped *mapped) {
     mapped->at = NULL;
 }
 
-static StoreValue string_of(const Knowledge *known, int number) {
+static StoreValue string_of(const ParsedCache *known, int number) {
     const int64_t *pair = known->head + K_FIRST_STRING + 2 * number;
     return (StoreValue){known->own.at + pair[0], pair[1]};
 }
 
 /* Copy a string with its end; return whether it fits. */
-static int copy_string(const Knowledge *known, int number, char *into, size_t size) {
+static int copy_string(const ParsedCache *known, int number, char *into, size_t size) {
     const StoreValue text = string_of(known, number);
     if (text.length < 0 || (size_t)text.length >= size) return 0;
     memcpy(into, text.at, (size_t)text.length);
@@ -72,7 +72,7 @@ static int is_inside(const Mapped *mapped, int64_t at, int64_t count, int64_t by
            (uint64_t)count <= (mapped->size - (uint64_t)at) / (uint64_t)bytes;
 }
 
-static int strings_are_inside(const Knowledge *known) {
+static int strings_are_inside(const ParsedCache *known) {
     const int64_t count = known->head[K_STRINGS];
     if (count < S_FIELDS + LEAST_READ || count > MOST_STRINGS || count - S_FIELDS > MOST_READ) return 0;
     for (int at = 0; at < count; at++) {
@@ -82,7 +82,7 @@ static int strings_are_inside(const Knowledge *known) {
     return 1;
 }
 
-static int head_is_right(const Knowledge *known) {
+static int head_is_right(const ParsedCache *known) {
     const int64_t *head = known->head;
     const int64_t of_context = 3 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS];
     return head[K_FORMAT] == THIS_FORMAT && head[K_LENGTH] > 0 && head[K_EXPOSURES] >= 0 &&
@@ -99,7 +99,7 @@ static int head_is_right(const Knowledge *known) {
 }
 
 /* Return whether the table's arrays lie in its file. */
-static int table_is_inside(const Knowledge *known, const Fixed *fixed) {
+static int table_is_inside(const ParsedCache *known, const Fixed *fixed) {
     const int64_t capacity = known->head[K_CAPACITY], places = 2 * BUCKET * fixed->half;
     return fixed->half > 0 && fixed->half <= capacity && fixed->shift >= 0 &&
            is_inside(&known->items, (intptr_t)fixed->buckets, places, 8) &&
@@ -109,7 +109,7 @@ static int table_is_inside(const Knowledge *known, const Fixed *fixed) {
 }
 
 /* Turn the places in the files into addresses; return whether all are in them. */
-static int place_arrays(Knowledge *known) {
+static int place_arrays(ParsedCache *known) {
     Fixed *fixed = &known->fixed;
     memcpy(fixed, known->own.at + known->head[K_FIXED], sizeof *fixed);
     if (!table_is_inside(known, fixed)) return 0;
@@ -123,12 +123,12 @@ static int place_arrays(Knowledge *known) {
     return 1;
 }
 
-static void knowledge_close(Knowledge *known) {
+static void parsed_cache_close(ParsedCache *known) {
     unmap(&known->own), unmap(&known->items), unmap(&known->table_head);
     free(known);
 }
 
-static int read_strings(Knowledge *known) {
+static int read_strings(ParsedCache *known) {
     char path[1024], number[32];
     if (!copy_string(known, S_HEAD, path, sizeof path) ||
         !map_file(path, PROT_READ, &known->table_head) ||
@@ -154,8 +154,8 @@ static int read_strings(Knowledge *known) {
 }
 
 /* Return what the file `path` has, NULL if it is not there or of another release. */
-static Knowledge *knowledge_open(const char *path) {
-    Knowledge *known = calloc(1, sizeof *known);
+static ParsedCache *parsed_cache_open(const char *path) {
+    ParsedCache *known = calloc(1, sizeof *known);
     if (!known) return NULL;
     if (strlen(path) < sizeof known->path) {
         strcpy(known->path, path);
@@ -166,32 +166,32 @@ static Knowledge *knowledge_open(const char *path) {
                 return known;
         }
     }
-    knowledge_close(known);
+    parsed_cache_close(known);
     return NULL;
 }
 
 /* Return whether the table of items is still of the generation that is mapped. */
-static int is_current(const Knowledge *known) {
+static int is_current(const ParsedCache *known) {
     const int64_t *head = (const int64_t *)known->table_head.at;
     return __atomic_load_n(head + TABLE_GENERATION, __ATOMIC_ACQUIRE) ==
            known->head[K_GENERATION];
 }
 
 /* Return whether `path` is still the file that is mapped. */
-static int is_of(const Knowledge *known, const char *path) {
+static int is_of(const ParsedCache *known, const char *path) {
     struct stat found;
     return !strcmp(path, known->path) && !stat(path, &found) &&
            found.st_ino == known->own.number;
 }
 
-static int64_t up_to_date_ms(const Knowledge *known) {
+static int64_t up_to_date_ms(const ParsedCache *known) {
     const int64_t *head = (const int64_t *)known->table_head.at;
     return __atomic_load_n(head + TABLE_UP_TO_DATE, __ATOMIC_RELAXED);
 }
 
 /* Copy the record (width) of a text from the records at `place`; return whether there is
  * one. Another process may write it: its version is odd meanwhile, and another then. */
-static int look_text_up(const Knowledge *known, int place, int kept, int64_t width,
+static int look_text_up(const ParsedCache *known, int place, int kept, int64_t width,
                         const char *text, int64_t length, int64_t *record) {
     const uint64_t hash = xxh64((const unsigned char *)text, (size_t)length);
     const int64_t row = (int64_t)(hash % (uint64_t)known->head[kept]);
