@@ -29,7 +29,8 @@ static void *output_place(Response *response, const char *name, int type, int64_
     int memory = IN_MEMORY;
     int64_t memory_id = 0;
     Error *error = TRITONBACKEND_ResponseOutput(response, &output, name, type, shape, 2);
-    if (!error) error = TRITONBACKEND_OutputBuffer(output, &place, bytes, &memory, &memory_id);
+    if (!error)
+        error = TRITONBACKEND_OutputBuffer(output, &place, bytes, &memory, &memory_id);
     forget(error);
     return error || memory != IN_MEMORY ? NULL : place;
 }
@@ -120,4 +121,3 @@ static void end_call(Call *call, int is_answered) {
     pthread_mutex_unlock(&call->ranker->lock);
     free(call);
 }
-

@@ -64,7 +64,8 @@ static int pass_on(HandedResponse *response, Response *into) {
         Error *error = TRITONBACKEND_ResponseOutput(into, &output, made.name, made.type,
                                                     made.shape, (uint32_t)made.axes);
         if (!error)
-            error = TRITONBACKEND_OutputBuffer(output, &place, made.bytes, &memory, &memory_id);
+            error =
+                TRITONBACKEND_OutputBuffer(output, &place, made.bytes, &memory, &memory_id);
         forget(error);
         if (error || memory != IN_MEMORY) return 0;
         memcpy(place, made.content, made.bytes);
@@ -111,7 +112,8 @@ static Error *copy_input(Input *input, HandedRequest *request) {
     uint64_t bytes;
     Error *error =
         TRITONBACKEND_InputProperties(input, &name, &type, &shape, &axes, &bytes, &buffers);
-    if (!error) error = TRITONSERVER_InferenceRequestAddInput(request, name, type, shape, axes);
+    if (!error)
+        error = TRITONSERVER_InferenceRequestAddInput(request, name, type, shape, axes);
     for (uint32_t at = 0; !error && at < buffers; at++) {
         const void *content;
         int memory = IN_MEMORY;
@@ -119,8 +121,8 @@ static Error *copy_input(Input *input, HandedRequest *request) {
         uint64_t size;
         error = TRITONBACKEND_InputBuffer(input, at, &content, &size, &memory, &memory_id);
         if (!error)
-            error = TRITONSERVER_InferenceRequestAppendInputData(request, name, content, size,
-                                                                 memory, memory_id);
+            error = TRITONSERVER_InferenceRequestAppendInputData(request, name, content,
+                                                                 size, memory, memory_id);
     }
     return error;
 }
@@ -159,12 +161,12 @@ static Error *copy_request(Request_ *from, HandedRequest *request) {
 
 /* Send `request` to the Python step; it is deleted where that does not take it. */
 static Error *send_on(Ranker *ranker, HandedRequest *request,
-                   void (*answered)(HandedResponse *, uint32_t, void *), void *own) {
+                      void (*answered)(HandedResponse *, uint32_t, void *), void *own) {
     Error *error =
         TRITONSERVER_InferenceRequestSetReleaseCallback(request, on_release, NULL);
     if (!error)
-        error = TRITONSERVER_InferenceRequestSetResponseCallback(
-            request, ranker->allocator, NULL, answered, own);
+        error = TRITONSERVER_InferenceRequestSetResponseCallback(request, ranker->allocator,
+                                                                 NULL, answered, own);
     pthread_mutex_lock(&ranker->lock);
     ranker->handed++;
     pthread_mutex_unlock(&ranker->lock);
@@ -224,13 +226,15 @@ static void ask(Ranker *ranker) {
     Error *error =
         TRITONSERVER_InferenceRequestNew(&request, ranker->server, ranker->python_step, -1);
     for (int at = 0; !error && at < 2; at++) {
-        error = TRITONSERVER_InferenceRequestAddInput(request, inputs[at], T_TEXTS, shape, 2);
+        error =
+            TRITONSERVER_InferenceRequestAddInput(request, inputs[at], T_TEXTS, shape, 2);
         if (!error)
             error = TRITONSERVER_InferenceRequestAppendInputData(request, inputs[at], empty,
                                                                  4, IN_MEMORY, 0);
     }
     if (!error)
-        error = TRITONSERVER_InferenceRequestAddRequestedOutput(request, "parsed_cache_file");
+        error =
+            TRITONSERVER_InferenceRequestAddRequestedOutput(request, "parsed_cache_file");
     if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error) {
@@ -297,8 +301,7 @@ static int pause_watch(Ranker *ranker) {
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&ranker->lock);
-    if (!ranker->is_stopping)
-        pthread_cond_timedwait(&ranker->stops, &ranker->lock, &until);
+    if (!ranker->is_stopping) pthread_cond_timedwait(&ranker->stops, &ranker->lock, &until);
     const int is_over = ranker->is_stopping;
     pthread_mutex_unlock(&ranker->lock);
     return is_over;
@@ -333,4 +336,3 @@ static void *watch(void *own) {
     } while (!pause_watch(ranker));
     return NULL;
 }
-

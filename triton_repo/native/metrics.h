@@ -4,8 +4,8 @@
 enum { ANSWER_BOUNDS = 14, AGE_BOUNDS = 10, PARTS = 3, STATUSES = 4, ITEM_STATUSES = 5 };
 static const double ANSWERS_UNDER[ANSWER_BOUNDS] = {
     .001, .002, .003, .005, .0075, .01, .015, .02, .03, .05, .1, .25, .5, 1};
-static const double AGES_UNDER[AGE_BOUNDS] = {1,     5,     30,     120,    600,
-                                              3600,  21600, 86400,  604800, 2592000};
+static const double AGES_UNDER[AGE_BOUNDS] = {1,    5,     30,    120,    600,
+                                              3600, 21600, 86400, 604800, 2592000};
 static const char *const PART_NAMES[PARTS] = {"fetch_features", "behavior_encoder",
                                               "click_head"};
 enum { OK_STATUS, COLD_USER, EMPTY_SEQUENCE, STALE_SEQUENCE };
@@ -40,8 +40,8 @@ static Metric *counter_of(Family *family, const char *model, const char *label,
         TRITONSERVER_ParameterNew("model", STRING_PARAMETER, model),
         label ? TRITONSERVER_ParameterNew(label, STRING_PARAMETER, value) : NULL};
     Metric *metric = NULL;
-    Error *error = family ? TRITONSERVER_MetricNew(&metric, family, labels, label ? 2 : 1)
-                          : NULL;
+    Error *error =
+        family ? TRITONSERVER_MetricNew(&metric, family, labels, label ? 2 : 1) : NULL;
     if (error) TRITONSERVER_ErrorDelete(error);
     for (int at = 0; at < 2; at++)
         if (labels[at]) TRITONSERVER_ParameterDelete((Parameter *)labels[at]);
@@ -52,7 +52,8 @@ static void open_histogram(Family *family, const char *model, const double *boun
                            int count, Metric **metrics) {
     char value[32];
     for (int at = 0; at <= count; at++) {
-        snprintf(value, sizeof value, at < count ? "%g" : "+Inf", at < count ? bounds[at] : 0);
+        snprintf(value, sizeof value, at < count ? "%g" : "+Inf",
+                 at < count ? bounds[at] : 0);
         metrics[at] = counter_of(family, model, "under", value);
     }
 }
@@ -72,17 +73,17 @@ static void counters_open(Counters *counters, const char *model, const char *ver
     }
     counters->cpu_us = open_counter(
         "srp4ctr_cpu_us", "CPU time of the step's processes, in microseconds.", model);
-    counters->candidates = open_counter(
-        "srp4ctr_candidates", "Candidates scored, padding left out.", model);
-    counters->answers_us = open_counter(
-        "srp4ctr_answers_us", "Time of answered calls, in microseconds.", model);
-    counters->age_ms = open_counter(
-        "srp4ctr_feature_age_ms", "Age of users' sequences, in milliseconds.", model);
+    counters->candidates =
+        open_counter("srp4ctr_candidates", "Candidates scored, padding left out.", model);
+    counters->answers_us = open_counter("srp4ctr_answers_us",
+                                        "Time of answered calls, in microseconds.", model);
+    counters->age_ms = open_counter("srp4ctr_feature_age_ms",
+                                    "Age of users' sequences, in milliseconds.", model);
     counters->table_age_ms = open_counter(
         "srp4ctr_table_age_ms",
         "Time since the table of items was up to date, in milliseconds.", model);
-    counters->table_reads = open_counter(
-        "srp4ctr_table_reads", "Requests that read the table of items.", model);
+    counters->table_reads = open_counter("srp4ctr_table_reads",
+                                         "Requests that read the table of items.", model);
     open_histogram(
         family_of("srp4ctr_answers",
                   "Answered calls by the upper bound of their latency, in seconds."),
@@ -90,8 +91,8 @@ static void counters_open(Counters *counters, const char *model, const char *ver
     open_histogram(family_of("srp4ctr_feature_age",
                              "Requests by the age of the user's row, in seconds."),
                    model, AGES_UNDER, AGE_BOUNDS, counters->ages);
-    Family *statuses = family_of("srp4ctr_request_status",
-                                 "Requests by what was known of their user.");
+    Family *statuses =
+        family_of("srp4ctr_request_status", "Requests by what was known of their user.");
     for (int at = 0; at < STATUSES; at++)
         counters->statuses[at] = counter_of(statuses, model, "status", STATUS_NAMES[at]);
     Family *of_items =

@@ -121,9 +121,11 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
     add(counters->statuses[status], 1.0);
     count_items(counters, arrays->item_status, given->items.count, padding);
     add(counters->table_reads, 1.0);
-    add(counters->table_age_ms, (double)(given->at_ms > table_ms ? given->at_ms - table_ms : 0));
+    add(counters->table_age_ms,
+        (double)(given->at_ms > table_ms ? given->at_ms - table_ms : 0));
     if (user->is_there) {
-        const double age_ms = fmax(0.0, (double)given->at_ms - (double)user->version_us / 1e3);
+        const double age_ms =
+            fmax(0.0, (double)given->at_ms - (double)user->version_us / 1e3);
         add_to_histogram(counters->ages, AGES_UNDER, AGE_BOUNDS, age_ms / 1e3);
         add(counters->age_ms, age_ms);
     }
@@ -132,7 +134,8 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
     add(counters->answers_us, took_s * 1e6);
 }
 
-/* Read all that a call asks for: its user, context and items; return whether that is known. */
+/* Read all that a call asks for: its user, context and items; return whether that is known.
+ */
 static int read_all(Worker *worker, ParsedCache *known, Given *given, UserRow *user,
                     Arrays *arrays) {
     const int64_t *head = known->head;
@@ -143,8 +146,8 @@ static int read_all(Worker *worker, ParsedCache *known, Given *given, UserRow *u
     if (id.length < 0 || given->user.bytes || context.length < 0 || given->context.bytes ||
         !lay_out(worker, known, given->items.count, arrays))
         return 0;
-    const int are_keys = map_make(&seen, given->items.count) &&
-                         read_keys(given->items, arrays->keys, &seen);
+    const int are_keys =
+        map_make(&seen, given->items.count) && read_keys(given->items, arrays->keys, &seen);
     free(seen.keys); /* and the places behind them */
     return are_keys &&
            look_text_up(known, K_CONTEXTS, K_KEPT_CONTEXTS,
@@ -256,14 +259,22 @@ static int read_settings(Ranker *ranker) {
     if (!file) return 0;
     while (fscanf(file, "%63s %255s", name, value) == 2) {
         const int64_t number = strtoll(value, NULL, 10);
-        if (!strcmp(name, "python_step")) strcpy(ranker->python_step, value);
-        else if (!strcmp(name, "version")) strcpy(ranker->version, value);
-        else if (!strcmp(name, "encoder")) strcpy(ranker->encoder, value);
-        else if (!strcmp(name, "head")) strcpy(ranker->head, value);
-        else if (!strcmp(name, "max_candidates")) ranker->max_candidates = number;
-        else if (!strcmp(name, "max_wait_us")) ranker->max_wait_us = number;
-        else if (!strcmp(name, "threads")) ranker->threads = number;
-        else if (!strcmp(name, "logs_requests")) ranker->logs_requests = number;
+        if (!strcmp(name, "python_step"))
+            strcpy(ranker->python_step, value);
+        else if (!strcmp(name, "version"))
+            strcpy(ranker->version, value);
+        else if (!strcmp(name, "encoder"))
+            strcpy(ranker->encoder, value);
+        else if (!strcmp(name, "head"))
+            strcpy(ranker->head, value);
+        else if (!strcmp(name, "max_candidates"))
+            ranker->max_candidates = number;
+        else if (!strcmp(name, "max_wait_us"))
+            ranker->max_wait_us = number;
+        else if (!strcmp(name, "threads"))
+            ranker->threads = number;
+        else if (!strcmp(name, "logs_requests"))
+            ranker->logs_requests = number;
     }
     fclose(file);
     return *ranker->python_step && ranker->threads > 0 && ranker->threads <= MOST_THREADS;
@@ -305,7 +316,8 @@ Error *TRITONBACKEND_ModelInitialize(TritonModel *model) {
     Error *error = TRITONBACKEND_ModelRepository(model, &kind, &folder);
     if (!error) error = TRITONBACKEND_ModelServer(model, &ranker->server);
     if (!error)
-        error = TRITONSERVER_ResponseAllocatorNew(&ranker->allocator, allocate, give_back, NULL);
+        error = TRITONSERVER_ResponseAllocatorNew(&ranker->allocator, allocate, give_back,
+                                                  NULL);
     if (!error && snprintf(ranker->folder, sizeof ranker->folder, "%s", folder) >=
                       (int)sizeof ranker->folder)
         error = TRITONSERVER_ErrorNew(INTERNAL, "the path of the repository is too long");
@@ -373,8 +385,10 @@ Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request_ **request
         *call = made;
         pthread_mutex_lock(&ranker->lock);
         ++*call->in_instance;
-        if (ranker->last) ranker->last->next = call;
-        else ranker->first = call;
+        if (ranker->last)
+            ranker->last->next = call;
+        else
+            ranker->first = call;
         ranker->last = call;
         pthread_cond_signal(&ranker->has_calls);
         pthread_mutex_unlock(&ranker->lock);

@@ -27,7 +27,7 @@ typedef struct {
     StoreValue prefix, suffix, fields[MOST_READ];
     int reads; /* fields of a user's row */
     char path[1024], library[1024];
-    int users;                  /* threads that use it; guarded by the model's lock */
+    int users;                    /* threads that use it; guarded by the model's lock */
     int64_t store_rests_until_ns; /* the store did not answer: the Python step asks it */
 } ParsedCache;
 
@@ -74,7 +74,9 @@ static int is_inside(const Mapped *mapped, int64_t at, int64_t count, int64_t by
 
 static int strings_are_inside(const ParsedCache *known) {
     const int64_t count = known->head[K_STRINGS];
-    if (count < S_FIELDS + LEAST_READ || count > MOST_STRINGS || count - S_FIELDS > MOST_READ) return 0;
+    if (count < S_FIELDS + LEAST_READ || count > MOST_STRINGS ||
+        count - S_FIELDS > MOST_READ)
+        return 0;
     for (int at = 0; at < count; at++) {
         const int64_t *pair = known->head + K_FIRST_STRING + 2 * at;
         if (!is_inside(&known->own, pair[0], pair[1], 1)) return 0;

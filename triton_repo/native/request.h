@@ -25,7 +25,8 @@ static int read_input(Input *input, Given *given) {
     Error *error =
         TRITONBACKEND_InputProperties(input, &name, &type, &shape, &axes, &bytes, &buffers);
     if (!error && buffers == 1)
-        error = TRITONBACKEND_InputBuffer(input, 0, &content, &in_buffer, &memory, &memory_id);
+        error =
+            TRITONBACKEND_InputBuffer(input, 0, &content, &in_buffer, &memory, &memory_id);
     if (error || buffers != 1 || in_buffer != bytes || memory != IN_MEMORY || axes != 2 ||
         shape[0] != 1) {
         forget(error);
@@ -55,8 +56,10 @@ static int is_traced(Request_ *request) {
         const void *value;
         int type;
         Error *error = TRITONBACKEND_RequestParameter(request, at, &name, &type, &value);
-        if (error) forget(error);
-        else if (!strcmp(name, "traceparent")) return 1;
+        if (error)
+            forget(error);
+        else if (!strcmp(name, "traceparent"))
+            return 1;
     }
     return 0;
 }
@@ -143,8 +146,10 @@ static int status_of_user(const UserRow *user, int64_t behaviors) {
     return user->done.count ? STALE_SEQUENCE : EMPTY_SEQUENCE;
 }
 
-/* Lay the arrays of N candidates out in the worker's memory; return whether there is any. */
-static int lay_out(Worker *worker, const ParsedCache *known, int64_t count, Arrays *arrays) {
+/* Lay the arrays of N candidates out in the worker's memory; return whether there is any.
+ */
+static int lay_out(Worker *worker, const ParsedCache *known, int64_t count,
+                   Arrays *arrays) {
     const int64_t *head = known->head, length = head[K_LENGTH], slots = head[K_SLOTS];
     struct {
         void *place;
@@ -218,8 +223,12 @@ static int64_t assemble(const ParsedCache *known, const Given *given, const User
 static Tensor tensor_of(const char *name, int type, void *content, int64_t rows,
                         int64_t width) {
     const int64_t bytes = type == ORT_INT64 ? 8 : 4;
-    Tensor made = {name, type, content, rows * (width < 0 ? 1 : width) * bytes,
-                   width < 0 ? 2 : 3, {1, rows, width, 0}};
+    Tensor made = {name,
+                   type,
+                   content,
+                   rows * (width < 0 ? 1 : width) * bytes,
+                   width < 0 ? 2 : 3,
+                   {1, rows, width, 0}};
     return made;
 }
 
@@ -251,4 +260,3 @@ static int score_arrays(const Ranker *ranker, const ParsedCache *known, int64_t 
     return score(&ranker->scoring, history, 3, others, head[K_USER_SLOTS] ? 6 : 5,
                  arrays->scores, count, encoded_ns);
 }
-

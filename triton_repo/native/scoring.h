@@ -47,11 +47,11 @@ static int ort_succeeded(const OrtApi *ort, OrtStatus *status) {
 static int open_session(const OrtApi *ort, void *environment, const char *path,
                         void **session) {
     void *options = NULL;
-    int is_open =
-        ort_succeeded(ort, ((OrtStatus * (*)(void **)) ort->functions[ORT_OPTIONS])(&options));
+    int is_open = ort_succeeded(
+        ort, ((OrtStatus * (*)(void **)) ort->functions[ORT_OPTIONS])(&options));
     is_open = is_open &&
-              ort_succeeded(ort, ((OrtStatus * (*)(void *, int)) ort->functions[ORT_THREADS])(
-                                     options, 1)) &&
+              ort_succeeded(ort, ((OrtStatus * (*)(void *, int))
+                                      ort->functions[ORT_THREADS])(options, 1)) &&
               ort_succeeded(ort, ((OrtStatus * (*)(void *, const char *, void *, void **))
                                       ort->functions[ORT_SESSION])(environment, path,
                                                                    options, session));
@@ -77,8 +77,9 @@ static int scoring_open(Scoring *scoring, const char *library, const char *encod
                                  ort->functions[ORT_ENVIRONMENT])(ORT_WARNINGS, "srp4ctr",
                                                                   &environment)) ||
         !(scoring->memory ||
-          ort_succeeded(ort, ((OrtStatus * (*)(int, int, void **)) ort->functions[ORT_MEMORY])(
-                                 ORT_ARENA, ORT_DEFAULT, &scoring->memory))))
+          ort_succeeded(ort,
+                        ((OrtStatus * (*)(int, int, void **)) ort->functions[ORT_MEMORY])(
+                            ORT_ARENA, ORT_DEFAULT, &scoring->memory))))
         return 0;
     scoring->ort = ort;
     return open_session(ort, environment, encoder, &scoring->encoder) &&
@@ -87,8 +88,7 @@ static int scoring_open(Scoring *scoring, const char *library, const char *encod
 
 static void scoring_close(Scoring *scoring) {
     void (*give_back)(void *) = NULL;
-    if (scoring->ort)
-        *(void **)&give_back = scoring->ort->functions[ORT_FREE_SESSION];
+    if (scoring->ort) *(void **)&give_back = scoring->ort->functions[ORT_FREE_SESSION];
     if (give_back && scoring->encoder) give_back(scoring->encoder);
     if (give_back && scoring->head) give_back(scoring->head);
     scoring->encoder = scoring->head = NULL;

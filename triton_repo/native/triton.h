@@ -19,8 +19,8 @@ typedef struct TRITONBACKEND_Response Response;
 typedef struct TRITONBACKEND_Input Input;
 typedef struct TRITONBACKEND_Output Output;
 
-enum { INTERNAL = 1, UNAVAILABLE = 4 };                        /* errors */
-enum { T_UINT8 = 2, T_INT64 = 9, T_FP32 = 11, T_TEXTS = 13 };  /* types of tensors */
+enum { INTERNAL = 1, UNAVAILABLE = 4 };                       /* errors */
+enum { T_UINT8 = 2, T_INT64 = 9, T_FP32 = 11, T_TEXTS = 13 }; /* types of tensors */
 enum { STRING_PARAMETER = 0, COUNTER = 0, IN_MEMORY = 0, LAST = 1, WHOLE = 1 };
 enum { LOG_INFO = 0, LOG_WARNING = 1 };
 
@@ -52,8 +52,8 @@ Error *TRITONBACKEND_ModelInstanceReportStatistics(Instance *instance, Request_ 
 Error *TRITONBACKEND_RequestInputCount(Request_ *request, uint32_t *count);
 Error *TRITONBACKEND_RequestInputByIndex(Request_ *request, uint32_t index, Input **input);
 Error *TRITONBACKEND_InputProperties(Input *input, const char **name, int *type,
-                                     const int64_t **shape, uint32_t *axes,
-                                     uint64_t *bytes, uint32_t *buffers);
+                                     const int64_t **shape, uint32_t *axes, uint64_t *bytes,
+                                     uint32_t *buffers);
 Error *TRITONBACKEND_InputBuffer(Input *input, uint32_t index, const void **buffer,
                                  uint64_t *bytes, int *memory, int64_t *memory_id);
 Error *TRITONBACKEND_RequestOutputCount(Request_ *request, uint32_t *count);
@@ -98,8 +98,7 @@ Error *TRITONSERVER_InferenceRequestSetResponseCallback(
     void (*answered)(HandedResponse *, uint32_t, void *), void *own);
 Error *TRITONSERVER_ServerInferAsync(Server *server, HandedRequest *request, Trace *trace);
 Error *TRITONSERVER_InferenceResponseError(HandedResponse *response);
-Error *TRITONSERVER_InferenceResponseOutputCount(HandedResponse *response,
-                                                 uint32_t *count);
+Error *TRITONSERVER_InferenceResponseOutputCount(HandedResponse *response, uint32_t *count);
 Error *TRITONSERVER_InferenceResponseOutput(HandedResponse *response, uint32_t index,
                                             const char **name, int *type,
                                             const int64_t **shape, uint64_t *axes,
