@@ -41,7 +41,6 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
-
 LOOK_EVERY_S = 1.0
 # A first table of half a million items takes half a minute.
 FILLED_WITHIN_S = 60.0
@@ -63,8 +62,7 @@ class _Known:
     """(items, 2 + A): see ``ItemRows.known``. The item's own is 0 until it is needed."""
     assembler: Assembler | None
     """None: numpy makes the tensors."""
-    shared: ParsedCache | None = None
-    """With the native step, which reads it too."""
+    shared: ParsedCache | None = None  # the native step reads it, too
 
 
 class ItemTable:
@@ -81,6 +79,7 @@ class ItemTable:
         self._vocabulary = vocabulary
         self._refreshing = refreshing
         self._plan = plan  # what is known of items is shared with a native step
+        self._changes = threading.Lock()
         self._known = self._blank(None)
 
     def lookup(self, item_keys: Int64s) -> ItemRows:
@@ -113,11 +112,13 @@ class ItemTable:
 
     def _current(self) -> _Known:
         """Return what is known of the published generation."""
-        known, items = self._known, self._memory.current()
-        if known.items is not items:
-            self._known = self._blank(items)
-            if known.shared is not None:
-                known.shared.close()
+        if self._known.items is not self._memory.current():
+            with self._changes:  # requests and the catalogue's thread
+                known, items = self._known, self._memory.current()
+                if known.items is not items:
+                    self._known = self._blank(items)
+                    if known.shared is not None:
+                        known.shared.close()
         return self._known
 
     @property
@@ -152,7 +153,7 @@ class ItemTable:
         """Return what a native step reads; None without one, or without memory for it."""
         try:
             if self._plan is not None:
-                return self._plan.open(self._memory.mapped, items, self._vocabulary)
+                return self._plan.open(self._memory.file_of(items), items, self._vocabulary)
         except OSError as error:
             LOG.warning("the native step answers nothing: no shared memory: %s", error)
         return None
@@ -187,12 +188,11 @@ class ItemTable:
 def open_table(
     config: FeatureConfig,
     vocabulary: Vocabulary,
-    plan: Callable[[Path], ParsedCachePlan] | None = None,
+    plan: Callable[[Path], ParsedCachePlan] | None = None,  # of a native step
 ) -> ItemTable:
     """Return the table of this host and store, which stays fresh until ``stop``.
 
-    Waits for a first table, unless the store does not answer: then it fills later. ``plan``
-    is of a native step, by the table's folder.
+    Waits for a first table, unless the store does not answer: then it fills later.
     """
     folder = item_map.folder_of(config)
     refreshing = RefresherWatch(config, folder)

@@ -240,10 +240,10 @@ class ItemMemory:
                 break
         return known[1] if known is not None else None
 
-    @property
-    def mapped(self) -> tuple[int, Path]:
-        """The number and the file of what ``current`` has returned last."""
-        assert self._maps is not None
+    def file_of(self, items: ItemMap) -> tuple[int, Path]:
+        """Return the number and the file of a generation; ``OSError`` for a former one."""
+        if self._maps is None or self._maps[1] is not items:
+            raise OSError("a newer generation of the table of items was published")
         return self._maps[0], self._path(self._maps[0])
 
     def create(self, capacity: int, text_bytes: int) -> ItemMap:

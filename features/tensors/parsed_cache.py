@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -98,6 +99,7 @@ class ParsedCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._threads = threading.Lock()
         self._file = os.open(path, os.O_RDWR)
         fcntl.flock(self._file, fcntl.LOCK_SH)  # in use
         self._memory = mmap.mmap(self._file, 0)
@@ -121,19 +123,25 @@ class ParsedCache:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes from writing meanwhile."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        """Keep other threads and processes from writing meanwhile."""
+        with self._threads:
+            if self._file < 0:  # closed: of a former generation, whose readers are gone
+                yield
+                return
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Remove the file unless another process uses it; what is mapped stays."""
-        with suppress(BlockingIOError):
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
+        with self._threads:
+            with suppress(BlockingIOError):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
 
     def _put(self, records: Int64s, text: bytes, content: Int64s) -> None:
         number = xxhash.xxh64_intdigest(text)

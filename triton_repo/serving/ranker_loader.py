@@ -1,6 +1,7 @@
 """A step's folder and settings → its ranker, which has answered once."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,10 +11,12 @@ import numpy as np
 import onnxruntime
 
 from srp4ctr import logs, tracing
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online.connection import plain_address
 from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
 from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors.schema import user_tensors
@@ -31,6 +34,8 @@ from srp4ctr.triton_repo.serving.serving_metrics import (
     part_counter,
 )
 
+LOG = logging.getLogger(__name__)
+
 
 def load_ranker(
     folder: Path,
@@ -46,7 +51,7 @@ def load_ranker(
     logs.configure("triton-step")
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    library = _onnxruntime() if settings.get("native") else None
+    library = _library(config) if settings.get("native") else None
     features, scorer = open_bundle(config, folder, library), None
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
@@ -74,8 +79,16 @@ def load_ranker(
     return replace(ranker, stats=stats, backlog=backlog)
 
 
-def _onnxruntime() -> Path:
-    """Return the library that Python's onnxruntime uses, for the native step as well."""
+def _library(config: FeatureConfig) -> Path | None:
+    """Return onnxruntime's library, for the native step; None where it reads no such store.
+
+    The server's environment may name another store than that of the promotion.
+    """
+    try:
+        plain_address(config)
+    except MistakeError as error:
+        LOG.warning("the native step answers nothing: %s", error)
+        return None
     folder = Path(onnxruntime.__file__).parent / "capi"
     return min(folder.glob("libonnxruntime.so*"))
 

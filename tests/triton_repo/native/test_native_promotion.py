@@ -2,6 +2,7 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def test_processes_share_a_file_that_ends_with_the_last_of_them(tmp_path: Path) 
     assert other.path.is_file()
     tables[1].stop()
     assert not other.path.is_file()
+
+
+def test_threads_that_meet_a_new_generation_share_one_file(tmp_path: Path) -> None:
+    """Requests and the catalogue's thread read the same table."""
+    memory = a_memory(tmp_path)
+    table = ItemTable(memory, WORDS, plan=a_plan(tmp_path))
+    for _ in range(5):
+        memory.publish(memory.create(16, 100))
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: table.shared, range(40)))
+        assert len(set(map(id, found))) == 1
+        files = [each for each in tmp_path.iterdir() if each.name.startswith("known-")]
+        assert [each.path for each in found[:1] if each is not None] == files
+    table.stop()
 
 
 def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
