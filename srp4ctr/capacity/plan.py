@@ -59,11 +59,11 @@ ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
 ENCODE_ONCE_S = {  # by L, then by the candidates of a request
     50: {10: 0.17211, 100: 0.02709, 500: 0.01277},
-    200: {10: 0.23737, 100: 0.03445, 500: 0.01511},
-    1000: {10: 0.35445, 100: 0.0533, 500: 0.01758},
+    200: {10: 0.17324, 100: 0.02369, 500: 0.01115},
+    1000: {10: 0.26902, 100: 0.03203, 500: 0.01323},
 }
-RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.32082, 200: 1.02419})
-SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 273.3)
+RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.32082, 200: 1.025})
+SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 312.0)
 FIT_MS = MeasuredCost(
     "folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435
 )

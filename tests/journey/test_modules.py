@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.kafka, pytest.mark.triton]
 # of a user, the graphs that are made for serving, what refuses calls that wait, and items
 # for a user, the secret key of a bucket from a file, and a bundle's items, which the
 # playground reads too.
-MOST = {"click": 25, "refresh": 57, "promotion": 62, "request": 23}
+MOST = {"click": 25, "refresh": 57, "promotion": 62, "request": 24}
 # What a process is called here → what its number and command have in them.
 PROCESSES = {
     "here": f"{os.getpid()}: ",
