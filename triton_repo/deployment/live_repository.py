@@ -74,6 +74,17 @@ def live_versions(repository: Path) -> set[str | None]:
     return {version for text in texts for version in _STEP.findall(text)}
 
 
+def is_switched(repository: Path, serving: Serving) -> bool:
+    """Return whether each ensemble's file is that of ``serving``.
+
+    A promotion that was killed leaves others.
+    """
+    return all(
+        _read(repository / name / CONFIG) == text
+        for name, text in _configs(repository, serving).items()
+    )
+
+
 def switch(
     client: Any, repository: Path, after: Serving, check: Callable[[], object]
 ) -> None:
@@ -86,7 +97,7 @@ def switch(
     try:
         for name, text in _configs(repository, after).items():
             live = repository / name / CONFIG
-            old[name] = live.read_text() if live.is_file() else None
+            old[name] = _read(live)
             load_ensemble(client, live, text)
         check()
         replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
@@ -136,6 +147,10 @@ def load_ensemble(client: Any, live: Path, text: str | None) -> None:
             if client is not None:
                 client.unload_model(name)
         shutil.rmtree(live.parent)
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
 def _configs(repository: Path, serving: Serving) -> dict[str, str | None]:

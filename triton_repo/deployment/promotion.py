@@ -68,7 +68,8 @@ def promote(
 
     It is refused, and the old pair still serves, where ``store_gate`` failed, or where the
     server does not load it, answers differently from training or much slower than before.
-    Promoting what serves already changes nothing. Raises ``ArtifactError`` for a bundle
+    Promoting what serves already changes nothing, or repairs what a killed promotion left.
+    Raises ``ArtifactError`` for a bundle
     that is damaged or of another schema, and ``OutageError`` where no server answers.
     """
     found = promote_keeping(source, config, features, store_gate, canary=canary)
@@ -92,7 +93,7 @@ def promote_keeping(
     version, repository = card.version, Path(config.repository).resolve()
     with locked(repository):
         before, after = change(source, version, config, canary=canary)
-        if after == before:
+        if after == before and live_repository.is_switched(repository, before):
             return Promotion(serving=before)
         if failed([store_gate]):
             return _refused(version, before, [store_gate], str(store_gate))

@@ -190,37 +190,47 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def interrupted(server: Server, make_bundle: MakeBundle, *, killed: bool = False) -> Path:
+    """Return a bundle whose promotion ended after the ensembles ran it."""
+    source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promotion, "check_version", interrupt)
+        if killed:
+            patch.setattr(live_repository, "restore", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            promote_from(source, server)
+    return source
+
+
 def test_an_interrupted_switch_is_undone(
-    server: Server,
-    promoted: str,
-    make_bundle: MakeBundle,
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:
-    monkeypatch.setattr(promotion, "check_version", interrupt)
     before = read_serving(server.plan.repository)
-    with pytest.raises(KeyboardInterrupt):
-        promote(server, make_bundle)
+    interrupted(server, make_bundle)
     assert read_serving(server.plan.repository) == before
+    assert rank(server, [KNOWN_ITEM]).model_version == promoted
+
+
+def test_a_killed_switch_is_repaired_by_what_served_before(
+    server: Server, promoted: str, make_bundle: MakeBundle
+) -> None:
+    before = read_serving(server.plan.repository)
+    interrupted(server, make_bundle, killed=True)
+    assert promote_from(SOURCES[promoted], server) == before
     assert rank(server, [KNOWN_ITEM]).model_version == promoted
 
 
 def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
     server: Server, promoted: str, make_bundle: MakeBundle
 ) -> None:
-    killed = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(promotion, "check_version", interrupt)
-        patch.setattr(live_repository, "restore", lambda *_: None)
-        with pytest.raises(KeyboardInterrupt):
-            promote_from(killed, server)
+    killed = interrupted(server, make_bundle, killed=True)
     wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
     assert refusal(wrong, server)
     assert rank(server, [KNOWN_ITEM]).model_version == killed.name
-    after = promote_from(killed, server)
-    assert after == Serving(serving=killed.name, previous=promoted)
+    assert promote_from(killed, server) == Serving(serving=killed.name, previous=promoted)
     SOURCES[killed.name] = killed
-    log = (server.folder / "logs" / "triton.log").read_text()
-    assert log.count(f"loading: click_ranker_{killed.name}:") == 1
+    text = (server.folder / "logs" / "triton.log").read_text()
+    assert text.count(f"loading: click_ranker_{killed.name}:") == 1
 
 
 def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
