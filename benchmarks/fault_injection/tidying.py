@@ -4,7 +4,8 @@ import threading
 from dataclasses import dataclass, field
 
 from srp4ctr.errors import OutageError
-from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log, compact, vacuum
+from srp4ctr.streams.raw_log.compaction import compact
+from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log, vacuum
 
 _PAUSE_S = 1.0
 

@@ -24,7 +24,7 @@ from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
-from srp4ctr.streams.raw_log import delta_tables
+from srp4ctr.streams.raw_log import compaction, delta_tables
 from srp4ctr.streams.raw_log.delta_tables import dataset
 
 # A sample opens the table, and a turn of tidying looks at each partition: on two cores more
@@ -157,7 +157,7 @@ def _tidy(pipe: Any, log: Path, partitions: int) -> None:
         for topic in delta_tables.LOGGED_TOPICS:
             try:
                 for partition in range(partitions):
-                    delta_tables.compact(log, topic, partition)
+                    compaction.compact(log, topic, partition)
                 delta_tables.vacuum(log, topic)
             except OutageError:  # a conflict: the next turn does it
                 continue

@@ -19,7 +19,7 @@ from benchmarks.streaming.ingest_events import begin_ms, draw_events
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import Record
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
-from srp4ctr.streams.raw_log import delta_tables
+from srp4ctr.streams.raw_log import compaction, delta_tables
 from srp4ctr.streams.raw_log.delta_tables import read_rows
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_tables import dated, row_of, schema_of, table_of
@@ -51,7 +51,7 @@ def make_commits(log: Path, hours: float, partitions: int, workers: int) -> Iter
             took_ms.append(1e3 * (time.perf_counter() - started))
         if number % _TIDY_EVERY == 0:
             for partition in range(partitions):
-                delta_tables.compact(log, TOPIC, partition)
+                compaction.compact(log, TOPIC, partition)
         if number % _ROUNDS == 0 or number == round(hours * _ROUNDS):
             used_s, began = time.process_time() - began, time.process_time()
             yield {

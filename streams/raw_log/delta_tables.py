@@ -30,7 +30,6 @@ from srp4ctr.streams.raw_log.log_tables import DATE, table_of
 
 LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
 OLD_FILES = "date=*/*.parquet"  # of releases before 0.3.0, in the same folder
-FILE_BYTES = 32 * 1024 * 1024  # compaction joins smaller files; larger ones stay
 
 _TABLE = {
     "delta.checkpointInterval": "100",
@@ -122,19 +121,6 @@ def _first(partition: int) -> str:
 def _commit(offsets: Mapping[str, int]) -> CommitProperties:
     transactions = [Transaction(name, offset) for name, offset in offsets.items()]
     return CommitProperties(app_transactions=transactions)
-
-
-def compact(log: Log, topic: str, partition: int) -> int:
-    """Join a partition's small files, each date by itself; return how many they were."""
-    if (table := opened(log, topic)) is None:
-        return 0
-    with outages(log):
-        done = table.optimize.compact(
-            partition_filters=[("partition", "=", str(partition))],
-            target_size=FILE_BYTES,
-            max_concurrent_tasks=1,
-        )
-    return int(done["numFilesRemoved"])
 
 
 def remove_before(log: Log, topic: str, day: date) -> list[str]:

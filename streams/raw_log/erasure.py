@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 from srp4ctr.retries import retry
 from srp4ctr.streams.events.schema import (
@@ -26,6 +26,7 @@ from srp4ctr.streams.events.schema import (
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
+from srp4ctr.streams.raw_log.compaction import RowSpan, overwrite
 from srp4ctr.streams.raw_log.delta_tables import (
     Log,
     dataset,
@@ -107,29 +108,21 @@ def _changes(
 def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
     """Replace the folder's rows by themselves with ``changes``, in one commit."""
     # Not by ``delete`` or ``merge``: they write types that pyarrow cannot filter. What
-    # workers add meanwhile lies behind ``last``; a compaction is a conflict.
-    (date, partition), (offsets, users) = folder, zip(*changes, strict=True)
-    last = max(offsets)
+    # workers add meanwhile lies behind the span; a compaction is a conflict.
+    offsets, users = zip(*changes, strict=True)
+    span = RowSpan(*folder, first=0, last=max(offsets))
     with outages(table.table_uri):
         table.update_incremental()
     rows = table.to_pyarrow_dataset()
-    is_there = (pc.field(DATE) == date) & (pc.field("partition") == partition)
-    is_there &= pc.field("offset") <= last
     # After a broker lost records, an offset may be another user's, too.
     is_changed = pc.field("offset").isin(offsets) & pc.field("user_id").isin(users)
     left = [row for row in changes.values() if row is not None]
 
     def batches() -> Iterator[pa.RecordBatch]:
-        yield from rows.to_batches(filter=is_there & ~is_changed)
+        yield from rows.to_batches(filter=span.filter & ~is_changed)
         yield from pa.Table.from_pylist(left, schema=rows.schema).to_batches()
 
-    with outages(table.table_uri):
-        write_deltalake(
-            table,
-            pa.RecordBatchReader.from_batches(rows.schema, batches()),
-            mode="overwrite",
-            predicate=f"{DATE} = '{date}' AND partition = {partition} AND offset <= {last}",
-        )
+    overwrite(table, span, rows.schema, batches())
 
 
 def erasure_requests_in(log: Log) -> Requests:

@@ -22,7 +22,7 @@ from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
-from srp4ctr.streams.raw_log import delta_tables
+from srp4ctr.streams.raw_log import compaction, delta_tables
 from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log
 from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 
@@ -172,7 +172,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
         while not self.should_stop:
             await self.sleep(_TIDY_EVERY_S)
             for topic, partition in sorted(self.group.partitions):
-                merged = await self._try(delta_tables.compact, topic, partition)
+                merged = await self._try(compaction.compact, topic, partition)
                 MERGED.labels(topic).inc(merged or 0)
             if time.monotonic() >= self._expires_at:
                 self._expires_at = time.monotonic() + _EXPIRE_EVERY_S

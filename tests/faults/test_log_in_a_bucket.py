@@ -26,7 +26,8 @@ from srp4ctr.streams.events.schema import (
     LABELS_TOPIC,
     now_ms,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log, compact, dataset, vacuum
+from srp4ctr.streams.raw_log.compaction import compact
+from srp4ctr.streams.raw_log.delta_tables import Log, dataset, vacuum
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.build import write_training_set
 from tests.builders import an_item

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
+
 from benchmarks.fault_injection.topic_reading import progress_of, until
 from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -77,3 +80,12 @@ def rows(log_dir: Log) -> list[dict[str, Any]]:
 def offsets(log_dir: Log) -> list[int]:
     """Return every offset in the log, as it is read."""
     return [row["offset"] for row in rows(log_dir)]
+
+
+def files(log: Log) -> list[str]:
+    """Return the paths of the table's files, whether it has them or not any more."""
+    store = fs.PyFileSystem(DeltaStorageHandler(f"{log}/{TOPIC}"))
+    found = store.get_file_info(fs.FileSelector("", recursive=True))
+    return sorted(
+        each.path for each in found if each.path.startswith("date=") and each.is_file
+    )

@@ -16,7 +16,8 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
-from srp4ctr.streams.raw_log.delta_tables import compact, reading
+from srp4ctr.streams.raw_log.compaction import compact
+from srp4ctr.streams.raw_log.delta_tables import reading
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_tables import row_of, table_of
 from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 
 from srp4ctr.errors import OutageError
+from srp4ctr.streams.raw_log.compaction import compact
 from srp4ctr.streams.raw_log.delta_tables import (
     append,
-    compact,
     created,
     next_offset,
     vacuum,

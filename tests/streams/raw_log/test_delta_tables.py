@@ -9,8 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.fs import DeltaStorageHandler
-from pyarrow import fs
 
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
@@ -19,7 +17,6 @@ from srp4ctr.streams.raw_log import delta_tables
 from srp4ctr.streams.raw_log.delta_tables import (
     Log,
     append,
-    compact,
     covered_offsets,
     created,
     dataset,
@@ -38,6 +35,7 @@ from tests.streams.logs import (
     MIDNIGHT_MS,
     PARTITION,
     TOPIC,
+    files,
     offsets,
     rows,
     rows_between,
@@ -46,15 +44,6 @@ from tests.streams.logs import (
 from tests.training.logs import a_label
 
 PLACE = (TOPIC, PARTITION)
-
-
-def files(log: Log) -> list[str]:
-    """Return the paths of the table's files, whether it has them or not any more."""
-    store = fs.PyFileSystem(DeltaStorageHandler(f"{log}/{TOPIC}"))
-    found = store.get_file_info(fs.FileSelector("", recursive=True))
-    return sorted(
-        each.path for each in found if each.path.startswith("date=") and each.is_file
-    )
 
 
 def add(table: DeltaTable, start: int, end: int) -> bool:
@@ -73,7 +62,6 @@ def test_an_absent_log_is_empty_and_is_not_made(tmp_path: Path) -> None:
     assert (offsets(log), partitions_of(log, TOPIC), opened(log, TOPIC)) == ([], [], None)
     assert covered_offsets(log, *PLACE) == (0, -1)
     assert known_ms(log, *PLACE, 7) is None
-    assert compact(log, *PLACE) == 0
     vacuum(log, TOPIC)
     assert not log.exists()
 
@@ -120,33 +108,6 @@ def test_offsets_without_rows_are_logged_too(raw_log: Log) -> None:
     assert add(table, 4, 6)
     assert covered_offsets(raw_log, *PLACE) == (0, 5)
     assert next_offset(table, PARTITION + 1) is None
-
-
-def test_small_files_are_joined_each_date_by_itself(raw_log: Log) -> None:
-    for start in range(16, 26, 2):  # a new day begins with offset 20
-        write(raw_log, start, start + 2)
-    before, covered = rows(raw_log), covered_offsets(raw_log, *PLACE)
-    snapshot = dataset(raw_log, TOPIC)
-    assert compact(raw_log, *PLACE) == 5
-    assert rows(raw_log) == before
-    assert covered_offsets(raw_log, *PLACE) == covered == (16, 25)
-    assert len(dataset(raw_log, TOPIC).files) == 2
-    assert snapshot.count_rows() == 10  # who has begun reads on
-    vacuum(raw_log, TOPIC)
-    assert snapshot.count_rows() == 10
-    assert compact(raw_log, *PLACE) == 0
-    vacuum(raw_log, TOPIC, at_once=True)
-    assert len(files(raw_log)) == 2
-    assert rows(raw_log) == before
-
-
-def test_a_partition_is_joined_by_itself(raw_log: Log) -> None:
-    for partition in (0, 1):
-        for offset in (0, 1):
-            write_log(raw_log, [(a_behavior(), NOON_MS)], partition, offset)
-    assert compact(raw_log, TOPIC, 1) == 2
-    assert len(dataset(raw_log, TOPIC).files) == 3
-    assert partitions_of(raw_log, TOPIC) == [0, 1]
 
 
 def test_rows_are_read_in_order_some_at_a_time(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,10 +23,10 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log import erasure
+from srp4ctr.streams.raw_log.compaction import compact, overwrite
 from srp4ctr.streams.raw_log.delta_tables import (
     Log,
     append,
-    compact,
     created,
     dataset,
     read_rows,
@@ -160,15 +159,15 @@ def test_what_is_written_and_compacted_meanwhile_stays(
 ) -> None:
     done = list[int]()
 
-    def write_late(*arguments: Any, **options: Any) -> None:
+    def overwrite_late(*arguments: Any) -> None:
         if not done:
             done.append(compact(log, BEHAVIOR_EVENTS_TOPIC, 0))
             late = a_behavior("i9", user_id="bob")
             write_log(log, [(late, NOON_MS + 60_000)], start=len(A_LIFE))
-        write_deltalake(*arguments, **options)
+        overwrite(*arguments)
 
     log = a_log(tmp_path, A_LIFE)
-    monkeypatch.setattr(erasure, "write_deltalake", write_late)
+    monkeypatch.setattr(erasure, "overwrite", overwrite_late)
     monkeypatch.setattr("srp4ctr.retries.FIRST_PAUSE_S", 0.01)
     found = erase_forgotten(log)
     assert done == [3]

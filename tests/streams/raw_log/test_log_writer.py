@@ -13,7 +13,7 @@ from srp4ctr.retries import RETRIES
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
-from srp4ctr.streams.raw_log import delta_tables, log_writer
+from srp4ctr.streams.raw_log import compaction, delta_tables, log_writer
 from srp4ctr.streams.raw_log.delta_tables import append, created, dataset, next_offset
 from srp4ctr.streams.raw_log.log_tables import table_of
 from srp4ctr.streams.raw_log.log_writer import MERGED
@@ -182,7 +182,7 @@ def test_the_writer_joins_its_files_and_removes_old_dates(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    conflicts, really = [OutageError("a conflict")], delta_tables.compact
+    conflicts, really = [OutageError("a conflict")], compaction.compact
 
     def compact(log_dir: Path, topic: str, partition: int) -> int:
         if conflicts:
@@ -191,7 +191,7 @@ def test_the_writer_joins_its_files_and_removes_old_dates(
 
     monkeypatch.setattr(log_writer, "_TIDY_EVERY_S", 0.2)
     monkeypatch.setattr(log_writer, "_EXPIRE_EVERY_S", 0.2)  # not before the last record
-    monkeypatch.setattr(delta_tables, "compact", compact)
+    monkeypatch.setattr(compaction, "compact", compact)
     before = merged_files()
     publish_some(kafka, 80)
     often = replace(config, log_flush_records=1, max_poll_records=4)

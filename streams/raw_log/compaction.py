@@ -1,0 +1,97 @@
+"""Small files of the raw log → fewer and larger ones, with the same rows.
+
+Not by delta-rs's ``optimize``: of two that join the same files at the same moment, by a
+worker that has just lost the partition and by its new owner, both succeed (deltalake 1.6),
+and all rows are there twice. Rows that are overwritten are a conflict for either of them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, write_deltalake
+
+from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages
+from srp4ctr.streams.raw_log.log_tables import DATE
+
+FILE_BYTES = 32 * 1024 * 1024  # smaller files are joined up to this size; larger ones stay
+
+
+class RowSpan(NamedTuple):
+    """The rows of one date of a partition from one offset to another."""
+
+    date: str
+    partition: int
+    first: int
+    last: int
+
+    @property
+    def filter(self) -> pc.Expression:
+        """Which rows these are, for pyarrow."""
+        is_there = (pc.field(DATE) == self.date) & (pc.field("partition") == self.partition)
+        return (
+            is_there
+            & (pc.field("offset") >= self.first)
+            & (pc.field("offset") <= self.last)
+        )
+
+    @property
+    def predicate(self) -> str:
+        """The same for Delta Lake."""
+        return (
+            f"{DATE} = '{self.date}' AND partition = {self.partition} "
+            f"AND offset >= {self.first} AND offset <= {self.last}"
+        )
+
+
+def compact(log: Log, topic: str, partition: int) -> int:
+    """Join a partition's small files, each date by itself; return how many they were."""
+    if (table := opened(log, topic)) is None:
+        return 0
+    joined = 0
+    for span, files in list(_joinable(table, partition)):
+        rows = table.to_pyarrow_dataset()
+        overwrite(table, span, rows.schema, rows.to_batches(filter=span.filter))
+        joined += files
+    return joined
+
+
+def overwrite(
+    table: DeltaTable, span: RowSpan, schema: pa.Schema, rows: Iterable[pa.RecordBatch]
+) -> None:
+    """Replace the rows of ``span`` by ``rows``, in one commit.
+
+    Raises ``OutageError`` where another call has changed them since ``table`` was read:
+    what workers add behind them meanwhile is no conflict.
+    """
+    with outages(table.table_uri):
+        write_deltalake(
+            table,
+            pa.RecordBatchReader.from_batches(schema, rows),
+            mode="overwrite",
+            predicate=span.predicate,
+        )
+
+
+def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]]:
+    """Yield what to join, neighbours of one date each, and how many files they are."""
+    files = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    near = [each for each in files if each["partition.partition"] == partition]
+    known = [each for each in near if each["min.offset"] is not None]
+    some: list[dict[str, Any]] = []
+    for each in sorted(known, key=lambda e: (e[f"partition.{DATE}"], e["min.offset"])):
+        size = sum(file["size_bytes"] for file in [*some, each])
+        date = f"partition.{DATE}"
+        if some and (size > FILE_BYTES or each[date] != some[0][date]):
+            yield from _span(some)
+            some = []
+        some.append(each)
+    yield from _span(some)
+
+
+def _span(files: list[dict[str, Any]]) -> Iterator[tuple[RowSpan, int]]:
+    if len(files) > 1:
+        first, last = files[0], max(each["max.offset"] for each in files)
+        date, partition = first[f"partition.{DATE}"], first["partition.partition"]
+        yield RowSpan(date, partition, first["min.offset"], last), len(files)
