@@ -16,6 +16,7 @@ from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages
 from srp4ctr.streams.raw_log.log_tables import DATE
 
 FILE_BYTES = 32 * 1024 * 1024  # smaller files are joined up to this size; larger ones stay
+_DATE = f"partition.{DATE}"  # of a file
 
 
 class RowSpan(NamedTuple):
@@ -76,14 +77,15 @@ def overwrite(
 
 def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]]:
     """Yield what to join, neighbours of one date each, and how many files they are."""
-    files = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    near = [each for each in files if each["partition.partition"] == partition]
-    known = [each for each in near if each["min.offset"] is not None]
+    files = pa.table(table.get_add_actions(flatten=True))
+    files = files.filter(pc.equal(files["partition.partition"], partition))
+    files = files.filter(pc.is_valid(files["min.offset"]))
     some: list[dict[str, Any]] = []
-    for each in sorted(known, key=lambda e: (e[f"partition.{DATE}"], e["min.offset"])):
+    for each in files.sort_by(
+        [(_DATE, "ascending"), ("min.offset", "ascending")]
+    ).to_pylist():
         size = sum(file["size_bytes"] for file in [*some, each])
-        date = f"partition.{DATE}"
-        if some and (size > FILE_BYTES or each[date] != some[0][date]):
+        if some and (size > FILE_BYTES or each[_DATE] != some[0][_DATE]):
             yield from _span(some)
             some = []
         some.append(each)
@@ -93,5 +95,5 @@ def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]
 def _span(files: list[dict[str, Any]]) -> Iterator[tuple[RowSpan, int]]:
     if len(files) > 1:
         first, last = files[0], max(each["max.offset"] for each in files)
-        date, partition = first[f"partition.{DATE}"], first["partition.partition"]
-        yield RowSpan(date, partition, first["min.offset"], last), len(files)
+        partition = first["partition.partition"]
+        yield RowSpan(first[_DATE], partition, first["min.offset"], last), len(files)
