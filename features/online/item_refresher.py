@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from srp4ctr import logs
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
@@ -142,11 +144,20 @@ class Refresher:
             names = list(filter(is_of, keys))
             hashes = self._views.call(partial(_hashes, names, fields))
             for key, (time_of, value) in zip(names, hashes, strict=True):
-                if version := row_codec.version_us(time_of or b""):
+                if version := _version_us(key, time_of or b""):
                     found.append(
                         HashRow(key=key, version_us=version, values=(value or b"",))
                     )
         return item_feed.stored_changes(found)
+
+
+def _version_us(key: bytes, time_of: bytes) -> int:
+    """Return a row's version; 0 where there is none, or its time cannot be read."""
+    try:
+        return row_codec.version_us(time_of)
+    except DecodeError:
+        LOG.warning("the time of an item's row is damaged: %s", key.hex())
+        return 0
 
 
 def _hashes(keys: list[bytes], fields: tuple[bytes, ...], client: Any) -> list[Any]:

@@ -164,9 +164,12 @@ def test_what_others_write_or_delete_is_found_by_the_next_sweep(
 
 
 @pytest.mark.redis
-def test_a_damaged_row_costs_only_itself(stored: Stored) -> None:
+@pytest.mark.parametrize(
+    "time_of", [row_codec.time_of(AT_MS), b"\x08"], ids=["row", "time"]
+)
+def test_a_damaged_row_costs_only_itself(stored: Stored, time_of: bytes) -> None:
     key, fields = row_codec.ITEM_ACTIVITY.key((150, 0)), row_codec.ITEM_ACTIVITY.fields
-    mapping = dict(zip(fields, (row_codec.time_of(AT_MS), b"\x0a\x03abc"), strict=True))
+    mapping = dict(zip(fields, (time_of, b"\x0a\x03abc"), strict=True))
     stored.client(lambda client: client.hset(key, mapping=mapping))
     stored.sink.write(Rows(shares={(151, 0): an_activity(2)}))
     stored.refresher.fill()
