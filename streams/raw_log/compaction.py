@@ -5,7 +5,9 @@ worker that has just lost the partition and by its new owner, both succeed (delt
 and all rows are there twice. Rows that are overwritten are a conflict for either of them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages
 from srp4ctr.streams.raw_log.log_tables import DATE
 
 FILE_BYTES = 32 * 1024 * 1024  # smaller files are joined up to this size; larger ones stay
+_SPANS_IN_COMMIT = 20  # of a history of months; more take longer in all
 _DATE = f"partition.{DATE}"  # of a file
 
 
@@ -50,18 +53,23 @@ def compact(log: Log, topic: str, partition: int) -> int:
     """Join a partition's small files, each date by itself; return how many they were."""
     if (table := opened(log, topic)) is None:
         return 0
-    joined = 0
-    for span, files in list(_joinable(table, partition)):
+    found, joined = list(_joinable(table, partition)), 0
+    for start in range(0, len(found), _SPANS_IN_COMMIT):
+        spans, numbers = zip(*found[start : start + _SPANS_IN_COMMIT], strict=True)
         rows = table.to_pyarrow_dataset()
-        overwrite(table, span, rows.schema, rows.to_batches(filter=span.filter))
-        joined += files
+        is_there = reduce(or_, (span.filter for span in spans))
+        overwrite(table, spans, rows.schema, rows.to_batches(filter=is_there))
+        joined += sum(numbers)
     return joined
 
 
 def overwrite(
-    table: DeltaTable, span: RowSpan, schema: pa.Schema, rows: Iterable[pa.RecordBatch]
+    table: DeltaTable,
+    spans: Sequence[RowSpan],
+    schema: pa.Schema,
+    rows: Iterable[pa.RecordBatch],
 ) -> None:
-    """Replace the rows of ``span`` by ``rows``, in one commit.
+    """Replace the rows of ``spans`` by ``rows``, in one commit.
 
     Raises ``OutageError`` where another call has changed them since ``table`` was read:
     what workers add behind them meanwhile is no conflict.
@@ -71,7 +79,7 @@ def overwrite(
             table,
             pa.RecordBatchReader.from_batches(schema, rows),
             mode="overwrite",
-            predicate=span.predicate,
+            predicate=" OR ".join(f"({span.predicate})" for span in spans),
         )
 
 

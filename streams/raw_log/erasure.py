@@ -122,7 +122,7 @@ def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
         yield from rows.to_batches(filter=span.filter & ~is_changed)
         yield from pa.Table.from_pylist(left, schema=rows.schema).to_batches()
 
-    overwrite(table, span, rows.schema, batches())
+    overwrite(table, [span], rows.schema, batches())
 
 
 def erasure_requests_in(log: Log) -> Requests:

@@ -25,7 +25,11 @@ from tests.streams.logs import PARTITION, TOPIC, files, offsets, rows, write
 PLACE = (TOPIC, PARTITION)
 
 
-def test_small_files_are_joined_each_date_by_itself(raw_log: Log) -> None:
+@pytest.mark.parametrize("spans", [1, 2], ids=["two commits", "one commit"])
+def test_small_files_are_joined_each_date_by_itself(
+    raw_log: Log, monkeypatch: pytest.MonkeyPatch, spans: int
+) -> None:
+    monkeypatch.setattr(compaction, "_SPANS_IN_COMMIT", spans)
     for start in range(16, 26, 2):  # a new day begins with offset 20
         write(raw_log, start, start + 2)
     before, covered = rows(raw_log), covered_offsets(raw_log, *PLACE)
