@@ -79,6 +79,7 @@ def overwrite(
             table,
             pa.RecordBatchReader.from_batches(schema, rows),
             mode="overwrite",
+            target_file_size=FILE_BYTES,
             predicate=" OR ".join(f"({span.predicate})" for span in spans),
         )
 
