@@ -27,7 +27,7 @@ SOURCE = Path("features/tensors/compiled.c")
 NATIVE = Path("triton_repo/native/native_ranker.c")
 HEADERS = (
     *("answer", "handover", "hashes", "metrics", "parsed_cache", "request", "scoring"),
-    *("store", "triton", "user_row"),
+    *("store", "tls", "triton", "user_row"),
 )
 # Of each library the sources, of which the first is compiled and includes the others.
 LIBRARIES = {

@@ -1,11 +1,14 @@
-"""A TCP proxy before a server of this machine: slow, silent, or changing what passes."""
+"""Proxies before a server of this machine: slow, silent, changing what passes, or TLS."""
 
+import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from srp4ctr.embedded.ports import HOST
+from tests.certificates import Certificates
 
 Change = Callable[[bytes], bytes]
 
@@ -56,3 +59,44 @@ def _pass(source: socket.socket, sink: socket.socket, change: Change) -> None:
         while data := source.recv(65_536):
             sink.sendall(change(data))
         sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def tls_proxy(port: int, certificates: Certificates) -> Iterator[int]:
+    """Yield the port at which the server at ``port`` answers over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.keystore)
+    sockets: list[socket.socket] = []
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):  # closed at the end
+            while True:
+                client, _ = listener.accept()
+                sockets.append(client)
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    def serve(client: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            socket.create_connection((HOST, port)) as server,
+            context.wrap_socket(client, server_side=True) as secured,
+        ):
+            _pass_secured(secured, server)
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        for each in (listener, *sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def _pass_secured(secured: ssl.SSLSocket, server: socket.socket) -> None:
+    """Pass bytes both ways, in one thread, until one side ends."""
+    pair: dict[socket.socket, socket.socket] = {secured: server, server: secured}
+    while True:
+        ready = [secured] if secured.pending() else select.select(pair, [], [])[0]
+        for source in ready:
+            if not (data := source.recv(65_536)):
+                return
+            pair[source].sendall(data)

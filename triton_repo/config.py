@@ -149,8 +149,8 @@ class TritonConfig:
     """Processes of that one step, a request at a time each: as many as there are cores."""
     native: bool = True
     """A step in C answers ``rank_clicks``, for less CPU; what it does not know, the Python
-    step. With ``backend = "python"``, without exploration, and with one Redis server
-    without TLS; otherwise the Python step answers all."""
+    step. With ``backend = "python"``, without exploration, and with one Redis server;
+    otherwise the Python step answers all."""
     kept_states_mb: float = 64.0
     """The size of each instance's cache of encoder states of recent histories: at L = 200
     one takes 0.22 MB. 0: no cache."""

@@ -38,18 +38,24 @@ def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
     return partial(Redis, host=host, port=port, **options)
 
 
-def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str]:
-    """Return host, port, database, user and password, as the native step connects.
+def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str, str]:
+    """Return host, port, database, user, password and the authority of TLS, as the native
+    step connects: a file, "*" for those that the machine trusts, or "" without TLS.
 
-    Raises ``MistakeError`` for a cluster, TLS, or other options of Redis' client.
+    Raises ``MistakeError`` for a cluster, or for other options of Redis' client.
     """
     [node, *more], options = _store_options(config, 1.0)
     host, _, port = node.rpartition(":")
-    names = ("db", "username", "password", "socket_timeout", "socket_connect_timeout")
-    if config.redis_cluster or more or options.keys() - {*names, "retry"}:
-        raise MistakeError("it reads one Redis server, without TLS or other options")
+    names = ("db", "username", "password", "ssl", "ssl_ca_certs")
+    timeouts = ("socket_timeout", "socket_connect_timeout", "retry")
+    if config.redis_cluster or more or options.keys() - {*names, *timeouts}:
+        raise MistakeError("it reads one Redis server, whose only options are TLS and login")
     database, user, password = (str(options.get(name, "")) for name in names[:3])
-    return host.strip("[]"), port, database or "0", user, password
+    authority = ""
+    if options.get("ssl"):
+        file = options.get("ssl_ca_certs")
+        authority = str(Path(file).absolute()) if file else "*"
+    return host.strip("[]"), port, database or "0", user, password, authority
 
 
 def plan_of(

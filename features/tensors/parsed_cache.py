@@ -37,7 +37,7 @@ from srp4ctr.features.tensors.schema import (
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 
 Int64s = NDArray[np.int64]
-FORMAT = 2
+FORMAT = 3
 _HEAD = 96  # numbers, two of them for each text
 _KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
 _OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS
@@ -73,8 +73,8 @@ class ParsedCachePlan:
     ttl_ms: int
     """Behaviours older than that are not read."""
     texts: tuple[bytes, ...]
-    """onnxruntime's library, the store's host, port, database, user and password, how a
-    user's key begins and ends, and the fields that are read."""
+    """onnxruntime's library, the store's host, port, database, user, password and authority
+    of TLS, how a user's key begins and ends, and the fields that are read."""
 
     def open(
         self, mapped: tuple[int, Path], items: Items, known: Vocabulary

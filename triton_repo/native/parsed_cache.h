@@ -8,9 +8,9 @@ enum { K_FORMAT, K_GENERATION, K_CAPACITY, K_WIDTH, K_FIXED, K_ITEM_KEYS };
 enum { K_ITEMS = 6, K_TEXTS, K_KNOWN, K_CONTEXTS, K_USERS, K_LENGTH, K_EXPOSURES, K_SLOTS };
 enum { K_USER_SLOTS = 14, K_TTL, K_REQUEST_WIDTH, K_CANDIDATE_WIDTH, K_CONTEXT_SLOTS };
 enum { K_NUMBERS = 19, K_FIELDS, K_KEPT_CONTEXTS, K_KEPT_USERS, K_STRINGS, K_FIRST_STRING };
-enum { HEAD_WORDS = 96, THIS_FORMAT = 2, MOST_STRINGS = 36 };
+enum { HEAD_WORDS = 96, THIS_FORMAT = 3, MOST_STRINGS = 36 };
 enum { S_HEAD, S_ITEMS, S_LIBRARY, S_HOST, S_PORT, S_DATABASE, S_USER, S_PASSWORD };
-enum { S_PREFIX = 8, S_SUFFIX, S_FIELDS, LEAST_READ = 6, MOST_READ = 16 };
+enum { S_AUTHORITY = 8, S_PREFIX, S_SUFFIX, S_FIELDS, LEAST_READ = 6, MOST_READ = 16 };
 enum { TABLE_GENERATION, TABLE_UP_TO_DATE }; /* of the table's head, as in item_map.py */
 
 typedef struct {
@@ -141,8 +141,15 @@ static int read_strings(ParsedCache *known) {
         !copy_string(known, S_USER, known->store.username, sizeof known->store.username) ||
         !copy_string(known, S_PASSWORD, known->store.password,
                      sizeof known->store.password) ||
+        !copy_string(known, S_AUTHORITY, known->store.authority,
+                     sizeof known->store.authority) ||
         !copy_string(known, S_PORT, number, sizeof number))
         return 0;
+    if (*known->store.authority && !tls_is_there()) {
+        say(LOG_WARNING, "the store needs TLS, and there is no libssl.so.3 or .1.1 of "
+                         "OpenSSL: the Python step answers");
+        return 0;
+    }
     known->store.port = atoi(number);
     if (!copy_string(known, S_DATABASE, number, sizeof number)) return 0;
     known->store.database = atoi(number);

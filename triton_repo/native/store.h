@@ -1,4 +1,4 @@
-/* Fields of a hash, read from one Redis server over TCP: the protocol's version 2.
+/* Fields of a hash, read from one Redis server over TCP or TLS: the protocol's version 2.
  *
  * Made for one thread at a time, which keeps its connection, always to the same address. A
  * call blocks, for at most twice the timeout: what the server sends, and when, is not ours
@@ -33,11 +33,13 @@ typedef struct { /* texts end with a zero; an empty user name or password: none 
     char host[256];
     int port, database;
     char username[128], password[512];
+    char authority[1024]; /* of TLS: a file, or TLS_MACHINES_OWN; empty: no TLS */
     int64_t timeout_ms;
 } StoreAddress;
 
-typedef struct {  /* begins as {-1, NULL, 0, 0} */
+typedef struct {  /* begins as {-1, NULL, NULL, 0, 0} */
     int socket;   /* -1: not connected */
+    void *stream; /* of TLS */
     char *buffer; /* a command, then its answer */
     size_t size, filled;
 } StoreConnection;
@@ -93,12 +95,21 @@ static int store_is_to_repeat(int flags) {
     return errno == EINTR || (errno == EAGAIN && flags);
 }
 
+/* Return when a call has to end that may take the timeout. */
+static int64_t store_end_ms(const StoreLimit *limit) {
+    const int64_t end_ms = store_now_ms() + limit->timeout_ms;
+    return end_ms < limit->until_ms ? end_ms : limit->until_ms;
+}
+
+#include "tls.h"
+
 /* ---- The buffer ---- */
 
 static void store_close(StoreConnection *connection) {
+    if (connection->stream) tls.stream_free(connection->stream);
     if (connection->socket >= 0) close(connection->socket);
     free(connection->buffer);
-    *connection = (StoreConnection){-1, NULL, 0, 0};
+    *connection = (StoreConnection){-1, NULL, NULL, 0, 0};
 }
 
 /* Make the buffer hold `wanted` bytes in all. */
@@ -136,9 +147,31 @@ static int store_append_word(StoreConnection *connection, const char *word, size
 
 /* ---- Sending and receiving ---- */
 
+/* What became of a call of TLS that has moved `count` bytes. */
+static int store_moved(int count, const StoreLimit *limit) {
+    if (count > 0) return STORE_DONE;
+    return store_now_ms() < limit->until_ms ? STORE_LOST : STORE_FAILED;
+}
+
+static int store_send_secured(StoreConnection *connection, const StoreLimit *limit) {
+    size_t sent = 0;
+    int step = STORE_DONE;
+    while (step == STORE_DONE && sent < connection->filled) {
+        const StoreLimit own = {store_end_ms(limit), limit->timeout_ms};
+        const int count =
+            tls_write(connection->stream, connection->socket, connection->buffer + sent,
+                      connection->filled - sent, own.until_ms);
+        step = store_moved(count, &own);
+        if (count > 0) sent += (size_t)count;
+    }
+    connection->filled = 0;
+    return step;
+}
+
 /* Send what is in the buffer, which is empty then. */
 static int store_send(StoreConnection *connection, const StoreLimit *limit) {
     size_t sent = 0;
+    if (connection->stream) return store_send_secured(connection, limit);
     while (sent < connection->filled) {
         const int flags = store_begin(connection->socket, POLLOUT, limit);
         if (flags < 0) return STORE_FAILED;
@@ -153,9 +186,22 @@ static int store_send(StoreConnection *connection, const StoreLimit *limit) {
     return STORE_DONE;
 }
 
+static int store_receive_secured(StoreConnection *connection, const StoreLimit *limit) {
+    const StoreLimit own = {store_end_ms(limit), limit->timeout_ms};
+    const int count = tls_read(connection->stream, connection->socket,
+                               connection->buffer + connection->filled,
+                               connection->size - connection->filled, own.until_ms);
+    if (count > 0) {
+        connection->filled += (size_t)count;
+        return STORE_DONE;
+    }
+    return connection->filled ? STORE_FAILED : store_moved(count, &own);
+}
+
 /* Receive some more of the answer. */
 static int store_receive(StoreConnection *connection, const StoreLimit *limit) {
     if (!store_grow(connection, connection->filled + 1)) return STORE_FAILED;
+    if (connection->stream) return store_receive_secured(connection, limit);
     for (;;) {
         const int flags = store_begin(connection->socket, POLLIN, limit);
         if (flags < 0) return STORE_FAILED;
@@ -288,8 +334,18 @@ static int store_dial(const struct addrinfo *to, int64_t until_ms, int64_t timeo
 static int store_is_address(const StoreAddress *address) {
     return memchr(address->host, 0, sizeof address->host) && *address->host &&
            memchr(address->username, 0, sizeof address->username) &&
-           memchr(address->password, 0, sizeof address->password) && address->port > 0 &&
+           memchr(address->password, 0, sizeof address->password) &&
+           memchr(address->authority, 0, sizeof address->authority) && address->port > 0 &&
            address->port < 65536;
+}
+
+/* Begin TLS, if the address has an authority. */
+static int store_secure(StoreConnection *connection, const StoreAddress *address,
+                        const StoreLimit *limit) {
+    if (!*address->authority) return 1;
+    connection->stream = tls_open(connection->socket, address->host, address->authority,
+                                  limit->until_ms);
+    return connection->stream != NULL;
 }
 
 /* Connect to the first of the host's addresses that answers: each has a fair share of the
@@ -310,7 +366,8 @@ static int store_open(StoreConnection *connection, const StoreAddress *address,
         each = each->ai_next;
     }
     freeaddrinfo(found);
-    return connection->socket >= 0 && store_greet(connection, address, limit);
+    return connection->socket >= 0 && store_secure(connection, address, limit) &&
+           store_greet(connection, address, limit);
 }
 
 /* ---- Reading ---- */

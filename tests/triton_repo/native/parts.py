@@ -61,6 +61,7 @@ class Address(ctypes.Structure):
         ("database", ctypes.c_int),
         ("username", ctypes.c_char * 128),
         ("password", ctypes.c_char * 512),
+        ("authority", ctypes.c_char * 1024),
         ("timeout_ms", ctypes.c_int64),
     )
 
@@ -68,6 +69,7 @@ class Address(ctypes.Structure):
 class Connection(ctypes.Structure):
     _fields_ = (
         ("socket", ctypes.c_int),
+        ("stream", ctypes.c_void_p),
         ("buffer", ctypes.c_void_p),
         ("size", ctypes.c_size_t),
         ("filled", ctypes.c_size_t),
@@ -85,7 +87,7 @@ class Reader:
     """A connection to the store at ``port``, and its address."""
 
     def __init__(self, library: Any, port: int, **more: Any) -> None:
-        self.library, self.connection = library, Connection(-1, None, 0, 0)
+        self.library, self.connection = library, Connection(-1, None, None, 0, 0)
         known = {"host": b"127.0.0.1", "port": port, "timeout_ms": WAIT_MS}
         self.address = Address(**(known | more))
 

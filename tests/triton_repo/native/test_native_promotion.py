@@ -21,7 +21,7 @@ from srp4ctr.triton_repo.deployment import native_library, repository_writer
 from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, MakeBundle, promote
 from tests.triton_repo.conftest import Server
 
-PLAN_TEXTS = tuple(b"%d" % number for number in range(14))
+PLAN_TEXTS = tuple(b"%d" % number for number in range(15))
 
 
 def steps(folder: Path) -> list[str]:
@@ -36,7 +36,8 @@ def steps(folder: Path) -> list[str]:
         ({"native": False}, {}, True, "off"),
         ({"exploration": ExplorationConfig(kind="epsilon_greedy")}, {}, True, "draws"),
         ({"backend": "onnxruntime"}, {}, True, "'onnxruntime', not 'python'"),
-        ({}, {"redis_tls": True}, True, "without TLS"),
+        ({}, {"redis_tls": True, "redis_ca_file": "ca.pem"}, True, ""),
+        ({}, {"redis": "a:1,ssl=true,ssl_keyfile=k"}, True, "only options"),
         ({}, {"redis": "a:1,b:2", "redis_cluster": True}, True, "one Redis server"),
         ({}, {}, False, "older than release 0.3"),
     ],
