@@ -49,7 +49,7 @@ def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str, str]:
     names = ("db", "username", "password", "ssl", "ssl_ca_certs")
     timeouts = ("socket_timeout", "socket_connect_timeout", "retry")
     if config.redis_cluster or more or options.keys() - {*names, *timeouts}:
-        raise MistakeError("it reads one Redis server, whose only options are TLS and login")
+        raise MistakeError("it reads one Redis server, with TLS and a login at most")
     database, user, password = (str(options.get(name, "")) for name in names[:3])
     authority = ""
     if options.get("ssl"):

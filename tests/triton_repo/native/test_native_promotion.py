@@ -37,7 +37,7 @@ def steps(folder: Path) -> list[str]:
         ({"exploration": ExplorationConfig(kind="epsilon_greedy")}, {}, True, "draws"),
         ({"backend": "onnxruntime"}, {}, True, "'onnxruntime', not 'python'"),
         ({}, {"redis_tls": True, "redis_ca_file": "ca.pem"}, True, ""),
-        ({}, {"redis": "a:1,ssl=true,ssl_keyfile=k"}, True, "only options"),
+        ({}, {"redis": "a:1,ssl=true,ssl_keyfile=k"}, True, "TLS and a login at most"),
         ({}, {"redis": "a:1,b:2", "redis_cluster": True}, True, "one Redis server"),
         ({}, {}, False, "older than release 0.3"),
     ],
