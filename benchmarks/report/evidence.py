@@ -62,10 +62,10 @@ table's would; elsewhere they move with the stream.""",
 few requests with two. Recipes are chosen on validation days, but the test week was run at
 ten states of the code: SRP4CTR was below BST at first and was changed, BST was not, and
 two more seeds were run after three had shown no difference, and five more of SRP4CTR and
-PNN with a tenth after five had shown none beyond the margin. With a tenth of the impressions
-all networks train at twice the rate, but DIN and CAN are better at the common one: .7414
-and .7323, and PNN and BST in batches of 32: .7464, which is .0014 ± .0004 below SRP4CTR (ten
-seeds), and (at the common rate) .7432.""",
+PNN with a tenth after five had shown none beyond the margin. With a tenth of the
+impressions all networks train at twice the rate, but DIN and CAN are better at the common
+one: .7414 and .7323, and PNN and BST in batches of 32: .7464, which is .0014 ± .0004 below
+SRP4CTR (ten seeds), and (at the common rate) .7432.""",
 }
 CAPTIONS = {
     "quality_by_cost": """\
