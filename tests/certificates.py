@@ -1,4 +1,4 @@
-"""A certificate authority and a server's certificate for 127.0.0.1."""
+"""A certificate authority and a server's certificate, for 127.0.0.1 unless said."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from srp4ctr.ops import certificates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """PEM files; ``certificate`` is signed by ``authority`` for 127.0.0.1."""
+    """PEM files; ``certificate`` is signed by ``authority``."""
 
     authority: Path
     certificate: Path
@@ -21,10 +21,10 @@ class Certificates:
         return self.key.with_name("keystore.pem")
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Return new certificates in ``folder``."""
+def make_certificates(folder: Path, host: str = HOST) -> Certificates:
+    """Return new certificates in ``folder``, of a server that is asked as ``host``."""
     certificates.make_authority(folder)
-    certificates.issue(folder, "server", [HOST], "serverAuth")
+    certificates.issue(folder, "server", [host], "serverAuth")
     made = Certificates(
         authority=folder / certificates.AUTHORITY,
         certificate=folder / "server.pem",

@@ -38,7 +38,7 @@ def connector(config: FeatureConfig, timeout_s: float) -> Callable[[], Any]:
     return partial(Redis, host=host, port=port, **options)
 
 
-def plain_address(config: FeatureConfig) -> tuple[str, str, str, str, str, str]:
+def native_address(config: FeatureConfig) -> tuple[str, str, str, str, str, str]:
     """Return host, port, database, user, password and the authority of TLS, as the native
     step connects: a file, "*" for those that the machine trusts, or "" without TLS.
 
@@ -78,7 +78,7 @@ def plan_of(
         ttl_ms=round(config.sequence_ttl_days * MS_PER_DAY),
         texts=(
             os.fsencode(library),
-            *(part.encode() for part in plain_address(config)),
+            *(part.encode() for part in native_address(config)),
             *(users.names, PROJECT.encode(), *users.read_fields),
         ),
     )

@@ -90,18 +90,20 @@ def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]
     files = files.filter(pc.equal(files["partition.partition"], partition))
     files = files.filter(pc.is_valid(files["min.offset"]))
     some: list[dict[str, Any]] = []
+    size = 0
     for each in files.sort_by(
         [(_DATE, "ascending"), ("min.offset", "ascending")]
     ).to_pylist():
-        size = sum(file["size_bytes"] for file in [*some, each])
+        size += each["size_bytes"]
         if some and (size > FILE_BYTES or each[_DATE] != some[0][_DATE]):
             yield from _span(some)
-            some = []
+            some, size = [], each["size_bytes"]
         some.append(each)
     yield from _span(some)
 
 
 def _span(files: list[dict[str, Any]]) -> Iterator[tuple[RowSpan, int]]:
+    """Yield what ``files`` hold, if there are two to join."""
     if len(files) > 1:
         first, last = files[0], max(each["max.offset"] for each in files)
         partition = first["partition.partition"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import srp4ctr
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.connection import plain_address
+from srp4ctr.features.online.connection import native_address
 from srp4ctr.features.tensors import compiled
 from srp4ctr.triton_repo.config import TritonConfig
 
@@ -23,7 +23,7 @@ def obstacle(config: TritonConfig, features: FeatureConfig) -> str:
     if config.exploration.kind != "none":
         return "triton.exploration draws the order, which the Python step does"
     try:
-        plain_address(features)
+        native_address(features)
     except MistakeError as error:
         return str(error)
     return "" if _is_built() else "its library is not compiled, or of other sources"

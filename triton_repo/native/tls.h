@@ -2,7 +2,8 @@
  * 1.1, whose functions stay as they are. The server's certificate must be of the host that
  * is asked, and signed by an authority of the file, or by one that the machine trusts.
  *
- * The socket does not block: each call ends at the time that it is given.
+ * The socket does not block: each call ends at the time that it is given. store.h includes
+ * this, and has store_wait.
  */
 #ifndef SRP4CTR_TLS_H
 #define SRP4CTR_TLS_H

@@ -16,7 +16,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online.connection import plain_address
+from srp4ctr.features.online.connection import native_address
 from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
 from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors.schema import user_tensors
@@ -85,7 +85,7 @@ def _library(config: FeatureConfig) -> Path | None:
     The server's environment may name another store than that of the promotion.
     """
     try:
-        plain_address(config)
+        native_address(config)
     except MistakeError as error:
         LOG.warning("the native step answers nothing: %s", error)
         return None

@@ -96,6 +96,19 @@ def test_only_the_host_and_the_authority_are_trusted(
     assert reader_at().read(KEY, b"plain") == [b"value"]
 
 
+def test_a_certificate_of_a_name_is_of_that_name_alone(
+    library: Any, client: Any, tmp_path: Path
+) -> None:
+    plain, named = client.get_connection_kwargs()["port"], {"host": b"localhost"}
+    made = make_certificates(tmp_path, "localhost")
+    authority = str(made.authority).encode()
+    with tls_proxy(plain, made) as port:
+        for host, wanted in ((named, [b"value"]), ({}, None)):
+            reader = Reader(library, port, authority=authority, **host)
+            assert reader.read(KEY, b"plain") == wanted
+            reader.close()
+
+
 def test_a_server_without_tls_and_a_silent_one_are_given_up(
     client: Any, reader_at: Callable[..., Reader]
 ) -> None:
