@@ -69,8 +69,8 @@ def promote(
     It is refused, and the old pair still serves, where ``store_gate`` failed, or where the
     server does not load it, answers differently from training or much slower than before.
     Promoting what serves already changes nothing, or repairs what a killed promotion left.
-    Raises ``ArtifactError`` for a bundle
-    that is damaged or of another schema, and ``OutageError`` where no server answers.
+    Raises ``ArtifactError`` for a bundle that is damaged or of another schema, and
+    ``OutageError`` where no server answers.
     """
     found = promote_keeping(source, config, features, store_gate, canary=canary)
     if not found.refusal:
