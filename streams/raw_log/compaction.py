@@ -50,7 +50,10 @@ class RowSpan(NamedTuple):
 
 
 def compact(log: Log, topic: str, partition: int) -> int:
-    """Join a partition's small files, each date by itself; return how many they were."""
+    """Join a partition's small files, each date by itself; return how many they were.
+
+    The newest ones stay several, each twice as large as all that came after it.
+    """
     if (table := opened(log, topic)) is None:
         return 0
     found, joined = list(_joinable(table, partition)), 0
@@ -99,7 +102,21 @@ def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]
             yield from _span(some)
             some, size = [], each["size_bytes"]
         some.append(each)
-    yield from _span(some)
+    yield from _span(_worth_joining(some))  # the newest rows: more will come
+
+
+def _worth_joining(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return ``files`` without the first ones that are twice as large as all behind them.
+
+    They wait until more has come, so that a row is rewritten a few times while its file
+    grows, and not at each call.
+    """
+    behind = sum(each["size_bytes"] for each in files)
+    for place, each in enumerate(files):
+        behind -= each["size_bytes"]
+        if each["size_bytes"] <= 2 * behind:
+            return files[place:]
+    return []
 
 
 def _span(files: list[dict[str, Any]]) -> Iterator[tuple[RowSpan, int]]:

@@ -20,7 +20,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
 )
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from tests.builders import NOON_MS, a_behavior, a_forget
-from tests.streams.logs import PARTITION, TOPIC, files, offsets, rows, write
+from tests.streams.logs import MIDNIGHT_AT, PARTITION, TOPIC, files, offsets, rows, write
 
 PLACE = (TOPIC, PARTITION)
 
@@ -45,6 +45,21 @@ def test_small_files_are_joined_each_date_by_itself(
     vacuum(raw_log, TOPIC, at_once=True)
     assert len(files(raw_log)) == 2
     assert rows(raw_log) == before
+
+
+def test_a_large_file_waits_until_more_has_come(raw_log: Log) -> None:
+    start, end = MIDNIGHT_AT, 10_000
+    write(raw_log, start, end)
+    (large,) = files(raw_log)
+    write(raw_log, end, end + 2)
+    assert compact(raw_log, *PLACE) == 0
+    write(raw_log, end + 2, end + 4)
+    assert compact(raw_log, *PLACE) == 2
+    assert len(found := dataset(raw_log, TOPIC).files) == 2
+    assert large in found
+    write(raw_log, end + 4, 2 * end)
+    assert compact(raw_log, *PLACE) == 3
+    assert offsets(raw_log) == list(range(start, 2 * end))
 
 
 def test_a_partition_is_joined_by_itself(raw_log: Log) -> None:
