@@ -44,6 +44,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     ("srp4ctr_compared_impressions", "At position 1, while both served.", _PAIR),
     ("srp4ctr_verdict", "1 better than the baseline, -1 worse, 0 undecided.", _PAIR),
+    (
+        "srp4ctr_quality_regression",
+        "1: earns fewer clicks than the baseline, an older version or a control group.",
+        _PAIR,
+    ),
     ("srp4ctr_undecodable_labels_total", "Messages that could not be decoded.", ()),
     # Cost.
     ("srp4ctr_serving_model", "1 for the version that answers requests.", _V),

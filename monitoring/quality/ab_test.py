@@ -16,6 +16,7 @@ from math import inf, log, sqrt
 
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
+from srp4ctr.monitoring.quality.version_order import version_order
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
@@ -40,6 +41,21 @@ class Difference:
     def verdict(self) -> int:
         """1: better, -1: worse, 0: undecided."""
         return (self.interval.low > 0) - (self.interval.high < 0)
+
+    @property
+    def suspect(self) -> tuple[str, str]:
+        """The newer of the two, which may be a regression, and what it is compared with.
+
+        A control group counts as older than any bundle.
+        """
+        pair = self.model_version, self.baseline
+        first, second = sorted(pair, key=version_order, reverse=True)
+        return first, second
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the newer one is worse; else it was worth promoting."""
+        return self.verdict == (-1 if self.suspect[0] == self.model_version else 1)
 
 
 @dataclass(slots=True)

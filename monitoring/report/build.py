@@ -11,6 +11,7 @@ from math import nan
 
 from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.prometheus import Prometheus, Series
+from srp4ctr.monitoring.quality.version_order import version_order
 from srp4ctr.monitoring.report.period import Period
 from srp4ctr.monitoring.report.prometheus import promql
 from srp4ctr.monitoring.report.prometheus.aggregation import aggregate
@@ -31,7 +32,6 @@ from srp4ctr.monitoring.report.version_comparison import (
     Pair,
     comparisons,
     newer_over_older,
-    version_order,
 )
 
 MAX_VERSIONS = 6  # a refresh every hour makes 24 a day

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isfinite, isnan
 
 from srp4ctr.monitoring.quality.confidence_intervals import ratio
+from srp4ctr.monitoring.quality.version_order import is_bundle
 from srp4ctr.monitoring.report import number_format as numbers
 from srp4ctr.monitoring.report.period import utc_minute
 from srp4ctr.monitoring.report.report_contents import (
@@ -19,7 +20,6 @@ from srp4ctr.monitoring.report.report_contents import (
 )
 from srp4ctr.monitoring.report.version_comparison import (
     MAX_FACTOR,
-    is_bundle,
     sample_size_factor,
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from math import isfinite
 
+from srp4ctr.monitoring.quality.version_order import version_order
 from srp4ctr.monitoring.report import number_format as numbers
 from srp4ctr.monitoring.report.charts import charts, draw
 from srp4ctr.monitoring.report.headline import headline
@@ -15,7 +16,6 @@ from srp4ctr.monitoring.report.period import utc_minute
 from srp4ctr.monitoring.report.prometheus.promql import MIN_COUNT
 from srp4ctr.monitoring.report.report_contents import Contents
 from srp4ctr.monitoring.report.tables import alert_table, tables
-from srp4ctr.monitoring.report.version_comparison import version_order
 
 # A second line of defence behind the escaping: nothing is fetched, no script runs.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

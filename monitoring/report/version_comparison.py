@@ -4,12 +4,12 @@ The monitor's baseline is the serving version: after a promotion that is the new
 the report still compares the new version with the old one.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
 from srp4ctr.monitoring.quality.ab_test import anytime_half_width
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
+from srp4ctr.monitoring.quality.version_order import version_order
 from srp4ctr.monitoring.report.report_contents import (
     ChartLine,
     Estimate,
@@ -26,17 +26,6 @@ _PARTS = (
 )
 Pair = tuple[str, str]
 """A version and its baseline."""
-
-
-def version_order(version: str) -> tuple[int, str]:
-    """Return the sort key of a version, oldest first: ``v9`` comes before ``v10``."""
-    number = re.fullmatch(r"v(\d+)", version)
-    return (int(number[1]) if number else -1, version)
-
-
-def is_bundle(version: str) -> bool:
-    """Return whether ``version`` is a bundle's, and not the name of a control group."""
-    return version_order(version)[0] >= 0
 
 
 def comparisons(found: Mapping[Pair, Mapping[str, float]]) -> tuple[VersionComparison, ...]:

@@ -173,6 +173,7 @@ LINES = (
     'srp4ctr_provisional_click_rate{model_version="v7"} 0.25',
     'srp4ctr_click_rate_difference{baseline="v7",model_version="v8"} 0.02',
     'srp4ctr_verdict{baseline="v7",model_version="v8"} 1.0',
+    'srp4ctr_quality_regression{baseline="v7",model_version="v8"} 0.0',
     'srp4ctr_score_psi{model_version="v7"} 0.3',
     'srp4ctr_feature_psi{feature="item_click_rate_168h",model_version="v7"} 0.3',
     'srp4ctr_cold_user_share{model_version="v7",where="training"} 0.1',

@@ -115,6 +115,27 @@ def test_the_verdict_is_what_the_interval_leaves(clicks: int, verdict: int) -> N
     assert difference_of(ab_test).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("other", "clicks", "suspect", "is_regression"),
+    [
+        ("v10", 300, ("v10", "v9"), True),  # a bad canary
+        ("v10", 900, ("v10", "v9"), False),
+        ("v8", 900, ("v9", "v8"), True),  # a bad promotion
+        ("v8", 300, ("v9", "v8"), False),
+        ("popularity", 900, ("v9", "popularity"), True),
+        ("popularity", 610, ("v9", "popularity"), False),
+    ],
+)
+def test_only_the_newer_one_can_be_a_regression(
+    other: str, clicks: int, suspect: tuple[str, str], is_regression: bool
+) -> None:
+    ab_test = AbTest()
+    shown(ab_test, "v9", 600, 3000)
+    shown(ab_test, other, clicks, 3000)
+    (found,) = ab_test.differences("v9")
+    assert (found.suspect, found.is_regression) == (suspect, is_regression)
+
+
 def test_slices_older_than_two_weeks_are_evicted() -> None:
     ab_test = AbTest()
     shown(ab_test, "v1", 1, 10, at=1)

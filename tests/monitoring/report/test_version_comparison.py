@@ -3,12 +3,12 @@ from math import inf, sqrt
 import pytest
 
 from srp4ctr.monitoring.quality.ab_test import anytime_half_width
+from srp4ctr.monitoring.quality.version_order import version_order
 from srp4ctr.monitoring.report.report_contents import ChartLine
 from srp4ctr.monitoring.report.version_comparison import (
     comparisons,
     newer_over_older,
     sample_size_factor,
-    version_order,
 )
 from tests.monitoring.report.sample_contents import a_comparison
 
