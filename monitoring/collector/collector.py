@@ -119,7 +119,7 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
         yield Figure("srp4ctr_compared_impressions", difference.impressions, pair)
         yield Figure("srp4ctr_verdict", difference.verdict, pair)
         is_worse = float(difference.is_regression)
-        yield Figure("srp4ctr_quality_regression", is_worse, difference.suspect)
+        yield Figure("srp4ctr_quality_regression", is_worse, difference.newer_and_older)
     yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
     currency = (view.prices.currency,)

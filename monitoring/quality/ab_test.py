@@ -43,19 +43,17 @@ class Difference:
         return (self.interval.low > 0) - (self.interval.high < 0)
 
     @property
-    def suspect(self) -> tuple[str, str]:
-        """The newer of the two, which may be a regression, and what it is compared with.
-
-        A control group counts as older than any bundle.
-        """
+    def newer_and_older(self) -> tuple[str, str]:
+        """The two versions; a control group counts as older than any bundle."""
         pair = self.model_version, self.baseline
-        first, second = sorted(pair, key=version_order, reverse=True)
-        return first, second
+        older, newer = sorted(pair, key=version_order)
+        return newer, older
 
     @property
     def is_regression(self) -> bool:
-        """Whether the newer one is worse; else it was worth promoting."""
-        return self.verdict == (-1 if self.suspect[0] == self.model_version else 1)
+        """Whether the newer version is worse. An older one that is worse was replaced."""
+        newer, _ = self.newer_and_older
+        return self.verdict == (-1 if newer == self.model_version else 1)
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class RowSpan(NamedTuple):
 def compact(log: Log, topic: str, partition: int) -> int:
     """Join a partition's small files, each date by itself; return how many they were.
 
-    The newest ones stay several, each twice as large as all that came after it.
+    Of the newest date some stay, each more than twice as large as all that came after it.
     """
     if (table := opened(log, topic)) is None:
         return 0
@@ -106,7 +106,7 @@ def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]
 
 
 def _worth_joining(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return ``files`` without the first ones that are twice as large as all behind them.
+    """Return ``files`` but for the first ones, if more than twice as large as all behind.
 
     They wait until more has come, so that a row is rewritten a few times while its file
     grows, and not at each call.

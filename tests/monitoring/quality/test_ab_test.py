@@ -116,7 +116,7 @@ def test_the_verdict_is_what_the_interval_leaves(clicks: int, verdict: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("other", "clicks", "suspect", "is_regression"),
+    ("other", "clicks", "newer_and_older", "is_regression"),
     [
         ("v10", 300, ("v10", "v9"), True),  # a bad canary
         ("v10", 900, ("v10", "v9"), False),
@@ -127,13 +127,13 @@ def test_the_verdict_is_what_the_interval_leaves(clicks: int, verdict: int) -> N
     ],
 )
 def test_only_the_newer_one_can_be_a_regression(
-    other: str, clicks: int, suspect: tuple[str, str], is_regression: bool
+    other: str, clicks: int, newer_and_older: tuple[str, str], is_regression: bool
 ) -> None:
     ab_test = AbTest()
     shown(ab_test, "v9", 600, 3000)
     shown(ab_test, other, clicks, 3000)
     (found,) = ab_test.differences("v9")
-    assert (found.suspect, found.is_regression) == (suspect, is_regression)
+    assert (found.newer_and_older, found.is_regression) == (newer_and_older, is_regression)
 
 
 def test_slices_older_than_two_weeks_are_evicted() -> None:
