@@ -26,7 +26,7 @@ class ModelConfig:
     dropout: float = 0.1
     encoded_length: int = 200
     """How many behaviours are encoded one by one: the newest. Of a longer history
-    (``streams.sequence_length``) the older ones are pooled: a request with 1,000 takes 1.2
+    (``streams.sequence_length``) the older ones are pooled: a request with 1,000 takes 1.5
     times the CPU of one with 200 (``serving.json``)."""
 
     def __post_init__(self) -> None:
