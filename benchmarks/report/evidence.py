@@ -44,12 +44,10 @@ over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request 
 candidate and with 100. Where SRP4CTR takes 15 to 16 of them for one candidate it was
 measured before 2026-11-30: its queries then read the encoder's last states, and
 pre-training hid no attributes of items whose ids are shown. On that day, too, the match
-with the predicted item left the click's logit at the start of training: CoLLM's rows are of
-after it, those of EB-NeRD with attributes and the slate's size known, and KuaiRand's, but
-for the ablations and, with all impressions, what is pre-trained on feedback alone; the
-others are of before. KuaiRand's users have attributes, so that its SRP4CTR reads products
-of fields there (80 MFLOPs for 100 candidates); the rows that were named are of before
-that, too."""
+with the predicted item left the click's logit at the start of training: the rows of CoLLM,
+of EB-NeRD with attributes and of KuaiRand are of after it, but for the model of ids only;
+the others are of before. KuaiRand's users have attributes, so that its SRP4CTR reads
+products of fields there (80 MFLOPs for 100 candidates); the model of ids only does not."""
 NOTES = {
     SIZED: """\
 *Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
