@@ -106,10 +106,10 @@ def _joinable(table: DeltaTable, partition: int) -> Iterator[tuple[RowSpan, int]
 
 
 def _worth_joining(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return ``files`` but for the first ones, if more than twice as large as all behind.
+    """Return ``files`` without those, from the first on, that are too large to rewrite yet.
 
-    They wait until more has come, so that a row is rewritten a few times while its file
-    grows, and not at each call.
+    A file is more than twice as large as all behind it then. It waits until more has come,
+    so that a row is rewritten a few times while its file grows, and not at each call.
     """
     behind = sum(each["size_bytes"] for each in files)
     for place, each in enumerate(files):
