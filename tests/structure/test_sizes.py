@@ -1,10 +1,9 @@
-"""A module is a paragraph and a function a sentence: sizes that a reader can hold."""
+"""A function is a sentence: a size that a reader can hold."""
 
 import ast
 
 from tests.structure.source_tree import SourceFile, all_files, parse, product_files
 
-MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 40
 
 
@@ -25,11 +24,6 @@ def work_at_import(file: SourceFile) -> list[str]:
         for node in file.tree.body
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await)
     ]
-
-
-def test_no_module_is_longer_than_300_lines() -> None:
-    lengths = {file.path: len(file.text.splitlines()) for file in all_files()}
-    assert {p: n for p, n in lengths.items() if n > MAX_MODULE_LINES} == {}
 
 
 def test_no_function_is_longer_than_40_lines() -> None:
