@@ -86,26 +86,24 @@ def check_features(
 ) -> FeatureCheck:
     """Return the check of at most ``sample`` users and as many items' shares.
 
-    Fewer if these have too many events for the memory. The total of all items is checked in
-    one partition of at most ``_MOST_OF_TOTAL`` events, if there is one.
-
-    ``streams`` has the lengths of sequences and exposures. ``committed`` is the stream's
-    next offset by partition, read before this call: the store must have everything before
-    it. Partitions whose log lacks their first event, due to its retention, are left out.
+    Fewer if these have too many events for the memory; and of the total of all items in one
+    partition of at most ``_MOST_OF_TOTAL`` events, if there is one. ``streams`` has the
+    lengths of sequences and exposures. ``committed`` is the stream's next offset by
+    partition, read before this call: the store must have everything before it. Partitions
+    whose log lacks their first event, because of its retention, are left out.
     """
     log_dir = config.raw_log
     users, cut = _sampled(log_dir, places(log_dir, "user_id"), sample)
-    items_shown = places(log_dir, "item_id")
-    items, cut_for_items = _sampled(log_dir, items_shown, sample)
-    totals = _sampled_total(items_shown, cut_for_items)
+    items, cut_of_items = _sampled(log_dir, of_items := places(log_dir, "item_id"), sample)
+    totals = _sampled_total(of_items, cut_of_items)
     rows = sink.read(
         [user_id for user_id, _ in users],
         [(item_key(item_id), partition) for item_id, partition in items + totals],
     )
     last = _last_offsets(users, rows)
     patience_s = _PATIENCE_S + streams.log_flush_interval_s
-    partitions = {p for _, p in users + items + totals}
-    logged = _logged_offsets(log_dir, partitions, last, patience_s)
+    drawn = {p for _, p in users + items + totals}
+    logged = _logged_offsets(log_dir, drawn, last, patience_s)
     progress = _Progress(
         stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
         logged=logged,

@@ -31,13 +31,14 @@ from srp4ctr.features.tensors.arrays import (
     ITEM_ROW,
     NOTES,
     TEXT,
+    ActivityArrays,
     ItemRows,
 )
 from srp4ctr.features.tensors.compiled import Assembler
 from srp4ctr.features.tensors.parsed_cache import ParsedCache, ParsedCachePlan
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
-from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
+from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, TOTAL_KEY
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
@@ -45,6 +46,7 @@ LOOK_EVERY_S = 1.0
 # A first table of half a million items takes half a minute.
 FILLED_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 2.0
+_TOTAL = np.array([TOTAL_KEY])
 _START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
 
 # The refreshers that this process started: only it can reap them.
@@ -129,7 +131,12 @@ class ItemTable:
     def keys(self) -> Int64s:
         """Return the keys of all items, in the order in which they came."""
         items = self._memory.current()
-        return np.zeros(0, dtype=np.int64) if items is None else items.keys()
+        keys = np.zeros(0, dtype=np.int64) if items is None else items.keys()
+        return keys[keys != TOTAL_KEY]
+
+    def total(self) -> ActivityArrays:
+        """Return the counters (1,) of all items together; zeros before the first event."""
+        return self.lookup(_TOTAL).activity
 
     def stop(self) -> None:
         """End the thread that looks after the refresher, if there is one."""
