@@ -132,7 +132,8 @@ class ItemTable:
         """Return the keys of all items, in the order in which they came."""
         items = self._memory.current()
         keys = np.zeros(0, dtype=np.int64) if items is None else items.keys()
-        return keys[keys != TOTAL_KEY]
+        of_items: Int64s = keys[keys != TOTAL_KEY]
+        return of_items
 
     def total(self) -> ActivityArrays:
         """Return the counters (1,) of all items together; zeros before the first event."""
