@@ -67,6 +67,39 @@ class _Known:
     shared: ParsedCache | None = None  # the native step reads it, too
 
 
+class ChangedItems:
+    """Which items of a table have changed since the last look; for one thread."""
+
+    def __init__(self, memory: ItemMemory) -> None:
+        self._memory = memory
+        self._items: ItemMap | None = None
+        self._count = 1  # rows whose keys are known; row 0 is of no item
+        self._versions = self._keys = np.zeros(0, dtype=np.int64)
+
+    def take(self) -> Int64s:
+        """Return the keys of the items that changed since the last call.
+
+        None at the first call, nor at the first of a new generation of the table.
+        """
+        items = self._memory.current()
+        if items is None or items is not self._items:
+            capacity = 0 if items is None else items.capacity
+            self._items = items
+            self._versions, self._keys = np.zeros((2, capacity), dtype=np.int64)
+            self._count = 1
+            if items is not None:
+                items.changed(self._versions)
+            return np.zeros(0, dtype=np.int64)
+        rows = items.changed(self._versions)
+        if len(rows) and rows[-1] >= self._count:
+            added, new_keys = items.added(self._count)
+            self._keys[added] = new_keys
+            self._count = int(added.max(initial=self._count - 1)) + 1
+        keys = self._keys[rows]
+        of_items: Int64s = keys[(keys != 0) & (keys != TOTAL_KEY)]
+        return of_items
+
+
 class ItemTable:
     """A table of items as one bundle sees them; requests take no lock."""
 
@@ -134,6 +167,10 @@ class ItemTable:
         keys = np.zeros(0, dtype=np.int64) if items is None else items.keys()
         of_items: Int64s = keys[keys != TOTAL_KEY]
         return of_items
+
+    def changes(self) -> ChangedItems:
+        """Return what tells which items change from its first look on."""
+        return ChangedItems(self._memory)
 
     def total(self) -> ActivityArrays:
         """Return the counters (1,) of all items together; zeros before the first event."""
