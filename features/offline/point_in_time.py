@@ -28,6 +28,7 @@ from srp4ctr.features.offline.visible_events import (
     IS_PERSON,
     acted_events,
     candidates_of,
+    distinct_events,
     exposed,
     exposures_of,
     latest_of,
@@ -277,8 +278,8 @@ def histories(log: EventLog, before_ms: int) -> UserHistories:
 
 
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
-    """Return the number of events of each item_key visible before ``before_ms``."""
-    seen = log.events.filter(_.visible_at < before_ms)
+    """Return the number of distinct events of each item_key seen before ``before_ms``."""
+    seen = distinct_events(log).filter(_.visible_at < before_ms)
     found = log.rows(seen.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
 

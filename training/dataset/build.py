@@ -23,6 +23,7 @@ from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestTables
 from srp4ctr.features.offline.profiles import item_profiles, item_updates, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
+from srp4ctr.features.offline.visible_events import distinct_events
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
@@ -209,7 +210,7 @@ def write_training_set(
         words = cut.vocabulary(config, features, champion)
         vocabulary.save(words, folder / cache.VOCABULARY)
         cut.write_catalogue(words)
-        counts = {"events": log.rows(log.events.count()).as_py()}
+        counts = {"events": log.rows(distinct_events(log).count()).as_py()}
         cutting = cutting_of(config, streams.sequence_length)
         windows = cut.write_windows(words, cutting)
         counts |= {"windows": windows, "items": len(words.item_keys)}
@@ -229,7 +230,7 @@ def _lack(
     log: EventLog, config: RefreshConfig, log_dir: str, requests: int, window_s: float
 ) -> str:
     """Return a sentence on what the log lacks, and what to do."""
-    clicks = log.rows(log.events.filter(_.type == "click").count()).as_py()
+    clicks = log.rows(distinct_events(log).filter(_.type == "click").count()).as_py()
     if config.negatives == "sampled":
         return (
             f"a click model with sampled negatives needs {MIN_REQUESTS} first clicks of"

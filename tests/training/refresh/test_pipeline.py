@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -207,6 +208,30 @@ def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
     assert ("fine-tune", 1) not in begun  # it began where it was
     found = load_file(resumed / bundle.WEIGHTS_FILE)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "min_item_count"), [("impressions", 68), ("sampled", 28)]
+)
+def test_a_log_that_was_imported_twice_trains_the_same_bundle(
+    config: RefreshConfig,
+    tmp_path: Path,
+    negatives: Literal["impressions", "sampled"],
+    min_item_count: int,
+) -> None:
+    short = replace(
+        config, negatives=negatives, finetune_epochs=2, min_item_count=min_item_count
+    )
+    bundles = []
+    for imports in (1, 2):
+        world = write_world(tmp_path / f"{imports}", users=10, imports=imports)
+        into_folder = replace(short, bundles_dir=str(tmp_path / f"bundles-{imports}"))
+        bundles.append(refresh(into_folder, world, STREAMS))
+    once, twice = (load_file(each.folder / bundle.WEIGHTS_FILE) for each in bundles)
+    assert bundles[0].counts == bundles[1].counts
+    assert bundles[0].metrics == bundles[1].metrics
+    assert bundles[0].counts["items"] == 6, "the others are too rare"
+    assert all(np.array_equal(once[name], twice[name]) for name in once)
 
 
 def test_an_empty_log_says_what_to_do(tmp_path: Path, config: RefreshConfig) -> None:
