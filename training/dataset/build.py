@@ -29,7 +29,7 @@ from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
-from srp4ctr.training.dataset import cache, examples, item_attributes
+from srp4ctr.training.dataset import cache, examples, item_attributes, log_notes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
 from srp4ctr.training.dataset.examples import Cutting
@@ -217,7 +217,9 @@ def write_training_set(
         counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
+        notes = log_notes.notes_of(log, features.action_codes)
     return {
+        "notes": notes,
         "boundary_ms": cut.boundary_ms,
         "exposure_length": streams.exposure_length,
         "counts": counts,

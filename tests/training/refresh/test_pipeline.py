@@ -16,6 +16,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
@@ -27,7 +28,7 @@ from srp4ctr.training.loop.progress import Clock, silent
 from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.stages import Training
-from tests.builders import NOON_MS, an_item
+from tests.builders import NOON_MS, a_behavior, an_impression, an_item
 from tests.training.logs import write_world
 
 STREAMS = StreamConfig(sequence_length=6)
@@ -232,6 +233,30 @@ def test_a_log_that_was_imported_twice_trains_the_same_bundle(
     assert bundles[0].metrics == bundles[1].metrics
     assert bundles[0].counts["items"] == 6, "the others are too rare"
     assert all(np.array_equal(once[name], twice[name]) for name in once)
+
+
+def test_the_report_names_actions_and_contexts_that_training_confuses(
+    config: RefreshConfig, tmp_path: Path
+) -> None:
+    world = write_world(tmp_path)
+    events: list[UserEvent] = [
+        a_behavior("i1", action=action, at_ms=NOON_MS + n, event_id=f"n{n}")
+        for n, action in enumerate(("wink", "zap2", "skip"))
+    ]
+    events += [
+        an_impression(f"i{n}", request_id="own", position=n, context=context)
+        for n, context in enumerate(({"page": "1", "price": "9"}, {"page": "1"}))
+    ]
+    write_log(Path(world.log_dir), [(e, e.occurred_at) for e in events], 0, 10_000)
+    short = replace(config, finetune_epochs=1)
+    notes = refresh(short, world, STREAMS).notes
+    assert any("wink and zap2 are one action" in note for note in notes)
+    assert any("settings.toml wink = 32, zap2 = 33; then" in note for note in notes)
+    [note] = [each for each in notes if each.startswith("the context differs")]
+    assert note.startswith("the context differs within 1 of 73 requests, in price: ")
+    named = replace(world, action_codes={"wink": 32})
+    notes = refresh(short, named, STREAMS).notes
+    assert not any("wink" in note for note in notes)
 
 
 def test_an_empty_log_says_what_to_do(tmp_path: Path, config: RefreshConfig) -> None:
