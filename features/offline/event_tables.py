@@ -61,6 +61,8 @@ class EventLog:
     """Item updates as published, with item_key; several updates of an item are rows."""
     profiles: Table
     """Users' updates: the log's columns, and visible_at as of events."""
+    action_codes: ActionCodes
+    """``streams.action_codes``, of which ``action_code`` is."""
     erasures: Table
     """user_id, until_ms, offset, next_offset: each request that covers more than those of
     the user before it, and where the next one is."""
@@ -228,6 +230,7 @@ def _tables(
         ),
         items=items.inner_join(keys, "item_id"),
         profiles=profiles,
+        action_codes=assigned,
         erasures=erasures,
         forgotten=erasures.group_by("user_id").aggregate(
             until_ms=erasures.until_ms.max(), offset=erasures.offset.max()

@@ -283,15 +283,21 @@ def check_action_codes(codes: ActionCodes) -> None:
         names[code] = action
 
 
-def action_names(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[int, str]:
-    """Return the names of the codes of ``actions`` in the log; several may share one.
-
-    An action of ``codes`` also has its hashed code: rows from before it was assigned.
-    """
-    names: dict[int, set[str]] = {code: {action} for action, code in codes.items()}
-    for action in {*actions, *codes} - {*BUILT_IN_ACTIONS}:
-        names.setdefault(hashed_code(action), set()).add(action)
+def names_by_code(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[int, str]:
+    """Return the name of each code of ``actions``; several actions may share one."""
+    names: dict[int, set[str]] = {}
+    for action in actions:
+        names.setdefault(action_code(action, codes), set()).add(action)
     return {code: " or ".join(sorted(each)) for code, each in names.items()}
+
+
+def action_names(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[int, str]:
+    """Return the names of the codes that rows may have, of ``actions`` in the log.
+
+    An action of ``codes`` has its hashed code, too, in rows from before it was assigned.
+    """
+    known = {*actions, *codes}
+    return names_by_code(known) | {code: action for action, code in codes.items()}
 
 
 def action_name(code: int, names: Mapping[int, str]) -> str:

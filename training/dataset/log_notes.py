@@ -12,19 +12,15 @@ from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.visible_events import IS_PERSON
 from srp4ctr.features.tensors.vocabulary import parse_context
 from srp4ctr.streams.events.action_notes import shared_code_notes
-from srp4ctr.streams.events.schema import ActionCodes
 
 _SAMPLE = 1_000  # requests in which the differing fields are looked for
 
 
-def notes_of(log: EventLog, codes: ActionCodes) -> list[str]:
-    """Return notes on shared action codes, and on contexts that differ in a request.
-
-    ``codes`` are ``streams.action_codes``.
-    """
+def notes_of(log: EventLog) -> list[str]:
+    """Return notes on shared action codes, and on contexts that differ in a request."""
     acted = log.events.filter(_.type == "behavior", IS_PERSON)
     actions = log.rows(acted.select("action").distinct())["action"].to_pylist()
-    return [*shared_code_notes(actions, codes), *_differing_contexts(log)]
+    return [*shared_code_notes(actions, log.action_codes), *_differing_contexts(log)]
 
 
 def _differing_contexts(log: EventLog) -> Iterator[str]:
