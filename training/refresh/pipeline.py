@@ -170,7 +170,7 @@ def _make_bundle(
             config,
             replace(card, gates=card.gates + against),
         )
-        notes = (start.note, result.note, _negatives(training), note)
+        notes = (start.note, result.note, _negatives(training), *dataset.notes, note)
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report
