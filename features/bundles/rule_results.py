@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+GATE = "rule_of_thumb"
+"""The gate that holds a bundle to the best rule: among training's, on the card."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 

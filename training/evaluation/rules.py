@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.bundles.gates import Gate, failed, finite, skipped
 from srp4ctr.features.bundles.rule_results import (
+    GATE,
     SERVE_A_RULE,
     Contrast,
     RuleResult,
@@ -29,7 +30,6 @@ from srp4ctr.training.evaluation.metrics import Difference
 
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
-GATE = "rule_of_thumb"
 ORDER, PRICE = "order", "price"
 """Declared numbers of a candidate that a rule is made of."""
 SAMPLED = (

@@ -283,7 +283,7 @@ def _compared(
         served, tolerance = old.card.version, config.champion_tolerance
         against = champion.compare(served, champions, judged, tolerance)
     if dataset.rule_inputs is None:
-        skip = skipped(rules.GATE, rules.SAMPLED)
+        skip = skipped(rule_results.GATE, rules.SAMPLED)
         return _Comparisons(gates=(*against, skip))
     slates = dataset.parts.judge
     every = rules.rules_of(slates, dataset.rule_inputs)

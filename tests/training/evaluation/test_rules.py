@@ -53,7 +53,8 @@ def by_name(
 
 def order_of(rule: Rule, row: int = 0) -> list[int]:
     """Return the candidates of a slate by ``rule``, the top first."""
-    return np.argsort(-rule.scores[row], kind="stable").tolist()
+    order: list[int] = np.argsort(-rule.scores[row], kind="stable").tolist()
+    return order
 
 
 def test_each_rule_puts_on_top_what_it_says() -> None:
