@@ -1,4 +1,4 @@
-"""One-line rules beside a model: what the report of a bundle says of each.
+"""One-line rules and a model: what the report of a bundle says of each.
 
 Training computes them on the judged requests (``training/evaluation/rules.py``); the
 refresh report keeps them. Standard library only.

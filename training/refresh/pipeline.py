@@ -171,10 +171,8 @@ def _make_bundle(
             config,
             replace(card, gates=card.gates + against.gates),
         )
-        more = rule_results.notes(against.rules)
-        notes = (start.note, result.note, _negatives(training), note, *more)
-        report = _report(card, notes, options, config)
-        report = replace(report, rules=against.rules)
+        notes = (start.note, result.note, _negatives(training), note)
+        report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
 
@@ -254,6 +252,12 @@ def _report(
         cost=card.cost,
         counts=card.counts,
     )
+
+
+def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
+    """Return ``report`` with the ``results`` of rules, and a note of those that win."""
+    notes = (*report.notes, *rule_results.notes(results))
+    return replace(report, notes=notes, rules=results)
 
 
 def _log_folder(config: RefreshConfig) -> Path:

@@ -98,10 +98,10 @@ def report_tables(report: RefreshReport) -> Iterator[Table]:
 
 
 def rules_table(results: Sequence[RuleResult]) -> Table:
-    """Return the rules beside the model, two lines each: gAUC, then CTR at 1."""
+    """Return the rules and the model, two lines each: gAUC, then CTR at 1."""
     metric = results[0].metric
     table = a_table(
-        "one-line rules beside the model, on the held-out requests",
+        "one-line rules and the model, on the held-out requests",
         "rule",
         figures(f"{metric}\nCTR at 1"),
         figures("the model's"),

@@ -184,7 +184,7 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     assert bundle.verify(report.folder).version == report.version
 
 
-def test_a_report_shows_one_line_rules_beside_the_model(
+def test_a_report_shows_one_line_rules_with_the_model(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
     report = refresh(config, world, STREAMS)
