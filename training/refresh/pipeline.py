@@ -295,7 +295,9 @@ def _compared(
         skip = skipped(rule_results.GATE, rules.SAMPLED)
         return _Comparisons(gates=(*against, skip))
     slates = dataset.parts.judge
-    every = rules.rules_of(slates, dataset.rule_inputs)
+    columns = dataset.vocabulary.candidate_columns.layout.names
+    numbers = rules.numbers_of(slates, columns)
+    every = rules.rules_of(slates, dataset.rule_inputs, numbers)
     results = rules.compare(every, slates.shown, judged)
     serving = None
     if isinstance(champions, Scored):
