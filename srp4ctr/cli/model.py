@@ -52,7 +52,7 @@ def refresh_model(
         promote=promote, every=every or "", from_scratch=from_scratch, force=force
     )
     display = Display(
-        progress=lambda: progress_listener(out),
+        progress=lambda hint: progress_listener(out, hint),
         show=lambda report: _print(*report_tables(report)),
         say=err.print,
     )
@@ -269,10 +269,11 @@ def write_vectors(
     from srp4ctr.cli.tables.console import progress_listener
     from srp4ctr.ops.promotion_service import bundle_folder
     from srp4ctr.training.export import user_embeddings
+    from srp4ctr.training.loop.distributed import cpu_threads
 
     settings = load()
     folder = bundle_folder(settings, version)
-    with progress_listener(out) as progress:
+    with progress_listener(out) as progress, cpu_threads(settings.training.threads):
         rows = user_embeddings.write_vectors(
             folder, settings.features, settings.streams, out_file, progress
         )

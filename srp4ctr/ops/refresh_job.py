@@ -79,8 +79,8 @@ class PromotionPlan:
 class Display:
     """How refreshes are shown to a person."""
 
-    progress: Callable[[], AbstractContextManager["ProgressListener"]]
-    """Entered for each refresh."""
+    progress: Callable[[str], AbstractContextManager["ProgressListener"]]
+    """Called and entered for each refresh, with what would make a long one shorter."""
     show: Callable[[RefreshReport], None]
     say: Callable[[str], None]
 
@@ -126,12 +126,15 @@ def _refresh(
     settings: Settings, plan: RefreshPlan, display: Display, processes: "Processes"
 ) -> RefreshReport:
     """Refresh once; with an object store, from what is there and into it."""
+    from srp4ctr.training.loop.distributed import device_of
+    from srp4ctr.training.loop.progress import ways_to_shorten
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
     from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
 
     if store := bundle_store.store_of(settings.training):
         store.synchronize(SERVING_FILE)
-    with display.progress() as progress:
+    hint = ways_to_shorten(settings.training, device_of(settings.training.device).type)
+    with display.progress(hint) as progress:
         options = RefreshOptions(
             promote=promoter(settings) if plan.promote else None,
             serving=serving_folder(settings),
