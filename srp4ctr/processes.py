@@ -155,6 +155,13 @@ def find(folder: Path) -> list[Running]:
     return found
 
 
+def is_any_alive(folder: Path) -> bool:
+    """Return whether a process of ``folder`` runs; no pid file is removed."""
+    files = (folder / "run").glob("*.json")
+    known = (read_json(each, Running) for each in files)
+    return any(each is not None and each.is_alive() for each in known)
+
+
 def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
     """End the process and its group: SIGTERM, then SIGKILL after ``grace_s``."""
     if running.is_alive():

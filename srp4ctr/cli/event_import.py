@@ -145,7 +145,7 @@ def _imported(job: "ImportJob") -> "ImportReport":
 
 def _publish(job: "ImportJob") -> None:
     """Publish once all rows have been read: a bad one is found before the first is sent."""
-    settings = load()
+    settings = load("kafka")
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     with TemporaryDirectory(prefix="srp4ctr-import-") as folder:
         path = Path(folder) / "events.jsonl"
@@ -155,7 +155,8 @@ def _publish(job: "ImportJob") -> None:
         shown = track(lines, "publish", total, console=err, transient=True)
         done = file_import.publish_lines(shown, settings.kafka, pseudonyms, backfill=True)
     hidden = " under pseudonyms" if pseudonyms else ""
-    out.print(f"published {done.published:,} messages{hidden}")
+    where = settings.kafka.bootstrap
+    out.print(f"published {done.published:,} messages to {where}{hidden}", soft_wrap=True)
 
 
 def _write_guess(files: Sequence[str], target: Path, form: CsvForm) -> None:

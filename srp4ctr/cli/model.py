@@ -12,6 +12,7 @@ from srp4ctr.settings import load
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
+SERVING = ("kafka", "store", "triton")  # what a promotion reads and changes
 REFUSED = 5  # exit status; errors have 1 to 4: srp4ctr/errors.py
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -56,7 +57,10 @@ def refresh_model(
         show=lambda report: _print(*report_tables(report)),
         say=err.print,
     )
-    report = run(load(), plan, display)
+    settings = load()
+    if promote and not settings.training.bundles_uri:
+        settings = load(*SERVING)  # before hours of training: its promotion needs them
+    report = run(settings, plan, display)
     if report is not None and report.outcome == "refused":
         raise typer.Exit(REFUSED)
 
@@ -135,7 +139,7 @@ def promote_model(
 
     plan = PromotionPlan(version=version or "", canary=canary, every=every or "")
     display = partial(promotion_lines, canary=canary)
-    run_promotion(load(), plan, lambda found: _print(*display(found)), err.print)
+    run_promotion(load(*SERVING), plan, lambda found: _print(*display(found)), err.print)
 
 
 @app.command("publish")
@@ -165,7 +169,8 @@ def roll_back(
     """
     from srp4ctr.ops import promotion_service
 
-    out.print(f"{promotion_service.roll_back(load(), canary=canary)} serves")
+    serving = promotion_service.roll_back(load("triton"), canary=canary)
+    out.print(f"{serving} serves")
 
 
 @app.command("fill")
@@ -205,7 +210,7 @@ def rank(
     from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.ops.feature_store import rank, titles
 
-    settings = load()
+    settings = load("triton", "store")
     ranking = rank(settings, user, items)
     names = titles(settings.features, (), items)
     out.print(ranking_table(ranking, names))
@@ -247,7 +252,7 @@ def recommend(
         if not equals:
             raise MistakeError(f"--where {each!r} names no value: write {each}=VALUE")
         wanted.setdefault(name, []).append(value)
-    settings = load()
+    settings = load("triton", "store")
     ranking = recommend(settings, user, count, where=wanted, exclude=exclude)
     names = titles(settings.features, (), ranking.item_ids)
     out.print(ranking_table(ranking, names))
