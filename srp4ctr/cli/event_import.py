@@ -192,6 +192,11 @@ def _stale(last_ms: int | None) -> Iterator[str]:
     """Yield that serving would read none of these events, if they are as old as that."""
     days = load().features.sequence_ttl_days
     age = (now_ms() - last_ms) / 86_400_000 if last_ms is not None else 0.0
+    if age > 7:
+        yield (
+            f"the newest event is {age:,.0f} days old: rank as of its time, by `srp4ctr "
+            "model rank USER ITEM --at TIME` or by request_time_ms in a call"
+        )
     if age > days:
         yield (
             f"the newest event is {age:,.0f} days old, and serving reads no behaviour that "

@@ -2,13 +2,16 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from srp4ctr.cli.tables.console import err, out
-from srp4ctr.settings import load
+from srp4ctr.settings import Settings, load
+
+if TYPE_CHECKING:  # tritonclient: another extra
+    from srp4ctr.client.messages import Ranking
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
@@ -16,6 +19,13 @@ SERVING = ("kafka", "store", "triton")  # what a promotion reads and changes
 REFUSED = 5  # exit status; errors have 1 to 4: srp4ctr/errors.py
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        help="Time of the request in UTC, as 2026-11-01T12:00, for a log of the past. "
+        "Default: now."
+    ),
+]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
 
 
@@ -202,18 +212,17 @@ def rank(
     items: Annotated[
         list[str], typer.Argument(help="Ids of the items to rank, separated by spaces.")
     ],
+    at: At = None,
 ) -> None:
     """Rank items for a user by click probability.
 
     Example:  srp4ctr model rank 42 50 181 258
     """
-    from srp4ctr.cli.tables.results import ranking_table
-    from srp4ctr.ops.feature_store import rank, titles
+    from srp4ctr.ops.feature_store import rank
 
+    at_ms = _at_ms(at)
     settings = load("triton", "store")
-    ranking = rank(settings, user, items)
-    names = titles(settings.features, (), items)
-    out.print(ranking_table(ranking, names))
+    _print_ranking(settings, rank(settings, user, items, at_ms), at_ms)
 
 
 @app.command("recommend")
@@ -234,6 +243,7 @@ def recommend(
             "shown, or nothing."
         ),
     ] = "clicked",
+    at: At = None,
 ) -> None:
     """Recommend items to a user, from all that are available.
 
@@ -242,9 +252,8 @@ def recommend(
 
     Example:  srp4ctr model recommend 42 -n 20 --where genre=drama
     """
-    from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.errors import MistakeError
-    from srp4ctr.ops.feature_store import recommend, titles
+    from srp4ctr.ops.feature_store import recommend
 
     wanted: dict[str, list[str]] = {}
     for each in where or []:
@@ -252,10 +261,10 @@ def recommend(
         if not equals:
             raise MistakeError(f"--where {each!r} names no value: write {each}=VALUE")
         wanted.setdefault(name, []).append(value)
+    at_ms = _at_ms(at)
     settings = load("triton", "store")
-    ranking = recommend(settings, user, count, where=wanted, exclude=exclude)
-    names = titles(settings.features, (), ranking.item_ids)
-    out.print(ranking_table(ranking, names))
+    options = {"where": wanted, "exclude": exclude, "request_time_ms": at_ms}
+    _print_ranking(settings, recommend(settings, user, count, **options), at_ms)
 
 
 @app.command("vectors")
@@ -283,6 +292,24 @@ def write_vectors(
             folder, settings.features, settings.streams, out_file, progress
         )
     out.print(f"{rows:,} impressions in {out_file}", soft_wrap=True)
+
+
+def _at_ms(text: str | None) -> int | None:
+    """Return the option ``--at`` in UTC milliseconds; None without it."""
+    from srp4ctr.cli.tables.results import instant
+
+    return None if text is None else round(instant(text, "--at").timestamp() * 1000)
+
+
+def _print_ranking(settings: Settings, ranking: "Ranking", at_ms: int | None) -> None:
+    """Print a ranking, which Triton made it, and what is to be known of its inputs."""
+    from srp4ctr.cli.tables.results import ranking_table
+    from srp4ctr.ops.feature_store import context_of
+
+    context = context_of(settings, ranking, at_ms)
+    out.print(ranking_table(ranking, context.titles))
+    for note in (f"Triton: {settings.triton.grpc}", *context.notes):
+        out.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(content: Any, as_json: bool, *tables: Table) -> None:

@@ -26,7 +26,7 @@ from srp4ctr.ops.promotion_service import (
     serving_folder,
     share_serving,
 )
-from srp4ctr.processes import ended_by_sigterm, is_ending
+from srp4ctr.processes import ended_by_sigterm, is_ending, is_interrupted
 from srp4ctr.settings import Settings
 from srp4ctr.training.export import bundle_store
 from srp4ctr.training.refresh import reports
@@ -240,7 +240,7 @@ def refresh_and_record(
             "gates": {g.gate: g.passed for g in report.gates if g.passed is not None},
         }
     except Exception as failure:
-        if not is_ending():
+        if not (is_ending() or is_interrupted()):
             found["error"] = f"{type(failure).__name__}: {failure}"
         raise
     finally:
@@ -270,7 +270,7 @@ def repeat(
         try:
             turn()
         except Exception as failure:
-            if is_ending():
+            if is_ending() or is_interrupted():
                 raise
             if not isinstance(failure, _EXPECTED):
                 LOG.exception("this turn failed; the next one resumes it")
