@@ -67,12 +67,16 @@ def refresh_model(
         show=lambda report: _print(*report_tables(report)),
         say=err.print,
     )
-    settings = load()
-    if promote and not settings.training.bundles_uri:
-        settings = load(*SERVING)  # before hours of training: its promotion needs them
-    report = run(settings, plan, display)
+    report = run(_settings_of_refresh(promote), plan, display)
     if report is not None and report.outcome == "refused":
         raise typer.Exit(REFUSED)
+
+
+def _settings_of_refresh(promote: bool) -> Settings:
+    """Return the settings; its promotion's servers are missed before hours of training."""
+    settings = load()
+    is_promoted_here = promote and not settings.training.bundles_uri
+    return load(*SERVING) if is_promoted_here else settings
 
 
 @app.command("list")
