@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from srp4ctr.embedded import ports
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import request_features
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import item_fields, schema, vocabulary
-from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
+from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
@@ -25,7 +26,7 @@ from tests.features.readers import MemoryReader, table_of
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
-SIZES = {"L": 6, "W": 4, "N": 3, "A": 1}
+SIZES = {"L": 6, "W": 4, "N": 3, "A": 1, "C": columns.CANDIDATE.width}
 KNOWN = [item_key(str(i)) for i in range(10)]
 
 
@@ -51,10 +52,12 @@ def test_tensors_are_those_of_the_schema() -> None:
     batch = the_features(a_reader()).assemble(
         [b"u1", "nobody"], [["1", "2", "3"], ["4", "", ""]], [NOW_MS, NOW_MS]
     )
+    layout = the_features(a_reader()).vocabulary.candidate_columns.layout
+    sizes = {**SIZES, "C": layout.width}
     tables = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
     assert set(batch.tensors) == {spec.name for spec in tables}
     for spec in tables:
-        assert batch.tensors[spec.name].shape == (2, *spec.dims(SIZES)), spec.name
+        assert batch.tensors[spec.name].shape == (2, *spec.dims(sizes)), spec.name
         assert batch.tensors[spec.name].dtype == spec.dtype, spec.name
 
 
@@ -99,8 +102,8 @@ def test_an_expired_behaviour_is_not_seen_among_newer_ones() -> None:
     batch = the_features(reader).assemble(["old"], [["1", "2"]], [NOW_MS])
     assert batch.statuses == ("ok",)
     assert np.count_nonzero(batch.tensors["history_item_rows"]) == 2
-    # The candidate's last feature is whether the history has it.
-    assert batch.tensors["candidate_features"][0, :, -1].tolist() == [0.0, 1.0]
+    place = columns.CANDIDATE.place("item_in_sequence")
+    assert batch.tensors["candidate_features"][0, :, place].tolist() == [0.0, 1.0]
 
 
 def test_a_behaviour_expires_by_the_requests_time_not_by_the_clock() -> None:
@@ -224,7 +227,7 @@ def test_a_number_in_the_context_is_read_as_one() -> None:
     features.vocabulary = replace(features.vocabulary, context_numbers=("in_view",))
     contexts = ['{"in_view": "17"}', ""]
     batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
-    place = REQUEST_FEATURES.index("context_number_1")
+    place = columns.REQUEST.place("context_number_1")
     assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]
 
 
