@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from srp4ctr.atomic_files import sync_folder
 from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
@@ -29,7 +31,7 @@ from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
-from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import (
     Clock,
     MlflowRun,
@@ -87,6 +89,7 @@ def refresh(
     with (
         reports.held(Path(config.bundles_dir)) as note,
         MlflowRun(config.mlflow_uri) as run,
+        cpu_threads(config.threads),
     ):
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
@@ -207,6 +210,7 @@ def _card(
         gates=evaluation.gates,
         parent=parent.card.version if parent else "",
         negatives=dataset.negatives,
+        threads=torch.get_num_threads(),
         recipe=training.recipe,
     )
 
@@ -248,6 +252,7 @@ def _report(
     config: RefreshConfig,
 ) -> RefreshReport:
     """Return the report of a new bundle, before any promotion."""
+    threads = f"threads of the CPU: {card.threads} (training.threads)"
     passed = RefreshOutcome.KEPT if options.promote is None else RefreshOutcome.READY
     return RefreshReport(
         version=card.version,
@@ -255,7 +260,7 @@ def _report(
         outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
-        notes=tuple(each for each in notes if each),
+        notes=tuple(each for each in (*notes, threads) if each),
         metrics=card.metrics,
         cost=card.cost,
         counts=card.counts,

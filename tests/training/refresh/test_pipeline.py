@@ -76,6 +76,8 @@ def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
     assert report.refusals == ()
     assert report.metrics["auc"] > 0.7  # the users' colours are there to be found
     assert report.counts["impressions"] == 6 * 12 * 4
+    assert bundle.verify(report.folder).threads == config.threads == 1
+    assert "threads of the CPU: 1 (training.threads)" in report.notes
     assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "promote"}
     assert not (Path(config.bundles_dir) / UNFINISHED).exists()
 
@@ -95,11 +97,11 @@ def test_the_recipe_differs_where_the_examples_do(
         "others' attributes": other,
     }
 
-    def recipe(folder: Path) -> str:
+    def recipe(folder: Path, threads: int = 1) -> str:
         found = cache.read(folder)
         assert found is not None
         return Training(
-            config=config,
+            config=replace(config, threads=threads),
             dataset=found,
             from_scratch=False,
             processes=ALONE,
@@ -113,6 +115,8 @@ def test_the_recipe_differs_where_the_examples_do(
         recipes[name] = recipe(tmp_path / name)
     assert recipes.pop("again") == recipes["as it is"]
     assert len(set(recipes.values())) == len(recipes)
+    # A refresh that is too slow goes on with others.
+    assert recipe(tmp_path / "as it is", threads=2) == recipes["as it is"]
     card = tmp_path / "again" / "examples.json"  # an older release wrote no digest
     known = json.loads(card.read_text())
     card.write_text(json.dumps({k: v for k, v in known.items() if k != "content"}))
