@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from srp4ctr import processes
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
@@ -105,15 +106,41 @@ class Settings(BaseSettings):
         return _Environment(settings_cls), init_settings
 
 
-def load() -> Settings:
-    """Return the settings of this process.
+# Service → the setting that has its address.
+SERVICES: Mapping[str, Key] = {
+    "kafka": ("kafka", "bootstrap"),
+    "store": ("features", "redis"),
+    "triton": ("triton", "grpc"),
+    "prometheus": ("monitoring", "prometheus_url"),
+}
+
+
+def load(*services: str) -> Settings:
+    """Return the settings of this process, which uses ``services`` (of ``SERVICES``).
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
-    its section refuses, or a file that ``SRP4CTR_SETTINGS`` names and that is not there.
+    its section refuses, a file that ``SRP4CTR_SETTINGS`` names and that is not there, or a
+    service whose address nobody chose: at the default ports another project's may run.
     A setting that was removed is ignored, and one that was renamed is read, with a warning.
     """
-    from_file, stack = (values for _, values in _files())
-    return _build(_merged(from_file, stack))
+    (_, from_file), (stack_file, stack) = _files()
+    settings = _build(_merged(from_file, stack))
+    keys = {SERVICES[service] for service in services}
+    chosen = set(_leaves(from_file))
+    chosen |= {each for key in _environment_keys() for each in _set_by(key)}
+    folder = stack_file.parent
+    if unset := sorted(keys - chosen - set(_leaves(stack))):
+        raise SettingsError(
+            f"no stack runs in {folder}, and no setting has the address of "
+            f"{', '.join(map('.'.join, unset))}: start one with `srp4ctr stack up`, or set "
+            f"the address in settings.toml or as {', '.join(map(variable_of, unset))}"
+        )
+    if not keys <= chosen and not processes.is_any_alive(folder):
+        raise SettingsError(
+            f"the stack of {folder} has ended, and others may have its ports now: start it "
+            "again with `srp4ctr stack up`"
+        )
+    return settings
 
 
 def use_data_dir(data_dir: str, *, needs_stack: bool) -> None:

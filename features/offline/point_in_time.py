@@ -21,6 +21,7 @@ from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
     counted_events,
+    total_table,
 )
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.profiles import profiles_of
@@ -64,6 +65,8 @@ class RequestSnapshots:
     """JSON, "" for none, as of the request's time."""
     sequences: SequenceArrays  # (R, L)
     user_activity: ActivityArrays  # (R,), as of the request's time
+    total_activity: ActivityArrays
+    """(R,): all impressions and clicks of all items, as of the request's time."""
     candidate_requests: Int64s  # (M,): row of its request, ascending
     candidate_item_keys: Int64s
     candidate_positions: Int64s
@@ -113,9 +116,12 @@ class RequestTables:
     user_attributes: Table
     sequences: Table
     user_activity: Table
+    total_activity: Table
     candidates: Table
     candidate_activity: Table
     candidate_exposures: Table
+    clicks: Table
+    """item_key, occurred_at and visible_at of each click that the counters count."""
 
     def times_ms(self) -> Int64s:
         """Return the time of each request (R,), ascending."""
@@ -143,6 +149,7 @@ class RequestTables:
             user_attributes=self._attributes(first, last),
             sequences=self._sequences(first, last),
             user_activity=activity_of(self._part(self.user_activity, "row", first, last)),
+            total_activity=activity_of(self._part(self.total_activity, "row", first, last)),
             candidate_requests=offered["request"].to_numpy() - first,
             candidate_item_keys=offered["item_key"].to_numpy(),
             candidate_positions=offered["position"].to_numpy(),
@@ -208,6 +215,7 @@ def request_tables(
                 log.since_erasure(remembered).rename(owner="user_id"),
                 requests.select("row", "at_ms", owner="user_id"),
             ),
+            total_activity=total_table(log, counted, requests.select("row", "at_ms")),
             candidates=candidates,
             candidate_activity=activity_table(
                 log,
@@ -216,6 +224,9 @@ def request_tables(
             ),
             candidate_exposures=exposures_of(
                 log, exposed(remembered), requests, candidates, exposure_length
+            ),
+            clicks=log.keep(
+                counted.filter(_.is_click).select("item_key", "occurred_at", "visible_at")
             ),
         )
 

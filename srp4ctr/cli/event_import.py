@@ -151,7 +151,7 @@ def _write(job: "ImportJob", path: Path) -> None:
 
 def _publish(job: "ImportJob") -> None:
     """Publish once all rows have been read: a bad one is found before the first is sent."""
-    settings = load()
+    settings = load("kafka")
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     with TemporaryDirectory(prefix="srp4ctr-import-") as folder:
         path = Path(folder) / "events.jsonl"
@@ -161,7 +161,8 @@ def _publish(job: "ImportJob") -> None:
         shown = track(lines, "publish", total, console=err, transient=True)
         done = file_import.publish_lines(shown, settings.kafka, pseudonyms, backfill=True)
     hidden = " under pseudonyms" if pseudonyms else ""
-    out.print(f"published {done.published:,} messages{hidden}")
+    where = settings.kafka.bootstrap
+    out.print(f"published {done.published:,} messages to {where}{hidden}", soft_wrap=True)
 
 
 def _write_guess(files: Sequence[str], target: Path, form: CsvForm) -> None:
@@ -197,6 +198,11 @@ def _stale(last_ms: int | None) -> Iterator[str]:
     """Yield that serving would read none of these events, if they are as old as that."""
     days = load().features.sequence_ttl_days
     age = (now_ms() - last_ms) / 86_400_000 if last_ms is not None else 0.0
+    if age > 7:
+        yield (
+            f"the newest event is {age:,.0f} days old: rank as of its time, by `srp4ctr "
+            "model rank USER ITEM --at TIME` or by request_time_ms in a call"
+        )
     if age > days:
         yield (
             f"the newest event is {age:,.0f} days old, and serving reads no behaviour that "
