@@ -137,6 +137,8 @@ class EventBuilder:
             event["occurred_at"] = self.clock.millis(raw, time_kind)
             if isinstance(event.get("value"), str):
                 event["value"] = _number("value", event["value"])
+            if "numbers" in event:
+                event["numbers"] = _numbers(event["numbers"])
             if kind == "behavior" and "action" in event:
                 event["action"] = self._action(str(event["action"]))
         except ValueError as error:
@@ -239,6 +241,16 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def _numbers(values: Values[str, Any]) -> dict[str, float] | None:
+    """Return the finite ``values``; None without any. ``ValueError`` for other texts."""
+    numbers = {
+        name: _number(f"number {name}", value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None and value != ""
+    }
+    return {n: float(v) for n, v in numbers.items() if math.isfinite(v)} or None
 
 
 def _number(name: str, text: str) -> float:
