@@ -31,6 +31,18 @@ def column_names(numbers: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}{end}" for name in numbers for end in ("", *NUMBER_SUFFIXES))
 
 
+def in_order(numbers: Float32s, sent: Sequence[str], names: Sequence[str]) -> Float32s:
+    """Return the numbers (N, K) of ``names`` among those ``sent``; NaN of others.
+
+    Of a name that is sent twice the first counts.
+    """
+    found = np.full((len(numbers), len(names)), np.nan, dtype=np.float32)
+    for place, name in enumerate(names):
+        if name in sent:
+            found[:, place] = numbers[:, sent.index(name)]
+    return found
+
+
 def list_columns(numbers: Float32s, item_keys: Int64s) -> Float32s:
     """Return the columns (B, N, 4 K) of B requests' numbers (B, N, K); 0 for padding.
 
@@ -126,7 +138,7 @@ def _blank(numbers: Float32s) -> Float32s:
 
 
 def _write(columns: Float32s, values: Floats, relative: Floats) -> None:
-    """Write the columns (…, 4) of ``values`` (…) that are there, with rank and difference."""
+    """Write the columns (…, 4) of the ``values`` (…) that have a rank and a difference."""
     is_there = ~np.isnan(values) & ~np.isnan(relative).any(axis=-1)
     columns[is_there, VALUE] = values[is_there]
     columns[is_there, RANK : DIFFERENCE + 1] = relative[is_there]

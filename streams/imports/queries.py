@@ -103,11 +103,6 @@ def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
         is_number = name in ("time", "value", "position")
         return query.table.resolve(name, given, view=query.view, is_number=is_number)
 
-    def number(name: str, given: Expression) -> str:
-        setting = f"[numbers] {name}"
-        found = query.table.resolve(setting, given, view=query.view, is_number=True)
-        return _field_sql("value", found)
-
     where = None
     if rule.where is not None and rule.where != "true":
         where = query.add(f"CAST({column(rule.type, rule.where).sql} AS BOOLEAN)")
@@ -126,20 +121,35 @@ def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
         if name == "time":
             time_kind = _time_kind(mapping, query.table, found)
         fields[event_field] = query.add(_field_sql(name, found))
-    is_shown = rule.type == "impression"
-    context, numbers = (mapping.context, mapping.numbers) if is_shown else ({}, {})
-    texts = {name: column(name, each).as_text for name, each in context.items()}
-    if rule.each:
-        _check_context(query.table, rule, context)
+    context, numbers = _of_impressions(mapping, query, rule)
     return CompiledRule(
         rule=rule,
         where=where,
         fields=fields,
-        context={name: query.add(sql) for name, sql in texts.items()},
-        numbers={name: query.add(number(name, each)) for name, each in numbers.items()},
+        context=context,
+        numbers=numbers,
         action=action,
         time_kind=time_kind,
     )
+
+
+def _of_impressions(
+    mapping: Mapping, query: Query, rule: Rule
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return where an impression's context is, and where its numbers are."""
+    if rule.type != "impression":
+        return {}, {}
+    table, context, numbers = query.table, {}, {}
+    for name, given in mapping.context.items():
+        column = table.resolve(f"[context] {name}", given, view=query.view)
+        context[name] = query.add(column.as_text)
+    if rule.each:
+        _check_context(table, rule, mapping.context)
+    for name, given in mapping.numbers.items():
+        setting = f"[numbers] {name}"
+        column = table.resolve(setting, given, view=query.view, is_number=True)
+        numbers[name] = query.add(_field_sql("value", column))
+    return context, numbers
 
 
 def _check_context(table: Table, rule: Rule, context: dict[str, Expression]) -> None:

@@ -135,10 +135,7 @@ class EventBuilder:
         event["type"] = kind
         try:
             event["occurred_at"] = self.clock.millis(raw, time_kind)
-            if isinstance(event.get("value"), str):
-                event["value"] = _number("value", event["value"])
-            if "numbers" in event:
-                event["numbers"] = _numbers(event["numbers"])
+            event |= _as_numbers(event)
             if kind == "behavior" and "action" in event:
                 event["action"] = self._action(str(event["action"]))
         except ValueError as error:
@@ -241,6 +238,16 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def _as_numbers(event: Values[str, Any]) -> dict[str, Any]:
+    """Return those fields of ``event`` that are numbers; ``ValueError`` for other texts."""
+    found: dict[str, Any] = {}
+    if isinstance(event.get("value"), str):
+        found["value"] = _number("value", event["value"])
+    if "numbers" in event:
+        found["numbers"] = _numbers(event["numbers"])
+    return found
 
 
 def _numbers(values: Values[str, Any]) -> dict[str, float] | None:

@@ -22,7 +22,12 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.tensors.schema import RANKING_TENSORS, TensorSpec, user_tensors
+from srp4ctr.features.tensors.schema import (
+    RANKING_TENSORS,
+    TensorSpec,
+    number_tensors,
+    user_tensors,
+)
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, native_library
@@ -70,14 +75,17 @@ def render(
     if is_native := _is_native(config, features, source):
         parameters["native"] = "1"
     is_one, of_users = config.backend == "python", user_tensors(card.sizes)
+    of_numbers = number_tensors(card.sizes)
     steps = (
-        model_config.one_step(version, parameters, config.instances, of_users)
+        model_config.one_step(version, parameters, config.instances, of_users, of_numbers)
         if is_one
-        else model_config.three_steps(version, parameters, of_users, _ranking(source))
+        else model_config.three_steps(
+            version, parameters, of_users, of_numbers, _ranking(source)
+        )
     )
     native = None
     if is_native:
-        native = model_config.native_step(version)
+        native = model_config.native_step(version, of_numbers)
         _write_native(_step_folder(repository, native, limits), steps[0], version, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)

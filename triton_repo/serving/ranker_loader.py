@@ -64,6 +64,7 @@ def load_ranker(
         scorer=scorer,
         count_part=count_part,
         of_users=frozenset(spec.name for spec in user_tensors(bundle.read(folder).sizes)),
+        numbers=features.vocabulary.candidate_numbers,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),

@@ -60,7 +60,8 @@ def test_random_lists_have_the_columns_of_the_reference() -> None:
     for _ in range(50):
         keys = rng.integers(0, 12, 15).tolist()
         numbers = np.where(rng.random(15) < 0.2, NAN, rng.integers(0, 9, 15) / 4)
-        found, expected = columns_of(numbers.tolist(), keys), reference(numbers, keys)
+        given = numbers.tolist()
+        found, expected = columns_of(given, keys), reference(given, keys)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -102,7 +103,7 @@ def test_a_log_of_callers_numbers_is_compared_over_the_shown_list() -> None:
     lists = np.array([0, 0, 0, 0, 1])
     found, computed = logged_columns(texts, ["price"], lists)
     expected = columns_of([80.1, 100, 60, NAN], [1, 2, 3, 4])
-    np.testing.assert_array_equal(found[:4], np.float32(expected))
+    np.testing.assert_array_equal(found[:4], np.array(expected, np.float32))
     np.testing.assert_array_equal(found[4], [7, 0, 0, 0])
     assert computed == {"price": 4}
 

@@ -106,7 +106,10 @@ def test_numbers_of_a_candidate_are_read_beside_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        ({"price": "prices[each_index + 1]"}, r"differs between .* under \[numbers\]: price"),
+        (
+            {"price": "prices[each_index + 1]"},
+            r"differs between .* under \[numbers\]: price",
+        ),
         ({"name": "each"}, r"\[context\] name = 'each' differs"),
         ({"price": "pricse[each_index + 1]"}, "did you mean prices"),
     ],
