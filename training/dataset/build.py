@@ -5,7 +5,8 @@ what was known before the boundary, and of slates on both sides of it. The engin
 the features, within its limits; a part of the requests, or of the users, is read at a time.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +120,7 @@ class _Cut:
             item_fields=item_fields.build(of_items, features.item_fields, old_items),
             user_fields=item_fields.build(of_users, features.user_fields, old_users),
             context_numbers=numbers,
+            candidate_numbers=tuple(each.name for each in features.candidate_numbers),
             utc_offset_minutes=features.utc_offset_minutes,
         )
 
@@ -149,6 +151,18 @@ class _Cut:
             "clicks": clicked,
             "users": users,
         }
+
+    def number_counts(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return of each number how many impressions have it, and how many of these carry
+        no columns of an answer."""
+        counts = {}
+        for name in names:
+            key, rank = (f"{json.dumps(each)}:" for each in (name, f"{name}_rank"))
+            present = self.tables.candidates.filter(_.numbers.contains(key))
+            raw = present.filter(~_.numbers.contains(rank))
+            both = (self.log.rows(each.count()).as_py() for each in (present, raw))
+            counts[name] = (next(both), next(both))
+        return counts
 
     def write_champion_judge(self, words: Vocabulary) -> None:
         """Write the held-out slates in the rows of ``words``; the newer half is judged."""
@@ -216,11 +230,13 @@ def write_training_set(
         counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
+        numbers = cut.number_counts(words.candidate_numbers)
     return {
         "boundary_ms": cut.boundary_ms,
         "exposure_length": streams.exposure_length,
         "counts": counts,
         "negatives": "sampled" if cut.is_sampled else "impressions",
+        "numbers": numbers,
         "train_window_days": config.train_window_days,
     }
 

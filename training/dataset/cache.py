@@ -10,9 +10,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -88,6 +88,9 @@ class TrainingSet:
     cut by an older release."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
+    numbers: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Of each number of candidates: how many impressions have it, and how many of these
+    carry no columns of an answer."""
     catalogue: Catalogue | None = None
     """None: of a test."""
     champion_judge: Slates | None = None
