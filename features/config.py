@@ -137,14 +137,7 @@ class FeatureConfig:
             "features.redis_password_file",
         )
         yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
-        numbers = len(self.candidate_numbers)
-        yield (
-            numbers > MAX_NUMBERS,
-            f"candidate_numbers has {numbers} numbers; at most {MAX_NUMBERS}",
-        )
-        for table in ("item_fields", "user_fields", "candidate_numbers"):
-            names = [each.name for each in getattr(self, table)]
-            yield len(set(names)) < len(names), f"{table} names a field twice"
+        yield from self._declared()
         yield (days := self.sequence_ttl_days) <= 0, f"sequence_ttl_days is {days}; > 0"
         yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
         memory_gb = self.offline_memory_gb
@@ -173,6 +166,17 @@ class FeatureConfig:
             "redis_ca_file is set, but features.redis_tls is false: nothing would be "
             "encrypted",
         )
+
+    def _declared(self) -> Iterator[tuple[bool, str]]:
+        """Yield the same of the tables of fields and numbers."""
+        numbers = len(self.candidate_numbers)
+        yield (
+            numbers > MAX_NUMBERS,
+            f"candidate_numbers has {numbers} numbers; at most {MAX_NUMBERS}",
+        )
+        for table in ("item_fields", "user_fields", "candidate_numbers"):
+            names = [each.name for each in getattr(self, table)]
+            yield len(set(names)) < len(names), f"{table} names a field twice"
 
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""

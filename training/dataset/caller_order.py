@@ -54,16 +54,15 @@ def order_shares(slates: Slates, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, shares.tolist(), strict=True))
 
 
-def note_of(
-    counts: Mapping[str, Sequence[int]], impressions: int, order: tuple[str, float] | None
-) -> str:
-    """Return what a report says of the numbers; "" if there is nothing to say.
-
-    ``counts`` are, by number, how many of the ``impressions`` have it, and how many of
-    these carry no columns of an answer.
-    """
+def notes_of(
+    numbers: Mapping[str, Sequence[int]],
+    counts: Mapping[str, int],
+    order: tuple[str, float] | None,
+) -> list[str]:
+    """Return what a report says of ``TrainingSet.numbers`` and ``shown_order``."""
     notes = []
-    for name, (present, computed) in counts.items():
+    impressions = counts.get("impressions", 0)
+    for name, (present, computed) in numbers.items():
         if not present:
             notes.append(f"no impression has the number {name}: is it sent by this name?")
         elif computed:
@@ -78,7 +77,7 @@ def note_of(
             f"{share:.1%} of the impressions stand where {name} puts them: no bias of "
             f"positions was trained, and the gain from {name} contains position bias"
         )
-    return "; ".join(notes)
+    return notes
 
 
 def _parts(slates: Slates) -> Iterator[Slates]:

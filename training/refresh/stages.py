@@ -171,19 +171,15 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         # A handful of new requests would move the scales under the parent's weights.
         finetuning.scale_features(start.model, every_slate)
         slates = parts.train.without_positions() if order else parts.train
-        losses = finetuning.train_on_clicks(
-            start.model, slates, config, options, parts.calibrate
-        )
-    counts = dataset.numbers, dataset.counts.get("impressions", 0)
-    notes = (
-        _note(bool(before), len(losses), config.finetune_epochs),
-        caller_order.note_of(*counts, order),
-    )
-    note = "; ".join(each for each in notes if each)
+        held_out = parts.calibrate
+        losses = finetuning.train_on_clicks(start.model, slates, config, options, held_out)
+    notes = _notes(bool(before), len(losses), config.finetune_epochs)
+    of_numbers = caller_order.notes_of(dataset.numbers, dataset.counts, order)
+    note = "; ".join([*notes, *of_numbers])
     return TrainingResult(pretrained=pretrained, note=note)
 
 
-def _note(has_feedback: bool, epochs: int, wanted: int) -> str:
+def _notes(has_feedback: bool, epochs: int, wanted: int) -> list[str]:
     notes = []
     if has_feedback:
         notes.append("pre-trained on what users did with the items that they met, too")
@@ -192,7 +188,7 @@ def _note(has_feedback: bool, epochs: int, wanted: int) -> str:
             f"fine-tuned for {epochs} of {wanted} epochs: more made the log loss of the "
             "calibrating requests worse"
         )
-    return "; ".join(notes)
+    return notes
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:

@@ -189,11 +189,10 @@ def ensembles(
     needs the one step, which retrieves and ranks.
     """
     orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
-    of_order = tuple(t for t in orders if t in steps[-1].outputs)
-    ranking = tuple(t for t in of_order if t in schema.RANKING_TENSORS)
-    read = steps[-1].inputs + steps[-1].optional_inputs
-    of_users = tuple(t for t in schema.USER_TENSORS if t in read)
-    of_numbers = tuple(t for t in schema.NUMBER_OUTPUTS if t in steps[0].outputs)
+    of_order = _among(steps[-1].outputs, orders)
+    ranking = _among(of_order, schema.RANKING_TENSORS)
+    of_users = _among(steps[-1].inputs + steps[-1].optional_inputs, schema.USER_TENSORS)
+    of_numbers = _among(steps[0].outputs, schema.NUMBER_OUTPUTS)
     rank = EnsembleConfig(
         name=RANK_CLICKS,
         steps=tuple(steps),
@@ -218,6 +217,11 @@ def ensembles(
     canary = replace(fast, name=RANK_CLICKS_CANARY)
     all_have = (fast, score, canary, encode, _states(rank))
     return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
+
+
+def _among(tensors: Tensors, table: Tensors) -> Tensors:
+    """Return those of ``table`` that are among ``tensors``."""
+    return tuple(spec for spec in table if spec in tensors)
 
 
 def _states(rank: EnsembleConfig) -> EnsembleConfig:

@@ -67,10 +67,7 @@ def render(
     """
     version, repository = card.version, Path(config.repository)
     _discard(repository, step_folders(repository, version))
-    limits = model_config.Limits(
-        max_batch_size=config.max_batch_size,
-        sizes=card.sizes,
-    )
+    limits = model_config.Limits(max_batch_size=config.max_batch_size, sizes=card.sizes)
     parameters = _parameters(version, config, features)
     if is_native := _is_native(config, features, source):
         parameters["native"] = "1"

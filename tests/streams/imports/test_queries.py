@@ -85,7 +85,7 @@ def hotels(**changes: Any) -> Any:
     return ratings(**plain, **kinds, **{"events": shown} | changes)
 
 
-def test_numbers_of_a_candidate_are_read_beside_a_list(tmp_path: Path) -> None:
+def test_numbers_of_a_candidate_are_read_from_the_list_next_to_it(tmp_path: Path) -> None:
     out = tmp_path / "events.jsonl"
     numbers = {
         "price": "prices[each_index + 1]",
