@@ -1,6 +1,6 @@
 """Users' and items' columns, as the store or the log has them: what transforms read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from srp4ctr.features.tensors.schema import ItemStatus
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Float32s = NDArray[np.float32]
 
 # Of an item in the table that serving reads: where its attributes' text is, then what
 # ``ActivityArrays`` has. All are eight bytes; the counts are float64.
@@ -28,8 +29,17 @@ class Arrays:
 
     def take(self, index: Any) -> Self:
         """Return the rows ``index`` (numbers, mask or slices) of each array."""
+        return self._each(lambda array: array[index])
+
+    def _each(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Self:
+        """Return the same with each array changed, also in the arrays of its parts."""
         names: Sequence[str] = self.__slots__  # the fields, in order
-        return type(self)(**{name: getattr(self, name)[index] for name in names})
+        changed: dict[str, Any] = {}
+        for name in names:
+            value = getattr(self, name)
+            is_part = isinstance(value, Arrays)
+            changed[name] = value._each(change) if is_part else change(value)
+        return type(self)(**changed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +90,36 @@ class ItemExposures(Arrays):
     """Among the kept exposures."""
     last_shown_ms: Int64s
     """0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CandidateArrays(Arrays):
+    """The N candidates of requests, and what their users did, as of the requests' times.
+
+    The leading axes are those of the requests.
+    """
+
+    request_time_ms: Int64s
+    """(…)"""
+    item_keys: Int64s
+    """(…, N); key 0 pads."""
+    attribute_rows: NDArray[Any]
+    """(…, N, A)"""
+    activity: ActivityArrays
+    """(…, N)"""
+    exposures: ItemExposures
+    """(…, N), to the request's user."""
+    sequences: SequenceArrays
+    """(…, L)"""
+    history_attribute_rows: NDArray[Any]
+    """(…, L, A), of the items in ``sequences``."""
+    number_columns: Float32s
+    """(…, N, J): what ``candidate_numbers`` makes of the callers' numbers."""
+
+    def flattened(self) -> "CandidateArrays":
+        """Return the same with one leading axis."""
+        axes, count = self.request_time_ms.ndim, self.request_time_ms.size
+        return self._each(lambda array: array.reshape(count, *array.shape[axes:]))
 
 
 def empty_sequences(count: int, length: int) -> SequenceArrays:

@@ -7,28 +7,19 @@ items of the request, and whether it is missing. ``compiled.c`` computes the sam
 Padding, further places of an item, and missing numbers count in no rank and no mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from srp4ctr.features.columns import NUMBER_WIDTH
+from srp4ctr.features.tensors.arrays import Float32s, Floats, Int64s
 from srp4ctr.streams.events.schema import NUMBER_SUFFIXES
-
-Int64s = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Float32s = NDArray[np.float32]
 
 MAX_NUMBER = 1e15  # so that no later product of float32 overflows
 MIDDLE_RANK = 0.5  # of a missing number
 # Columns of a number: its value, then those that ``NUMBER_SUFFIXES`` name.
 VALUE, RANK, DIFFERENCE, MISSING = range(4)
-NUMBER_WIDTH = 4
-
-
-def column_names(numbers: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of ``numbers``, in the order of the tensor."""
-    return tuple(f"{name}{end}" for name in numbers for end in ("", *NUMBER_SUFFIXES))
 
 
 def in_order(numbers: Float32s, sent: Sequence[str], names: Sequence[str]) -> Float32s:
@@ -43,11 +34,18 @@ def in_order(numbers: Float32s, sent: Sequence[str], names: Sequence[str]) -> Fl
     return found
 
 
+def missing_numbers(item_keys: Int64s, count: int) -> Float32s:
+    """Return ``count`` missing numbers of each item (…, N, K)."""
+    return np.full((*item_keys.shape, count), np.nan, dtype=np.float32)
+
+
 def list_columns(numbers: Float32s, item_keys: Int64s) -> Float32s:
     """Return the columns (B, N, 4 K) of B requests' numbers (B, N, K); 0 for padding.
 
     A further place of an item (``item_keys`` (B, N), 0 pads) has its first place's columns.
     """
+    if not numbers.shape[2]:
+        return np.empty((*item_keys.shape, 0), dtype=np.float32)
     first = first_places(item_keys)
     own = np.take_along_axis(numbers, first[..., None], axis=1)
     counts = (first == np.arange(item_keys.shape[1])) & (item_keys != 0)
@@ -108,8 +106,8 @@ def first_places(item_keys: Int64s) -> Int64s:
 
 def logged_columns(
     texts: Sequence[str | None], names: Sequence[str], lists: Int64s
-) -> tuple[Float32s, Mapping[str, int]]:
-    """Return the columns (M, 4 K) of M impressions, and how many were computed, by number.
+) -> Float32s:
+    """Return the columns (M, 4 K) of M impressions.
 
     ``texts`` are ``Impression.numbers`` in JSON. The columns are those that the answer
     returned. A list (``lists`` (M,)) without them has numbers of its caller's: their ranks
@@ -117,7 +115,6 @@ def logged_columns(
     """
     read = [msgspec.json.decode(text) if text else {} for text in texts]
     columns = _blank(np.empty((len(read), len(names)), dtype=np.float32))
-    computed = {}
     for place, name in enumerate(names):
         keys = (name, *(f"{name}{end}" for end in NUMBER_SUFFIXES[:2]))
         given = np.array([[each.get(key, np.nan) for key in keys] for each in read])
@@ -126,8 +123,7 @@ def logged_columns(
         raw = ~np.isin(lists, lists[~np.isnan(relative[:, 0])]) & ~np.isnan(values)
         relative[raw] = relative_columns(values[raw], lists[raw])
         _write(columns[:, place], values, relative)
-        computed[name] = int(raw.sum())
-    return columns.reshape(len(read), NUMBER_WIDTH * len(names)), computed
+    return columns.reshape(len(read), NUMBER_WIDTH * len(names))
 
 
 def _blank(numbers: Float32s) -> Float32s:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
+from srp4ctr.features.columns import NUMBER_WIDTH
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.candidate_numbers import (
     DIFFERENCE,
     MISSING,
-    NUMBER_WIDTH,
     RANK,
     VALUE,
 )

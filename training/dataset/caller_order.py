@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features.tensors.candidate_numbers import MISSING, NUMBER_WIDTH, VALUE
+from srp4ctr.features.columns import NUMBER_WIDTH
+from srp4ctr.features.tensors.candidate_numbers import MISSING, VALUE
 from srp4ctr.training.dataset.batches import Slates, in_parts
 
 EQUAL_SHARE = 0.99

@@ -18,9 +18,10 @@ import numpy as np
 from srp4ctr import tracing
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest, text_of
+from srp4ctr.features.columns import number_columns
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.candidate_numbers import column_names, in_order
+from srp4ctr.features.tensors.candidate_numbers import in_order
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, PARSED_CACHE, SCORING_CPU
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
@@ -304,7 +305,7 @@ class Ranker:
         """Return NUMBER_OUTPUTS of the bundle's numbers; {} without any."""
         if not self.numbers:
             return {}
-        names = np.array([[each.encode() for each in column_names(self.numbers)]], object)
+        names = np.array([[each.encode() for each in number_columns(self.numbers)]], object)
         features = tensors["candidate_features"]
         return {
             "number_columns": features[..., -names.shape[1] :],

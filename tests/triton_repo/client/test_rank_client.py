@@ -22,7 +22,7 @@ from srp4ctr.client import codec, rank_client
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
-from srp4ctr.features.tensors.candidate_numbers import column_names
+from srp4ctr.features.columns import number_columns
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
@@ -97,7 +97,7 @@ def test_the_user_s_offset_is_in_the_context_of_request_and_impressions() -> Non
 PRICED = RankRequest(
     user_id="u1", item_ids=["a", "b", "c"], numbers={"price": [80.1, None, 60]}
 )
-NAMES = [name.encode() for name in column_names(["price"])]
+NAMES = [name.encode() for name in number_columns(["price"])]
 
 
 def test_numbers_are_sent_by_name_with_nan_for_those_that_are_missing() -> None:
