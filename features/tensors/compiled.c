@@ -425,7 +425,7 @@ static int64_t count_up_to(const double *sorted, int64_t count, double value,
     return low;
 }
 
-static double number_at(const Fixed *fixed, const Request *request, int64_t at,
+static double candidate_number(const Fixed *fixed, const Request *request, int64_t at,
                         int64_t number) {
     const double value = request->numbers[at * fixed->numbers + number];
     return value < -MAX_NUMBER ? -MAX_NUMBER : value > MAX_NUMBER ? MAX_NUMBER : value;
@@ -433,13 +433,13 @@ static double number_at(const Fixed *fixed, const Request *request, int64_t at,
 
 /* Write the columns of one number. `first` has of each place the first place of its item,
  * `sorted` room for all. */
-static void write_number(const Fixed *fixed, const Request *request, int64_t number,
+static void write_list_column(const Fixed *fixed, const Request *request, int64_t number,
                          const int64_t *keys, const int32_t *first, double *sorted) {
     const int64_t width = fixed->candidate_width, behind = fixed->numbers - number;
     int64_t count = 0;
     double sum = 0.0;
     for (int64_t at = 0; request->numbers && at < request->candidates; at++) {
-        const double value = number_at(fixed, request, at, number);
+        const double value = candidate_number(fixed, request, at, number);
         if (!keys[at] || first[at] != at || value != value) continue;
         sorted[count++] = value;
         sum += value;
@@ -449,7 +449,7 @@ static void write_number(const Fixed *fixed, const Request *request, int64_t num
         float *features =
             request->candidate_features + (at + 1) * width - NUMBER_WIDTH * behind;
         const double value =
-            request->numbers ? number_at(fixed, request, first[at], number) : NAN;
+            request->numbers ? candidate_number(fixed, request, first[at], number) : NAN;
         if (!keys[at]) continue;
         features[0] = features[2] = 0.0f;
         features[1] = 0.5f;
@@ -465,7 +465,7 @@ static void write_number(const Fixed *fixed, const Request *request, int64_t num
 }
 
 /* Write the columns of all numbers; return whether there was memory. */
-static int write_numbers(const Fixed *fixed, const Request *request, const int64_t *keys) {
+static int write_list_columns(const Fixed *fixed, const Request *request, const int64_t *keys) {
     const size_t count = (size_t)request->candidates;
     if (!fixed->numbers) return 1;
     double *sorted = malloc(count * (sizeof *sorted + sizeof(int32_t)) + 1);
@@ -476,7 +476,7 @@ static int write_numbers(const Fixed *fixed, const Request *request, const int64
         for (int64_t at = 0; at < request->candidates; at++)
             first[at] = keys[at] ? map_place(&places, keys[at], (int32_t)at) : (int32_t)at;
         for (int64_t number = 0; number < fixed->numbers; number++)
-            write_number(fixed, request, number, keys, first, sorted);
+            write_list_column(fixed, request, number, keys, first, sorted);
     }
     free(places.keys), free(sorted);
     return has_memory;
@@ -661,7 +661,7 @@ int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64
             write_codes(fixed, &done, request->history_codes + missing * FIELDS);
             write_request(fixed, request, done.count, last_ms, numbers);
             write_candidates(fixed, request, &user, keys, columns, notes);
-            if (write_numbers(fixed, request, keys)) found = done.count;
+            if (write_list_columns(fixed, request, keys)) found = done.count;
         }
         user_free(&user);
     }

@@ -127,7 +127,7 @@ class OfflineLog:
         keys = np.array([[item_key(item) for item in request.item_ids]])
         sequence = self._sequences(request, versions)
         activity = _activities([self._count(item, offsets) for item in request.item_ids])
-        rows = self._attribute_rows(known_ms)
+        rows, columns = self._attribute_rows(known_ms), self.words.candidate_columns
         item_rows = self.words.item_rows(keys)
         attributes = rows(keys)
         status = (
@@ -150,9 +150,7 @@ class OfflineLog:
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
-            "candidate_features": transforms.candidate_features(
-                inputs, self.words.candidate_columns
-            ),
+            "candidate_features": transforms.candidate_features(inputs, columns),
             "item_status": status.astype(np.uint8),
         }
 

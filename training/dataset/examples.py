@@ -109,7 +109,7 @@ def _tensors(
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
     offsets_ms = vocabulary.utc_offsets_ms(contexts)
     of_users = snapshots.user_activity.take(requests)
-    texts = snapshots.user_attributes[requests].tolist()
+    texts, made = snapshots.user_attributes[requests].tolist(), vocabulary.candidate_columns
     return {
         **_history(sequences, vocabulary, of_history),
         "request_features": transforms.request_features(
@@ -118,9 +118,7 @@ def _tensors(
         "context_rows": rows_of_context,
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
-        "candidate_features": transforms.candidate_features(
-            inputs, vocabulary.candidate_columns
-        ),
+        "candidate_features": transforms.candidate_features(inputs, made),
         **_of_users(texts, vocabulary),
     }
 

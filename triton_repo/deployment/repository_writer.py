@@ -22,6 +22,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.schema import (
     RANKING_TENSORS,
     TensorSpec,
@@ -83,7 +84,9 @@ def render(
     native = None
     if is_native:
         native = model_config.native_step(version, of_numbers)
-        _write_native(_step_folder(repository, native, limits), steps[0], version, config)
+        folder = _step_folder(repository, native, limits)
+        names = _number_names(source) if of_numbers else ()
+        _write_native(folder, steps[0], names, version, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
     if is_one:
@@ -185,8 +188,17 @@ def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits
     return folder
 
 
+def _number_names(source: Path) -> tuple[str, ...]:
+    """Return the names of the numbers of candidates that the bundle reads."""
+    return vocabulary.load(source / bundle.VOCABULARY_FILE).candidate_numbers
+
+
 def _write_native(
-    folder: Path, python: StepConfig, version: str, config: TritonConfig
+    folder: Path,
+    python: StepConfig,
+    numbers: Sequence[str],
+    version: str,
+    config: TritonConfig,
 ) -> None:
     """Write the library of the native step, and its settings, a name and a value a line."""
     settings = {
@@ -199,7 +211,8 @@ def _write_native(
         "threads": config.instances,
         "logs_requests": int(config.served_log.share > 0.0),
     }
-    lines = (f"{name} {value}\n" for name, value in settings.items())
+    lines = [f"{name} {value}\n" for name, value in settings.items()]
+    lines += [f"number {name.encode().hex()}\n" for name in numbers]  # any characters
     (folder / "settings.txt").write_text("".join(lines))
     library = native_library.LIBRARY
     shutil.copyfile(library, folder / "1" / library.name)
@@ -240,7 +253,7 @@ def code_files() -> Iterator[Path]:
     """Yield the files of the package that every step has a copy of: its code."""
     for part in map(_PACKAGE.joinpath, _CODE):
         files = [part] if part.is_file() else sorted(part.rglob("*.*"))
-        files = [each for each in files if each.suffix in (".py", ".c", ".so")]
+        files = [each for each in files if each.suffix in (".py", ".c", ".h", ".so")]
         yield from (each for each in files if not _APART.intersection(each.parts))
 
 

@@ -51,8 +51,7 @@ def load_ranker(
     logs.configure("triton-step")
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    features = open_bundle(config, folder, _library(config, settings))
-    scorer = None
+    features, scorer = open_bundle(config, folder, _library(config, settings)), None
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
