@@ -14,6 +14,7 @@ from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
+    TOTAL_KEY,
     Behavior,
     Click,
     Forget,
@@ -70,7 +71,7 @@ class ExpectedState:
     """By user, the time and the item's key of what was shown last."""
     users: dict[str, Times] = field(default_factory=dict)
     items: dict[int, Times] = field(default_factory=dict)
-    """By item key, over all partitions."""
+    """By item key, over all partitions; ``TOTAL_KEY`` is of all items together."""
     labels: dict[Identity, ExpectedLabel] = field(default_factory=dict)
     forgotten: set[Identity] = field(default_factory=set)
     """Shown to a user before an erasure request: labelled before that, or never."""
@@ -83,14 +84,15 @@ def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> ExpectedStat
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
         *past_lives, life = lives = _lives(of_user)
         lived = _unforgotten([each for part in lives for each in part], of_user)
-        whole.sequences[user] = _latest(lived, config.sequence_length)
+        whole.sequences[user] = _latest(lived, config)
         distinct = [event for part in lives for event in _distinct(part)]
         shown = _unforgotten(distinct, of_user)
         whole.exposures[user] = _shown(shown, config.exposure_length)
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
         for event in distinct:  # an item's counters are not erased
-            whole.items.setdefault(item_key(event.item_id), Times()).count([event])
+            for key in (item_key(event.item_id), TOTAL_KEY):
+                whole.items.setdefault(key, Times()).count([event])
         for past in past_lives:
             erased = [each for each in past if isinstance(each, Impression)]
             whole.forgotten.update(map(identity, erased))
@@ -201,14 +203,15 @@ def _labels(life: Sequence[_Erasable], window_ms: int) -> dict[Identity, Expecte
     return labels
 
 
-def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ...]:
-    """Return the last ``length`` distinct behaviours; of equal ones the greatest value."""
+def _latest(life: Sequence[_Erasable], config: StreamConfig) -> tuple[SequenceElement, ...]:
+    """Return the last L distinct behaviours; of equal ones the greatest value."""
     values: dict[tuple[int, int, int], list[float]] = {}
     for each in life:
         if isinstance(each, Impression):
             continue
         action = "click" if isinstance(each, Click) else each.action
-        key = (each.occurred_at, item_key(each.item_id), action_code(action))
+        code = action_code(action, config.action_codes)
+        key = (each.occurred_at, item_key(each.item_id), code)
         seen = values.setdefault(key, [])
         if isinstance(each, Behavior) and each.value is not None:
             seen.append(each.value)
@@ -216,7 +219,7 @@ def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ..
         SequenceElement(
             occurred_at=at, item_key=key, action=action, value=max(seen, default=None)
         )
-        for (at, key, action), seen in sorted(values.items())[-length:]
+        for (at, key, action), seen in sorted(values.items())[-config.sequence_length :]
     )
 
 

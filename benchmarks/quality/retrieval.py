@@ -39,8 +39,9 @@ from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.triton_repo.serving.catalogue import blended
 from srp4ctr.triton_repo.serving.nearest import greatest
-from srp4ctr.triton_repo.serving.retriever import Shares, blended
+from srp4ctr.triton_repo.serving.retriever import Shares
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -70,8 +71,9 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     rows: list[Mapping[str, Any]] = []
+    recipe = RECIPE.with_threads(options.threads)
     for name in options.names:
-        rows += compared(name, options, RECIPE)
+        rows += compared(name, options, recipe)
     print(figures.table(rows, COLUMNS))
     found = {} if options.skip_serving else _served()
     if not options.quick:

@@ -21,6 +21,7 @@ from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
     counted_events,
+    total_table,
 )
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.profiles import profiles_of
@@ -29,6 +30,7 @@ from srp4ctr.features.offline.visible_events import (
     IS_PERSON,
     acted_events,
     candidates_of,
+    distinct_events,
     exposed,
     exposures_of,
     latest_of,
@@ -41,7 +43,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.streams.events.schema import action_names
+from srp4ctr.streams.events.schema import names_by_code
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
@@ -63,6 +65,8 @@ class RequestSnapshots:
     """JSON, "" for none, as of the request's time."""
     sequences: SequenceArrays  # (R, L)
     user_activity: ActivityArrays  # (R,), as of the request's time
+    total_activity: ActivityArrays
+    """(R,): all impressions and clicks of all items, as of the request's time."""
     candidate_requests: Int64s  # (M,): row of its request, ascending
     candidate_item_keys: Int64s
     candidate_positions: Int64s
@@ -114,9 +118,12 @@ class RequestTables:
     user_attributes: Table
     sequences: Table
     user_activity: Table
+    total_activity: Table
     candidates: Table
     candidate_activity: Table
     candidate_exposures: Table
+    clicks: Table
+    """item_key, occurred_at and visible_at of each click that the counters count."""
 
     def times_ms(self) -> Int64s:
         """Return the time of each request (R,), ascending."""
@@ -144,6 +151,7 @@ class RequestTables:
             user_attributes=self._attributes(first, last),
             sequences=self._sequences(first, last),
             user_activity=activity_of(self._part(self.user_activity, "row", first, last)),
+            total_activity=activity_of(self._part(self.total_activity, "row", first, last)),
             candidate_requests=offered["request"].to_numpy() - first,
             candidate_item_keys=offered["item_key"].to_numpy(),
             candidate_positions=offered["position"].to_numpy(),
@@ -210,6 +218,7 @@ def request_tables(
                 log.since_erasure(remembered).rename(owner="user_id"),
                 requests.select("row", "at_ms", owner="user_id"),
             ),
+            total_activity=total_table(log, counted, requests.select("row", "at_ms")),
             candidates=candidates,
             candidate_activity=activity_table(
                 log,
@@ -218,6 +227,9 @@ def request_tables(
             ),
             candidate_exposures=exposures_of(
                 log, exposed(remembered), requests, candidates, exposure_length
+            ),
+            clicks=log.keep(
+                counted.filter(_.is_click).select("item_key", "occurred_at", "visible_at")
             ),
         )
 
@@ -283,8 +295,8 @@ def histories(log: EventLog, before_ms: int) -> UserHistories:
 
 
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
-    """Return the number of events of each item_key visible before ``before_ms``."""
-    seen = log.events.filter(_.visible_at < before_ms)
+    """Return the number of distinct events of each item_key seen before ``before_ms``."""
+    seen = distinct_events(log).filter(_.visible_at < before_ms)
     found = log.rows(seen.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
 
@@ -303,7 +315,8 @@ def frequent_actions(log: EventLog, before_ms: int) -> tuple[tuple[str, int], ..
     codes = sorted(log.rows(frequent)["action_code"].to_pylist())
     if len(codes) < 2:
         return ()
-    names = action_names(log.rows(acted.select("action").distinct())["action"].to_pylist())
+    actions = log.rows(acted.select("action").distinct())["action"].to_pylist()
+    names = names_by_code(actions, log.action_codes)
     return tuple((names[code], code) for code in codes)
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,15 +36,17 @@ from srp4ctr.training.dataset.batches import (
     Windows,
 )
 from srp4ctr.training.evaluation.evaluate import Split, split
+from srp4ctr.training.evaluation.rules import INPUTS, RuleInputs
 
 FOLDER = "examples"  # among what is unfinished
 SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
+RULES = "rules"
 VOCABULARY = "vocabulary.json"
 OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
 _CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
-_FORMAT = 3  # of the files: others are cut again
+_FORMAT = 4  # of the files: others are cut again
 _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 
@@ -88,13 +90,14 @@ class TrainingSet:
     cut by an older release."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
-    numbers: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Of each number of candidates: how many impressions have it, and how many of these
-    carry no columns of an answer."""
+    notes: Sequence[str] = ()
+    """For the report: what the log's publishers should change."""
     catalogue: Catalogue | None = None
     """None: of a test."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
+    rule_inputs: RuleInputs | None = None
+    """What one-line rules need of ``parts.judge``; None where negatives are sampled."""
 
     @property
     def length(self) -> int:
@@ -199,7 +202,7 @@ def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
         array = _mapped(folder, path.stem)
-        if array.dtype.kind in "iu" and not path.stem.startswith(CHAMPION_JUDGE):
+        if array.dtype.kind in "iu" and not path.stem.startswith((CHAMPION_JUDGE, RULES)):
             digest.update(f"{path.stem} {array.dtype} {array.shape}".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -229,6 +232,7 @@ def read(folder: Path, name: str = "") -> TrainingSet | None:
         windows=Windows(tensors=windows),
         window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
         champion_judge=held_out,
+        rule_inputs=_rule_inputs(folder),
         catalogue=Catalogue(
             **{each: _mapped(folder, f"catalogue.{each}") for each in _CATALOGUE}
         ),
@@ -250,6 +254,14 @@ def _slates(folder: Path, part: str) -> Slates:
     names = (*EXAMPLE_NAMES, *of_users)
     tensors = {name: _mapped(folder, f"{part}.{name}") for name in names}
     return Slates(tensors=tensors, **own)
+
+
+def _rule_inputs(folder: Path) -> RuleInputs | None:
+    """Return those of the judged half of what is held out, as ``split`` has it."""
+    if not (folder / f"{RULES}.{INPUTS[0]}.npy").exists():
+        return None
+    held_out = RuleInputs(**{name: _mapped(folder, f"{RULES}.{name}") for name in INPUTS})
+    return held_out.take(slice(len(held_out.ranked) // 2, None))
 
 
 def _mapped(folder: Path, file: str) -> Any:

@@ -55,12 +55,12 @@ def order_shares(slates: Slates, names: Sequence[str]) -> dict[str, float]:
     return dict(zip(names, shares.tolist(), strict=True))
 
 
-def notes_of(
-    numbers: Mapping[str, Sequence[int]],
-    counts: Mapping[str, int],
-    order: tuple[str, float] | None,
-) -> list[str]:
-    """Return what a report says of ``TrainingSet.numbers`` and ``shown_order``."""
+def notes_of(numbers: Mapping[str, Sequence[int]], counts: Mapping[str, int]) -> list[str]:
+    """Return what a report says of where the numbers come from.
+
+    ``numbers`` are, by name, how many impressions have it, and how many of these carry no
+    columns of an answer; ``counts`` are the training set's.
+    """
     notes = []
     impressions = counts.get("impressions", 0)
     for name, (present, computed) in numbers.items():
@@ -72,13 +72,18 @@ def notes_of(
                 "an answer, so that ranks and means are of the shown list, not of the "
                 "list that the caller had ranked"
             )
-    if order is not None:
-        name, share = order
-        notes.append(
-            f"{share:.1%} of the impressions stand where {name} puts them: no bias of "
-            f"positions was trained, and the gain from {name} contains position bias"
-        )
     return notes
+
+
+def note_of_order(order: tuple[str, float] | None) -> str:
+    """Return what a report says of ``shown_order``; "" without one."""
+    if order is None:
+        return ""
+    name, share = order
+    return (
+        f"{share:.1%} of the impressions stand where {name} puts them: no bias of "
+        f"positions was trained, and the gain from {name} contains position bias"
+    )
 
 
 def _parts(slates: Slates) -> Iterator[Slates]:

@@ -13,22 +13,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from srp4ctr.atomic_files import sync_folder
-from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.gates import Gate, failed, skipped
+from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion
+from srp4ctr.training.evaluation import champion, rules
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
-from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import (
     Clock,
     MlflowRun,
@@ -61,6 +64,14 @@ class RefreshOptions:
     """The processes that train: the first calls ``refresh``, the others ``run_worker``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparisons:
+    """A new bundle beside what serves, and beside one-line rules."""
+
+    gates: tuple[Gate, ...]
+    rules: tuple[RuleResult, ...] = ()
+
+
 def refresh(
     config: RefreshConfig,
     features: FeatureConfig,
@@ -78,6 +89,7 @@ def refresh(
     with (
         reports.held(Path(config.bundles_dir)) as note,
         MlflowRun(config.mlflow_uri) as run,
+        cpu_threads(config.threads),
     ):
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
@@ -157,21 +169,21 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config)
+            evaluation = evaluate(model, dataset.parts, config, dataset.negatives)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
-    against = _champion_gates(old, training, evaluation.judged)
-    with training.clock.step("export"):
         card = _card(training, evaluation, parent)
+        against = _compared(card.version, old, training, evaluation.judged)
+    with training.clock.step("export"):
         card = bundle_writer.export_bundle(
             bundle_writer.Trained(model=model, pretrained=result.pretrained),
             dataset,
             evaluation.judged,
             config,
-            replace(card, gates=card.gates + against),
+            _with_comparisons(card, against),
         )
-        notes = (start.note, result.note, _negatives(training), note)
-        report = _report(card, notes, options, config)
+        notes = (start.note, result.note, _negatives(training), *dataset.notes, note)
+        report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
 
@@ -198,6 +210,7 @@ def _card(
         gates=evaluation.gates,
         parent=parent.card.version if parent else "",
         negatives=dataset.negatives,
+        threads=torch.get_num_threads(),
         recipe=training.recipe,
     )
 
@@ -239,6 +252,7 @@ def _report(
     config: RefreshConfig,
 ) -> RefreshReport:
     """Return the report of a new bundle, before any promotion."""
+    threads = f"threads of the CPU: {card.threads} (training.threads)"
     passed = RefreshOutcome.KEPT if options.promote is None else RefreshOutcome.READY
     return RefreshReport(
         version=card.version,
@@ -246,11 +260,22 @@ def _report(
         outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
-        notes=tuple(each for each in notes if each),
+        notes=tuple(each for each in (*notes, threads) if each),
         metrics=card.metrics,
         cost=card.cost,
         counts=card.counts,
     )
+
+
+def _with_comparisons(card: BundleManifest, found: _Comparisons) -> BundleManifest:
+    metrics = {**card.metrics, **rule_results.metrics(found.rules)}
+    return replace(card, metrics=metrics, gates=card.gates + found.gates)
+
+
+def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
+    """Return ``report`` with the ``results`` of rules, and a note of those that win."""
+    notes = (*report.notes, *rule_results.notes(results))
+    return replace(report, notes=notes, rules=results)
 
 
 def _log_folder(config: RefreshConfig) -> Path:
@@ -259,14 +284,32 @@ def _log_folder(config: RefreshConfig) -> Path:
     return bundles / CURVES / bundle.next_version(bundles)
 
 
-def _champion_gates(
-    old: EarlierBundle | NoBundle, training: Training, judged: Scored
-) -> tuple[Gate, ...]:
-    if isinstance(old, NoBundle):
-        return champion.skip(old.reason)
-    slates = training.dataset.champion_judge
-    assert slates is not None  # cut with the champion's vocabulary
-    return champion.compare(old, slates, judged, training.config.champion_tolerance)
+def _compared(
+    version: str, old: EarlierBundle | NoBundle, training: Training, judged: Scored
+) -> _Comparisons:
+    """Compare bundle ``version``, which made ``judged``, on the judged requests."""
+    dataset, config = training.dataset, training.config
+    champions = champion.rescored(old, dataset.champion_judge)
+    if isinstance(champions, NoBundle):
+        against = champion.skip(champions.reason)
+    else:
+        assert isinstance(old, EarlierBundle)
+        served, tolerance = old.card.version, config.champion_tolerance
+        against = champion.compare(served, champions, judged, tolerance)
+    if dataset.rule_inputs is None:
+        skip = skipped(rule_results.GATE, rules.SAMPLED)
+        return _Comparisons(gates=(*against, skip))
+    slates = dataset.parts.judge
+    columns = dataset.vocabulary.candidate_columns.layout.names
+    numbers = rules.numbers_of(slates, columns)
+    every = rules.rules_of(slates, dataset.rule_inputs, numbers)
+    results = rules.compare(every, slates.shown, judged)
+    serving = None
+    if isinstance(champions, Scored):
+        served_results = rules.compare(every, slates.shown, champions)
+        serving = rules.Champion(version=served, results=served_results, gates=against)
+    gate = rules.gate(version, results, serving)
+    return _Comparisons(gates=(*against, gate), rules=results)
 
 
 def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:

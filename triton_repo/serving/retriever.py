@@ -20,7 +20,14 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.arrays import FoundUsers, UserArrays
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemList, Offer, Where, have
+from srp4ctr.triton_repo.serving.catalogue import (
+    Catalogue,
+    ItemList,
+    Offer,
+    Where,
+    blended,
+    have,
+)
 from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
 from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES
 
@@ -62,7 +69,7 @@ class Shares:
     """How many candidates are ranked, and the share of each source."""
 
     candidates: int = 200
-    popular: float = 0.1
+    popular: float = 0.4
     new: float = 0.05
 
     def of(self, is_cold: bool) -> tuple[float, float, float]:
@@ -186,24 +193,6 @@ def excluded(users: UserArrays, row: int, filters: Filters) -> Int64s:
     used, shown = users.sequences.item_keys[row], users.exposures.item_keys[row]
     parts = {"nothing": [], "clicked": [used], "shown": [used, shown]}[filters.exclude]
     return np.unique(np.concatenate([np.zeros(1, dtype=np.int64), *parts]))
-
-
-def blended(sources: Sequence[Int64s], shares: Sequence[float], most: int) -> Int64s:
-    """Return the places of the first ``most`` distinct items in the joined ``sources``.
-
-    At any depth each source has about its share of the items, for as long as it has any.
-    """
-    depths = np.concatenate(
-        [
-            (np.arange(len(keys)) + 0.5) / share if share else np.full(len(keys), np.inf)
-            for keys, share in zip(sources, shares, strict=True)
-        ]
-    )
-    order = np.argsort(depths, kind="stable")
-    order = order[np.isfinite(depths[order])]
-    _, first = np.unique(np.concatenate(sources)[order], return_index=True)
-    places: Int64s = order[np.sort(first)[:most]]
-    return places
 
 
 class Recall:

@@ -4,7 +4,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.tensors.candidate_numbers import list_columns
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.dataset.caller_order import notes_of, order_shares, shown_order
+from srp4ctr.training.dataset.caller_order import (
+    note_of_order,
+    notes_of,
+    order_shares,
+    shown_order,
+)
 
 RNG = np.random.default_rng(5)
 ROWS, WIDTH = 400, 6
@@ -86,9 +91,11 @@ def test_slates_without_positions_keep_all_else() -> None:
 
 def test_a_report_says_where_the_numbers_come_from() -> None:
     counts = {"price": [90, 40], "order": [90, 0], "prcie": [0, 0]}
-    note = "; ".join(notes_of(counts, {"impressions": 100}, ("order", 0.998)))
+    note = "; ".join(notes_of(counts, {"impressions": 100}))
     assert "price: 40 of 100 impressions carry no columns of an answer" in note
     assert "no impression has the number prcie" in note
-    assert "99.8% of the impressions stand where order puts them" in note
-    assert "the gain from order contains position bias" in note
-    assert notes_of({"order": [9, 0]}, {"impressions": 9}, None) == []
+    assert notes_of({"order": [9, 0]}, {"impressions": 9}) == []
+    of_order = note_of_order(("order", 0.998))
+    assert "99.8% of the impressions stand where order puts them" in of_order
+    assert "the gain from order contains position bias" in of_order
+    assert note_of_order(None) == ""

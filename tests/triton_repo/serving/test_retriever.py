@@ -18,12 +18,11 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving import catalogue
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
+from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors, blended
 from srp4ctr.triton_repo.serving.retriever import (
     Filters,
     Retriever,
     Shares,
-    blended,
 )
 from tests.features.readers import MemoryReader, table_of
 from tests.triton_repo.bundles import write_retrieval
