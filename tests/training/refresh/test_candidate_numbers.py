@@ -33,15 +33,22 @@ def searches(orders: NDArray[np.int64]) -> Iterator[Published]:
         for place, item in enumerate(items):
             user, request = f"u{n % 40}", f"r{n}"
             numbers = {"price": float(prices[place]), "order": float(orders[n, place])}
-            where = {"request_id": request, "user_id": user, "at_ms": at_ms}
-            yield an_impression(f"i{item}", position=place, numbers=numbers, **where), at_ms
+            shown = an_impression(
+                f"i{item}",
+                at_ms=at_ms,
+                request_id=request,
+                user_id=user,
+                position=place,
+                numbers=numbers,
+            )
+            yield shown, at_ms
             clicked = place == int(prices.argmin())
             label = a_label(request, user, f"i{item}", at_ms=at_ms, clicked=clicked)
             yield label, at_ms + 60_000
 
 
 @pytest.mark.parametrize("is_shown_order", [True, False])
-def test_a_price_within_a_list_is_learnt(
+def test_a_price_within_a_list_is_used(
     recipe: RefreshConfig, tmp_path: Path, is_shown_order: bool
 ) -> None:
     orders = np.tile(np.arange(SHOWN), (REQUESTS, 1))

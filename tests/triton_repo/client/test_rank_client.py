@@ -23,8 +23,10 @@ from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.columns import number_columns
+from srp4ctr.features.tensors.candidate_numbers import list_columns, logged_columns
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.streams.events.schema import json_text
 from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
@@ -136,6 +138,24 @@ def test_impressions_carry_the_columns_that_the_answer_returned() -> None:
     first, second, _ = ranking.impressions("r", 1_700_000_000_000, ["a", "b", "c"])
     assert (first.numbers, second.numbers) == (expected, None)
     assert decode(encode(first), 1_700_000_000_001) == first
+
+
+def test_training_reads_the_columns_as_they_were_served() -> None:
+    """To the last bit, though a caller shows fewer items than it ranks."""
+    rng = np.random.default_rng(6)
+    prices = [*rng.lognormal(4, 1, 20).tolist(), None]
+    items = [f"i{n}" for n in range(len(prices))]
+    request = RankRequest(user_id="u1", item_ids=items, numbers={"price": prices})
+    sent = codec.request_tensors([request])["candidate_numbers"]
+    served = list_columns(sent, np.arange(1, len(items) + 1)[None])
+    answer = an_answer(served[0].tolist())
+    by_item = ("click_probability", "item_status", "propensity", "position")
+    answer |= {name: np.ones((1, len(items))) for name in by_item}
+    [ranking] = codec.rankings([request], answer.get)
+    shown = ranking.impressions("r", 1_700_000_000_000, ["i20", "i3", "i0", "i7"])
+    texts = [json_text(each.numbers) if each.numbers else None for each in shown]
+    read = logged_columns(texts, ["price"], np.zeros(4, np.int64))
+    np.testing.assert_array_equal(read, served[0, [20, 3, 0, 7]])
 
 
 def test_without_declared_numbers_impressions_carry_what_was_sent() -> None:
