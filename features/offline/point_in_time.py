@@ -72,6 +72,8 @@ class RequestSnapshots:
     candidate_positions: Int64s
     candidate_clicked: NDArray[np.bool_]
     """The last label in the log: a click after the window counts."""
+    candidate_numbers: Objects
+    """JSON or None: ``Impression.numbers``."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
@@ -154,6 +156,7 @@ class RequestTables:
             candidate_item_keys=offered["item_key"].to_numpy(),
             candidate_positions=offered["position"].to_numpy(),
             candidate_clicked=offered["clicked"].to_numpy(),
+            candidate_numbers=_objects(offered["numbers"]),
             candidate_activity=activity_of(
                 self._part(self.candidate_activity, "row", *of_these)
             ),

@@ -37,6 +37,7 @@ def with_sampled_slates(log: EventLog) -> EventLog:
     shown = sampled.mutate(
         type=ibis.literal("impression"),
         context=ibis.null("string"),
+        numbers=ibis.null("string"),
         offset=ibis.literal(0, "int64"),
     )
     return replace(log, shown=shown, labels=sampled.select(*_SLATE, "item_key", "clicked"))

@@ -7,7 +7,7 @@ the same.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class Slates:
         """Where (R, N) there is an impression rather than padding."""
         present: NDArray[np.bool_] = self.tensors["candidate_item_rows"] != 0
         return present
+
+    def without_positions(self) -> "Slates":
+        """Return the same as if all impressions stood at the top, as serving scores."""
+        return replace(self, positions=np.zeros_like(self.positions))
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
         """Return the requests ``rows`` in that order; a slice is not copied."""

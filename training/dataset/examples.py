@@ -18,9 +18,11 @@ from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
     CandidateArrays,
+    Float32s,
     ItemExposures,
     SequenceArrays,
 )
+from srp4ctr.features.tensors.candidate_numbers import logged_columns
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
 from srp4ctr.features.tensors.vocabulary import (
     Vocabulary,
@@ -131,7 +133,7 @@ def _tensors(
     attributes: ItemAttributes,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the tensors of the slates of ``requests``, as ``Slates`` has them."""
-    inputs = _candidates(snapshots, requests, grid, attributes)
+    inputs = _candidates(snapshots, requests, grid, vocabulary, attributes)
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
     texts = snapshots.user_attributes[requests].tolist()
@@ -158,6 +160,7 @@ def _candidates(
     snapshots: RequestSnapshots,
     requests: _Int64s,
     grid: _Grid,
+    vocabulary: Vocabulary,
     attributes: ItemAttributes,
 ) -> CandidateArrays:
     """Return the candidates of the slates of ``requests``."""
@@ -173,7 +176,17 @@ def _candidates(
         exposures=grid.filled_all(snapshots.candidate_exposures),
         sequences=sequences,
         history_attribute_rows=attributes.of(sequences.item_keys, times_ms[:, None]),
+        number_columns=grid.filled(_number_columns(snapshots, vocabulary)),
     )
+
+
+def _number_columns(snapshots: RequestSnapshots, vocabulary: Vocabulary) -> Float32s:
+    """Return the columns (M, J) of the impressions' numbers."""
+    names = vocabulary.candidate_numbers
+    if not names:
+        return np.empty((len(snapshots.candidate_requests), 0), dtype=np.float32)
+    texts = snapshots.candidate_numbers.tolist()
+    return logged_columns(texts, names, snapshots.candidate_requests)
 
 
 def _of_users(

@@ -51,8 +51,7 @@ def load_ranker(
     logs.configure("triton-step")
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    library = _library(config) if settings.get("native") else None
-    features, scorer = open_bundle(config, folder, library), None
+    features, scorer = open_bundle(config, folder, _library(config, settings)), None
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
@@ -64,6 +63,7 @@ def load_ranker(
         scorer=scorer,
         count_part=count_part,
         of_users=frozenset(spec.name for spec in user_tensors(bundle.read(folder).sizes)),
+        numbers=features.vocabulary.candidate_numbers,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
@@ -79,11 +79,13 @@ def load_ranker(
     return replace(ranker, stats=stats, backlog=backlog)
 
 
-def _library(config: FeatureConfig) -> Path | None:
+def _library(config: FeatureConfig, settings: Mapping[str, str]) -> Path | None:
     """Return onnxruntime's library, for the native step; None where it reads no such store.
 
     The server's environment may name another store than that of the promotion.
     """
+    if not settings.get("native"):
+        return None
     try:
         native_address(config)
     except MistakeError as error:

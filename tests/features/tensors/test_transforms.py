@@ -139,6 +139,7 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
         ),
         sequences=history,
         history_attribute_rows=np.zeros((*history.item_keys.shape, 1), dtype=np.int64),
+        number_columns=np.empty((1, 3, 0), dtype=np.float32),
     )
     features = transforms.candidate_features(inputs, CandidateColumns())
     known, new, padding = (
