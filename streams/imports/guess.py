@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.imports.guess_rows import MANY, Draft, guess_events, time_by_value
+from srp4ctr.streams.imports.draft import MANY, Draft
+from srp4ctr.streams.imports.guess_rows import guess_events, time_by_value
+from srp4ctr.streams.imports.guess_unused import unused_lines
 from srp4ctr.streams.imports.guess_values import MAX_ACTIONS, is_flag, snake
 from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
 from srp4ctr.streams.imports.queries import compiled
@@ -82,6 +84,7 @@ def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
         guess_events(draft)
         draft.lines += [f"# Not looked at: {text}" for text in unread]
         draft.lines += _others(log, others)
+        draft.lines += list(unused_lines(draft, draft.lines))
     draft.lines += _csv_lines(form)
     return "\n".join(draft.lines) + "\n"
 

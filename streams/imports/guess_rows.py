@@ -6,12 +6,20 @@ with few values, 0 and 1. What is not clear is a comment, never a silent choice.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from srp4ctr.streams.imports.draft import MANY, Draft, plain
+from srp4ctr.streams.imports.guess_lists import (
+    ItemLists,
+    find_lists,
+    item_of_lists,
+    number_lines,
+    request_of,
+    shown_lines,
+    text_of,
+)
 from srp4ctr.streams.imports.guess_values import (
     CLICK,
-    LAST,
     MAX_ACTIONS,
     NAMES,
     SHOWN,
@@ -22,15 +30,18 @@ from srp4ctr.streams.imports.guess_values import (
     is_called,
     is_flag,
     is_rating,
+    is_time,
     samples,
     snake,
     units_of,
 )
 from srp4ctr.streams.imports.mapping import SYNONYMS
 from srp4ctr.streams.imports.sql_text import literal, quoted, toml
-from srp4ctr.streams.imports.tables import Column, Table
+from srp4ctr.streams.imports.tables import Column
 
-SAMPLE, MANY = 1_000, 200_000  # rows for names and times; for what follows what
+_FEW_ITEMS, _ROWS_OF_FEW = 30, 200  # no items: as few values, each in as many rows
+_MIN_WITH_ITEM = 0.1  # of an action's rows: the others name a filter, a place, a page
+_ID = r"(.+_)?(id|key|code|ref|reference|number|no|sku)"
 _NEGATIVES = (
     "# Nobody knows what was shown and not clicked, which a click model learns from. Where",
     "# you log it, say so here: `impression` and `request`. Else settings.toml needs",
@@ -53,82 +64,68 @@ class _Action:
         return is_called(self.name, pattern)
 
 
-@dataclass(slots=True)
-class Draft:
-    """Lines of the mapping to be, and the columns that they use."""
-
-    table: Table
-    values: dict[str, list[Any]] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    chosen: dict[str, str] = field(default_factory=dict)
-    num_rows: int = 0
-
-    def __post_init__(self) -> None:
-        columns = ", ".join(quoted(each) for each in self.table.columns)
-        query = f"SELECT {columns} FROM {self.table.view} LIMIT {SAMPLE}"
-        rows = list(self.table.rows(query))
-        self.num_rows = len(rows)
-        self.values = {
-            name: [row[n] for row in rows if row[n] is not None]
-            for n, name in enumerate(self.table.columns)
-        }
-
-    def named(self, key: str) -> list[str]:
-        """Return the free columns whose name says that they are ``key``, the best first."""
-        matching = (
-            name
-            for name in self.table.columns
-            if are_called(name, NAMES[key]) and name not in self.chosen.values()
-        )
-        last = LAST if key != "action" else ("type",)
-
-        def order(name: str) -> tuple[bool, int, str]:
-            return snake(name).startswith(last), name.count("."), name
-
-        return sorted(matching, key=order)
-
-    def choose(self, key: str) -> str | None:
-        """Return the column that is ``key`` by its name, and add its line."""
-        if not (alternatives := self.named(key)):
-            return None
-        others = ", ".join(alternatives[1:])
-        reason = "by its name" + (f" (or {others}?)" if others else "")
-        return self.take(key, alternatives[0], reason)
-
-    def take(self, key: str, name: str, reason: str) -> str:
-        """Add the line that makes column ``name`` the ``key``."""
-        self.chosen[key] = name
-        why = f"{reason}; values such as {samples(self.values[name])}"
-        is_from_1 = key == "position" and min(self.values[name], default=0) == 1
-        why += "; the top is 0" if is_from_1 else ""
-        self.add(f"{key} = {toml(f'{_sql(name)} - 1' if is_from_1 else name)}", why)
-        return name
-
-    def add(self, line: str, why: str = "") -> None:
-        """Add a line, and its reason as a comment before it."""
-        self.lines += [f"# {why}", line] if why else [line]
-
-
 def guess_events(draft: Draft) -> None:
     """Add which columns are user, item and time, and which rows are what."""
-    for key in ("user", "item"):
-        if not draft.choose(key):
-            draft.add(f'# {key} = "?"  # no column is named like the {key}: fill it in')
+    if not draft.choose("user"):
+        draft.add('user = "?"', "no column is named like the user: fill it in")
+    item = _choose_item(draft)
     _guess_time(draft)
+    lists = find_lists(draft, item) if item else None
+    if lists is None:
+        _guess_rows(draft)
+    else:
+        _guess_lists(draft, lists)
+    draft.lines += draft.tail
+
+
+def _choose_item(draft: Draft) -> str | None:
+    """Return the column of items: by its name, by lists that have it, or like an id."""
+    named, few = draft.named("item"), ""
+    for name in named:
+        rows, values = draft.spread(name)
+        if values > _FEW_ITEMS or rows < values * _ROWS_OF_FEW:
+            others = ", ".join(each for each in named if each != name)
+            reason = "by its name" + (f" (or {others}?)" if others else "")
+            return draft.take("item", name, f"{few}{reason}")
+        few += f"{name} has {values:,} values in {rows:,} rows, too few for items; "
+    ids = [name for name in draft.table.columns if _may_be_ids(draft, name)]
+    if lists := item_of_lists(draft, [name for name in ids if name not in named]):
+        item = next(name for name in ids if text_of(draft, name) == lists.item_sql)
+        why = f"{few}{lists.has_item:.0%} of the lists in {lists.column} contain it"
+        return draft.take("item", item, why)
+    like = [name for name in ids if _is_like_an_id(draft, name)]
+    if few and like:
+        others = f" (or {', '.join(like[1:])}?)" if like[1:] else ""
+        return draft.take("item", like[0], f"{few}this is like an id{others}")
+    why = few.removesuffix("; ") or "no column is named like the item"
+    draft.add('item = "?"', f"{why}: fill it in")
+    return None
+
+
+def _may_be_ids(draft: Draft, name: str) -> bool:
+    """Return whether a free column has texts or whole numbers."""
+    type_ = draft.table.columns[name]
+    is_free = name not in draft.chosen.values() and bool(draft.values[name])
+    return is_free and (type_ == "VARCHAR" or type_.endswith(("INT", "INTEGER")))
+
+
+def _is_like_an_id(draft: Draft, name: str) -> bool:
+    """Return whether a column is called like an id, and rows share many values of it."""
+    if not re.fullmatch(_ID, snake(name)) or any(
+        are_called(name, NAMES[key]) for key in NAMES if key != "item"
+    ):
+        return False
+    rows, values = draft.spread(name)
+    return _FEW_ITEMS < values < rows
+
+
+def _guess_rows(draft: Draft) -> None:
+    """Add which rows are what, where each row has at most one item."""
     request, position = draft.choose("request"), draft.choose("position")
     action, value = _choose_action(draft), draft.choose("value")
     flags = (name for name, values in draft.values.items() if is_flag(name, values))
     if clicked := next(flags, None):
-        if not request and {"user", "time"} <= draft.chosen.keys():
-            both = ", ".join(quoted(draft.chosen[key]) for key in ("user", "time"))
-            why = "no column says what was shown together: what a user saw at one time?"
-            together = f"concat_ws('-', {both})"
-            draft.add(f"request = {toml(together)}", why)
-        if not position:
-            draft.add('position = "0"', "no column has the place in the list")
-        why = f"each row was shown: {clicked} says what followed"
-        draft.add('impression = "true"', why)
-        draft.add(f"click = {toml(f'{_sql(clicked)} = 1')}", "0 and 1 only")
+        _guess_flag(draft, clicked, request, position)
     elif action:
         _guess_actions(draft, action)
     elif value and is_rating(value, draft.values[value]):
@@ -136,10 +133,99 @@ def guess_events(draft: Draft) -> None:
         why = f"a row is a rating of {samples(draft.values[value])}"
         draft.add('action = "rate"', why)
         draft.add('behavior = "true"', "every row")
-        draft.add(f"# click = {toml(f'{_sql(value)} >= 4')}", "makes good ratings clicks:")
-        draft.lines += _NEGATIVES
+        draft.add(f"# click = {toml(f'{plain(value)} >= 4')}", "makes good ratings clicks:")
+        _add_negatives(draft)
     else:
         _guess_clicks(draft, value)
+
+
+def _guess_flag(
+    draft: Draft, clicked: str, request: str | None, position: str | None
+) -> None:
+    """Add that each row was shown, and that the flag ``clicked`` says what followed."""
+    if not request and {"user", "time"} <= draft.chosen.keys():
+        both = ", ".join(quoted(draft.chosen[key]) for key in ("user", "time"))
+        why = "no column says what was shown together: what a user saw at one time?"
+        together = f"concat_ws('-', {both})"
+        draft.add(f"request = {toml(together)}", why)
+    if not position:
+        draft.add('position = "0"', "no column has the place in the list")
+    why = f"each row was shown: {clicked} says what followed"
+    draft.add('impression = "true"', why)
+    draft.add(f"click = {toml(f'{plain(clicked)} = 1')}", "0 and 1 only")
+
+
+def _guess_lists(draft: Draft, lists: ItemLists) -> None:
+    """Add that lists were shown, and what the rows' own items are."""
+    draft.has_lists = True
+    draft.chosen["lists"] = lists.column
+    numbers = number_lines(draft, lists)
+    if lists.is_of_rows:
+        request, why, repeats = request_of(draft, lists)
+        draft.add(f"request = {toml(request)}", why)
+        draft.tail += shown_lines(lists, request if repeats else "")
+        draft.tail += ["", "# A row whose item was in its list is a click on it."]
+        draft.tail += ["[[events]]", 'type = "click"', f"where = {toml(lists.holds_item)}"]
+        _guess_others(draft, lists)
+    else:
+        mark = "" if draft.named("request") else "# "
+        _guess_rows(draft)
+        if mark:
+            why = "which list a click came from: add it as `request`, then uncomment this"
+            draft.tail += ["", f"# No column says {why}."]
+        draft.tail += [mark + line for line in shown_lines(lists) if line]
+    draft.tail += numbers
+
+
+def _guess_others(draft: Draft, lists: ItemLists) -> None:
+    """Add that rows which are no clicks on a list are behaviours, where they have items."""
+    item = draft.chosen["item"]
+    where = f"NOT coalesce({lists.holds_item}, false) AND {plain(item)} IS NOT NULL"
+    [(rows,)] = draft.table.rows(f"SELECT count(*) FROM {draft.table.view} WHERE {where}")
+    if not rows:
+        return
+    if action := _choose_action(draft):
+        found = _actions_of(draft, action, where)
+        kept = [each for each in found if _names_items(draft, lists, each, action)]
+        if not kept or len(kept) > MAX_ACTIONS:
+            draft.lines[-1] = 'action = "view"'
+            draft.add(f"# {action} has {len(found):,} values")
+        else:
+            draft.lines[-1] = f"action = {toml('$' + action)}"
+            draft.add(f"# Its values: {_counted(kept)}")
+            _guess_names(draft, kept)
+            strange = [each for each in found if each not in kept]
+            where = _without(draft, action, strange) + where
+    else:
+        draft.add('action = "view"', "nothing says what the rows without a list are")
+    draft.choose("value")
+    draft.add(f"behavior = {toml(where)}", "the other rows with an item")
+
+
+def _without(draft: Draft, action: str, strange: Sequence[_Action]) -> str:
+    """Return the condition that leaves out actions without items, and add the reason."""
+    if not strange:
+        return ""
+    item = draft.chosen["item"]
+    draft.add(f"# Left out, for their {item} is hardly ever an item: {_counted(strange)}")
+    names = ", ".join(literal(each.name) for each in strange)
+    return f"{plain(action)} NOT IN ({names}) AND "
+
+
+def _names_items(draft: Draft, lists: ItemLists, each: _Action, column: str) -> bool:
+    """Return whether rows of an action have items that are in lists, too."""
+    view = draft.table.view
+    [(share,)] = draft.table.rows(
+        f"SELECT avg(CAST({lists.item_sql} IN (SELECT unnest({lists.as_texts}) FROM {view} "
+        f"WHERE {plain(lists.column)} IS NOT NULL) AS INTEGER)) FROM "
+        f"(SELECT * FROM {view} WHERE CAST({plain(column)} AS VARCHAR) = "
+        f"{literal(each.name)} LIMIT {MANY})"
+    )
+    return bool((share or 0.0) >= _MIN_WITH_ITEM)
+
+
+def _counted(found: Sequence[_Action]) -> str:
+    return ", ".join(f"{each.name} ({each.rows:,})" for each in found)
 
 
 def _guess_clicks(draft: Draft, value: str | None) -> None:
@@ -148,7 +234,7 @@ def _guess_clicks(draft: Draft, value: str | None) -> None:
         draft.add(f"# value = {toml(value)}", "clicks have no value, behaviours do:")
     why = "nothing says what a row is: a click? Or behavior = with action = view, buy …"
     draft.add('click = "true"', why)
-    draft.lines += _NEGATIVES
+    _add_negatives(draft)
 
 
 def _choose_action(draft: Draft) -> str | None:
@@ -170,7 +256,7 @@ def _guess_time(draft: Draft) -> None:
         draft.add(f"time = {toml(f'make_date({date})')}", "by its parts, which are columns")
         return
     if name is None:
-        draft.add('# time = "?"  # no column is named like a time: fill it in')
+        draft.add('time = "?"', "no column is named like a time: fill it in")
         return
     _guess_unit(draft, name)
 
@@ -197,14 +283,7 @@ def _guess_unit(draft: Draft, name: str) -> None:
 def time_by_value(draft: Draft) -> str | None:
     """Return the first free column whose values are times of our days."""
     for name, type_ in draft.table.columns.items():
-        kind, values = Column(sql="", type=type_).time_kind, draft.values[name]
-        if name in draft.chosen.values():
-            continue
-        if kind == "number":
-            is_time = len(units_of(values)) == 1
-        else:
-            is_time = kind != "text" or bool(formats_of(values))
-        if is_time:
+        if name not in draft.chosen.values() and is_time(type_, draft.values[name]):
             return name
     return None
 
@@ -218,15 +297,15 @@ def _guess_actions(draft: Draft, column: str) -> None:
         draft.add(
             'behavior = "true"', "every row is a behaviour; click = … makes some clicks"
         )
-        draft.lines += _NEGATIVES
+        _add_negatives(draft)
         return
     draft.lines[line] = f"action = {toml('$' + column)}"
-    draft.add(f"# Its values: {', '.join(f'{e.name} ({e.rows:,})' for e in found)}")
+    draft.add(f"# Its values: {_counted(found)}")
     _guess_names(draft, found)
     shown = next((each for each in found if each.is_like(SHOWN)), None)
     clicked, why = _click_of([each for each in found if each is not shown])
     taken = [each for each in (shown, clicked) if each is not None]
-    is_known = shown is not None and "request" in draft.chosen
+    is_known = shown is not None and "request" in draft.chosen and not draft.has_lists
     if is_known and "position" not in draft.chosen:
         draft.add('position = "0"', "no column has the place in the list")
     for key, each, reason in (
@@ -234,17 +313,31 @@ def _guess_actions(draft: Draft, column: str) -> None:
         ("click", clicked, why),
     ):
         if each is not None:
-            draft.add(f"{key} = {toml(f'{_sql(column)} = {literal(each.name)}')}", reason)
+            draft.add(f"{key} = {toml(f'{plain(column)} = {literal(each.name)}')}", reason)
     if shown is not None and not is_known:
-        why = f"rows of {shown.name!r} are left out: no column says what was shown together"
-        draft.add('# impression = …  # needs request = "COLUMN"', why)
+        _explain_shown(draft, shown)
     if len(taken) < len(found):
         names = ", ".join(literal(each.name) for each in taken)
-        rest = f"{_sql(column)} NOT IN ({names})" if taken else "true"
+        rest = f"{plain(column)} NOT IN ({names})" if taken else "true"
         rest = rest if len(taken) > 1 else rest.replace("NOT IN (", "<> ").rstrip(")")
         why = "the other rows" if taken else "every row; click = … would make some clicks"
         draft.add(f"behavior = {toml(rest)}", why)
     if not is_known:
+        _add_negatives(draft)
+
+
+def _explain_shown(draft: Draft, shown: _Action) -> None:
+    """Add why rows that say by their name what was shown are no impressions."""
+    if draft.has_lists:
+        draft.add(f"# Rows of {shown.name!r} have lists: [[events]] says what was shown.")
+        return
+    why = f"rows of {shown.name!r} are left out: no column says what was shown together"
+    draft.add('# impression = …  # needs request = "COLUMN"', why)
+
+
+def _add_negatives(draft: Draft) -> None:
+    """Add what training does where nobody knows what was shown."""
+    if not draft.has_lists:
         draft.lines += _NEGATIVES
 
 
@@ -280,20 +373,17 @@ def _evidence(each: _Action, found: Sequence[_Action]) -> str:
     return f"{share:.0%} of the rows" + (f", and {after}" if each.followed else "")
 
 
-def _actions_of(draft: Draft, column: str) -> list[_Action]:
-    """Return the values of ``column``, the most frequent first."""
+def _actions_of(draft: Draft, column: str, where: str = "true") -> list[_Action]:
+    """Return the values of ``column`` where ``where`` holds, the most frequent first."""
     owner = [quoted(draft.chosen[key]) for key in ("user", "item") if key in draft.chosen]
     within = ", ".join(owner) or "__row"
     order = f"{quoted(draft.chosen['time'])}, " if "time" in draft.chosen else ""
     next_one = f"lead(__act) OVER (PARTITION BY {within} ORDER BY {order}__row)"
-    acts = f"SELECT *, CAST({quoted(column)} AS VARCHAR) AS __act FROM {draft.table.view}"
+    acts = f"SELECT *, CAST({quoted(column)} AS VARCHAR) AS __act FROM {draft.table.view} "
+    acts += f"WHERE {where}"
     both = f"SELECT __act, {next_one} AS __next FROM ({acts} LIMIT {MANY})"
     rows = draft.table.rows(
         "SELECT __act, count(*), count(*) FILTER (__next <> __act) "
         f"FROM ({both}) WHERE __act IS NOT NULL GROUP BY __act ORDER BY 2 DESC, 1"
     )
     return [_Action(name=name, rows=n, followed=after) for name, n, after in rows]
-
-
-def _sql(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else quoted(name)

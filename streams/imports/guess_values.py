@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from srp4ctr.streams.imports.mapping import SYNONYMS
+from srp4ctr.streams.imports.tables import Column
 
 NAMES = {
     "user": r"(user|visitor|customer|member|account|person|reader|reviewer|listener|viewer"
@@ -51,6 +52,14 @@ def units_of(values: Sequence[Any]) -> list[str]:
         for unit, factor in _UNITS.items()
         if values and all(first * factor <= each <= last * factor for each in values)
     ]
+
+
+def is_time(type_: str, values: Sequence[Any]) -> bool:
+    """Return whether values of DuckDB's ``type_`` are times of our days."""
+    kind = Column(sql="", type=type_).time_kind
+    if kind == "number":
+        return len(units_of(values)) == 1
+    return kind != "text" or bool(formats_of(values))
 
 
 def formats_of(values: Sequence[Any]) -> list[str]:

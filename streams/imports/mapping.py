@@ -22,6 +22,8 @@ DEFAULT_MAPPING = "import.toml"
 Expression = str | list[str]
 """A column's name or SQL; of a list, the first that the file's columns allow."""
 Kind = Literal["impression", "click", "behavior"]
+UNKNOWN = "?"
+"""A column that a guess does not know."""
 _COLUMNS = ("user", "item", "time", "request", "position", "action", "value")
 
 SYNONYMS = {
@@ -129,6 +131,7 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         Raises ``MistakeError`` where a rule lacks a column, or where there is no rule.
         """
+        self._check_that_columns_are_filled_in()
         kinds: tuple[Kind, ...] = ("impression", "click", "behavior")
         found = [
             Rule(type=kind, where=where)
@@ -147,6 +150,16 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if rules:
             self._check_that_columns_are_read([rule.type for rule in rules])
         return rules
+
+    def _check_that_columns_are_filled_in(self) -> None:
+        open_ = [name for name in _COLUMNS if getattr(self, name) == UNKNOWN]
+        if open_:
+            names = " and ".join(f'{name} = "{UNKNOWN}"' for name in open_)
+            raise MistakeError(
+                f"the mapping has {names}, which a guess leaves open: fill in which column "
+                f"has the {' and the '.join(open_)}, in the mapping or by --set "
+                f"{open_[0]}=COLUMN"
+            )
 
     def _check_that_columns_are_read(self, kinds: Sequence[Kind]) -> None:
         for name in _COLUMNS:

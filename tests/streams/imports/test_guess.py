@@ -194,9 +194,10 @@ def test_a_time_without_a_time_s_name_is_known_by_its_values(tmp_path: Path) -> 
 
 def test_what_is_not_clear_is_left_open(tmp_path: Path) -> None:
     text, mapping = guessed(written(tmp_path, "left,right,number\n1,2,3\n4,5,6\n"))
-    assert (mapping.user, mapping.item, mapping.time) == (None, None, None)
+    assert (mapping.user, mapping.item, mapping.time) == ("?", "?", "?")
     assert "no column is named like the user: fill it in" in text
-    with pytest.raises(MistakeError, match="no `user` for click"):
+    message = 'user = "\\?" and item = "\\?" and time = "\\?".*fill in which column'
+    with pytest.raises(MistakeError, match=message):
         mapping.rules()
 
 
