@@ -107,9 +107,8 @@ def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None
     """Write what requests and scores look like at the end of training."""
     slates = dataset.parts.judge
     is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
-    reference = drift_reference.reference_of(
-        slates.tensors, is_known, slates.shown, judged.probabilities
-    )
+    served = judged.probabilities if judged.served is None else judged.served
+    reference = drift_reference.reference_of(slates.tensors, is_known, slates.shown, served)
     drift_reference.write_reference(folder, reference)
 
 

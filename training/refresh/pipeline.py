@@ -23,11 +23,12 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion
+from srp4ctr.training.evaluation import champion, full_catalogue
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
+from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.loop.distributed import ALONE, Processes
 from srp4ctr.training.loop.progress import (
     Clock,
@@ -36,6 +37,7 @@ from srp4ctr.training.loop.progress import (
     logging_to,
     silent,
 )
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
@@ -157,7 +159,7 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config)
+            evaluation = _evaluation(model, result.pretrained, training)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
     against = _champion_gates(old, training, evaluation.judged)
@@ -174,6 +176,23 @@ def _make_bundle(
         report = _report(card, notes, options, config)
         _publish(report, config)
     return report
+
+
+def _evaluation(
+    model: SRP4CTR, pretrained: Pretrained | None, training: Training
+) -> Evaluation:
+    """Return the evaluation on slates; of sampled ones, over the whole catalogue too."""
+    dataset = training.dataset
+    evaluation = evaluate(model, dataset.parts, training.config)
+    if dataset.negatives != "sampled":
+        return evaluation
+    ranks = full_catalogue.judge(model, pretrained, dataset)
+    of_catalogue = full_catalogue.metrics_of(ranks) if ranks is not None else {}
+    return replace(
+        evaluation,
+        metrics={**evaluation.metrics, **of_catalogue},
+        gates=(*evaluation.gates, full_catalogue.gate(ranks)),
+    )
 
 
 def _card(
