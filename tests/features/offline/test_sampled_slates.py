@@ -215,7 +215,7 @@ def test_log_draw_is_how_often_an_item_is_drawn(tmp_path: Path) -> None:
 
 def test_what_was_shown_was_not_drawn(tmp_path: Path) -> None:
     shown = an_impression("i1", at_ms=NOON_MS)
-    published = [(shown, NOON_MS), (label_of(shown), NOON_MS + 1)]
+    published: list[Published] = [(shown, NOON_MS), (label_of(shown), NOON_MS + 1)]
     with opened(write_log(tmp_path, published)) as log:
         found = point_in_time.snapshot(log, 5, 90.0)
     assert found.candidate_log_draw.tolist() == [0.0]
