@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
+from srp4ctr.features import columns
 from srp4ctr.features.bundles.gates import Gate, finite, skipped
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
@@ -23,7 +23,7 @@ from srp4ctr.training.objectives.finetuning import serving_logits
 
 Floats = NDArray[np.float64]
 _NO_MARGIN = "its margin of error is unknown"
-_POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
+_POPULARITY = columns.CANDIDATE.place("item_click_rate_168h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +46,6 @@ class Scored:
     """What serving orders a request's candidates by, corrected in the same way."""
     requests: NDArray[np.int64]
     users: NDArray[np.generic]
-    served: Floats | None = None
-    """The scores that serving returns; None: they are ``probabilities``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +137,6 @@ def scored(
         ranking=np.asarray(ranking[shown], dtype=np.float64) - log_draw,
         requests=request,
         users=user[request],
-        served=served,
     )
 
 
@@ -148,6 +145,13 @@ def _in_slate(probabilities: Floats, log_draw: Floats) -> Floats:
     odds = probabilities / np.maximum(1.0 - probabilities, np.finfo(np.float32).tiny)
     corrected: Floats = odds / (odds + np.exp(log_draw))
     return corrected
+
+
+def served_probabilities(slates: Slates, judged: Scored) -> Floats:
+    """Return the scores that serving returns for what ``judged`` has of ``slates``."""
+    if not slates.are_sampled:
+        return judged.probabilities
+    return _in_slate(judged.probabilities, -slates.log_draw[slates.shown])
 
 
 def _measure(slates: Slates, judged: Scored) -> dict[str, float]:

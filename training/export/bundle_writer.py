@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.schema import (
-    CANDIDATE_FEATURES,
-    CONTEXT_SLOTS,
-    REQUEST_FEATURES,
-    fingerprint,
-)
+from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, fingerprint
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import (
@@ -35,7 +31,7 @@ from srp4ctr.training.dataset.batches import (
     torch_rows,
 )
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation.evaluate import Scored
+from srp4ctr.training.evaluation.evaluate import Scored, served_probabilities
 from srp4ctr.training.export import onnx_export, retrieval
 from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.export.retrieval import Pretrained
@@ -106,9 +102,14 @@ def _emptied(folder: Path) -> Path:
 def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None:
     """Write what requests and scores look like at the end of training."""
     slates = dataset.parts.judge
-    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
-    served = judged.probabilities if judged.served is None else judged.served
-    reference = drift_reference.reference_of(slates.tensors, is_known, slates.shown, served)
+    words = dataset.vocabulary
+    reference = drift_reference.reference_of(
+        slates.tensors,
+        words.is_known(slates.tensors["candidate_item_rows"]),
+        slates.shown,
+        served_probabilities(slates, judged),
+        words.candidate_columns.layout.names,
+    )
     drift_reference.write_reference(folder, reference)
 
 
@@ -168,8 +169,8 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
         "M": config.num_queries,
         "A": tables.attribute_slots,
         "X": CONTEXT_SLOTS,
-        "R": len(REQUEST_FEATURES),
-        "C": len(CANDIDATE_FEATURES),
+        "R": columns.REQUEST.width,
+        "C": tables.candidate_width,
     }
 
 
