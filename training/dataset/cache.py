@@ -38,13 +38,15 @@ from srp4ctr.training.dataset.batches import (
 )
 from srp4ctr.training.dataset.catalogue_clicks import CatalogueClicks
 from srp4ctr.training.evaluation.evaluate import Split, split
+from srp4ctr.training.evaluation.rules import INPUTS, RuleInputs
 
 FOLDER = "examples"  # among what is unfinished
 SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
+RULES = "rules"
 VOCABULARY = "vocabulary.json"
 OF_A_SLATE = ("clicked", "positions", "log_draw", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
-_JUDGES = (CHAMPION_JUDGE, catalogue_clicks.PREFIX)  # nothing is trained on them
+_JUDGES = (CHAMPION_JUDGE, RULES, catalogue_clicks.PREFIX)  # nothing is trained on them
 _CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
 _FORMAT = 4  # of the files: others are cut again
@@ -97,6 +99,8 @@ class TrainingSet:
     """Held-out clicks to rank the whole catalogue for; None without sampled slates."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
+    rule_inputs: RuleInputs | None = None
+    """What one-line rules need of ``parts.judge``; None where negatives are sampled."""
 
     @property
     def length(self) -> int:
@@ -232,6 +236,7 @@ def read(folder: Path, name: str = "") -> TrainingSet | None:
         window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
         catalogue_clicks=catalogue_clicks.read(folder),
         champion_judge=held_out,
+        rule_inputs=_rule_inputs(folder),
         catalogue=Catalogue(
             **{each: _mapped(folder, f"catalogue.{each}") for each in _CATALOGUE}
         ),
@@ -253,6 +258,14 @@ def _slates(folder: Path, part: str) -> Slates:
     names = (*EXAMPLE_NAMES, *of_users)
     tensors = {name: _mapped(folder, f"{part}.{name}") for name in names}
     return Slates(tensors=tensors, **own)
+
+
+def _rule_inputs(folder: Path) -> RuleInputs | None:
+    """Return those of the judged half of what is held out, as ``split`` has it."""
+    if not (folder / f"{RULES}.{INPUTS[0]}.npy").exists():
+        return None
+    held_out = RuleInputs(**{name: _mapped(folder, f"{RULES}.{name}") for name in INPUTS})
+    return held_out.take(slice(len(held_out.ranked) // 2, None))
 
 
 def _mapped(folder: Path, file: str) -> Any:

@@ -19,7 +19,7 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.item_attributes import ItemAttributes
 
 MAX_CLICKS = 2_000  # a Hit@10 of 0.5 then has a standard error of about 0.011
-WINDOWS_MS = {"2h": 2 * 3_600_000, "day": 24 * 3_600_000}
+WINDOWS_MS = {"popular_2h": 2 * 3_600_000, "popular_24h": 24 * 3_600_000}
 """The windows of rules of popularity."""
 PREFIX = "catalogue_clicks"
 

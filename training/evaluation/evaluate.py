@@ -159,6 +159,7 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
     measured = {
         "auc": metrics.auc(clicked, predicted),
         "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
+        "ctr_at_1": _ctr_at_1(slates, judged),
         "log_loss": metrics.log_loss(clicked, predicted),
         "judged_impressions": float(len(clicked)),
         "judged_clicks": float(clicked.sum()),
@@ -175,6 +176,12 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         # The item's click rate of the last week, the same for all users.
         "popularity_auc": metrics.auc(clicked, popularity),
     }
+
+
+def _ctr_at_1(slates: Slates, judged: Scored) -> float:
+    if (slates.shown.sum(axis=1) <= 1).all():  # the only item is on top
+        return float("nan")
+    return metrics.ctr_at_1(judged.clicked, judged.ranking, judged.requests)
 
 
 def gates(
@@ -202,8 +209,8 @@ def gates(
 
 
 _OF_SAMPLED = {
-    "auc": "popularity is drawn out of sampled slates: see hit_10",
-    "gauc": "popularity is drawn out of sampled slates: see hit_10",
+    "auc": "popularity is drawn out of sampled slates: see rule_of_thumb",
+    "gauc": "popularity is drawn out of sampled slates: see rule_of_thumb",
     "calibration": "sampled slates have no click rate: scores are not calibrated",
     "normalised_entropy": "sampled slates have no click rate: scores are not calibrated",
 }
@@ -212,7 +219,7 @@ _OF_SAMPLED = {
 def sampled_gates(measured: Mapping[str, float], judged: Scored) -> tuple[Gate, ...]:
     """Return the gates where negatives are sampled: their slates measure none of them.
 
-    ``full_catalogue.gate`` judges such a bundle.
+    ``full_catalogue.results`` judge such a bundle.
     """
     skips = tuple(skipped(name, why) for name, why in _OF_SAMPLED.items())
     return skips if np.isfinite(measured["auc"]) else (*skips, _nothing_judged(judged))

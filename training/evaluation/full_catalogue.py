@@ -9,14 +9,14 @@ Shapes: Q clicks, I items, N candidates of a click, V items that retrieval knows
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srp4ctr.features.bundles.gates import Gate, skipped
+from srp4ctr.features.bundles.gates import finite
+from srp4ctr.features.bundles.rule_results import Contrast, RuleResult, best_first
 from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors import transforms
@@ -25,6 +25,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.dataset.catalogue_clicks import WINDOWS_MS, CatalogueClicks
+from srp4ctr.training.evaluation.evaluate import Evaluation
 from srp4ctr.training.evaluation.metrics import mean_difference
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -36,11 +37,11 @@ NEW_MS = 7 * 86_400_000  # since an item was first seen
 _CLICKS_AT_ONCE = 32
 _HALF_LIFE = 2
 MISSED = np.iinfo(np.int64).max
-GATE, GATED = "hit_10", 10
-_RULES = {
-    "2h": "clicked most in the last two hours",
-    "day": "clicked most in the last day",
-    "all": "clicked most of all",
+GATED = 10  # of ``DEPTHS``, what the gate holds the model to
+_MEANINGS = {
+    "popular_2h": "clicks of the last two hours",
+    "popular_24h": "clicks of the last day",
+    "popular_all": "clicks of all time",
 }
 
 
@@ -147,7 +148,7 @@ def find_candidates(
         counted_at_ms=np.zeros(shape, dtype=np.int64),
         first_seen_ms=np.zeros(shape, dtype=np.int64),
     )
-    ranks = {name: np.full(len(clicks), MISSED) for name in (*WINDOWS_MS, "all")}
+    ranks = {name: np.full(len(clicks), MISSED) for name in (*WINDOWS_MS, "popular_all")}
     for click, at_ms in enumerate(clicks.slates.request_at_ms.tolist()):
         activity = finder.replay.advance(at_ms)
         sources = finder.sources(click, activity)
@@ -156,7 +157,7 @@ def find_candidates(
         chosen = np.concatenate(sources)[blend]
         keys[click, : len(chosen)] = chosen
         _copy_activity(found, click, activity, finder, chosen)
-        rules = {**finder.replay.clicks_within, "all": finder.replay.clicks}
+        rules = {**finder.replay.clicks_within, "popular_all": finder.replay.clicks}
         used = finder.places(clicks.sequences.item_keys[click])
         for name, counts in rules.items():
             of_rule = counts + 1e-9 * finder.replay.clicks
@@ -263,42 +264,42 @@ def judge(
     return ranks_of(made, clicks, candidates)
 
 
-def metrics_of(ranks: CatalogueRanks) -> dict[str, float]:
-    """Return Hit@K of ``recommend`` and of each rule of popularity, by name."""
-    return {
-        f"{name}hit_{depth}": float((places < depth).mean())
-        for name, places in {"": ranks.model, **_named(ranks.rules)}.items()
-        for depth in DEPTHS
-    } | {"judged_catalogue_clicks": float(len(ranks.model))}
-
-
-def _named(rules: Mapping[str, Int64s]) -> dict[str, Int64s]:
-    return {f"popular_{name}_": places for name, places in rules.items()}
-
-
-def gate(ranks: CatalogueRanks | None) -> Gate:
-    """Return whether Hit@10 of ``recommend`` is not below that of the best rule.
-
-    Below means that the whole interval of the difference is: 95 %, paired by user, and
-    corrected for the number of rules (Bonferroni).
-    """
+def with_metrics(evaluation: Evaluation, ranks: CatalogueRanks | None) -> Evaluation:
+    """Return ``evaluation`` with Hit@K of ``recommend`` and of each rule, by name."""
     if ranks is None:
-        return skipped(GATE, "no held-out click is on an item that was new to its user")
-    hits = {name: places < GATED for name, places in ranks.rules.items()}
-    name = max(hits, key=lambda rule: float(hits[rule].mean()))
-    own, rule = float((ranks.model < GATED).mean()), float(hits[name].mean())
-    difference = mean_difference(ranks.model < GATED, hits[name], ranks.users)
-    if np.isinf(difference.standard_error):
-        return skipped(GATE, f"Hit@{GATED} {own:.4f} is of one user: its margin is unknown")
-    level = 1.0 - 0.05 / (2 * len(hits))
-    margin = NormalDist().inv_cdf(level) * difference.standard_error
-    return Gate(
-        gate=GATE,
-        passed=difference.value + margin >= 0.0,
-        value=own,
-        limit=rule - margin,
-        note=f"Hit@{GATED} of recommend over the whole catalogue {own:.4f}, of the items "
-        f"that were {_RULES[name]} {rule:.4f}; difference {difference.value:+.4f}, "
-        f"tolerated is the margin of error {margin:.4f} (95 %, by user, {len(hits)} rules)."
-        " What helps: more clicks, items' attributes",
+        return evaluation
+    hits = {
+        f"{name}hit_{depth}": float((places < depth).mean())
+        for name, places in {"": ranks.model, **_prefixed(ranks.rules)}.items()
+        for depth in DEPTHS
+    }
+    number = {"judged_catalogue_clicks": float(len(ranks.model))}
+    return replace(evaluation, metrics={**evaluation.metrics, **hits, **number})
+
+
+def _prefixed(rules: Mapping[str, Int64s]) -> dict[str, Int64s]:
+    return {f"{name}_": places for name, places in rules.items()}
+
+
+def results(ranks: CatalogueRanks) -> tuple[RuleResult, ...]:
+    """Return Hit@10 of each rule and of ``recommend``, the best rule first."""
+    found = [_result(name, ranks) for name in ranks.rules]
+    return tuple(best_first(found))
+
+
+def _result(name: str, ranks: CatalogueRanks) -> RuleResult:
+    own, rule = ranks.model < GATED, ranks.rules[name] < GATED
+    difference = mean_difference(own, rule, ranks.users)
+    value, spread = difference.value, difference.spread()
+    return RuleResult(
+        rule=name,
+        meaning=_MEANINGS[name],
+        requests=len(own),
+        metric=f"Hit@{GATED}",
+        gauc=float(rule.mean()),
+        model_gauc=float(own.mean()),
+        gauc_difference=Contrast(
+            value=finite(value), low=finite(value - spread), high=finite(value + spread)
+        ),
+        gate_high=finite(value + difference.spread(len(ranks.rules))),
     )

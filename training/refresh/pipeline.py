@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.atomic_files import sync_folder
-from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion, full_catalogue
+from srp4ctr.training.evaluation import champion, full_catalogue, rules
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
+from srp4ctr.training.evaluation.full_catalogue import CatalogueRanks
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
-from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.loop.distributed import ALONE, Processes
 from srp4ctr.training.loop.progress import (
     Clock,
@@ -37,7 +38,6 @@ from srp4ctr.training.loop.progress import (
     logging_to,
     silent,
 )
-from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
@@ -159,40 +159,25 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = _evaluation(model, result.pretrained, training)
+            evaluation = evaluate(model, dataset.parts, config)
+            ranks = full_catalogue.judge(model, result.pretrained, dataset)
+            evaluation = full_catalogue.with_metrics(evaluation, ranks)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
-    against = _champion_gates(old, training, evaluation.judged)
-    with training.clock.step("export"):
         card = _card(training, evaluation, parent)
+        against = _compared(card.version, old, training, evaluation.judged, ranks)
+    with training.clock.step("export"):
         card = bundle_writer.export_bundle(
             bundle_writer.Trained(model=model, pretrained=result.pretrained),
             dataset,
             evaluation.judged,
             config,
-            replace(card, gates=card.gates + against),
+            replace(card, gates=card.gates + against.gates),
         )
         notes = (start.note, result.note, _negatives(training), note)
-        report = _report(card, notes, options, config)
+        report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
-
-
-def _evaluation(
-    model: SRP4CTR, pretrained: Pretrained | None, training: Training
-) -> Evaluation:
-    """Return the evaluation on slates; of sampled ones, over the whole catalogue too."""
-    dataset = training.dataset
-    evaluation = evaluate(model, dataset.parts, training.config)
-    if dataset.negatives != "sampled":
-        return evaluation
-    ranks = full_catalogue.judge(model, pretrained, dataset)
-    of_catalogue = full_catalogue.metrics_of(ranks) if ranks is not None else {}
-    return replace(
-        evaluation,
-        metrics={**evaluation.metrics, **of_catalogue},
-        gates=(*evaluation.gates, full_catalogue.gate(ranks)),
-    )
 
 
 def _card(
@@ -272,20 +257,58 @@ def _report(
     )
 
 
+def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
+    """Return ``report`` with the ``results`` of rules, and a note of those that win."""
+    notes = (*report.notes, *rule_results.notes(results))
+    return replace(report, notes=notes, rules=results)
+
+
 def _log_folder(config: RefreshConfig) -> Path:
     """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
     return bundles / CURVES / bundle.next_version(bundles)
 
 
-def _champion_gates(
-    old: EarlierBundle | NoBundle, training: Training, judged: Scored
-) -> tuple[Gate, ...]:
-    if isinstance(old, NoBundle):
-        return champion.skip(old.reason)
-    slates = training.dataset.champion_judge
-    assert slates is not None  # cut with the champion's vocabulary
-    return champion.compare(old, slates, judged, training.config.champion_tolerance)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparisons:
+    """A new bundle beside what serves, and beside one-line rules."""
+
+    gates: tuple[Gate, ...]
+    rules: tuple[RuleResult, ...] = ()
+
+
+def _compared(
+    version: str,
+    old: EarlierBundle | NoBundle,
+    training: Training,
+    judged: Scored,
+    ranks: CatalogueRanks | None,
+) -> _Comparisons:
+    """Compare bundle ``version``, which made ``judged``, on the judged requests.
+
+    With sampled negatives rules compare by ``ranks``, over the whole catalogue.
+    """
+    dataset, config = training.dataset, training.config
+    champions = champion.rescored(old, dataset.champion_judge)
+    if isinstance(champions, NoBundle):
+        against = champion.skip(champions.reason)
+    else:
+        assert isinstance(old, EarlierBundle)
+        served, tolerance = old.card.version, config.champion_tolerance
+        against = champion.compare(served, champions, judged, tolerance)
+    if dataset.rule_inputs is None:
+        of_catalogue = full_catalogue.results(ranks) if ranks is not None else ()
+        gate = rules.gate(version, of_catalogue)
+        return _Comparisons(gates=(*against, gate), rules=of_catalogue)
+    slates = dataset.parts.judge
+    every = rules.rules_of(slates, dataset.rule_inputs)
+    results = rules.compare(every, slates.shown, judged)
+    serving = None
+    if isinstance(champions, Scored):
+        served_results = rules.compare(every, slates.shown, champions)
+        serving = rules.Champion(version=served, results=served_results, gates=against)
+    gate = rules.gate(version, results, serving)
+    return _Comparisons(gates=(*against, gate), rules=results)
 
 
 def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:

@@ -109,7 +109,8 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
     if not sources:
         columns.remove("source")
     table = a_table(title, *columns, rows=rows)
-    notes = (STATUS_ADVICE.get(ranking.status), None if ranking.calibrated else UNCALIBRATED)
+    notes = [STATUS_ADVICE.get(ranking.status, "")]
+    notes += [] if ranking.calibrated else [UNCALIBRATED]
     table.caption = " ".join(filter(None, notes)) or None
     return table
 
