@@ -20,7 +20,7 @@ from srp4ctr.features.bundles.rule_results import Contrast, RuleResult, best_fir
 from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import ActivityArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays, CandidateArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.dataset.cache import TrainingSet
@@ -217,17 +217,20 @@ def _tensors(
     tensors = {name: array[rows] for name, array in clicks.slates.tensors.items()}
     keys, sequences = candidates.keys[rows], clicks.sequences.take(rows)
     at_ms = clicks.slates.request_at_ms[rows]
-    attribute_rows = clicks.attributes.of(keys, at_ms[:, None])
-    affinity = transforms.attribute_affinity(
-        sequences, tensors["history_attribute_rows"], attribute_rows, at_ms
+    inputs = CandidateArrays(
+        request_time_ms=at_ms,
+        item_keys=keys,
+        attribute_rows=clicks.attributes.of(keys, at_ms[:, None]),
+        activity=candidates.activity.take(rows),
+        exposures=transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms),
+        sequences=sequences,
+        history_attribute_rows=tensors["history_attribute_rows"],
     )
-    shown = transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms)
-    of_user = affinity, transforms.exposure_features(shown, at_ms)
     return tensors | {
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
-        "candidate_attribute_rows": attribute_rows,
+        "candidate_attribute_rows": inputs.attribute_rows,
         "candidate_features": transforms.candidate_features(
-            candidates.activity.take(rows), keys, sequences.item_keys, of_user, at_ms
+            inputs, vocabulary.candidate_columns
         ),
     }
 

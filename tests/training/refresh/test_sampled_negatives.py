@@ -24,6 +24,7 @@ from tests.training.logs import write_world
 
 STREAMS = StreamConfig(sequence_length=6)
 COLOURS = ("red", "blue")
+POPULARITY = {"popular_2h", "popular_24h", "popular_all"}
 
 
 @pytest.fixture
@@ -75,11 +76,20 @@ def test_clicks_only_train_a_bundle_that_beats_popularity(
     assert any(note.startswith(bundle.SAMPLED_NOTE) for note in report.notes)
     assert bundle.SAMPLED_NOTE in (report.folder / "report.md").read_text()
     # Its slates were drawn by popularity: they cannot say what a rule is worth.
-    assert "popularity_auc" not in report.metrics
-    assert report.rules == ()
-    [gate] = [each for each in report.gates if each.gate == "rule_of_thumb"]
-    assert gate.passed is None
-    assert "sampled" in gate.note
+    assert not {"popularity_auc", "calibration"} & report.metrics.keys()
+    gates = {each.gate: each for each in report.gates}
+    skipped = ("auc", "gauc", "calibration", "normalised_entropy")
+    assert [gates[name].passed for name in skipped] == [None] * 4
+    # The whole catalogue can, also for the gate.
+    assert {each.rule for each in report.rules} == POPULARITY
+    assert {each.metric for each in report.rules} == {"Hit@10"}
+    assert report.metrics["hit_5"] <= report.metrics["hit_10"] <= report.metrics["hit_20"]
+    assert {each.model_gauc for each in report.rules} == {report.metrics["hit_10"]}
+    best = max(report.metrics[f"{rule}_hit_10"] for rule in POPULARITY)
+    assert report.metrics["hit_10"] > best
+    assert gates["rule_of_thumb"].passed
+    assert not card.is_calibrated
+    assert (card.calibration_scale, card.calibration_bias) == (1.0, 0.0)
     judged = _popularity_auc(clicks_only, card.boundary_ms)
     assert report.metrics["auc"] > judged + 0.05
 
