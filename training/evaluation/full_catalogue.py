@@ -54,7 +54,7 @@ class Expectations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Candidates:
+class Candidates:
     """The candidates (Q, N) of the clicks, and their counters then; key 0 pads."""
 
     keys: Int64s
@@ -138,7 +138,7 @@ class CandidateFinder:
 
 def find_candidates(
     clicks: CatalogueClicks, vocabulary: Vocabulary, expected: Expectations | None
-) -> _Candidates:
+) -> Candidates:
     """Return the candidates of all ``clicks``, and how rules rank the clicked items."""
     finder, shares = CandidateFinder(clicks, vocabulary, expected), Shares()
     shape = len(clicks), shares.candidates
@@ -163,7 +163,7 @@ def find_candidates(
             of_rule = counts + 1e-9 * finder.replay.clicks
             ranked = finder.replay.item_keys[best(of_rule, max(DEPTHS), used)]
             ranks[name][click] = _rank(ranked, int(clicks.clicked_keys[click]))
-    return _Candidates(keys=keys, activity=found, ranks=ranks)
+    return Candidates(keys=keys, activity=found, ranks=ranks)
 
 
 def _copy_activity(
@@ -193,7 +193,7 @@ def scores(
     model: SRP4CTR,
     clicks: CatalogueClicks,
     vocabulary: Vocabulary,
-    candidates: _Candidates,
+    candidates: Candidates,
 ) -> NDArray[np.float32]:
     """Return the ranking scores (Q, N) of the candidates; NaN for padding."""
     model.eval()
@@ -201,16 +201,16 @@ def scores(
     made = np.full(candidates.keys.shape, np.nan, dtype=np.float32)
     for start in range(0, len(clicks), _CLICKS_AT_ONCE):
         rows = np.arange(start, min(start + _CLICKS_AT_ONCE, len(clicks)))
-        tensors = _tensors(clicks, vocabulary, candidates, rows)
+        tensors = inputs_of(clicks, vocabulary, candidates, rows)
         given = torch_rows(tensors, np.arange(len(rows)), device)
         made[rows] = model(given).ranking.cpu().numpy()
     return np.where(candidates.keys != 0, made, np.nan)
 
 
-def _tensors(
+def inputs_of(
     clicks: CatalogueClicks,
     vocabulary: Vocabulary,
-    candidates: _Candidates,
+    candidates: Candidates,
     rows: Int64s,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the model's inputs for the candidates of the clicks ``rows``."""
@@ -236,7 +236,7 @@ def _tensors(
 
 
 def ranks_of(
-    made: NDArray[np.float32], clicks: CatalogueClicks, candidates: _Candidates
+    made: NDArray[np.float32], clicks: CatalogueClicks, candidates: Candidates
 ) -> CatalogueRanks:
     """Return the ranks of the clicked items by the scores ``made``, and by rules."""
     is_clicked = candidates.keys == clicks.clicked_keys[:, None]
