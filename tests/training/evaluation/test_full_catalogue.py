@@ -76,9 +76,7 @@ def test_a_candidate_has_the_features_that_the_slate_of_the_click_has(
     clicks = dataset.catalogue_clicks
     assert clicks is not None
     assert dataset.catalogue is not None
-    expected = full_catalogue.expectations(
-        pretrained, dataset.catalogue.attribute_rows, clicks
-    )
+    expected = full_catalogue.expectations(pretrained, dataset.catalogue, clicks)
     found = full_catalogue.find_candidates(clicks, dataset.vocabulary, expected)
     rows = np.arange(len(clicks))
     tensors = full_catalogue.inputs_of(clicks, dataset.vocabulary, found, rows)
@@ -103,8 +101,7 @@ def test_candidates_are_of_all_sources_and_none_was_used(
     clicks = dataset.catalogue_clicks
     assert clicks is not None
     assert dataset.catalogue is not None
-    vectors = dataset.catalogue.attribute_rows
-    expected = full_catalogue.expectations(pretrained, vectors, clicks)
+    expected = full_catalogue.expectations(pretrained, dataset.catalogue, clicks)
     for given in (expected, None):
         found = full_catalogue.find_candidates(clicks, dataset.vocabulary, given)
         used = clicks.sequences.item_keys
