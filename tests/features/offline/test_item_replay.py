@@ -17,7 +17,7 @@ from srp4ctr.features.offline.counters_as_of import (
 from srp4ctr.features.offline.event_tables import EventLog, opened
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors.arrays import ActivityArrays
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import Click, Impression, item_key
 from tests.builders import NOON_MS, a_click, an_impression
 
 HOUR_MS = 3_600_000
@@ -31,13 +31,12 @@ def published() -> list[Published]:
     found: list[Published] = []
     for n in range(400):
         at_ms = NOON_MS + n * HOUR_MS // 6
-        of = {"at_ms": at_ms, "user_id": f"u{n}", "request_id": f"r{n}"}
-        item = f"i{chance.integers(12)}"
-        event = (
-            an_impression(item, **of)
-            if n % 3 == 0
-            else a_click(item, event_id=f"e{n}", **of)
-        )
+        item, user, request = f"i{chance.integers(12)}", f"u{n}", f"r{n}"
+        event: Click | Impression
+        if n % 3 == 0:
+            event = an_impression(item, at_ms=at_ms, user_id=user, request_id=request)
+        else:
+            event = a_click(item, at_ms=at_ms, user_id=user, request_id=request)
         found.append((event, at_ms + (HOUR_MS if n % 10 == 0 else 0)))
     return sorted(found, key=lambda each: each[1])
 
@@ -72,7 +71,7 @@ def test_windows_count_the_clicks_that_became_visible_in_them(folder: Path) -> N
         replay = ItemReplay(item_replay.counted_since(log, START_MS), WINDOWS_MS)
     replay.advance(at_ms - HOUR_MS)
     replay.advance(at_ms)
-    clicks = [(e, known) for e, known in published() if e.event_id.startswith("e")]
+    clicks = [(event, at) for event, at in published() if isinstance(event, Click)]
     for place, key in enumerate(replay.item_keys.tolist()):
         of_item = [known for e, known in clicks if item_key(e.item_id) == key]
         recent = [known for known in of_item if at_ms - 2 * HOUR_MS <= known < at_ms]
