@@ -10,11 +10,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.errors import OutageError
@@ -35,6 +37,7 @@ _POLL_S = 0.05
 _PORT_IN_USE_RETRY_S = 10.0  # a restart within 1–2 s may find its port in use
 _LOG_TAIL_LINES = 12
 
+_interrupted = threading.Event()
 # Popen objects of our own children, by pid: only they can be reaped.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -155,6 +158,13 @@ def find(folder: Path) -> list[Running]:
     return found
 
 
+def is_any_alive(folder: Path) -> bool:
+    """Return whether a process of ``folder`` runs; no pid file is removed."""
+    files = (folder / "run").glob("*.json")
+    known = (read_json(each, Running) for each in files)
+    return any(each is not None and each.is_alive() for each in known)
+
+
 def stop(running: Running, folder: Path, *, grace_s: float = 10.0) -> None:
     """End the process and its group: SIGTERM, then SIGKILL after ``grace_s``."""
     if running.is_alive():
@@ -220,6 +230,33 @@ def ended_by_sigterm(status: int = 0) -> Iterator[None]:
 def is_ending() -> bool:
     """Return whether SIGTERM is ending a block of ``ended_by_sigterm``."""
     return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+@contextmanager
+def noticing_interrupts() -> Iterator[None]:
+    """Have ``is_interrupted`` know of a Ctrl-C in the block, whatever it was made into.
+
+    DuckDB, for example, raises an error of its own where a signal's handler raised.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # ignored, as of a process in the background
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    _interrupted.clear()
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_interrupted() -> bool:
+    """Return whether a Ctrl-C came in the last block of ``noticing_interrupts``."""
+    return _interrupted.is_set()
 
 
 @contextmanager

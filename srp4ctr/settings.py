@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from srp4ctr import processes
 from srp4ctr.embedded.config import STACK_FILE, EmbeddedConfig
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
@@ -105,15 +106,41 @@ class Settings(BaseSettings):
         return _Environment(settings_cls), init_settings
 
 
-def load() -> Settings:
-    """Return the settings of this process.
+# Service → the setting that has its address.
+SERVICES: Mapping[str, Key] = {
+    "kafka": ("kafka", "bootstrap"),
+    "store": ("features", "redis"),
+    "triton": ("triton", "grpc"),
+    "prometheus": ("monitoring", "prometheus_url"),
+}
+
+
+def load(*services: str) -> Settings:
+    """Return the settings of this process, which uses ``services`` (of ``SERVICES``).
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
-    its section refuses, or a file that ``SRP4CTR_SETTINGS`` names and that is not there.
+    its section refuses, a file that ``SRP4CTR_SETTINGS`` names and that is not there, or a
+    service whose address nobody chose: at the default ports another project's may run.
     A setting that was removed is ignored, and one that was renamed is read, with a warning.
     """
-    from_file, stack = (values for _, values in _files())
-    return _build(_merged(from_file, stack))
+    (_, from_file), (stack_file, stack) = _files()
+    settings = _build(_merged(from_file, stack))
+    keys = {SERVICES[service] for service in services}
+    chosen = set(_leaves(from_file))
+    chosen |= {each for key in _environment_keys() for each in _set_by(key)}
+    folder = stack_file.parent
+    if unset := sorted(keys - chosen - set(_leaves(stack))):
+        raise SettingsError(
+            f"no stack runs in {folder}, and no setting has the address of "
+            f"{', '.join(map('.'.join, unset))}: start one with `srp4ctr stack up`, or set "
+            f"the address in settings.toml or as {', '.join(map(variable_of, unset))}"
+        )
+    if not keys <= chosen and not processes.is_any_alive(folder):
+        raise SettingsError(
+            f"the stack of {folder} has ended, and others may have its ports now: start it "
+            "again with `srp4ctr stack up`"
+        )
+    return settings
 
 
 def use_data_dir(data_dir: str, *, needs_stack: bool) -> None:
@@ -182,6 +209,8 @@ def each_value(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
         value = getattr(owner, name)
         if is_dataclass(value):
             yield from each_value(value, (*above, name))
+        elif isinstance(value, dict) and value:  # a table whose names are the user's own
+            yield from (((*above, name, each), own) for each, own in value.items())
         else:
             yield (*above, name), value
 
@@ -196,8 +225,13 @@ def _build(values: Mapping[str, Any]) -> Settings:
             for e in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
-    # Declared once: readers add a share per partition that the broker has.
-    features = replace(settings.features, partitions=settings.kafka.partitions)
+    # Declared once: readers add a share per partition that the broker has, and read the
+    # log's actions as the worker does.
+    features = replace(
+        settings.features,
+        partitions=settings.kafka.partitions,
+        action_codes=settings.streams.action_codes,
+    )
     return settings.model_copy(update={"features": features})
 
 
@@ -260,10 +294,12 @@ def _check_key(key: Key, where: str) -> None:
     is_old_section = len(key) == 1 and key[0] in OLD_SECTIONS
     if key in REMOVED or key in RENAMED or is_old_section:
         return
-    if key in DERIVED:
-        raise SettingsError(f"{where}: not {'.'.join(key)}: set {DERIVED[key]}")
+    if key[:2] in DERIVED:
+        raise SettingsError(f"{where}: not {'.'.join(key[:2])}: set {DERIVED[key[:2]]}")
     owner: Any = Settings
     for depth, name in enumerate(key):
+        if get_origin(owner) is dict:  # a table whose names are the user's own
+            return
         known = _fields(owner)
         if name not in known:
             section = ".".join(key[:depth]) or "the top level"

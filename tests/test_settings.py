@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr import settings
+from srp4ctr import processes, settings
 from srp4ctr.embedded import stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
@@ -32,6 +32,39 @@ def test_the_environment_wins_over_the_running_stack_over_the_file(
     assert loaded.kafka.partitions == 7
 
 
+def test_a_service_at_an_address_that_nobody_chose_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(settings.SettingsError) as error:
+        settings.load("kafka", "triton")
+    for part in ("kafka.bootstrap, triton.grpc", "srp4ctr stack up", "SRP4CTR_TRITON__"):
+        assert part in str(error.value)
+    (here / "settings.toml").write_text('[kafka]\nbootstrap = "127.0.0.1:9092"\n')
+    assert settings.load("kafka").kafka.bootstrap == "127.0.0.1:9092"
+    with pytest.raises(settings.SettingsError, match=r"address of triton\.grpc:"):
+        settings.load("kafka", "triton")
+    monkeypatch.setenv("SRP4CTR_TRITON", '{"grpc": "there:1"}')
+    assert settings.load("kafka", "triton").triton.grpc == "there:1"
+    assert settings.load().features.redis  # nothing that is read there
+
+
+def test_the_addresses_of_a_stack_hold_while_one_of_its_processes_runs(
+    here: Path,
+) -> None:
+    folder = here / ".data"
+    folder.mkdir()
+    (folder / "stack.toml").write_text('[kafka]\nbootstrap = "stack:1"\n')
+    with pytest.raises(settings.SettingsError, match="has ended, and others may have"):
+        settings.load("kafka")
+    assert settings.load().kafka.bootstrap == "stack:1"
+    idle = processes.Program(name="broker", command=("sleep", "60"))
+    running = processes.start(idle, folder, tied=True)
+    try:
+        assert settings.load("kafka").kafka.bootstrap == "stack:1"
+    finally:
+        processes.stop(running, folder)
+
+
 def test_an_unknown_key_in_the_file_lists_the_known_ones(here: Path) -> None:
     (here / "settings.toml").write_text("[streams]\nsequence_lenght = 5\n")
     with pytest.raises(settings.SettingsError) as error:
@@ -50,6 +83,27 @@ def test_a_setting_that_follows_from_another_is_refused(
     (here / "settings.toml").unlink()
     monkeypatch.setenv("SRP4CTR_FEATURES__PARTITIONS", "8")
     with pytest.raises(settings.SettingsError, match=r"set kafka\.partitions"):
+        settings.load()
+
+
+def test_codes_of_actions_reach_the_worker_and_readers_of_the_log(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_text("[streams.action_codes]\ndeal_view = 32\n")
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", '{"map_view": 40}')
+    loaded = settings.load()
+    codes = {"deal_view": 32, "map_view": 40}
+    assert loaded.streams.action_codes == loaded.features.action_codes == codes
+    shown = {e.name: e.source for e in settings.in_force("streams.action_codes")}
+    assert shown == {
+        "streams.action_codes.deal_view": "settings.toml",
+        "streams.action_codes.map_view": "SRP4CTR_STREAMS__ACTION_CODES",
+    }
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", '{"map_view": 32}')
+    with pytest.raises(settings.SettingsError, match=r"as deal_view is"):
+        settings.load()
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", "[1]")
+    with pytest.raises(settings.SettingsError, match="ACTION_CODES is no object in JSON"):
         settings.load()
 
 

@@ -70,8 +70,9 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     rows: list[Mapping[str, Any]] = []
+    recipe = RECIPE.with_threads(options.threads)
     for name in options.names:
-        rows += compared(name, options, RECIPE)
+        rows += compared(name, options, recipe)
     print(figures.table(rows, COLUMNS))
     found = {} if options.skip_serving else _served()
     if not options.quick:

@@ -87,6 +87,9 @@ class BundleManifest:
     """A digest of settings and examples: the same digest makes the same bundle."""
     negatives: str = "impressions"
     """What was not clicked: ``impressions``, or ``sampled``: see ``SAMPLED_NOTE``."""
+    threads: int = 0
+    """How many threads of the CPU each training process computed on: sums differ in their
+    last bits with another number; 0: not recorded."""
     gates: tuple[Gate, ...] = ()
     """Training's; promotion's are in the refresh report."""
 

@@ -1,6 +1,8 @@
 """An error → one of the four kinds, what the command line prints of it, and its status."""
 
 import errno
+import re
+import signal
 import traceback
 from collections.abc import Sequence
 
@@ -8,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from srp4ctr.cli.missing_extras import sentence
-from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError, Srp4ctrError
 
 # Errors of files, by what a person does about them.
 _MISTAKES = {
@@ -27,6 +29,14 @@ _OUTAGES = {
 }
 _WHICH_ANSWER = " (`srp4ctr doctor` says which servers answer)"
 _A_BUG = "this is a bug of srp4ctr: please report it with the lines above"
+
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit status of a command that Ctrl-C ended."""
+_INCOMPLETE = (
+    r"No magic bytes found at end of file '([^']+)'",
+    r"'([^']+)' too small to be a Parquet file",
+)
 
 
 class StepError(Srp4ctrError):
@@ -50,13 +60,31 @@ def foreseen(error: BaseException, typed: Sequence[str] = ()) -> Srp4ctrError | 
         missing = sentence(error.name, typed)
         return MistakeError(missing) if missing else None
     if not isinstance(error, OSError):
-        return None
+        return _incomplete(str(error))
     code, name = error.errno or 0, error.filename or "this file"
     if code in _OUTAGES:
         return OutageError(_OUTAGES[code].format(name))
     if code in _MISTAKES and error.filename:
         return MistakeError(_MISTAKES[code].format(name))
     return OutageError(str(error) or type(error).__name__)
+
+
+def _incomplete(message: str) -> ArtifactError | None:
+    """Return which Parquet file is incomplete, by what DuckDB says of the raw log."""
+    for pattern in _INCOMPLETE:
+        if found := re.search(pattern, message):
+            return ArtifactError(
+                f"{found[1]} is an incomplete Parquet file: copy it again, or put it back "
+                "from a backup"
+            )
+    return None
+
+
+def report_interruption(console: Console, typed: Sequence[str]) -> int:
+    """Print that Ctrl-C ended the command; return the exit status of an interruption."""
+    resumes = ": the same command goes on where this one was" if "refresh" in typed else ""
+    console.print(f"interrupted{resumes}", highlight=False, soft_wrap=True)
+    return INTERRUPTED
 
 
 def report(

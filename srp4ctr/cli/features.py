@@ -44,7 +44,7 @@ def show(user: User, pseudonym: IsPseudonym = False) -> None:
     from srp4ctr.cli.tables.users import user_tables
     from srp4ctr.ops.feature_store import read_user, stored_id
 
-    settings = load()
+    settings = load("store")
     stored = stored_id(settings, user, pseudonym)
     for table in user_tables(read_user(settings.features, stored)):
         out.print(table)
@@ -76,7 +76,7 @@ def check(
     from srp4ctr.cli.tables.results import check_table, served_tables
     from srp4ctr.ops import feature_store
 
-    settings = load()
+    settings = load() if served else load("kafka", "store")
     if served:
         compared = feature_store.check_served(
             settings, sample, lambda found: out.print(*served_tables(found)), out.status
@@ -107,7 +107,7 @@ def forget(
     """
     from srp4ctr.ops import feature_store
 
-    feature_store.forget(load(), user, wait_s, is_pseudonym=pseudonym)
+    feature_store.forget(load("kafka"), user, wait_s, is_pseudonym=pseudonym)
     out.print(f"forgotten: {user}", markup=False)
 
 

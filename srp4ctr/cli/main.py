@@ -16,8 +16,9 @@ import typer
 
 from srp4ctr import logs, tracing
 from srp4ctr.cli import features, model, monitor, operations, stack, streams
-from srp4ctr.cli.failures import report
+from srp4ctr.cli.failures import INTERRUPTED, report, report_interruption
 from srp4ctr.cli.tables.console import err, out
+from srp4ctr.processes import is_interrupted, noticing_interrupts
 from srp4ctr.settings import SettingsError, load, use_data_dir
 
 app = typer.Typer(
@@ -127,11 +128,19 @@ def main() -> None:
     from srp4ctr.features.online import feast_import
 
     feast_import.lightly()
-    try:
-        app()
-    except Exception as error:
-        typed = sys.argv[1:]
-        sys.exit(report(err, error, typed, debug="--debug" in typed))
+    typed = sys.argv[1:]
+    with noticing_interrupts():
+        try:
+            app()
+        except SystemExit as ended:
+            if is_interrupted() and ended.code == INTERRUPTED:
+                report_interruption(err, typed)
+            raise
+        except Exception as error:
+            debug = "--debug" in typed
+            if is_interrupted() and not debug:
+                sys.exit(report_interruption(err, typed))
+            sys.exit(report(err, error, typed, debug=debug))
 
 
 if __name__ == "__main__":

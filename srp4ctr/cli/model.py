@@ -2,19 +2,30 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from srp4ctr.cli.tables.console import err, out
-from srp4ctr.settings import load
+from srp4ctr.settings import Settings, load
+
+if TYPE_CHECKING:  # tritonclient: another extra
+    from srp4ctr.client.messages import Ranking
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
+SERVING = ("kafka", "store", "triton")  # what a promotion reads and changes
 REFUSED = 5  # exit status; errors have 1 to 4: srp4ctr/errors.py
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        help="Time of the request in UTC, as 2026-11-01T12:00, for a log of the past. "
+        "Default: now."
+    ),
+]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
 
 
@@ -52,13 +63,20 @@ def refresh_model(
         promote=promote, every=every or "", from_scratch=from_scratch, force=force
     )
     display = Display(
-        progress=lambda: progress_listener(out),
+        progress=lambda hint: progress_listener(out, hint),
         show=lambda report: _print(*report_tables(report)),
         say=err.print,
     )
-    report = run(load(), plan, display)
+    report = run(_settings_of_refresh(promote), plan, display)
     if report is not None and report.outcome == "refused":
         raise typer.Exit(REFUSED)
+
+
+def _settings_of_refresh(promote: bool) -> Settings:
+    """Return the settings; its promotion's servers are missed before hours of training."""
+    settings = load()
+    is_promoted_here = promote and not settings.training.bundles_uri
+    return load(*SERVING) if is_promoted_here else settings
 
 
 @app.command("list")
@@ -144,7 +162,7 @@ def promote_model(
         version=version or "", canary=canary, every=every or "", accept_worse=accept_worse
     )
     display = partial(promotion_lines, canary=canary)
-    run_promotion(load(), plan, lambda found: _print(*display(found)), err.print)
+    run_promotion(load(*SERVING), plan, lambda found: _print(*display(found)), err.print)
 
 
 @app.command("publish")
@@ -174,7 +192,8 @@ def roll_back(
     """
     from srp4ctr.ops import promotion_service
 
-    out.print(f"{promotion_service.roll_back(load(), canary=canary)} serves")
+    serving = promotion_service.roll_back(load("triton"), canary=canary)
+    out.print(f"{serving} serves")
 
 
 @app.command("fill")
@@ -206,18 +225,17 @@ def rank(
     items: Annotated[
         list[str], typer.Argument(help="Ids of the items to rank, separated by spaces.")
     ],
+    at: At = None,
 ) -> None:
     """Rank items for a user by click probability.
 
     Example:  srp4ctr model rank 42 50 181 258
     """
-    from srp4ctr.cli.tables.results import ranking_table
-    from srp4ctr.ops.feature_store import rank, titles
+    from srp4ctr.ops.feature_store import rank
 
-    settings = load()
-    ranking = rank(settings, user, items)
-    names = titles(settings.features, (), items)
-    out.print(ranking_table(ranking, names))
+    at_ms = _at_ms(at)
+    settings = load("triton", "store")
+    _print_ranking(settings, rank(settings, user, items, at_ms), at_ms)
 
 
 @app.command("recommend")
@@ -238,6 +256,7 @@ def recommend(
             "shown, or nothing."
         ),
     ] = "clicked",
+    at: At = None,
 ) -> None:
     """Recommend items to a user, from all that are available.
 
@@ -246,9 +265,8 @@ def recommend(
 
     Example:  srp4ctr model recommend 42 -n 20 --where genre=drama
     """
-    from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.errors import MistakeError
-    from srp4ctr.ops.feature_store import recommend, titles
+    from srp4ctr.ops.feature_store import recommend
 
     wanted: dict[str, list[str]] = {}
     for each in where or []:
@@ -256,10 +274,10 @@ def recommend(
         if not equals:
             raise MistakeError(f"--where {each!r} names no value: write {each}=VALUE")
         wanted.setdefault(name, []).append(value)
-    settings = load()
-    ranking = recommend(settings, user, count, where=wanted, exclude=exclude)
-    names = titles(settings.features, (), ranking.item_ids)
-    out.print(ranking_table(ranking, names))
+    at_ms = _at_ms(at)
+    settings = load("triton", "store")
+    options = {"where": wanted, "exclude": exclude, "request_time_ms": at_ms}
+    _print_ranking(settings, recommend(settings, user, count, **options), at_ms)
 
 
 @app.command("vectors")
@@ -278,14 +296,33 @@ def write_vectors(
     from srp4ctr.cli.tables.console import progress_listener
     from srp4ctr.ops.promotion_service import bundle_folder
     from srp4ctr.training.export import user_embeddings
+    from srp4ctr.training.loop.distributed import cpu_threads
 
     settings = load()
     folder = bundle_folder(settings, version)
-    with progress_listener(out) as progress:
+    with progress_listener(out) as progress, cpu_threads(settings.training.threads):
         rows = user_embeddings.write_vectors(
             folder, settings.features, settings.streams, out_file, progress
         )
     out.print(f"{rows:,} impressions in {out_file}", soft_wrap=True)
+
+
+def _at_ms(text: str | None) -> int | None:
+    """Return the option ``--at`` in UTC milliseconds; None without it."""
+    from srp4ctr.cli.tables.results import instant
+
+    return None if text is None else round(instant(text, "--at").timestamp() * 1000)
+
+
+def _print_ranking(settings: Settings, ranking: "Ranking", at_ms: int | None) -> None:
+    """Print a ranking, which Triton made it, and what is to be known of its inputs."""
+    from srp4ctr.cli.tables.results import ranking_table
+    from srp4ctr.ops.feature_store import context_of
+
+    context = context_of(settings, ranking, at_ms)
+    out.print(ranking_table(ranking, context.titles))
+    for note in (f"Triton: {settings.triton.grpc}", *context.notes):
+        out.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(content: Any, as_json: bool, *tables: Table) -> None:

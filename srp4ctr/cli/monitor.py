@@ -24,7 +24,7 @@ def run() -> None:
     """
     from srp4ctr.ops import monitor_jobs
 
-    monitor_jobs.run(load(), err.print)
+    monitor_jobs.run(load("kafka"), err.print)
 
 
 @app.command("open")
@@ -51,7 +51,7 @@ def open_page(
     def say(address: str) -> None:
         typer.echo(f"page: {address}  (Ctrl-C stops)")
 
-    open_page(load(), port, browser, say)
+    open_page(load("store", "triton", "prometheus"), port, browser, say)
 
 
 @app.command("report")
@@ -83,7 +83,7 @@ def report(
     from srp4ctr.ops import monitor_jobs
 
     with out.status("reading Prometheus"):
-        headline = monitor_jobs.write_report(load(), since, until, output)
+        headline = monitor_jobs.write_report(load("prometheus"), since, until, output)
     out.print(headline.title, style="bold", markup=False, highlight=False)
     for sentence in headline.sentences:
         out.print(sentence, markup=False, highlight=False)

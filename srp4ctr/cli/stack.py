@@ -129,7 +129,7 @@ def init(
     """
     from srp4ctr.ops.bootstrap import initialize_when_up
 
-    initialize_when_up(load(), kafka_users, _say, buckets=buckets)
+    initialize_when_up(load("kafka"), kafka_users, _say, buckets=buckets)
 
 
 def _show_snippets(status: stack.StackStatus) -> None:

@@ -51,10 +51,10 @@ def publish(
 
     Example:  srp4ctr events publish clicks.jsonl --backfill
     """
+    settings = load("kafka")
     report = _check(path)
     if strict and report.bad_lines:
         raise MistakeError("nothing was published (--strict)")
-    settings = load()
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     total = report.total + report.num_rejected
     lines = file_import.read_lines(path)
@@ -64,7 +64,7 @@ def publish(
         pseudonyms,
         backfill=backfill,
     )
-    published = f"published {done.published:,} messages"
+    published = f"published {done.published:,} messages to {settings.kafka.bootstrap}"
     if pseudonyms:
         out.print(f"{published} under pseudonyms, {done.withheld:,} bad lines withheld")
     else:
@@ -93,7 +93,7 @@ def serve() -> None:
 
     Example:  srp4ctr events serve
     """
-    stream_jobs.serve_intake(load(), err.print)
+    stream_jobs.serve_intake(load("kafka"), err.print)
 
 
 @events.command("replay-rejected")
@@ -110,7 +110,7 @@ def replay_rejected(
 
     Example:  srp4ctr events replay-rejected --dry-run
     """
-    settings = load()
+    settings = load("kafka")
     group = f"{settings.streams.group_id}-replay"
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("replay", total=None)
@@ -137,10 +137,11 @@ def restore(
 
     Example:  srp4ctr events restore .data/events.lost
     """
+    settings = load("kafka")
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("restore", total=None)
         done = stream_jobs.restore(
-            load(), log, lambda count: bar.update(task, completed=count)
+            settings, log, lambda count: bar.update(task, completed=count)
         )
     out.print(f"restored {done}")
 
@@ -164,7 +165,7 @@ def run() -> None:
 
     Example:  srp4ctr stream run
     """
-    stream_jobs.run(load(), err.print)
+    stream_jobs.run(load("kafka", "store"), err.print)
 
 
 @stream.command("rebuild")
@@ -186,6 +187,7 @@ def rebuild(
     Example:  srp4ctr stream rebuild --since 2026-11-01
     """
     begin = instant(since)  # first: what follows takes seconds to import
+    settings = load("kafka", "store")
     columns = (TextColumn("rebuild"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("partitions"), console=err) as bar:
         task = bar.add_task("rebuild", total=None)
@@ -193,7 +195,7 @@ def rebuild(
         def show(more: int, total: int) -> None:
             bar.update(task, total=total, advance=more)
 
-        done = stream_jobs.rebuild(load(), begin, wait_s, show)
+        done = stream_jobs.rebuild(settings, begin, wait_s, show)
     out.print(f"rebuilt {done}, from the events since {since}")
 
 

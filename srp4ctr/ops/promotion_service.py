@@ -50,15 +50,17 @@ def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
     ``requests`` are files of ``triton.served_log.folder``.
     """
     from srp4ctr.features.bundles import request_log
+    from srp4ctr.training.loop.distributed import cpu_threads
     from srp4ctr.training.refresh.reports import SERVED_CHECK_FILE, ServedReport
     from srp4ctr.training.skew.check import check_served
 
-    found = check_served(
-        [request_log.read(path) for path in requests],
-        settings.training,
-        settings.features,
-        settings.streams,
-    )
+    with cpu_threads(settings.training.threads):
+        found = check_served(
+            [request_log.read(path) for path in requests],
+            settings.training,
+            settings.features,
+            settings.streams,
+        )
     report = ServedReport(
         checked_at_ms=round(time.time() * 1000),
         requests=found.requests,

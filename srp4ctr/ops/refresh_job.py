@@ -26,7 +26,7 @@ from srp4ctr.ops.promotion_service import (
     serving_folder,
     share_serving,
 )
-from srp4ctr.processes import ended_by_sigterm, is_ending
+from srp4ctr.processes import ended_by_sigterm, is_ending, is_interrupted
 from srp4ctr.settings import Settings
 from srp4ctr.training.export import bundle_store
 from srp4ctr.training.refresh import reports
@@ -81,8 +81,8 @@ class PromotionPlan:
 class Display:
     """How refreshes are shown to a person."""
 
-    progress: Callable[[], AbstractContextManager["ProgressListener"]]
-    """Entered for each refresh."""
+    progress: Callable[[str], AbstractContextManager["ProgressListener"]]
+    """Called and entered for each refresh, with what would make a long one shorter."""
     show: Callable[[RefreshReport], None]
     say: Callable[[str], None]
 
@@ -128,12 +128,15 @@ def _refresh(
     settings: Settings, plan: RefreshPlan, display: Display, processes: "Processes"
 ) -> RefreshReport:
     """Refresh once; with an object store, from what is there and into it."""
+    from srp4ctr.training.loop.distributed import device_of
+    from srp4ctr.training.loop.progress import ways_to_shorten
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
     from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
 
     if store := bundle_store.store_of(settings.training):
         store.synchronize(SERVING_FILE)
-    with display.progress() as progress:
+    hint = ways_to_shorten(settings.training, device_of(settings.training.device).type)
+    with display.progress(hint) as progress:
         options = RefreshOptions(
             promote=promoter(settings) if plan.promote else None,
             serving=serving_folder(settings),
@@ -246,7 +249,7 @@ def refresh_and_record(
             "gates": {g.gate: g.passed for g in report.gates if g.passed is not None},
         }
     except Exception as failure:
-        if not is_ending():
+        if not (is_ending() or is_interrupted()):
             found["error"] = f"{type(failure).__name__}: {failure}"
         raise
     finally:
@@ -276,7 +279,7 @@ def repeat(
         try:
             turn()
         except Exception as failure:
-            if is_ending():
+            if is_ending() or is_interrupted():
                 raise
             if not isinstance(failure, _EXPECTED):
                 LOG.exception("this turn failed; the next one resumes it")

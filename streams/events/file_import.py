@@ -22,6 +22,8 @@ from srp4ctr.streams.events.pseudonymization import Pseudonyms
 PARQUET_SUFFIXES = (".parquet", ".pq")
 MAX_BAD_LINES = 1000  # nobody reads a longer report
 _BATCH_ROWS = 10_000
+_PARQUET_MAGIC = (b"PAR1", b"PARE")  # the second of a file with an encrypted footer
+_MIN_PARQUET_BYTES = 12  # both marks, and the length of the footer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,22 @@ def publish_lines(
     return publisher
 
 
+def check_parquet(path: Path) -> None:
+    """Raise ``MistakeError`` for a file whose first or last bytes are not Parquet's."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(max(path.stat().st_size - 4, 0))
+        end = file.read(4)
+    if start not in _PARQUET_MAGIC:
+        raise MistakeError(
+            f"{path} cannot be read as Parquet: it does not begin as such a file"
+        )
+    if end != start or path.stat().st_size < _MIN_PARQUET_BYTES:
+        raise MistakeError(
+            f"{path} is an incomplete Parquet file, its end is missing: copy it again"
+        )
+
+
 def _read_json_lines(path: Path) -> Iterator[FileLine]:
     with path.open("rb") as file:
         start = file.read(4)
@@ -132,6 +150,7 @@ def _read_parquet(path: Path) -> Iterator[FileLine]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_parquet(path)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.file_import import check_parquet
 from srp4ctr.streams.imports.mapping import CsvForm
 from srp4ctr.streams.imports.sql_text import explained, literal, quoted
 from srp4ctr.streams.imports.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, Table
@@ -41,6 +42,7 @@ def open_table(
     name = path.name.lower()
     with explained(path):
         if name.endswith(PARQUET_SUFFIXES) or _starts_with(path, b"PAR1"):
+            check_parquet(path)
             sql = f"read_parquet({_path(path)})"
         elif name.removesuffix(".gz").endswith(JSON_SUFFIXES):
             sql = f"read_json({_path(path)}{_JSON_OPTIONS}{_compression(path)}"

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 from srp4ctr.cli.main import app
 from srp4ctr.cli.tables import console
 from srp4ctr.cli.tables.results import a_table, whole
+from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.loop.progress import ways_to_shorten
 from tests.cli.terminal import assert_whole
 
 
@@ -50,6 +53,46 @@ def test_bars_of_a_terminal_say_what_is_left() -> None:
             show("fine-tune", done, 4)
     assert "3/4" in file.getvalue()
     assert "about 40 s left" in file.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_long_step_prints_once_what_would_make_it_shorter(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("srp4ctr.cli.tables.console.time.monotonic", lambda: clock[0])
+    file = io.StringIO()
+    to = Console(file=file, force_terminal=is_terminal, width=120)
+    with console.progress_listener(to, "What makes it shorter: a GPU") as show:
+        for done in range(100, 106):  # of a resumed run
+            clock[0] += 15.0
+            show("fine-tune", done, 200)
+    assert file.getvalue().count("What makes it shorter: a GPU") == 1
+    assert "fine-tune: about 24 min left. What makes" in file.getvalue()
+
+
+def test_a_short_step_needs_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 15.0)
+    monkeypatch.setattr("srp4ctr.cli.tables.console.time.monotonic", lambda: next(clock))
+    file = io.StringIO()
+    with console.progress_listener(Console(file=file), "What makes it shorter") as show:
+        for done in range(6):
+            show("fine-tune", done, 10)
+    assert "What makes it shorter" not in file.getvalue()
+
+
+def test_a_hint_names_the_settings_that_make_a_refresh_shorter() -> None:
+    config = RefreshConfig(sampled_items=512, train_window_days=30, threads=2)
+    on_cpu, on_gpu = (ways_to_shorten(config, device) for device in ("cpu", "cuda"))
+    for part in (
+        "training.pretrain_epochs is 16, training.finetune_epochs 3",
+        "training.train_window_days (30)",
+        "training.sampled_items (512)",
+    ):
+        assert part in on_cpu
+        assert part in on_gpu
+    assert f"training.threads (2 of {os.cpu_count()} cores), or a GPU" in on_cpu
+    assert "threads" not in on_gpu
 
 
 def test_ids_with_colons_are_printed_as_they_are(

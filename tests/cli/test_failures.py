@@ -98,6 +98,26 @@ def test_a_mistake_is_one_sentence(
     assert line.startswith(f"error: {sentence}")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("events publish items.jsonl", "events replay-rejected", "events serve"),
+        *("stream run", "stream rebuild", "stack init", "monitor run", "monitor report"),
+        *("features forget 42", "features check", "features show 42"),
+        *("model rank 42 50", "model recommend 42", "model refresh", "model promote"),
+        *("model rollback", "monitor open --no-browser", "events restore old"),
+    ],
+)
+def test_a_project_without_a_stack_uses_no_server_of_another_one(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "items.jsonl").write_text(ITEM)
+    assert run(*command.split()) == MistakeError.exit_status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no stack runs in .data, and no setting has the address")
+    assert "srp4ctr stack up" in line
+
+
 def test_what_a_check_found_is_no_bug(
     nothing_runs: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

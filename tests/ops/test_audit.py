@@ -36,7 +36,8 @@ def log(tmp_path: Path) -> AuditLog:
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of an operator whose stack does not run, with one damaged bundle."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SRP4CTR_TRITON__GRPC", "127.0.0.1:1")
+    for name in ("TRITON__GRPC", "KAFKA__BOOTSTRAP", "FEATURES__REDIS"):
+        monkeypatch.setenv(f"SRP4CTR_{name}", "127.0.0.1:1")
     monkeypatch.setenv("SRP4CTR_AUDIT__ACTOR", "ann")
     monkeypatch.setenv("COLUMNS", "250")
     folder = tmp_path / ".data" / "bundles" / "v1"

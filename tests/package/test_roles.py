@@ -219,7 +219,7 @@ def test_an_installed_role_imports_what_its_process_is(installed: Installed) -> 
 def test_a_role_without_a_commands_extra_says_which_one_it_is(installed: Installed) -> None:
     if installed.role in WITH_TORCH:
         pytest.skip("it has what training needs")
-    done = installed.run("srp4ctr", "model", "refresh")
+    done = installed.run("srp4ctr", "model", "refresh", "--no-promote")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert "pip install 'srp4ctr[features,training,serving]'" in line

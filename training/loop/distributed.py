@@ -89,6 +89,18 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+@contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """Let torch compute on ``number`` threads while the block runs; 0: its own choice."""
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def yield_to_serving(config: RefreshConfig) -> None:
     """Lower this process's priority and cap its part of the GPU; once per process.
 

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from srp4ctr.training.config import RefreshConfig
+
 _METRICS_AT_ONCE = 500
 # A server that is away holds a refresh up for seconds, not for MLflow's minutes.
 _MLFLOW_DEFAULTS = {
@@ -35,6 +37,26 @@ class ProgressListener(Protocol):
 
 def silent(step: str, done: int, total: int, note: str = "") -> None:
     """Ignore progress."""
+
+
+def ways_to_shorten(config: RefreshConfig, device: str) -> str:
+    """Return a sentence on what makes a refresh shorter on this ``device``."""
+    items = "all items" if config.sampled_items is None else f"{config.sampled_items:,}"
+    days = config.train_window_days
+    window = "none" if days is None else f"{days:g}"
+    ways = [
+        f"fewer epochs (training.pretrain_epochs is {config.pretrain_epochs}, "
+        f"training.finetune_epochs {config.finetune_epochs})",
+        f"a shorter training.train_window_days ({window})",
+        f"fewer training.sampled_items ({items})",
+    ]
+    if device == "cpu":
+        ways.append(
+            "on a machine that does nothing else more training.threads "
+            f"({config.threads or 'all'} of {os.cpu_count()} cores)"
+        )
+        ways.append("a GPU")
+    return f"What makes it shorter: {', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import batches
 from srp4ctr.training.loop import checkpoints
 from srp4ctr.training.loop.checkpoints import Progress
-from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import ProgressListener, ScalarLog, silent, unlogged
 from srp4ctr.training.loop.train_step import Objective, TrainStep
 
@@ -78,7 +78,8 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
     if stage.validate is not None:
         weights = checkpoints.weights(stage.objective)
         initial = {name: tensor.clone() for name, tensor in weights.items()}
-    with _reproducible(next(stage.objective.parameters()).device):
+    device = next(stage.objective.parameters()).device
+    with _reproducible(device), cpu_threads(stage.config.threads):
         run = _Run.start(stage, options)
         while not run.progress.is_over and run.progress.steps_done < run.steps:
             run.one_epoch()

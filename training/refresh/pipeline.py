@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from srp4ctr.atomic_files import sync_folder
 from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
@@ -30,7 +32,7 @@ from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.evaluation.full_catalogue import CatalogueRanks
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
-from srp4ctr.training.loop.distributed import ALONE, Processes
+from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import (
     Clock,
     MlflowRun,
@@ -63,6 +65,14 @@ class RefreshOptions:
     """The processes that train: the first calls ``refresh``, the others ``run_worker``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparisons:
+    """A new bundle beside what serves, and beside one-line rules."""
+
+    gates: tuple[Gate, ...]
+    rules: tuple[RuleResult, ...] = ()
+
+
 def refresh(
     config: RefreshConfig,
     features: FeatureConfig,
@@ -80,6 +90,7 @@ def refresh(
     with (
         reports.held(Path(config.bundles_dir)) as note,
         MlflowRun(config.mlflow_uri) as run,
+        cpu_threads(config.threads),
     ):
         old = champion.load(options.serving, streams.sequence_length)
         with clock.step("examples"):
@@ -172,9 +183,9 @@ def _make_bundle(
             dataset,
             evaluation.judged,
             config,
-            replace(card, gates=card.gates + against.gates),
+            _with_comparisons(card, against),
         )
-        notes = (start.note, result.note, _negatives(training), note)
+        notes = (start.note, result.note, _negatives(training), *dataset.notes, note)
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
@@ -202,6 +213,7 @@ def _card(
         gates=evaluation.gates,
         parent=parent.card.version if parent else "",
         negatives=dataset.negatives,
+        threads=torch.get_num_threads(),
         recipe=training.recipe,
     )
 
@@ -243,6 +255,7 @@ def _report(
     config: RefreshConfig,
 ) -> RefreshReport:
     """Return the report of a new bundle, before any promotion."""
+    threads = f"threads of the CPU: {card.threads} (training.threads)"
     passed = RefreshOutcome.KEPT if options.promote is None else RefreshOutcome.READY
     return RefreshReport(
         version=card.version,
@@ -250,11 +263,16 @@ def _report(
         outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
-        notes=tuple(each for each in notes if each),
+        notes=tuple(each for each in (*notes, threads) if each),
         metrics=card.metrics,
         cost=card.cost,
         counts=card.counts,
     )
+
+
+def _with_comparisons(card: BundleManifest, found: _Comparisons) -> BundleManifest:
+    metrics = {**card.metrics, **rule_results.metrics(found.rules)}
+    return replace(card, metrics=metrics, gates=card.gates + found.gates)
 
 
 def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
@@ -267,14 +285,6 @@ def _log_folder(config: RefreshConfig) -> Path:
     """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
     return bundles / CURVES / bundle.next_version(bundles)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparisons:
-    """A new bundle beside what serves, and beside one-line rules."""
-
-    gates: tuple[Gate, ...]
-    rules: tuple[RuleResult, ...] = ()
 
 
 def _compared(
@@ -301,7 +311,9 @@ def _compared(
         gate = rules.gate(version, of_catalogue)
         return _Comparisons(gates=(*against, gate), rules=of_catalogue)
     slates = dataset.parts.judge
-    every = rules.rules_of(slates, dataset.rule_inputs)
+    columns = dataset.vocabulary.candidate_columns.layout.names
+    numbers = rules.numbers_of(slates, columns)
+    every = rules.rules_of(slates, dataset.rule_inputs, numbers)
     results = rules.compare(every, slates.shown, judged)
     serving = None
     if isinstance(champions, Scored):

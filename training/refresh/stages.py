@@ -21,7 +21,7 @@ from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.export.retrieval import Pretrained
-from srp4ctr.training.loop.distributed import Processes, device_of
+from srp4ctr.training.loop.distributed import Processes, cpu_threads, device_of
 from srp4ctr.training.loop.progress import Clock, ScalarLog, silent, unlogged
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
@@ -43,6 +43,7 @@ _CHANGE_NOTHING: Mapping[str, Any] = {
     "max_gpu_memory_share": 1.0,
     "niceness": 0,
     "accumulate": 1,
+    "threads": 1,  # only the last bits of sums: what was slow goes on with others
 }
 
 
@@ -121,7 +122,8 @@ def run_worker(config: RefreshConfig, processes: Processes, from_scratch: bool) 
     )
     folder = Path(config.bundles_dir) / f"v{number}"
     found = EarlierBundle.read(folder) if number else NoBundle("as the first process")
-    train(_start(training, found), training)
+    with cpu_threads(config.threads):
+        train(_start(training, found), training)
 
 
 def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:

@@ -39,6 +39,14 @@ class Recipe:
             if field.name == "length" or field.name.startswith("sasrec") == is_sasrec
         }
 
+    def with_threads(self, threads: int) -> "Recipe":
+        """Return the recipe that computes on ``threads`` threads."""
+        return replace(
+            self,
+            pretraining=replace(self.pretraining, threads=threads),
+            clicks=replace(self.clicks, threads=threads),
+        )
+
     def shorter(self, share: float) -> "Recipe":
         """Return the recipe with ``share`` of the epochs, at least one each."""
         before, after = self.pretraining, self.clicks

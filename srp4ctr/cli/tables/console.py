@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # not every role has the training extra
 
 LINE_EVERY_S = 30.0
 LEAST_WIDTH = 80  # of tables, in columns
+LONG_S = 600.0  # a step that takes longer than that still gets a hint
+JUDGED_AFTER_S = 20.0  # before, the first parts of a step say little of the others
 
 
 class TableConsole(Console):
@@ -107,10 +109,13 @@ class Steps:
 
 
 @contextmanager
-def progress_listener(console: Console) -> Iterator["ProgressListener"]:
-    """Yield what draws one bar per step while the block runs; in a file, lines."""
+def progress_listener(console: Console, hint: str = "") -> Iterator["ProgressListener"]:
+    """Yield what draws one bar per step while the block runs; in a file, lines.
+
+    ``hint`` is printed once, if a step has more than ten minutes left.
+    """
     if not console.is_terminal:
-        yield _lines(console)
+        yield _with_hint(_lines(console), console, hint)
         return
     tasks: dict[str, TaskID] = {}
     with _progress(console) as progress:
@@ -125,7 +130,32 @@ def progress_listener(console: Console) -> Iterator["ProgressListener"]:
                 task.id, completed=done, total=total, ends_s=ends_s, note=escape(note)
             )
 
-        yield show
+        yield _with_hint(show, console, hint)
+
+
+def _with_hint(
+    listener: "ProgressListener", console: Console, hint: str
+) -> "ProgressListener":
+    """Return ``listener`` that prints ``hint`` once a step is known to be long."""
+    began: dict[str, tuple[float, int]] = {}  # when, and at which part: a run may resume
+    is_open = bool(hint)
+
+    def show(step: str, done: int, total: int, note: str = "") -> None:
+        nonlocal is_open
+        listener(step, done, total, note)
+        if not is_open:
+            return
+        now_s = time.monotonic()
+        began_s, first = began.setdefault(step, (now_s, done))
+        if done == first or now_s - began_s < JUDGED_AFTER_S:
+            return
+        left_s = (now_s - began_s) * (total - done) / (done - first)
+        if left_s > LONG_S:
+            is_open = False
+            text = f"{step}: {_left(left_s)}. {hint}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    return show
 
 
 def _lines(console: Console) -> "ProgressListener":

@@ -66,8 +66,9 @@ STATUS_ADVICE = {
     "empty_sequence": "This user has impressions but no actions yet: a click starts the "
     "history.",
     "stale_sequence": "This user's history is older than features.sequence_ttl_days and is "
-    "not used. For a log of the past raise it, then train a bundle that has it: `srp4ctr "
-    "model refresh`.",
+    "not used. For a log of the past pass the time of the request (--at, in a call "
+    "request_time_ms), or raise the setting and train a bundle that has it: `srp4ctr model "
+    "refresh`.",
     "store_unavailable": "Triton could not read the feature store in time: the scores use "
     "cached features only. Does the store run? `srp4ctr stack status`",
 }

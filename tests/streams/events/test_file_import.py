@@ -7,9 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.file_import import check_file, read_lines
 from srp4ctr.streams.events.schema import Event
+from srp4ctr.streams.imports import mapping
+from srp4ctr.streams.imports.importing import ImportJob, import_files
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 
 NOW_MS = NOON_MS + 60_000
@@ -80,9 +83,24 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_a_broken_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
-    path.write_bytes(b"PAR1 and then nothing")
+    path.write_bytes(b"no such file at all")
     with pytest.raises(ValueError, match=r"events\.parquet cannot be read"):
         check_file(path, NOW_MS)
+    path.write_bytes(b"PAR1 between is nothing PAR1")
+    with pytest.raises(ValueError, match=r"events\.parquet cannot be read"):
+        check_file(path, NOW_MS)
+
+
+@pytest.mark.parametrize("size", [4, 8, 300])
+def test_half_a_parquet_file_is_incomplete(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"type": ["click"] * 99}), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(MistakeError, match=r"events\.parquet is an incomplete Parquet"):
+        check_file(path, NOW_MS)
+    job = ImportJob(files=[str(path)], mapping=mapping.ready_format("clicks"))
+    with pytest.raises(MistakeError, match=r"events\.parquet is an incomplete Parquet"):
+        import_files(job)
 
 
 def test_a_parquet_file_without_types_is_an_error_that_lists_its_columns(

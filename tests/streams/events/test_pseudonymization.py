@@ -94,6 +94,7 @@ def test_a_file_is_published_under_pseudonyms(
     monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", kafka.bootstrap)
     monkeypatch.setenv("SRP4CTR_STREAMS__PSEUDONYM_KEY_FILE", "key")
     done = CliRunner().invoke(app, ["events", "publish", "mine.jsonl"])
-    assert "published 1 messages under pseudonyms, 1 bad lines withheld" in done.output
+    published = f"published 1 messages to {kafka.bootstrap} under pseudonyms"
+    assert f"{published}, 1 bad lines withheld" in done.output
     (record,) = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert record.key == NAMES.of("ann").encode()

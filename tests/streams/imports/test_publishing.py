@@ -33,7 +33,7 @@ def test_nothing_is_published_of_a_file_with_a_bad_row(
     assert read_topic(kafka, BEHAVIOR_EVENTS_TOPIC) == []
     done = typed("ratings.csv", *SET, "--skip-bad")
     assert done.exit_code == 0, done.exception
-    assert done.output.index('"event_id"') < done.output.index("published 20 messages")
+    assert done.output.index('"event_id"') < done.output.index("published 20 messages to ")
     records = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert len(records) == 20
     assert {each.key for each in records} == {f"u{n}".encode() for n in range(20)}

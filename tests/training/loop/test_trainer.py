@@ -77,6 +77,25 @@ def test_resumed_pretraining_equals_uninterrupted(
     assert all(torch.equal(own[name], theirs[name]) for name in own)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_stage_computes_on_the_threads_of_the_settings(
+    threads: int, slates: Slates, recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    seen: set[int] = set()
+
+    def listen(step: str, done: int, total: int, note: str = "") -> None:
+        if done < total:
+            seen.add(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    chosen = replace(recipe, threads=threads, finetune_epochs=1)
+    finetune(fresh(recipe, sizes), slates, chosen, FitOptions(progress=listen))
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (seen, after) == ({threads}, 3)
+
+
 def test_another_recipe_does_not_resume(
     slates: Slates, recipe: RefreshConfig, sizes: TableSizes, tmp_path: Path
 ) -> None:
