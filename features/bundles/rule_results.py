@@ -48,7 +48,8 @@ class RuleResult:
     requests: int
     """How many requests it was judged on: the shown order is not on those of a model."""
     metric: str = "gAUC"
-    """What ``gauc`` is: AUC where each request has one item."""
+    """What ``gauc`` is: AUC where each request has one item, and Hit@10 over the whole
+    catalogue where negatives are sampled."""
     gauc: float | None = None
     model_gauc: float | None = None
     gauc_difference: Contrast = Contrast()
