@@ -145,7 +145,8 @@ def write_clicks(folder: Path) -> FeatureConfig:
         user, item = int(chance.integers(60)), 2 * int(30 * chance.random() ** 1.5)
         item += (user + (chance.random() < 0.1)) % 2
         at_ms = NOON_MS + 1000 * n
-        click = a_click(f"i{item}", at_ms=at_ms, user_id=f"u{user}", event_id=f"e{n}")
+        ids = {"user_id": f"u{user}", "event_id": f"e{n}", "request_id": f"q{n}"}
+        click = a_click(f"i{item}", at_ms=at_ms, **ids)
         published.append((click, at_ms))
     config = FeatureConfig(
         registry=str(folder / "registry.db"), log_dir=str(folder / "events")

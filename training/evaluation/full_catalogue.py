@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from srp4ctr.features.bundles.gates import finite
-from srp4ctr.features.bundles.rule_results import Contrast, RuleResult, best_first
+from srp4ctr.features.bundles.rule_results import HIT, Contrast, RuleResult, best_first
 from srp4ctr.features.candidates import (
     LEAST_CLICKS,
     MAX_POPULAR,
@@ -45,7 +45,7 @@ DEPTHS = (5, 10, 20)
 _CLICKS_AT_ONCE = 32
 _LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
 MISSED = np.iinfo(np.int64).max
-GATED = 10  # of ``DEPTHS``, what the gate holds the model to
+GATED = 10  # of ``DEPTHS``: of ``HIT``, what the gate holds the model to
 _MEANINGS = {
     "popular_2h": "clicks of the last two hours",
     "popular_24h": "clicks of the last day",
@@ -328,7 +328,7 @@ def _result(name: str, ranks: CatalogueRanks) -> RuleResult:
         rule=name,
         meaning=_MEANINGS[name],
         requests=len(own),
-        metric=f"Hit@{GATED}",
+        metric=HIT,
         gauc=float(rule.mean()),
         model_gauc=float(own.mean()),
         gauc_difference=Contrast(

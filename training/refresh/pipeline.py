@@ -32,6 +32,7 @@ from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.evaluation.full_catalogue import CatalogueRanks
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
+from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import (
     Clock,
@@ -40,6 +41,7 @@ from srp4ctr.training.loop.progress import (
     logging_to,
     silent,
 )
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
@@ -170,9 +172,7 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config)
-            ranks = full_catalogue.judge(model, result.pretrained, dataset)
-            evaluation = full_catalogue.with_metrics(evaluation, ranks)
+            evaluation, ranks = _judged(model, result.pretrained, training)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
         card = _card(training, evaluation, parent)
@@ -189,6 +189,15 @@ def _make_bundle(
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
+
+
+def _judged(
+    model: SRP4CTR, pretrained: Pretrained | None, training: Training
+) -> tuple[Evaluation, CatalogueRanks | None]:
+    """Evaluate ``model`` on slates, and of sampled ones over the whole catalogue, too."""
+    ranks = full_catalogue.judge(model, pretrained, training.dataset)
+    evaluation = evaluate(model, training.dataset.parts, training.config)
+    return full_catalogue.with_metrics(evaluation, ranks), ranks
 
 
 def _card(

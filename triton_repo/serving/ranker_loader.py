@@ -76,10 +76,15 @@ def load_ranker(
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     stats = RequestStats(metrics=metrics, reference=read_reference(folder))
+    return replace(ranker, stats=stats, backlog=_backlog(folder, settings, environment))
+
+
+def _backlog(
+    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str]
+) -> Backlog:
     waiting = WaitingCalls(folder.name, environment)
     limit_s = float(settings["max_wait_ms"]) / 1000.0
-    backlog = Backlog(waiting, int(settings["processes"]), limit_s)
-    return replace(ranker, stats=stats, backlog=backlog)
+    return Backlog(waiting, int(settings["processes"]), limit_s)
 
 
 def _library(config: FeatureConfig, settings: Mapping[str, str]) -> Path | None:

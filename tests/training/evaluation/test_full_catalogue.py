@@ -121,10 +121,8 @@ def test_rules_rank_by_the_clicks_before_each_click(
     found = full_catalogue.find_candidates(clicks, dataset.vocabulary, None)
     assert tuple(found.ranks) == RULES
     with opened(log / "events") as opened_log:
-        events = opened_log.rows(opened_log.events.order_by("occurred_at"))
-    # A click of one request is counted once, and all of the log have one request's id.
-    once = events.group_by(["item_key", "user_id"]).aggregate([("occurred_at", "min")])
-    keys, at_ms = once["item_key"].to_numpy(), once["occurred_at_min"].to_numpy()
+        events = opened_log.rows(opened_log.events.select("item_key", "occurred_at"))
+    keys, at_ms = events["item_key"].to_numpy(), events["occurred_at"].to_numpy()
     for row in range(len(clicks)):
         before = keys[at_ms < clicks.slates.request_at_ms[row]]
         before = before[~np.isin(before, clicks.sequences.item_keys[row])]
