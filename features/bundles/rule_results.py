@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 GATE = "rule_of_thumb"
 """The gate that holds a bundle to the best rule: among training's, on the card."""
-LESS_BEST_RULE = "gauc_less_best_rule"
+LESS_BEST_RULE = "less_best_rule"
 """Among a bundle's metrics."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
@@ -78,7 +78,7 @@ def best_first(results: Sequence[RuleResult]) -> list[RuleResult]:
 
 
 def metrics(results: Sequence[RuleResult]) -> dict[str, float]:
-    """Return the model's gAUC less that of the best rule, for the bundle's card.
+    """Return the model's ``metric`` less that of the best rule, for the bundle's card.
 
     Nothing where no rule was judged.
     """

@@ -205,6 +205,7 @@ def request_tables(
     unexpired = _.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY)
     latest = latest_of(log, acted_events(log), requests, length)
     sequences = (log.keep(each.filter(unexpired).order_by("row")) for each in latest)
+    instants = requests.select("row", "at_ms", owner="user_id")
     with log.kept(counted_events(log)) as counted:
         remembered = log.remembered(counted)
         return RequestTables(
@@ -214,11 +215,9 @@ def request_tables(
             user_attributes=log.keep(profiles_of(log, requests).order_by("row")),
             sequences=ibis.union(*sequences),
             user_activity=activity_table(
-                log,
-                log.since_erasure(remembered).rename(owner="user_id"),
-                requests.select("row", "at_ms", owner="user_id"),
+                log, log.since_erasure(remembered).rename(owner="user_id"), instants
             ),
-            total_activity=total_table(log, counted, requests.select("row", "at_ms")),
+            total_activity=total_table(log, counted, instants.drop("owner")),
             candidates=candidates,
             candidate_activity=activity_table(
                 log,

@@ -128,14 +128,13 @@ class OfflineLog:
         keys = np.array([[item_key(item) for item in request.item_ids]])
         sequence = self._sequences(request, versions)
         activity = _activities([self._count(item, offsets) for item in request.item_ids])
-        rows, columns = self._attribute_rows(known_ms), self.words.candidate_columns
-        item_rows, attributes = self.words.item_rows(keys), rows(keys)
+        rows, item_rows = self._attribute_rows(known_ms), self.words.item_rows(keys)
+        attributes, history = rows(keys), rows(sequence.item_keys)
         status = (
             np.where(self.words.is_known(item_rows), 0, ItemStatus.UNKNOWN_ITEM)
             | np.where(attributes.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
             | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
         )
-        history = rows(sequence.item_keys)
         inputs = CandidateArrays(
             request_time_ms=np.array([request.at_ms]),
             item_keys=keys,
@@ -151,7 +150,9 @@ class OfflineLog:
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
-            "candidate_features": transforms.candidate_features(inputs, columns),
+            "candidate_features": transforms.candidate_features(
+                inputs, self.words.candidate_columns
+            ),
             "item_status": status.astype(np.uint8),
         }
 
