@@ -21,6 +21,8 @@ class Gate:
     """What ``value`` was compared with."""
     note: str = ""
     """What is compared, by how much it failed and how to fix it, or why it was skipped."""
+    warning: bool = False
+    """It passed, and the note says what is wrong all the same."""
 
     def __str__(self) -> str:
         return f"{self.gate}: {self.note or f'{self.value} against {self.limit}'}"

@@ -112,6 +112,8 @@ class RequestTables:
     candidates: Table
     candidate_activity: Table
     candidate_exposures: Table
+    clicks: Table
+    """item_key, occurred_at and visible_at of each click that the counters count."""
 
     def times_ms(self) -> Int64s:
         """Return the time of each request (R,), ascending."""
@@ -212,6 +214,9 @@ def request_tables(
             ),
             candidate_exposures=exposures_of(
                 log, exposed(remembered), requests, candidates, exposure_length
+            ),
+            clicks=log.keep(
+                counted.filter(_.is_click).select("item_key", "occurred_at", "visible_at")
             ),
         )
 

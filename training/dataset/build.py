@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
-from srp4ctr.features.offline.event_tables import EventLog
+from srp4ctr.features.offline.click_windows import COUNTS, click_counts
+from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.point_in_time import RequestTables
 from srp4ctr.features.offline.profiles import item_profiles, item_updates, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
@@ -33,6 +34,7 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
 from srp4ctr.training.dataset.examples import Cutting
 from srp4ctr.training.evaluation.evaluate import boundary_ms
+from srp4ctr.training.evaluation.rules import INPUTS
 
 REQUESTS_AT_ONCE = 10_000  # a hundred megabytes or two, with histories of 50
 BEHAVIORS_AT_ONCE = 500_000
@@ -124,8 +126,7 @@ class _Cut:
 
     def slates(self, words: Vocabulary, first: int = 0) -> Iterator[Slates]:
         """Yield the slates of the requests from row ``first`` on, in parts."""
-        sizes = self.tables.candidates.group_by("request").aggregate(impressions=_.count())
-        longest = self.log.rows(sizes.impressions.max()).as_py()
+        longest = self._longest()
         name_length = self.log.rows(self.tables.requests.user_id.length().max()).as_py()
         attributes = item_attributes.of_updates(self.updates, words)
         total = len(self.times_ms)
@@ -156,6 +157,53 @@ class _Cut:
         with closing(ArrayFiles(self.folder, cache.CHAMPION_JUDGE)) as files:
             for slates in self.slates(words, first):
                 files.append(_arrays(slates))
+
+    def write_rule_inputs(self) -> None:
+        """Write what one-line rules need of the held-out slates; half of it is judged."""
+        total = len(self.times_ms)
+        first = int(np.searchsorted(self.times_ms, self.boundary_ms))
+        offered = self.tables.candidates.filter(_.request >= first)
+        instants = offered.select("request", "row", "item_key", "at_ms")
+        counted = click_counts(self.log, self.tables.clicks, instants)
+        counted = counted.inner_join(instants.select("row", "request"), "row")
+        longest = self._longest()
+        with (
+            self.log.kept(counted.order_by("row")) as clicks,
+            self.log.kept(self._ranked_requests(first)) as ranked,
+            closing(ArrayFiles(self.folder, cache.RULES)) as files,
+        ):
+            for start in range(first, total, REQUESTS_AT_ONCE):
+                stop = min(start + REQUESTS_AT_ONCE, total)
+                made = examples.rule_inputs(
+                    self.tables.read(start, stop),
+                    self._counts(clicks, start, stop),
+                    self._flags(ranked, start, stop),
+                    longest,
+                )
+                files.append({name: getattr(made, name) for name in INPUTS})
+
+    def _ranked_requests(self, first: int) -> Table:
+        """Return the requests from row ``first`` on that a model ordered."""
+        by_model = self.log.shown.filter(_.model_version.notnull(), _.model_version != "")
+        requests = self.tables.requests.filter(_.row >= first)
+        ranked = requests.semi_join(by_model, ("user_id", "request_id"))
+        return ranked.select("row")
+
+    def _counts(self, clicks: Table, start: int, stop: int) -> dict[str, NDArray[np.int64]]:
+        wanted = clicks.filter(clicks.request >= start, clicks.request < stop)
+        rows = self.log.rows(wanted.order_by("row"))
+        return {name: rows[name].to_numpy() for name in COUNTS}
+
+    def _flags(self, ranked: Table, start: int, stop: int) -> NDArray[np.bool_]:
+        rows = self.log.rows(ranked.filter(ranked.row >= start, ranked.row < stop))
+        flags = np.zeros(stop - start, dtype=np.bool_)
+        flags[rows["row"].to_numpy() - start] = True
+        return flags
+
+    def _longest(self) -> int:
+        """Return the size of the longest slate."""
+        sizes = self.tables.candidates.group_by("request").aggregate(impressions=_.count())
+        return int(self.log.rows(sizes.impressions.max()).as_py())
 
     def write_catalogue(self, words: Vocabulary) -> None:
         """Write what retrieval needs to know of each item of ``words``."""
@@ -216,6 +264,8 @@ def write_training_set(
         counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
+        if not cut.is_sampled:
+            cut.write_rule_inputs()
     return {
         "boundary_ms": cut.boundary_ms,
         "exposure_length": streams.exposure_length,

@@ -36,15 +36,17 @@ from srp4ctr.training.dataset.batches import (
     Windows,
 )
 from srp4ctr.training.evaluation.evaluate import Split, split
+from srp4ctr.training.evaluation.rules import INPUTS, RuleInputs
 
 FOLDER = "examples"  # among what is unfinished
 SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
+RULES = "rules"
 VOCABULARY = "vocabulary.json"
 OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
 _CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
-_FORMAT = 3  # of the files: others are cut again
+_FORMAT = 4  # of the files: others are cut again
 _DAY_MS = 86_400_000
 _log = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ class TrainingSet:
     """None: of a test."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
+    rule_inputs: RuleInputs | None = None
+    """What one-line rules need of ``parts.judge``; None where negatives are sampled."""
 
     @property
     def length(self) -> int:
@@ -196,7 +200,7 @@ def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
         array = _mapped(folder, path.stem)
-        if array.dtype.kind in "iu" and not path.stem.startswith(CHAMPION_JUDGE):
+        if array.dtype.kind in "iu" and not path.stem.startswith((CHAMPION_JUDGE, RULES)):
             digest.update(f"{path.stem} {array.dtype} {array.shape}".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -226,6 +230,7 @@ def read(folder: Path, name: str = "") -> TrainingSet | None:
         windows=Windows(tensors=windows),
         window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
         champion_judge=held_out,
+        rule_inputs=_rule_inputs(folder),
         catalogue=Catalogue(
             **{each: _mapped(folder, f"catalogue.{each}") for each in _CATALOGUE}
         ),
@@ -247,6 +252,14 @@ def _slates(folder: Path, part: str) -> Slates:
     names = (*EXAMPLE_NAMES, *of_users)
     tensors = {name: _mapped(folder, f"{part}.{name}") for name in names}
     return Slates(tensors=tensors, **own)
+
+
+def _rule_inputs(folder: Path) -> RuleInputs | None:
+    """Return those of the judged half of what is held out, as ``split`` has it."""
+    if not (folder / f"{RULES}.{INPUTS[0]}.npy").exists():
+        return None
+    held_out = RuleInputs(**{name: _mapped(folder, f"{RULES}.{name}") for name in INPUTS})
+    return held_out.take(slice(len(held_out.ranked) // 2, None))
 
 
 def _mapped(folder: Path, file: str) -> Any:

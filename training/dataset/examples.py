@@ -5,7 +5,7 @@ Out: slates for fine-tuning and windows of behaviours for pre-training. The tens
 by ``features.tensors.transforms``: the same functions that serve.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from srp4ctr.features.tensors.vocabulary import (
 )
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.dataset.item_attributes import ItemAttributes
+from srp4ctr.training.evaluation.rules import RuleInputs
 
 MAX_SLATE = 64  # a longer slate is cut in pieces: one batch's tensors must stay small
 _Int64s = NDArray[np.int64]
@@ -73,6 +74,48 @@ def slates(
         request_at_ms=snapshots.times_ms[requests],
         user_ids=snapshots.user_ids[requests].astype(np.str_),
     )
+
+
+def rule_inputs(
+    snapshots: RequestSnapshots,
+    clicks: Mapping[str, _Int64s],
+    ranked: NDArray[np.bool_],
+    longest: int = 0,
+) -> RuleInputs:
+    """Return what rules need of each of the ``slates`` of the same ``snapshots``.
+
+    ``clicks`` are counts of the candidates (M,) by name; ``ranked`` says of which requests
+    (R,) a model made the order.
+    """
+    requests, grid = _pieces(snapshots.candidate_requests, longest)
+    touched_ms, touches = _touches(snapshots)
+    return RuleInputs(
+        **{name: grid.filled(counts) for name, counts in clicks.items()},
+        touched_ms=grid.filled(touched_ms),
+        touches=grid.filled(touches),
+        first_seen_ms=grid.filled(snapshots.candidate_activity.first_seen_ms),
+        ranked=ranked[requests],
+    )
+
+
+def _touches(snapshots: RequestSnapshots) -> tuple[_Int64s, _Int64s]:
+    """Return of each candidate (M,) when its user last acted on it, and how often."""
+    behaviors = snapshots.sequences
+    request, place = np.nonzero(behaviors.occurred_at_ms)  # 0 pads
+    keys = behaviors.item_keys[request, place]
+    names, code = np.unique(
+        np.concatenate([keys, snapshots.candidate_item_keys]), return_inverse=True
+    )
+    acted = request * len(names) + code[: len(keys)]
+    wanted = snapshots.candidate_requests * len(names) + code[len(keys) :]
+    pairs, pair, counts = np.unique(acted, return_inverse=True, return_counts=True)
+    newest_ms = np.zeros(len(pairs), dtype=np.int64)
+    np.maximum.at(newest_ms, pair, behaviors.occurred_at_ms[request, place])
+    if not len(pairs):
+        return np.zeros_like(wanted), np.zeros_like(wanted)
+    found = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    is_there = pairs[found] == wanted
+    return np.where(is_there, newest_ms[found], 0), np.where(is_there, counts[found], 0)
 
 
 def _tensors(

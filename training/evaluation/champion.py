@@ -75,19 +75,30 @@ def skip(reason: str) -> tuple[Gate, ...]:
     return tuple(skipped(name, reason) for name in GATES)
 
 
-def compare(
-    champion: EarlierBundle, slates: Slates, judged: Scored, tolerance: float
-) -> tuple[Gate, ...]:
-    """Return whether ``judged`` is no worse than ``champion`` on the same impressions.
+def rescored(
+    champion: EarlierBundle | NoBundle, slates: Slates | None
+) -> Scored | NoBundle:
+    """Return the scores of the judged ``slates`` by ``champion``, or why there are none.
 
-    ``slates`` are those of ``judged``, with the champion's rows. Worse means by more than
-    the one-sided margin of error (95 %, by users) plus ``tolerance``.
+    The slates have the rows of its vocabulary; None: there is no champion.
     """
-    version = champion.card.version
+    if isinstance(champion, NoBundle):
+        return champion
+    assert slates is not None  # cut with the champion's vocabulary
     if champion.card.boundary_ms > int(slates.request_at_ms[0]):
-        return skip(f"{version} was trained on these requests")
+        return NoBundle(f"{champion.card.version} was trained on these requests")
+    return score(champion.folder, slates)
+
+
+def compare(
+    version: str, champions: Scored, judged: Scored, tolerance: float
+) -> tuple[Gate, ...]:
+    """Return whether ``judged`` is no worse than ``champions`` on the same impressions.
+
+    ``version`` made the latter. Worse means by more than the one-sided margin of error
+    (95 %, by users) plus ``tolerance``.
+    """
     clicked, users = judged.clicked, judged.users
-    champions = score(champion.folder, slates)
     new, old = judged.probabilities, champions.probabilities
     ids, orders = judged.requests, (judged.ranking, champions.ranking)
     compared = (

@@ -97,8 +97,13 @@ def split(slates: Slates, boundary: int) -> Split:
     )
 
 
-def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
-    """Calibrate ``model`` in place, and evaluate it on the evaluation slates."""
+def evaluate(
+    model: SRP4CTR, parts: Split, config: RefreshConfig, negatives: str = "impressions"
+) -> Evaluation:
+    """Calibrate ``model`` in place, and evaluate it on the evaluation slates.
+
+    Where ``negatives`` are ``sampled`` by popularity, its AUC says nothing and is absent.
+    """
     shown = parts.calibrate.shown
     logits = serving_logits(model, parts.calibrate).click
     fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
@@ -108,6 +113,8 @@ def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     click, ranking = serving_logits(model, parts.judge)
     judged = scored(parts.judge, fitted.probabilities(click), ranking)
     measured = _measure(parts.judge, judged)
+    if negatives == "sampled":
+        del measured["popularity_auc"]
     return Evaluation(
         calibration=fitted,
         metrics={name: value for name, value in measured.items() if np.isfinite(value)},
@@ -138,6 +145,7 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
     return {
         "auc": metrics.auc(clicked, predicted),
         "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
+        "ctr_at_1": _ctr_at_1(slates, judged),
         "log_loss": metrics.log_loss(clicked, predicted),
         "calibration": metrics.calibration(clicked, predicted),
         "calibration_standard_error": metrics.calibration_standard_error(
@@ -149,6 +157,12 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         "judged_impressions": float(len(clicked)),
         "judged_clicks": float(clicked.sum()),
     }
+
+
+def _ctr_at_1(slates: Slates, judged: Scored) -> float:
+    if (slates.shown.sum(axis=1) <= 1).all():  # the only item is on top
+        return float("nan")
+    return metrics.ctr_at_1(judged.clicked, judged.ranking, judged.requests)
 
 
 def gates(

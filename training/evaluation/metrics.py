@@ -10,13 +10,16 @@ user's impressions (the infinitesimal jackknife; for the AUC these are DeLong's 
 DeLong et al., Biometrics 1988, by clusters as Obuchowski, Biometrics 1997).
 """
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
+_CONFIDENCE = 0.95
 ONE_SIDED = 1.645  # standard errors that chance exceeds once in twenty
 _SMALLEST = 1e-7  # a probability of exactly 0 or 1 could have an infinite loss
 
@@ -77,6 +80,37 @@ def group_aucs(
     return aucs
 
 
+def ctr_at_1(clicked: Array, scores: Array, requests: Array) -> float:
+    """Return the share of requests with a click whose top item was clicked.
+
+    Of several items that share the top score each is on top equally often. NaN without a
+    click.
+    """
+    tops = top_clicks(clicked, scores, requests)
+    found = tops[np.isfinite(tops)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def top_clicks(clicked: Array, scores: Array, requests: Array) -> Floats:
+    """Return for each distinct request, ascending, how often its top item was clicked.
+
+    Averaged over the items that share the top score; NaN for a request without a click.
+    """
+    if len(requests) == 0:
+        return np.zeros(0)
+    _, request = np.unique(requests, return_inverse=True)
+    scored = np.asarray(scores, dtype=np.float64)
+    positive = np.asarray(clicked, dtype=np.float64) > 0.5
+    best = np.full(request.max() + 1, -np.inf)
+    np.maximum.at(best, request, scored)
+    is_top = scored == best[request]
+    tops = np.bincount(request, weights=is_top)
+    clicks = np.bincount(request, weights=positive)
+    with np.errstate(invalid="ignore"):
+        shares: Floats = np.bincount(request, weights=is_top & positive) / tops
+    return np.where(clicks > 0, shares, np.nan)
+
+
 def log_loss(clicked: Array, probabilities: Array) -> float:
     """Return -mean(y ln p + (1 - y) ln(1 - p)), in nats per impression."""
     if len(clicked) == 0:
@@ -132,6 +166,8 @@ class Difference:
     value: float
     """NaN where the metric is undefined."""
     standard_error: float
+    users: int = 0
+    """How many users it is of."""
 
     @property
     def margin(self) -> float:
@@ -140,6 +176,49 @@ class Difference:
         Infinite where it is unknown.
         """
         return ONE_SIDED * self.standard_error
+
+    def spread(self, comparisons: int = 1) -> float:
+        """Return half the width of the two-sided 95 % interval, by Student's t.
+
+        Infinite where it is unknown. Of several ``comparisons`` all intervals hold together
+        with 95 %, by Bonferroni's correction.
+        """
+        if self.users < 2:
+            return float("inf")
+        tail = (1.0 - _CONFIDENCE) / (2 * comparisons)
+        return student_quantile(1.0 - tail, self.users - 1) * self.standard_error
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return the point below which Student's t is with ``probability``, above one half.
+
+    Exact for one and two degrees of freedom; for more, Hill's expansion (Algorithm 396,
+    CACM 1970), which is right to three digits and more.
+    """
+    if freedom == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        tail = 4 * probability * (1 - probability)
+        return (2 * probability - 1) * math.sqrt(2 / tail)
+    z = NormalDist().inv_cdf(probability)
+    a = 1 / (freedom - 0.5)
+    b = 48 / a**2
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * freedom
+    y = (2 * (1 - probability) * d) ** (2 / freedom)
+    if y > 0.05 + a:
+        y = z * z
+        if freedom < 5:
+            c += 0.3 * (freedom - 4.5) * (z + 0.6)
+        c += (((0.05 * d * z - 5) * z - 7) * z - 2) * z + b
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * z
+        y = math.expm1(a * y * y)
+    else:
+        tail = (freedom + 6) / (freedom * y) - 0.089 * d - 0.822
+        y = ((1 / (tail * (freedom + 2) * 3) + 0.5 / (freedom + 4)) * y - 1) * (
+            (freedom + 1) / (freedom + 2)
+        ) + 1 / y
+    return math.sqrt(freedom * y)
 
 
 def mean_difference(one: Array, other: Array, users: Array) -> Difference:
@@ -188,6 +267,21 @@ def gauc_difference(
     return _difference(value, share * (apart - value), owners)
 
 
+def ctr_at_1_difference(
+    clicked: Array, one: Array, other: Array, requests: Array, users: Array
+) -> Difference:
+    """Return the difference of ``ctr_at_1``: above 0, ``one`` is better."""
+    tops = top_clicks(clicked, one, requests)
+    has_click = np.isfinite(tops)
+    apart = (tops - top_clicks(clicked, other, requests))[has_click]
+    if not len(apart):
+        return Difference(value=float("nan"), standard_error=float("nan"))
+    _, first = np.unique(requests, return_index=True)
+    value = float(apart.mean())
+    owners = np.asarray(users)[first[has_click]]
+    return _difference(value, (apart - value) / len(apart), owners)
+
+
 def _placements(clicked: Array, scores: Array) -> Floats:
     """Return for a click the share of non-clicks below it, for others of clicks above.
 
@@ -215,6 +309,6 @@ def _difference(value: float, influence: Floats, users: Array) -> Difference:
     sums = np.bincount(owner.reshape(-1), weights=influence)
     number = len(sums)
     if number < 2:  # the spread of one user is unknown: no difference is significant
-        return Difference(value=value, standard_error=float("inf"))
+        return Difference(value=value, standard_error=float("inf"), users=number)
     variance = float(np.square(sums).sum()) * number / (number - 1)
-    return Difference(value=value, standard_error=variance**0.5)
+    return Difference(value=value, standard_error=variance**0.5, users=number)

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.atomic_files import sync_folder
-from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.gates import Gate, failed, skipped
+from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion
+from srp4ctr.training.evaluation import champion, rules
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
 from srp4ctr.training.export import bundle_writer
@@ -157,21 +158,23 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config)
+            evaluation = evaluate(model, dataset.parts, config, dataset.negatives)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
-    against = _champion_gates(old, training, evaluation.judged)
-    with training.clock.step("export"):
         card = _card(training, evaluation, parent)
+        against = _compared(card.version, old, training, evaluation.judged)
+    with training.clock.step("export"):
         card = bundle_writer.export_bundle(
             bundle_writer.Trained(model=model, pretrained=result.pretrained),
             dataset,
             evaluation.judged,
             config,
-            replace(card, gates=card.gates + against),
+            replace(card, gates=card.gates + against.gates),
         )
-        notes = (start.note, result.note, _negatives(training), note)
+        more = rule_results.notes(against.rules)
+        notes = (start.note, result.note, _negatives(training), note, *more)
         report = _report(card, notes, options, config)
+        report = replace(report, rules=against.rules)
         _publish(report, config)
     return report
 
@@ -259,14 +262,38 @@ def _log_folder(config: RefreshConfig) -> Path:
     return bundles / CURVES / bundle.next_version(bundles)
 
 
-def _champion_gates(
-    old: EarlierBundle | NoBundle, training: Training, judged: Scored
-) -> tuple[Gate, ...]:
-    if isinstance(old, NoBundle):
-        return champion.skip(old.reason)
-    slates = training.dataset.champion_judge
-    assert slates is not None  # cut with the champion's vocabulary
-    return champion.compare(old, slates, judged, training.config.champion_tolerance)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparisons:
+    """A new bundle beside what serves, and beside one-line rules."""
+
+    gates: tuple[Gate, ...]
+    rules: tuple[RuleResult, ...] = ()
+
+
+def _compared(
+    version: str, old: EarlierBundle | NoBundle, training: Training, judged: Scored
+) -> _Comparisons:
+    """Compare bundle ``version``, which made ``judged``, on the judged requests."""
+    dataset, config = training.dataset, training.config
+    champions = champion.rescored(old, dataset.champion_judge)
+    if isinstance(champions, NoBundle):
+        against = champion.skip(champions.reason)
+    else:
+        assert isinstance(old, EarlierBundle)
+        served, tolerance = old.card.version, config.champion_tolerance
+        against = champion.compare(served, champions, judged, tolerance)
+    if dataset.rule_inputs is None:
+        skip = skipped(rules.GATE, rules.SAMPLED)
+        return _Comparisons(gates=(*against, skip))
+    slates = dataset.parts.judge
+    every = rules.rules_of(slates, dataset.rule_inputs)
+    results = rules.compare(every, slates.shown, judged)
+    serving = None
+    if isinstance(champions, Scored):
+        served_results = rules.compare(every, slates.shown, champions)
+        serving = rules.Champion(version=served, results=served_results, gates=against)
+    gate = rules.gate(version, results, serving)
+    return _Comparisons(gates=(*against, gate), rules=results)
 
 
 def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:

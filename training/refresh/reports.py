@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ import msgspec
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.rule_results import RuleResult
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.md"
@@ -59,6 +60,8 @@ class RefreshReport:
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By step."""
+    rules: tuple[RuleResult, ...] = ()
+    """One-line rules beside the model, the one first to which it loses most."""
 
     @property
     def promoted(self) -> bool:
@@ -121,6 +124,8 @@ def read(folder: Path) -> RefreshReport | None:
         content["gates"] = tuple(Gate(**each) for each in content["gates"])
         content["outcome"] = RefreshOutcome(content["outcome"])
         content["notes"] = tuple(content["notes"])
+        rules = content.get("rules", ())  # an older release wrote none
+        content["rules"] = msgspec.convert(rules, tuple[RuleResult, ...])
         return RefreshReport(folder=folder, **content)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -128,6 +133,8 @@ def read(folder: Path) -> RefreshReport | None:
 
 def mark(gate: Gate) -> str:
     """Return the result of ``gate`` as one word."""
+    if gate.passed and gate.warning:
+        return "WARNING"
     return {True: "passed", False: "FAILED", None: "skipped"}[gate.passed]
 
 
@@ -144,10 +151,28 @@ def _page(report: RefreshReport) -> Iterator[str]:
     for gate in report.gates:
         figures = f"{figure(gate.value)} | {figure(gate.limit)}"
         yield f"| {gate.gate} | {mark(gate)} | {figures} | {gate.note} |"
+    yield from _rules(report.rules)
     for title in ("metrics", "counts", "cost", "seconds"):
         yield f"\n| {title} | |\n|---|---|"
         for name, number in getattr(report, title).items():
             yield f"| {name} | {number:,.6g} |"
+
+
+def _rules(results: Sequence[RuleResult]) -> Iterator[str]:
+    if not results:
+        return
+    metric = results[0].metric
+    yield f"\n| rule | {metric} | model less rule | CTR at 1 | model less rule | |"
+    yield "|---|---|---|---|---|---|"
+    for each in results:
+        yield (
+            f"| {each.rule} | {figure(each.gauc)} | {each.gauc_difference} | "
+            f"{figure(each.ctr_at_1)} | {each.ctr_difference} | {each.meaning} |"
+        )
+    yield (
+        "\nDifferences with their 95 % intervals over users, each on the requests that the"
+        " rule was judged on."
+    )
 
 
 LOCK_FILE = "refresh.lock"

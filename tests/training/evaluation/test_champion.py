@@ -17,7 +17,7 @@ from srp4ctr.training.evaluation.evaluate import Scored, scored
 from srp4ctr.training.evaluation.metrics import Difference
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshReport
-from tests.training.conftest import RECIPE, random_slates
+from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
 
 STREAMS = StreamConfig(sequence_length=6)
@@ -122,15 +122,13 @@ def test_a_champion_that_was_trained_on_these_requests_is_not_compared(
     judged = scored(slates, *np.full((2, *slates.clicked.shape), 0.5))
     monkeypatch.setattr(champion, "score", lambda *_: judged)
     first_ms = int(slates.request_at_ms[0])
-    for boundary_ms, passed in ((first_ms + 1, None), (first_ms, True)):
+    for boundary_ms, is_compared in ((first_ms + 1, False), (first_ms, True)):
         trained = replace(found, card=replace(found.card, boundary_ms=boundary_ms))
-        gates = champion.compare(trained, slates, judged, 0.0)
-        assert [gate.passed for gate in gates] == [passed] * 3
+        scores = champion.rescored(trained, slates)
+        assert isinstance(scores, Scored) is is_compared
 
 
-def test_of_one_user_nothing_is_compared(
-    serving: RefreshReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_one_user_nothing_is_compared() -> None:
     """The margin of error is unknown, and an infinite one would let any bundle pass."""
     clicked, worse = np.array([1.0, 0.0]), np.array([0.1, 0.9])
     alone = Scored(
@@ -141,11 +139,7 @@ def test_of_one_user_nothing_is_compared(
         users=np.array(["a", "a"]),
     )
     better = replace(alone, probabilities=worse[::-1], ranking=worse[::-1])
-    monkeypatch.setattr(champion, "score", lambda *_: better)
-    old = champion.load(serving.folder, 6)
-    assert isinstance(old, champion.EarlierBundle)
-    newer = replace(random_slates(2), request_at_ms=np.full(2, old.card.window_end_ms))
-    for gate in champion.compare(old, newer, alone, 0.0):
+    for gate in champion.compare("v1", better, alone, 0.0):
         assert gate.passed is None
         assert "one user" in gate.note
 

@@ -97,3 +97,21 @@ def test_the_standard_error_of_calibration_is_its_margin() -> None:
     assert np.std(drawn) == pytest.approx(expected, rel=0.1)
     assert metrics.calibration_standard_error(clicked, p / 100) < expected / 5
     assert np.isnan(metrics.calibration_standard_error(np.zeros(3), np.full(3, 0.5)))
+
+
+def test_ctr_at_1_is_of_requests_with_a_click() -> None:
+    clicked = np.array([1, 0, 0, 1, 0, 0])
+    scores = np.array([2.0, 1.0, 3.0, 1.0, 5.0, 4.0])
+    requests = np.array([4, 4, 7, 7, 9, 9])
+    # The first request's top was clicked, the second's not, and the third has no click.
+    assert metrics.ctr_at_1(clicked, scores, requests) == pytest.approx(0.5)
+    assert np.isnan(metrics.ctr_at_1(np.zeros(6), scores, requests))
+    assert np.isnan(metrics.ctr_at_1(np.zeros(0), np.zeros(0), np.zeros(0)))
+
+
+def test_items_that_share_the_top_are_on_it_equally_often() -> None:
+    clicked = np.array([1, 0, 0, 0, 1, 1])
+    scores = np.array([3.0, 3.0, 3.0, 1.0, 2.0, 2.0])
+    requests = np.array([0, 0, 0, 0, 1, 1])
+    found = metrics.top_clicks(clicked, scores, requests)
+    np.testing.assert_allclose(found, [1 / 3, 1.0])

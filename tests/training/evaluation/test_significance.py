@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from srp4ctr.training.evaluation import metrics
 
 Floats = NDArray[np.float64]
-METRICS = ("log_loss", "auc", "gauc")
+METRICS = ("log_loss", "auc", "gauc", "ctr_at_1")
+WITHIN = ("gauc", "ctr_at_1")  # requests
 
 
 def impressions(seed: int, users: int = 40) -> dict[str, NDArray[np.generic]]:
@@ -34,8 +35,10 @@ def _sigmoid(x: Floats) -> Floats:
 
 def difference(metric: str, rows: dict[str, NDArray[np.generic]]) -> metrics.Difference:
     clicked, one, other, users = (rows[n] for n in ("clicked", "one", "other", "users"))
-    if metric == "gauc":
-        return metrics.gauc_difference(clicked, one, other, rows["requests"], users)
+    if metric in WITHIN:
+        measure = getattr(metrics, f"{metric}_difference")
+        found: metrics.Difference = measure(clicked, one, other, rows["requests"], users)
+        return found
     by_name = {"log_loss": metrics.log_loss_difference, "auc": metrics.auc_difference}
     return by_name[metric](clicked, one, other, users)
 
@@ -45,8 +48,9 @@ def plain(metric: str, rows: dict[str, NDArray[np.generic]]) -> float:
         "log_loss": metrics.log_loss,
         "auc": metrics.auc,
         "gauc": metrics.gauc,
+        "ctr_at_1": metrics.ctr_at_1,
     }
-    more = (rows["requests"],) if metric == "gauc" else ()
+    more = (rows["requests"],) if metric in WITHIN else ()
     one, other = (
         measures[metric](rows["clicked"], rows[n], *more) for n in ("one", "other")
     )
@@ -153,3 +157,30 @@ def test_without_clicks_the_auc_is_undefined() -> None:
     rows["clicked"] = np.zeros(len(rows["users"]))
     assert np.isnan(difference("auc", rows).value)
     assert np.isnan(difference("gauc", rows).value)
+    assert np.isnan(difference("ctr_at_1", rows).value)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("users", [8, 40])
+def test_an_interval_holds_the_truth_nineteen_times_in_twenty(
+    metric: str, users: int
+) -> None:
+    """Of models that are alike the truth is 0."""
+    found = [difference(metric, impressions(seed, users)) for seed in range(300)]
+    share = np.mean([abs(each.value) <= each.spread() for each in found])
+    assert 0.91 < share < 0.99  # 0.95 and three deviations of 300 draws
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (1000, 1.9623)],
+)
+def test_the_quantiles_are_those_of_student_s_tables(freedom: int, expected: float) -> None:
+    found = metrics.student_quantile(0.975, freedom)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_of_several_comparisons_the_interval_is_wider() -> None:
+    found = metrics.Difference(value=0.0, standard_error=1.0, users=1000)
+    assert found.spread(10) == pytest.approx(2.814, abs=1e-3)
+    assert metrics.Difference(value=0.0, standard_error=0.0, users=1).spread() == np.inf

@@ -24,6 +24,7 @@ from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.distributed import ALONE
 from srp4ctr.training.loop.progress import Clock, silent
 from srp4ctr.training.model.transformer import NUM_POOLED
+from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.stages import Training
 from tests.builders import NOON_MS, an_item
@@ -181,6 +182,49 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     assert not report.promoted
     assert "at least training.min_auc 2.0" in report.refusals[0]
     assert bundle.verify(report.folder).version == report.version
+
+
+def test_a_report_shows_one_line_rules_beside_the_model(
+    world: FeatureConfig, config: RefreshConfig
+) -> None:
+    report = refresh(config, world, STREAMS)
+    shown = {result.rule: result for result in report.rules}
+    assert {"popular_2h", "touched_last", "touched_most", "shown_order"} <= shown.keys()
+    for result in report.rules:
+        assert result.model_gauc == pytest.approx(report.metrics["gauc"])
+        assert result.model_ctr_at_1 == pytest.approx(report.metrics["ctr_at_1"])
+    [gate] = [each for each in report.gates if each.gate == "rule_of_thumb"]
+    assert gate.passed
+    assert reports.read(report.folder) == report
+    page = (report.folder / "report.md").read_text()
+    assert "| rule | gAUC | model less rule |" in page
+    assert f"| popular_2h | {shown['popular_2h'].gauc:.4g} |" in page
+
+
+def test_a_model_that_loses_to_a_rule_is_refused_and_replaces_what_loses_too(
+    config: RefreshConfig, tmp_path: Path
+) -> None:
+    """40 users who click on what they have last viewed, and a model that learns nothing."""
+    world = write_world(tmp_path / "w", users=40, visits=6)
+    dull = replace(
+        config,
+        finetune_epochs=1,
+        finetune_learning_rate=1e-9,
+        pretrain_epochs=0,
+        min_auc=0.0,
+        min_gauc=0.0,
+        max_calibration_error=9.0,
+    )
+    first = refresh(dull, world, STREAMS)
+    assert [each.split(":")[0] for each in first.refusals] == ["rule_of_thumb"]
+    assert any(note.startswith("the rule ") for note in first.notes)
+    options = RefreshOptions(serving=first.folder, from_scratch=True, force=True)
+    second = refresh(dull, world, STREAMS, options)
+    assert second.refusals == ()
+    [gate] = [each for each in second.gates if each.gate == "rule_of_thumb"]
+    assert gate.warning
+    assert "as v1, which serves, is" in gate.note
+    assert "| rule_of_thumb | WARNING |" in (second.folder / "report.md").read_text()
 
 
 def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(

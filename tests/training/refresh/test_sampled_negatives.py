@@ -74,6 +74,12 @@ def test_clicks_only_train_a_bundle_that_beats_popularity(
     assert (card.negatives, report.counts["labels"]) == ("sampled", 0)
     assert any(note.startswith(bundle.SAMPLED_NOTE) for note in report.notes)
     assert bundle.SAMPLED_NOTE in (report.folder / "report.md").read_text()
+    # Its slates were drawn by popularity: they cannot say what a rule is worth.
+    assert "popularity_auc" not in report.metrics
+    assert report.rules == ()
+    [gate] = [each for each in report.gates if each.gate == "rule_of_thumb"]
+    assert gate.passed is None
+    assert "sampled" in gate.note
     judged = _popularity_auc(clicks_only, card.boundary_ms)
     assert report.metrics["auc"] > judged + 0.05
 
