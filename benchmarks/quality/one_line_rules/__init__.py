@@ -1,1 +1,1 @@
-"""The logs of ``rules_of_thumb``, how they are cut, and how rules and model are compared."""
+"""Logs of ``rules_of_thumb``: how they are read and cut, and rules compared with models."""

@@ -29,6 +29,7 @@ PARAMETERS: Mapping[str, Any] = {
 }
 ORDER_COLUMNS = ("order", "order_share", "places_from_last", "place_of_last")
 _NEVER = -1.0
+_NAMES: Mapping[str, str] = {**ACTIONS, CLICK_OUT: "click_outs"}
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class _Visit:
     at_ms: dict[str, int] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        hotel, action = row["reference"], row["action_type"]
+        hotel, action = row["reference"], _NAMES[row["action_type"]]
         counts = self.touches.setdefault(hotel, {})
         counts[action] = counts.get(action, 0) + 1
         self.touched.pop(hotel, None)
@@ -59,7 +60,7 @@ def candidates(rows: pd.DataFrame, user: str) -> pd.DataFrame:
         if row["action_type"] == CLICK_OUT:
             columns = pd.DataFrame(_columns(row, visit))
             lists.append(columns.assign(request=len(lists), user=row[user]))
-        if row["action_type"] == CLICK_OUT or row["action_type"] in ACTIONS:
+        if row["action_type"] in _NAMES:
             visit.add(row)
     return pd.concat(lists, ignore_index=True)
 
@@ -80,7 +81,7 @@ def _columns(row: Mapping[str, Any], visit: _Visit) -> Iterator[dict[str, float]
             "price_rank": ranks[place] / len(hotels),
             "price_difference": prices[place] - prices.mean(),
             "list": float(len(hotels)),
-            **{name: float(counts.get(name, 0)) for name in (CLICK_OUT, *ACTIONS)},
+            **{name: float(counts.get(name, 0)) for name in _NAMES.values()},
             "touches": float(sum(counts.values())),
             "is_last": float(newest_first[:1] == [hotel]),
             "recency": _rank(newest_first, hotel),

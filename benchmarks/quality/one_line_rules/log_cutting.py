@@ -26,7 +26,9 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.evaluate import Split, boundary_ms
+from srp4ctr.training.evaluation.rules import INPUTS, RuleInputs
 
+EXAMPLES = "examples"
 JUDGED_SHARE = 0.2
 CALIBRATING_SHARE = 0.05
 """Of the requests, just before the judged ones; the rest teaches."""
@@ -65,6 +67,7 @@ class Cut:
     """A training set, and where it lies."""
 
     dataset: TrainingSet
+    """Its newest fifth of requests is judged, with the inputs of rules."""
     folder: Path
     """Of the data set: its log, its examples, and the runs."""
 
@@ -87,14 +90,14 @@ def cut(logged: LoggedSet, work: Path) -> Cut:
     config = logged.config(folder, seed=0)
     name = cache.name_of(config, features, streams, "")
     dataset = cache.cached(
-        folder / "examples",
+        folder / EXAMPLES,
         digest_of(name, code_digest(*CUTTING_CODE)),
         lambda target: write_training_set(config, features, streams, target),
     )
-    return Cut(dataset=_newest_fifth_judged(dataset), folder=folder)
+    return Cut(dataset=_newest_fifth_judged(dataset, folder / EXAMPLES), folder=folder)
 
 
-def _newest_fifth_judged(dataset: TrainingSet) -> TrainingSet:
+def _newest_fifth_judged(dataset: TrainingSet, examples: Path) -> TrainingSet:
     """Return ``dataset`` with what is held out parted at the newest fifth of requests."""
     parts = dataset.parts
     held_out = [parts.calibrate, parts.judge]
@@ -107,7 +110,18 @@ def _newest_fifth_judged(dataset: TrainingSet) -> TrainingSet:
         calibrate=both.take(slice(first)),
         judge=both.take(slice(first, None)),
     )
-    return replace(dataset, parts=split)
+    inputs = _rule_inputs(examples)
+    if inputs is not None:
+        inputs = inputs.take(slice(first, None))
+    return replace(dataset, parts=split, rule_inputs=inputs)
+
+
+def _rule_inputs(examples: Path) -> RuleInputs | None:
+    """Return what rules need of all that is held out; None where negatives are sampled."""
+    files = {name: examples / f"{cache.RULES}.{name}.npy" for name in INPUTS}
+    if not all(map(Path.is_file, files.values())):
+        return None
+    return RuleInputs(**{name: np.load(file) for name, file in files.items()})
 
 
 def joined(first: Slates, second: Slates) -> Slates:

@@ -31,11 +31,12 @@ _MAX_TEXT = 256
 _SORT = "Sort by"
 
 
-def events(folder: Path, user: str = USER) -> list[UserEvent]:
-    """Return all events in the order of the file, each visit's by time.
+def events(folder: Path, user: str = USER, *, with_order: bool = True) -> list[UserEvent]:
+    """Return all events by time.
 
-    ``user`` names the column that identifies users. Raises ``ValueError`` if the file is
-    missing.
+    ``user`` names the column that identifies users. Without the order, impressions have
+    their position as any log has it, but no number of it. Raises ``ValueError`` if the file
+    is missing.
     """
     path = folder / FILE
     if not path.is_file():
@@ -44,11 +45,13 @@ def events(folder: Path, user: str = USER) -> list[UserEvent]:
     place = table.groupby([user, "timestamp"]).cumcount()
     table["at_ms"] = table["timestamp"].astype("int64") * 1000 + place * _APART_MS
     table["user"] = table[user]
-    return [event for row in table.to_dict("records") for event in events_of(row)]
+    table["order"] = with_order
+    every = [event for row in table.to_dict("records") for event in events_of(row)]
+    return sorted(every, key=lambda event: event.occurred_at)
 
 
 def events_of(row: Mapping[str, Any]) -> Iterator[UserEvent]:
-    """Yield the events of one row of the file, which has ``user`` and ``at_ms`` besides."""
+    """Yield the events of one row, which has ``user``, ``at_ms`` and ``order`` besides."""
     if row["action_type"] == CLICK_OUT:
         yield from _click_out(row)
     elif action := ACTIONS.get(row["action_type"]):
@@ -73,7 +76,7 @@ def _click_out(row: Mapping[str, Any]) -> Iterator[UserEvent]:
             position=place,
             occurred_at=row["at_ms"],
             context=context,
-            **_numbers(float(price), place),
+            **_numbers({PRICE: float(price), **({ORDER: place} if row["order"] else {})}),
         )
     yield Click(
         event_id=f"{request}-click",
@@ -84,10 +87,9 @@ def _click_out(row: Mapping[str, Any]) -> Iterator[UserEvent]:
     )
 
 
-def _numbers(price: float, place: int) -> dict[str, Any]:
-    if "numbers" not in Impression.__struct_fields__:
-        return {}
-    return {"numbers": {PRICE: price, ORDER: float(place)}}
+def _numbers(numbers: dict[str, float]) -> dict[str, Any]:
+    has_field = "numbers" in Impression.__struct_fields__
+    return {"numbers": numbers} if has_field else {}
 
 
 def _name(row: Mapping[str, Any]) -> str:
