@@ -17,17 +17,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from benchmarks import parser_of, say
+from benchmarks import parser_of
 from benchmarks.harness.figures import table
 from benchmarks.quality.clicks import click_sources, ebnerd
 from benchmarks.quality.clicks.click_sources import Source
 from benchmarks.quality.one_line_rules import comparisons, globo, hotel_trees, trivago
-from benchmarks.quality.one_line_rules.comparisons import CTR, GAUC, Figure
+from benchmarks.quality.one_line_rules.comparisons import CTR, GAUC, Figure, of_hits
 from benchmarks.quality.one_line_rules.log_cutting import Cut, LoggedSet, cut
-from benchmarks.quality.one_line_rules.training_runs import judged
+from benchmarks.quality.one_line_rules.training_runs import judged, judged_clicks
 from srp4ctr.training.evaluation import rules
+from srp4ctr.training.evaluation.full_catalogue import DEPTHS, CatalogueRanks
 
 WORK = Path.home() / ".cache" / "srp4ctr" / "rules_of_thumb"
 HOURS = 31.25
@@ -60,10 +62,10 @@ def main() -> None:
 
 def measure(logged: LoggedSet, cut_log: Cut) -> list[Figure]:
     """Return the figures of each rule beside those of models of all seeds."""
-    models = []
-    for seed in range(logged.seeds):
-        say(f"{logged.name}: seed {seed}")
-        models.append(judged(cut_log, logged.config(cut_log.folder, seed)))
+    configs = [logged.config(cut_log.folder, seed) for seed in range(logged.seeds)]
+    if cut_log.dataset.negatives == "sampled":
+        return hits([judged_clicks(cut_log, each) for each in configs])
+    models = [judged(cut_log, each) for each in configs]
     judge, inputs = cut_log.dataset.parts.judge, cut_log.dataset.rule_inputs
     assert inputs is not None
     scores = {
@@ -72,6 +74,17 @@ def measure(logged: LoggedSet, cut_log: Cut) -> list[Figure]:
         if logged.name != WITHOUT_ORDER or rule.name not in OF_THE_ORDER
     }
     return comparisons.figures(models, scores)
+
+
+def hits(seeds: Sequence[CatalogueRanks]) -> list[Figure]:
+    """Return Hit@K of each rule beside that of ``recommend``, over the whole catalogue."""
+    rows = []
+    for depth in DEPTHS:
+        models = [(each.model < depth).astype(np.float64) for each in seeds]
+        for rule, places in seeds[0].rules.items():
+            of_rule = (places < depth).astype(np.float64)
+            rows.append(of_hits(f"Hit@{depth}", rule, models, of_rule, seeds[0].users))
+    return rows
 
 
 def summary(found: Mapping[str, Sequence[Figure]]) -> dict[str, float | None]:
@@ -139,7 +152,9 @@ SETS = {
     for each in (
         LoggedSet(name=HOTELS, read=partial(hotels, with_order=True), seeds=3),
         LoggedSet(name=WITHOUT_ORDER, read=partial(hotels, with_order=False), seeds=3),
-        LoggedSet(name=NEWS, read=news, recipe={"negatives": "sampled"}),
+        LoggedSet(
+            name=NEWS, read=news, recipe={"negatives": "sampled"}, held_out_share=0.4
+        ),
         LoggedSet(name="movielens", read=click_sources.of_movielens, seeds=3),
         LoggedSet(name="ebnerd", read=click_sources.of_ebnerd),
         LoggedSet(name="kuairand", read=click_sources.of_kuairand),

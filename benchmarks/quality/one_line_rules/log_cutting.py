@@ -19,6 +19,7 @@ from benchmarks.harness.raw_logs import Published, labels_of, punctual, write_lo
 from benchmarks.harness.runs import code_digest, digest_of
 from benchmarks.quality.clicks.click_sources import Source
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online import feast_store
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
@@ -49,11 +50,13 @@ class LoggedSet:
     features: Mapping[str, Any] = field(default_factory=dict)
     streams: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 1
+    held_out_share: float = JUDGED_SHARE + CALIBRATING_SHARE
+    """Of clicks only, twice what is judged: the newer half is ranked for."""
 
     def config(self, folder: Path, seed: int) -> RefreshConfig:
         """Return the recipe of one seed, whose unfinished work is in ``folder``."""
         return RefreshConfig(
-            held_out_share=JUDGED_SHARE + CALIBRATING_SHARE,
+            held_out_share=self.held_out_share,
             held_out_clicks=ALL_CLICKS,
             bundles_dir=str(folder / f"seed-{seed}"),
             device="cpu",
@@ -79,13 +82,18 @@ def cut(logged: LoggedSet, work: Path) -> Cut:
     """
     folder = work / logged.name
     streams = StreamConfig(**logged.streams)
-    features = FeatureConfig(log_dir=str(folder / "log"), **logged.features)
+    features = FeatureConfig(
+        log_dir=str(folder / "log"),
+        registry=str(folder / "registry.db"),
+        **logged.features,
+    )
     source = logged.read()
     digest = _digest(source, streams)
     note = folder / "log.digest"
     if not note.is_file() or note.read_text() != digest:
         shutil.rmtree(folder, ignore_errors=True)
         _write_log(source, folder / "log", streams)
+        feast_store.apply(features)
         note.write_text(digest)
     config = logged.config(folder, seed=0)
     name = cache.name_of(config, features, streams, "")
