@@ -24,7 +24,7 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all that it imports: 8 s with torch.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom fuzz schema dashboards source-map secrets up down logs ops doctor refresh images backup restore containers clean
+.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom fuzz schema dashboards source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # The operator's name in the audit log.
@@ -70,7 +70,7 @@ endif
 	@touch $@
 
 # Again where its source changed: compiled features of another source are not used.
-$(VENV)/compiled: features/tensors/compiled.c $(wildcard triton_repo/native/*.[ch]) hatch_build.py $(VENV)/installed
+$(VENV)/compiled: $(wildcard features/tensors/*.[ch]) $(wildcard triton_repo/native/*.[ch]) hatch_build.py $(VENV)/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -100,6 +100,9 @@ schema: setup ## rewrite the events' JSON Schema and AsyncAPI document
 
 dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
+
+columns: setup ## rewrite features/tensors/columns.h from the table of columns
+	@$(BIN)/python -c "from srp4ctr.features import columns; print(columns.c_header(), end='')" > features/tensors/columns.h
 
 source-map: setup ## rewrite docs/source-map.md from the modules' docstrings
 	@$(BIN)/python -m tests.structure.source_map

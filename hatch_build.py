@@ -24,6 +24,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIG = "ziglang==0.15.2"
 SOURCE = Path("features/tensors/compiled.c")
+COLUMNS = SOURCE.with_name("columns.h")  # features/columns.py writes it
 NATIVE = Path("triton_repo/native/native_ranker.c")
 HEADERS = (
     *("answer", "handover", "hashes", "metrics", "parsed_cache", "request", "scoring"),
@@ -31,10 +32,9 @@ HEADERS = (
 )
 # Of each library the sources, of which the first is compiled and includes the others.
 LIBRARIES = {
-    SOURCE.with_name("libcompiled.so"): (SOURCE,),
+    SOURCE.with_name("libcompiled.so"): (SOURCE, COLUMNS),
     NATIVE.with_name("libtriton_srp4ctr.so"): (
-        NATIVE,
-        SOURCE,
+        *(NATIVE, SOURCE, COLUMNS),
         *(NATIVE.with_name(f"{name}.h") for name in HEADERS),
     ),
 }

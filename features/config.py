@@ -81,6 +81,10 @@ class FeatureConfig:
     utc_offset_minutes: int = 0
     """How far users' clocks are ahead of UTC, where a request's context does not say
     ``utc_offset_minutes``. For training; a bundle's vocabulary carries it."""
+    visit_gap_minutes: float = 30.0
+    """A user's visit ends after so long without a behaviour: what the user did with an item
+    in this visit and in earlier ones are columns of their own. For training; a bundle's
+    vocabulary carries it."""
     item_fields: tuple[FieldConfig, ...] = ()
     """The item group of side information; empty: inferred from the items' attributes.
     For training; a bundle's vocabulary carries the resulting fields."""
@@ -117,6 +121,8 @@ class FeatureConfig:
             names = [each.name for each in getattr(self, table)]
             yield len(set(names)) < len(names), f"{table} names a field twice"
         yield (days := self.sequence_ttl_days) <= 0, f"sequence_ttl_days is {days}; > 0"
+        gap = self.visit_gap_minutes
+        yield gap <= 0, f"visit_gap_minutes is {gap}: it must be above 0"
         yield self.item_refresh_s <= 0, f"item_refresh_s is {self.item_refresh_s}; > 0"
         memory_gb = self.offline_memory_gb
         yield memory_gb <= 0, f"offline_memory_gb is {memory_gb}; > 0"

@@ -9,7 +9,7 @@ Shapes: B requests, L history, N candidates, D width, V the reading's width.
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import (
     ClickHead,
@@ -36,8 +36,8 @@ class LogisticRegression(ClickModel):
         self.items = _weights(sizes.item_rows)
         self.attributes = _weights(sizes.attribute_rows)
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
+        self.request_features = NumericFeatures(columns.REQUEST.width)
+        self.candidate_features = NumericFeatures(sizes.candidate_width)
         self.user_fields = user_fields(sizes)
         self.of_request = nn.Linear(request_width(self), 1)
         self.of_candidate = nn.Linear(self.candidate_features.encoded_width, 1)
@@ -73,8 +73,8 @@ class Baseline(ClickModel):
         super().__init__()
         self.embedding = TokenEmbedding(config, sizes)
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
+        self.request_features = NumericFeatures(columns.REQUEST.width)
+        self.candidate_features = NumericFeatures(sizes.candidate_width)
         self.user_fields = user_fields(sizes)
         features_width = sizes.attribute_width + self.candidate_features.encoded_width
         self.head = ClickHead(

@@ -15,14 +15,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from benchmarks.models.trees import PARAMETERS
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns
 
 TREES = 200  # of 31 leaves: a usual size
 ROWS = 20_000
-WIDTH = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
+WIDTH = columns.REQUEST.width + columns.CANDIDATE.width
 _CONSTANTS = {
     "rows": np.array([-1, WIDTH], dtype=np.int64),
-    "width": np.array([WIDTH - len(CANDIDATE_FEATURES)], dtype=np.int64),
+    "width": np.array([WIDTH - columns.CANDIDATE.width], dtype=np.int64),
     "of_request": np.array([1], dtype=np.int64),
     "zero": np.zeros(1, dtype=np.float32),
     "one": np.ones(1, dtype=np.float32),
@@ -34,10 +34,10 @@ _CONSTANTS = {
 def drawn_booster() -> lightgbm.Booster:
     """Return ``TREES`` trees that learned clicks drawn from a few of the columns."""
     chance = np.random.default_rng(0)
-    columns = chance.normal(size=(ROWS, WIDTH)).astype(np.float32)
-    logit = columns[:, ::4].sum(1) * 0.5 + np.sin(3.0 * columns[:, 1])
+    rows = chance.normal(size=(ROWS, WIDTH)).astype(np.float32)
+    logit = rows[:, ::4].sum(1) * 0.5 + np.sin(3.0 * rows[:, 1])
     clicked = chance.random(ROWS) < 1.0 / (1.0 + np.exp(-logit))
-    data = lightgbm.Dataset(columns, clicked.astype(float))
+    data = lightgbm.Dataset(rows, clicked.astype(float))
     return lightgbm.train(dict(PARAMETERS), data, num_boost_round=TREES)
 
 
@@ -66,8 +66,8 @@ def export_trees(booster: lightgbm.Booster, path: Path) -> None:
     ]
     value, kind = helper.make_tensor_value_info, TensorProto.FLOAT
     inputs = [
-        value("request_features", kind, ["B", len(REQUEST_FEATURES)]),
-        value("candidate_features", kind, ["B", "N", len(CANDIDATE_FEATURES)]),
+        value("request_features", kind, ["B", columns.REQUEST.width]),
+        value("candidate_features", kind, ["B", "N", columns.CANDIDATE.width]),
     ]
     outputs = [value(n, kind, ["B", "N"]) for n in ("click_probability", "propensity")]
     initial = [onnx.numpy_helper.from_array(each, n) for n, each in _CONSTANTS.items()]

@@ -27,7 +27,7 @@ from benchmarks.quality.clicks.click_cutting import examples_of
 from benchmarks.quality.clicks.click_examples import Examples, Part, load
 from benchmarks.quality.clicks.click_scores import mean_auc
 from benchmarks.quality.clicks.click_sources import read
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns as feature_columns
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.evaluation import metrics
 
@@ -37,11 +37,13 @@ METRICS = ("auc", "gauc", "log_loss")
 # LightGBM by running counts of items without decay, measured elsewhere on the same week,
 # came to an AUC / gAUC of .785 / .734 with the slate's size, .678 / .703 without.
 SIZE = "slate_size"  # no column of ours
-COLUMNS = (*REQUEST_FEATURES, *CANDIDATE_FEATURES)
+COLUMNS = (*feature_columns.REQUEST.names, *feature_columns.CANDIDATE.names)
 ITEMS = tuple(
-    n for n in CANDIDATE_FEATURES if n.startswith("item_") and "sequence" not in n
+    n
+    for n in feature_columns.CANDIDATE.names
+    if n.startswith("item_") and "sequence" not in n
 )
-USERS = tuple(name for name in REQUEST_FEATURES if name.startswith("user_"))
+USERS = tuple(name for name in feature_columns.REQUEST.names if name.startswith("user_"))
 WITHOUT_ATTRIBUTES = tuple(name for name in COLUMNS if "attribute" not in name)
 WITHOUT_EXPOSURES = tuple(name for name in COLUMNS if not name.startswith("user_item_"))
 Columns = tuple[str, ...]

@@ -51,13 +51,9 @@ from benchmarks.quality.clicks.click_scores import (
     one_score,
 )
 from benchmarks.quality.clicks.click_sources import SOURCES, read
+from srp4ctr.features import columns as feature_columns
 from srp4ctr.features.tensors import item_fields
-from srp4ctr.features.tensors.schema import (
-    CANDIDATE_FEATURES,
-    NUM_CONTEXT_ROWS,
-    REQUEST_FEATURES,
-    Field,
-)
+from srp4ctr.features.tensors.schema import NUM_CONTEXT_ROWS, Field
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import USER_NAMES, Arrays
 
@@ -69,7 +65,6 @@ RATES = (5e-4, 1e-3, 2e-3)
 QUICK_SHARE = 20  # one request in
 (USER,) = USER_NAMES
 SPANS = 16  # as many as our variants cut a counter into
-NUM_COUNTERS = len(REQUEST_FEATURES) + len(CANDIDATE_FEATURES)
 Edges = list[NDArray[np.float32]]
 
 
@@ -282,8 +277,9 @@ def edges_of(part: Part) -> Edges:
 def table_rows(examples: Examples) -> dict[str, int]:
     """Return the size of each column's table; a history reads its target's."""
     sizes = examples.sizes
+    counters = feature_columns.REQUEST.width + sizes.candidate_width
     found = {"target_item": sizes.item_rows, "profile_context": NUM_CONTEXT_ROWS}
-    found |= {f"profile_counter{number:02}": SPANS for number in range(NUM_COUNTERS)}
+    found |= {f"profile_counter{number:02}": SPANS for number in range(counters)}
     for number in range(len(sizes.item_fields)):
         found[f"target_field{number}"] = sizes.attribute_rows
         found[f"profile_field{number}"] = sizes.attribute_rows

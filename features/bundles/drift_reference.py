@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.atomic_files import read_json, write_json
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"
@@ -49,6 +49,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Items of a request, at the median. Serving scores more than are shown, and compares
     only this number of the best."""
     bins: dict[str, Bins]
+    candidate_columns: tuple[str, ...] = ()
+    """The bundle's columns of candidate_features, in order."""
 
 
 def reference_of(
@@ -56,16 +58,19 @@ def reference_of(
     is_known: NDArray[np.bool_],
     shown: NDArray[np.bool_],
     scores: NDArray[Any],
+    names: Sequence[str],
 ) -> Reference:
     """Return the reference of R requests; ``is_known`` and ``shown`` are (R, N).
 
-    ``scores`` are those of the shown items, in order.
+    ``scores`` are those of the shown items, in order, and ``names`` the columns of
+    candidate_features.
     """
-    values = dict(values_of(tensors, is_known, shown)) | {SCORE: scores}
+    values = dict(values_of(tensors, is_known, shown, names)) | {SCORE: scores}
     bins = {name: _bins(each, _halves(name)) for name, each in values.items()}
     return Reference(
         shown=max(int(np.median(shown.sum(axis=1))), 1),
         bins={name: each for name, each in bins.items() if len(each.shares) > 1},
+        candidate_columns=tuple(names),
     )
 
 
@@ -73,17 +78,21 @@ def values_of(
     tensors: Mapping[str, NDArray[Any]],
     is_known: NDArray[np.bool_],
     shown: NDArray[np.bool_],
+    candidate_columns: Sequence[str],
 ) -> Values:
-    """Yield each feature's name and its values, of requests and of shown items."""
+    """Yield each feature's name and its values, of requests and of shown items.
+
+    ``is_known`` and ``shown`` are (R, N); ``candidate_columns`` are the bundle's.
+    """
     has_history = tensors["history_item_rows"].any(axis=1)
     yield COLD_USER, np.where(has_history, 0.0, 1.0)
     yield UNSEEN_ITEM, np.where(is_known[shown], 0.0, 1.0)
     of_request = tensors["request_features"]
-    for column, name in enumerate(REQUEST_FEATURES):
+    for column, name in enumerate(columns.REQUEST.names):
         if name not in _CLOCK_FEATURES:
             yield name, of_request[:, column]
     of_items = tensors["candidate_features"][shown]
-    for column, name in enumerate(CANDIDATE_FEATURES):
+    for column, name in enumerate(candidate_columns):
         yield name, of_items[:, column]
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from ibis import _
 from numpy.typing import NDArray
 
+from srp4ctr.features.columns import MAX_ACTIONS
 from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
@@ -40,12 +41,14 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
+from srp4ctr.streams.events.schema import action_names
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
 _MS_PER_DAY = 86_400_000
+_MIN_ACTION_COUNT = 50  # rarer actions have no columns of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -286,6 +289,24 @@ def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
     seen = log.events.filter(_.visible_at < before_ms)
     found = log.rows(seen.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
+
+
+def frequent_actions(log: EventLog, before_ms: int) -> tuple[tuple[str, int], ...]:
+    """Return names and codes of the most frequent actions, by code: at most MAX_ACTIONS.
+
+    Of distinct behaviours visible before ``before_ms``, so that a repeated import changes
+    nothing. None where all behaviours are of one action.
+    """
+    acted = acted_events(log).filter(IS_PERSON, _.visible_at < before_ms)
+    distinct = acted.select("user_id", *BEHAVIOR).distinct()
+    counts = distinct.group_by("action_code").aggregate(times=_.count())
+    frequent = counts.filter(_.times >= _MIN_ACTION_COUNT)
+    frequent = frequent.order_by(ibis.desc("times"), "action_code").limit(MAX_ACTIONS)
+    codes = sorted(log.rows(frequent)["action_code"].to_pylist())
+    if len(codes) < 2:
+        return ()
+    names = action_names(log.rows(acted.select("action").distinct())["action"].to_pylist())
+    return tuple((names[code], code) for code in codes)
 
 
 def _behaviors(found: Any) -> SequenceArrays:

@@ -25,7 +25,12 @@ from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.arrays import FoundUsers, ItemRows, UserArrays
+from srp4ctr.features.tensors.arrays import (
+    CandidateArrays,
+    FoundUsers,
+    ItemRows,
+    UserArrays,
+)
 from srp4ctr.features.tensors.compiled import UserRequest
 from srp4ctr.features.tensors.parsed_cache import ParsedCache
 from srp4ctr.features.tensors.request_values import (
@@ -187,7 +192,7 @@ class RequestFeatures:
                 **self._of_users(users.arrays.attributes),
                 **users.history,
                 **self._of_requests(users, contexts),
-                **_of_candidates(users, keys, items),
+                **self._of_candidates(users, keys, items),
             },
             item_status=self._item_status(keys, items),
             statuses=users.arrays.statuses,
@@ -242,6 +247,27 @@ class RequestFeatures:
         rows = [self._user_rows(text) for text in attributes]
         return {"user_attribute_rows": np.stack(rows)}
 
+    def _of_candidates(
+        self, users: FoundUsers, keys: Int64s, items: ItemRows
+    ) -> dict[str, NDArray[Any]]:
+        """Return CANDIDATE_TENSORS of ``items`` (B, N)."""
+        stored, times = users.arrays, users.times_ms
+        inputs = CandidateArrays(
+            request_time_ms=times,
+            item_keys=keys,
+            attribute_rows=items.attribute_rows,
+            activity=items.activity,
+            exposures=transforms.item_exposures(stored.exposures, keys, times),
+            sequences=stored.sequences,
+            history_attribute_rows=users.history["history_attribute_rows"],
+        )
+        columns = self.vocabulary.candidate_columns
+        return {
+            "candidate_item_rows": items.item_rows,
+            "candidate_attribute_rows": items.attribute_rows,
+            "candidate_features": transforms.candidate_features(inputs, columns),
+        }
+
     def _item_status(self, keys: Int64s, items: ItemRows) -> NDArray[np.uint8]:
         is_unknown = items.item_rows < self.vocabulary.first_known_row
         is_idle = items.activity.first_seen_ms <= 0
@@ -280,21 +306,3 @@ def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:
         "history_behavior_codes": transforms.behavior_codes(arrays.sequences),
     }
     return FoundUsers(arrays=arrays, times_ms=times_ms, history=history)
-
-
-def _of_candidates(
-    users: FoundUsers, keys: Int64s, items: ItemRows
-) -> dict[str, NDArray[Any]]:
-    """Return CANDIDATE_TENSORS of ``items`` (B, N)."""
-    found, times, attributes = users.arrays, users.times_ms, items.attribute_rows
-    sequences, of_history = found.sequences, users.history["history_attribute_rows"]
-    affinity = transforms.attribute_affinity(sequences, of_history, attributes, times)
-    shown = transforms.item_exposures(found.exposures, keys, times)
-    of_user = (affinity, transforms.exposure_features(shown, times))
-    return {
-        "candidate_item_rows": items.item_rows,
-        "candidate_attribute_rows": attributes,
-        "candidate_features": transforms.candidate_features(
-            items.activity, keys, sequences.item_keys, of_user, times
-        ),
-    }

@@ -1,6 +1,6 @@
 """Users' and items' columns, as the store or the log has them: what transforms read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,8 +28,17 @@ class Arrays:
 
     def take(self, index: Any) -> Self:
         """Return the rows ``index`` (numbers, mask or slices) of each array."""
+        return self._each(lambda array: array[index])
+
+    def _each(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Self:
+        """Return the same with each array changed, also in the arrays of its parts."""
         names: Sequence[str] = self.__slots__  # the fields, in order
-        return type(self)(**{name: getattr(self, name)[index] for name in names})
+        changed: dict[str, Any] = {}
+        for name in names:
+            value = getattr(self, name)
+            is_part = isinstance(value, Arrays)
+            changed[name] = value._each(change) if is_part else change(value)
+        return type(self)(**changed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,6 +89,34 @@ class ItemExposures(Arrays):
     """Among the kept exposures."""
     last_shown_ms: Int64s
     """0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CandidateArrays(Arrays):
+    """The N candidates of requests, and what their users did, as of the requests' times.
+
+    The leading axes are those of the requests.
+    """
+
+    request_time_ms: Int64s
+    """(…)"""
+    item_keys: Int64s
+    """(…, N); key 0 pads."""
+    attribute_rows: NDArray[Any]
+    """(…, N, A)"""
+    activity: ActivityArrays
+    """(…, N)"""
+    exposures: ItemExposures
+    """(…, N), to the request's user."""
+    sequences: SequenceArrays
+    """(…, L)"""
+    history_attribute_rows: NDArray[Any]
+    """(…, L, A), of the items in ``sequences``."""
+
+    def flattened(self) -> "CandidateArrays":
+        """Return the same with one leading axis."""
+        axes = self.request_time_ms.ndim
+        return self._each(lambda array: array.reshape(-1, *array.shape[axes:]))
 
 
 def empty_sequences(count: int, length: int) -> SequenceArrays:

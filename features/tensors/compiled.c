@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "columns.h"
+
 enum { LIVES = 4, COUNTS = 2 * LIVES, FIELDS = 3 }; /* half-lives; a behaviour's codes */
 enum { ITEM_ROW, NOTES, ATTRIBUTES };               /* as in arrays.py, and the next two */
 enum { TEXT, COUNTED_AT, FIRST_SEEN, COUNTED, COLUMNS = 11 };
@@ -25,10 +27,13 @@ static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
 typedef struct { /* what stays, while the table is of one generation */
     double decay_per_ms[LIVES], prior_clicks, prior_impressions;
     double affinity_decay_per_ms, prior_rate, never_hours;
-    int64_t click, gap_buckets, value_buckets, request_width, candidate_width;
+    int64_t click, gap_buckets, value_buckets, candidate_width;
     int64_t unknown_item, no_activity, no_attributes, padding;
     int64_t first_shared_row, shared_rows, first_known_row, known_items;
     int64_t shift, half, known_width; /* of a hash; buckets of a half; 2 + A */
+    int64_t visit_gap_ms, actions, main_fields; /* the latter two: how many */
+    int64_t main_slots[MAX_MAIN_FIELDS];
+    int64_t action_places[MAX_ACTION_CODES]; /* by code; -1: no columns of its own */
     const int64_t *item_keys;         /* the model's items, sorted */
     const int64_t *buckets;
     const int32_t *bucket_rows;
@@ -50,10 +55,9 @@ typedef struct { /* the user, the request, and where its tensors go */
     uint8_t *item_status;
 } Request;
 
-/* The columns that are written here: a behaviour's codes, those of request_features before
- * the context's numbers, those of candidate_features. */
-enum { OF_REQUEST = 2 * LIVES + 4, OF_CANDIDATE = LIVES + COUNTS + 6 };
-const int32_t srp4ctr_widths[3] = {FIELDS, OF_REQUEST, OF_CANDIDATE};
+/* The widths that this source was written for: a behaviour's codes, request_features, and
+ * the columns of candidate_features that all bundles have. */
+const int32_t srp4ctr_widths[3] = {FIELDS, REQUEST_WIDTH, CANDIDATE_WIDTH};
 
 /* Return a number of the source from which the library was made. */
 uint32_t srp4ctr_source(void) { return SRP4CTR_SOURCE; }
@@ -174,62 +178,131 @@ static void write_codes(const Fixed *fixed, const Elements *done, int64_t *codes
 /* `kept` behaviours, of which `last_ms` is the newest's time, 0 for none. */
 static void write_request(const Fixed *fixed, const Request *request, int64_t kept,
                           int64_t last_ms, const double *numbers) {
-    enum { FIRST = 2 * LIVES };
     float *features = request->request_features;
     double now[COUNTS];
-    decayed(fixed, request->counts, request->counted_at_ms, request->at_ms, features, now);
-    for (int i = 0; i < LIVES; i++) features[LIVES + i] = (float)log1p(now[i]);
+    decayed(fixed, request->counts, request->counted_at_ms, request->at_ms,
+            features + REQUEST_USER_CLICK_RATE, now);
+    for (int i = 0; i < LIVES; i++)
+        features[REQUEST_USER_LOG_IMPRESSIONS + i] = (float)log1p(now[i]);
     const double since_s = age_ms(last_ms, request->at_ms) / 1000.0;
     int64_t clock_ms = (request->at_ms + request->utc_offset_ms) % DAY_MS;
     if (clock_ms < 0) clock_ms += DAY_MS;
     const double day = (double)clock_ms * (TWO_PI / (double)DAY_MS);
-    features[FIRST] = (float)log1p((double)kept);
-    features[FIRST + 1] = (float)log1p(fmin(since_s, fixed->never_hours * 3600.0));
-    features[FIRST + 2] = (float)sin(day);
-    features[FIRST + 3] = (float)cos(day);
-    for (int64_t place = OF_REQUEST; place < fixed->request_width; place++)
-        features[place] = (float)numbers[place - OF_REQUEST];
+    features[REQUEST_LOG_SEQUENCE_LENGTH] = (float)log1p((double)kept);
+    features[REQUEST_LOG_SECONDS_SINCE_LAST_BEHAVIOR] =
+        (float)log1p(fmin(since_s, fixed->never_hours * 3600.0));
+    features[REQUEST_CLOCK] = (float)sin(day);
+    features[REQUEST_CLOCK + 1] = (float)cos(day);
+    for (int place = 0; place < CONTEXT_NUMBERS; place++)
+        features[REQUEST_CONTEXT_NUMBER + place] = (float)numbers[place];
 }
 
-/* What is counted of a user: which items are in the history, the behaviours by attribute
- * (of each its weights and those of clicks), the exposures by item (how many, and when the
- * last was). */
+typedef struct { /* what the user did with an item, or with items of one value */
+    int64_t visit, earlier; /* behaviours in this visit, and before it */
+    int64_t last_ms, is_last;
+    int64_t rank; /* of an item: 1 is the newest one */
+} Touches;
+
+typedef struct { /* of one action with one item */
+    int64_t count, last_ms;
+} ActionTouches;
+
+/* What is counted of a user: behaviours by item, and by item and action; by attribute their
+ * weights and those of clicks; exposures by item (how many, and when the last was). */
 typedef struct {
     Map done, attributes, shown;
+    Touches *items, *values; /* by the places of `done`, of `attributes` */
+    ActionTouches *actions;  /* `fixed->actions` for each item */
     double *weights;
     int64_t *exposures;
 } User;
 
-static int user_make(User *user, int64_t done, int64_t slots, int64_t shown) {
+static int user_make(const Fixed *fixed, User *user, int64_t done, int64_t slots,
+                     int64_t shown) {
     memset(user, 0, sizeof *user);
+    user->items = calloc((size_t)done + 1, sizeof *user->items);
+    user->values = calloc((size_t)(done * slots) + 1, sizeof *user->values);
+    user->actions = calloc((size_t)(done * fixed->actions) + 1, sizeof *user->actions);
     user->weights = malloc((size_t)(2 * done * slots + 1) * sizeof *user->weights);
     user->exposures = malloc((size_t)(2 * shown + 1) * sizeof *user->exposures);
-    return user->weights && user->exposures && map_make(&user->done, done) &&
+    return user->items && user->values && user->actions && user->weights &&
+           user->exposures && map_make(&user->done, done) &&
            map_make(&user->attributes, done * slots) && map_make(&user->shown, shown);
 }
 
 static void user_free(User *user) {
     free(user->done.keys), free(user->attributes.keys), free(user->shown.keys);
+    free(user->items), free(user->values), free(user->actions);
     free(user->weights), free(user->exposures);
 }
 
-static void count_done(const Fixed *fixed, int64_t at_ms, const Elements *done,
-                       const int64_t *attributes, int64_t slots, User *user) {
-    int32_t count = 0;
-    for (int64_t at = 0; at < done->count; at++, attributes += slots) {
-        const double age = age_ms(done->times[at], at_ms);
-        double weight = -1.0;
-        map_place(&user->done, done->keys[at], 0);
-        for (int64_t slot = 0; slot < slots; slot++) {
-            if (!attributes[slot]) continue;
-            if (weight < 0.0) weight = exp2(age * fixed->affinity_decay_per_ms);
-            const int32_t place = map_place(&user->attributes, attributes[slot], count);
-            double *sums = user->weights + 2 * place;
-            if (place == count) sums[0] = sums[1] = 0.0, count++;
-            sums[0] += weight;
-            if (done->actions[at] == fixed->click) sums[1] += weight;
-        }
+static void count_touch(Touches *touches, int is_in_visit, int64_t time_ms, int is_last) {
+    if (is_in_visit)
+        touches->visit++;
+    else
+        touches->earlier++;
+    touches->last_ms = time_ms;
+    touches->is_last = is_last;
+}
+
+/* Return the place of the first behaviour of the visit that lasts at `at_ms`. */
+static int64_t visit_start(const Fixed *fixed, int64_t at_ms, const Elements *done) {
+    int64_t at = done->count, following_ms = at_ms;
+    while (at && following_ms - done->times[at - 1] <= fixed->visit_gap_ms)
+        following_ms = done->times[--at];
+    return at;
+}
+
+/* Write each item's rank by recency: the newest one has 1. */
+static void rank_items(const Elements *done, User *user) {
+    int64_t rank = 0;
+    for (int64_t at = done->count; at--;) {
+        Touches *touches = user->items + map_place(&user->done, done->keys[at], -1);
+        if (!touches->rank) touches->rank = ++rank;
     }
+}
+
+/* Count a behaviour's attributes, whose rows are `attributes`; return how many values
+ * there are now. */
+static int32_t count_values(const Fixed *fixed, int64_t at_ms, const Elements *done,
+                            int64_t at, const int64_t *attributes, int64_t visit,
+                            int32_t count, User *user) {
+    const int64_t slots = fixed->known_width - ATTRIBUTES;
+    const double age = age_ms(done->times[at], at_ms);
+    double weight = -1.0;
+    for (int64_t slot = 0; slot < slots; slot++) {
+        if (!attributes[slot]) continue;
+        if (weight < 0.0) weight = exp2(age * fixed->affinity_decay_per_ms);
+        const int32_t place = map_place(&user->attributes, attributes[slot], count);
+        double *sums = user->weights + 2 * place;
+        if (place == count) sums[0] = sums[1] = 0.0, count++;
+        sums[0] += weight;
+        if (done->actions[at] == fixed->click) sums[1] += weight;
+        count_touch(user->values + place, at >= visit, done->times[at],
+                    at == done->count - 1);
+    }
+    return count;
+}
+
+static void count_done(const Fixed *fixed, int64_t at_ms, const Elements *done,
+                       const int64_t *attributes, User *user) {
+    const int64_t slots = fixed->known_width - ATTRIBUTES;
+    const int64_t visit = visit_start(fixed, at_ms, done);
+    int32_t items = 0, values = 0;
+    for (int64_t at = 0; at < done->count; at++, attributes += slots) {
+        const int32_t place = map_place(&user->done, done->keys[at], items);
+        if (place == items) items++;
+        count_touch(user->items + place, at >= visit, done->times[at],
+                    at == done->count - 1);
+        const int64_t action = fixed->action_places[done->actions[at]];
+        if (action >= 0) {
+            ActionTouches *touches = user->actions + place * fixed->actions + action;
+            touches->count++;
+            touches->last_ms = done->times[at];
+        }
+        values = count_values(fixed, at_ms, done, at, attributes, visit, values, user);
+    }
+    rank_items(done, user);
 }
 
 static void count_shown(int64_t at_ms, const Elements *shown, User *user) {
@@ -244,11 +317,11 @@ static void count_shown(int64_t at_ms, const Elements *shown, User *user) {
     }
 }
 
-/* Write what is of user and item: attribute_affinity (2), exposure_features (2), and
- * whether the item is in the history. */
+/* Write attribute_affinity and exposure_features. */
 static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t key,
-                          const int64_t *attributes, int64_t slots, float *features) {
+                          const int64_t *attributes, float *features) {
     static const int64_t never[2] = {0, 0};
+    const int64_t slots = fixed->known_width - ATTRIBUTES;
     double acted = 0.0, clicked = 0.0, own = 0.0;
     for (int64_t slot = 0; slot < slots; slot++) {
         if (!attributes[slot]) continue;
@@ -263,22 +336,69 @@ static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t
     const int32_t place = map_place(&user->shown, key, -1);
     const int64_t *seen = place < 0 ? never : user->exposures + 2 * place;
     const double hours = age_ms(seen[1], at_ms) / HOUR_MS;
-    features[0] = (float)((clicked + fixed->prior_rate) / (acted + 1.0));
-    features[1] = (float)log1p(acted);
-    features[2] = (float)log1p((double)seen[0]);
-    features[3] = (float)log1p(fmin(hours, fixed->never_hours));
-    features[4] = map_place(&user->done, key, -1) < 0 ? 0.0f : 1.0f;
+    float *affinity = features + CANDIDATE_USER_ATTRIBUTE;
+    float *exposures = features + CANDIDATE_USER_ITEM_EXPOSURES;
+    affinity[0] = (float)((clicked + fixed->prior_rate) / (acted + 1.0));
+    affinity[1] = (float)log1p(acted);
+    exposures[0] = (float)log1p((double)seen[0]);
+    exposures[1] = (float)log1p(fmin(hours, fixed->never_hours));
+}
+
+/* Return log(1 + seconds since `last_ms`), of what was `count` times. */
+static float log_since(const Fixed *fixed, int64_t at_ms, int64_t count, int64_t last_ms) {
+    const double never_s = fixed->never_hours * 3600.0;
+    const double since_s = count ? age_ms(last_ms, at_ms) / 1000.0 : never_s;
+    return (float)log1p(fmin(since_s, never_s));
+}
+
+static void write_touches(const Fixed *fixed, int64_t at_ms, const Touches *touches,
+                          float *features) {
+    const int64_t count = touches->visit + touches->earlier;
+    features[0] = (float)log1p((double)touches->visit);
+    features[1] = (float)log1p((double)touches->earlier);
+    features[2] = log_since(fixed, at_ms, count, touches->last_ms);
+}
+
+/* Write own_history: what the user did with the item, by action too, and with others of its
+ * main fields' values. */
+static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int64_t key,
+                              const int64_t *attributes, float *features) {
+    static const Touches none = {0, 0, 0, 0, 0};
+    const int32_t place = map_place(&user->done, key, -1);
+    const Touches *item = place < 0 ? &none : user->items + place;
+    float *own = features + CANDIDATE_OWN_ITEM, *next = features + CANDIDATE_WIDTH;
+    features[CANDIDATE_ITEM_IN_SEQUENCE] = place < 0 ? 0.0f : 1.0f;
+    write_touches(fixed, at_ms, item, own);
+    own[3] = item->rank ? (float)(1.0 / (double)item->rank) : 0.0f;
+    own[4] = (float)item->is_last;
+    for (int64_t at = 0; at < fixed->actions; at++, next += ACTION_WIDTH) {
+        static const ActionTouches never = {0, 0};
+        const ActionTouches *touches =
+            place < 0 ? &never : user->actions + place * fixed->actions + at;
+        next[0] = (float)log1p((double)touches->count);
+        next[1] = log_since(fixed, at_ms, touches->count, touches->last_ms);
+    }
+    for (int64_t at = 0; at < fixed->main_fields; at++, next += FIELD_WIDTH) {
+        const int64_t row = attributes[fixed->main_slots[at]];
+        const int32_t value = row ? map_place(&user->attributes, row, -1) : -1;
+        const Touches *touches = value < 0 ? &none : user->values + value;
+        write_touches(fixed, at_ms, touches, next);
+        next[3] = (float)touches->is_last;
+    }
 }
 
 static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *columns,
                             float *features) {
-    enum { FIRST = LIVES + COUNTS };
     double counts[COUNTS], now[COUNTS];
     memcpy(counts, columns + COUNTED, sizeof counts);
-    decayed(fixed, counts, columns[COUNTED_AT], at_ms, features, now);
-    for (int i = 0; i < COUNTS; i++) features[LIVES + i] = (float)log1p(now[i]);
+    decayed(fixed, counts, columns[COUNTED_AT], at_ms, features + CANDIDATE_ITEM_CLICK_RATE,
+            now);
+    for (int i = 0; i < LIVES; i++) {
+        features[CANDIDATE_ITEM_LOG_IMPRESSIONS + i] = (float)log1p(now[i]);
+        features[CANDIDATE_ITEM_LOG_CLICKS + i] = (float)log1p(now[LIVES + i]);
+    }
     const double hours = age_ms(columns[FIRST_SEEN], at_ms) / HOUR_MS;
-    features[FIRST] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
+    features[CANDIDATE_ITEM_AGE] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
 }
 
 static uint8_t status_of(const Fixed *fixed, int64_t item_row, int64_t notes,
@@ -399,9 +519,9 @@ static void write_candidates(const Fixed *fixed, const Request *request, User *u
             continue;
         }
         write_candidate(fixed, request->at_ms, own, features);
-        write_of_both(fixed, request->at_ms, user, keys[at],
-                      request->item_attributes + at * slots, slots,
-                      features + LIVES + COUNTS + 1);
+        const int64_t *attributes = request->item_attributes + at * slots;
+        write_of_both(fixed, request->at_ms, user, keys[at], attributes, features);
+        write_own_history(fixed, request->at_ms, user, keys[at], attributes, features);
         request->item_status[at] =
             status_of(fixed, request->item_rows[at], notes[at], own[FIRST_SEEN]);
     }
@@ -453,9 +573,9 @@ int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64
         look_up(fixed, keys, request->candidates, request->item_rows,
                 request->item_attributes, columns, notes)) {
         found = NO_MEMORY;
-        if (user_make(&user, done.count, slots, shown.count)) {
+        if (user_make(fixed, &user, done.count, slots, shown.count)) {
             const int64_t last_ms = done.count ? done.times[done.count - 1] : 0;
-            count_done(fixed, request->at_ms, &done, attributes, slots, &user);
+            count_done(fixed, request->at_ms, &done, attributes, &user);
             count_shown(request->at_ms, &shown, &user);
             write_codes(fixed, &done, request->history_codes + missing * FIELDS);
             write_request(fixed, request, done.count, last_ms, numbers);

@@ -20,15 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.features import columns
+from srp4ctr.features.columns import (
+    MAX_ACTION_CODES,
+    MAX_MAIN_FIELDS,
+    CandidateColumns,
+)
 from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import ATTRIBUTES, Int64s, TableArrays
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
-    CANDIDATE_FEATURES,
-    NUM_CONTEXT_NUMBERS,
     NUM_GAP_BUCKETS,
     NUM_VALUE_BUCKETS,
-    REQUEST_FEATURES,
     ItemStatus,
 )
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, Vocabulary
@@ -38,11 +41,13 @@ from srp4ctr.streams.state.user_state import UserState
 LOG = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".c")
+SOURCES = (SOURCE, SOURCE.with_name("columns.h"))
 LIBRARY = SOURCE.with_name("libcompiled.so")
-_FIELDS, _R, _C = map(len, (BEHAVIOR_FIELDS, REQUEST_FEATURES, CANDIDATE_FEATURES))
+_FIELDS, _R, _C = len(BEHAVIOR_FIELDS), columns.REQUEST.width, columns.CANDIDATE.width
 _TO_PARSE, _NO_MEMORY = -1, -2
 # ``Fixed`` and ``Request`` of compiled.c, whose members have eight bytes each.
-_FIXED, _REQUEST = struct.Struct("<9d16q7Q"), struct.Struct("<3q8d11q8Q")
+_FIXED = struct.Struct(f"<9d{18 + MAX_MAIN_FIELDS + MAX_ACTION_CODES}q7Q")
+_REQUEST = struct.Struct("<3q8d11q8Q")
 FIXED_BYTES = _FIXED.size
 OF_TABLE = ("buckets", "bucket_rows", "versions", "halves")
 _CONSTANTS = (
@@ -52,7 +57,9 @@ _CONSTANTS = (
     transforms.AFFINITY_DECAY_PER_MS,
     transforms.PRIOR_RATE,
     transforms.NEVER_S / 3600.0,
-    *(transforms.CLICK, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS, _R, _C),
+    *(transforms.CLICK, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS),
+)
+_STATUSES = (
     *(ItemStatus.UNKNOWN_ITEM, ItemStatus.NO_ACTIVITY),
     *(ItemStatus.NO_ATTRIBUTES, ItemStatus.PADDING),
 )
@@ -64,11 +71,12 @@ def _loaded(path: Path) -> Any:
         # It keeps the interpreter's lock, whose return takes longer than what is computed.
         library = ctypes.PyDLL(str(path))
         library.srp4ctr_source.restype = ctypes.c_uint32
-        if library.srp4ctr_source() != zlib.crc32(SOURCE.read_bytes()):
+        content = b"".join(each.read_bytes() for each in SOURCES)
+        if library.srp4ctr_source() != zlib.crc32(content):
             raise OSError(f"{path} is of another {SOURCE.name}: install the package again")
         widths = (ctypes.c_int32 * 3).in_dll(library, "srp4ctr_widths")
-        if tuple(widths) != (_FIELDS, _R - NUM_CONTEXT_NUMBERS, _C):
-            raise OSError(f"{SOURCE.name} has other columns than schema.py")
+        if tuple(widths) != (_FIELDS, _R, _C):
+            raise OSError(f"{SOURCE.name} has other columns than columns.py")
     except (AttributeError, OSError, ValueError) as error:
         LOG.warning("features are computed by numpy, which takes more CPU: %s", error)
         return None
@@ -83,13 +91,26 @@ def fixed(
     vocabulary: Vocabulary, table: TableArrays, width: int, places: Mapping[str, int]
 ) -> bytes:
     """Return ``Fixed`` of compiled.c; ``places`` are where its arrays are."""
+    made = vocabulary.candidate_columns
     return _FIXED.pack(
-        *_CONSTANTS,
+        *(*_CONSTANTS, made.layout.width, *_STATUSES),
         *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
         *(vocabulary.first_known_row, len(vocabulary.item_keys)),
         *(table.shift, len(table.buckets) // 2, width),
+        *_own_history(made),
         *(places[name] for name in ("item_keys", *OF_TABLE, "texts", "known")),
     )
+
+
+def _own_history(made: CandidateColumns) -> list[int]:
+    """Return what ``Fixed`` of compiled.c has of a user's own history."""
+    slots = [slot for _, slot in made.main_fields]
+    places = [-1] * MAX_ACTION_CODES
+    for place, (_, code) in enumerate(made.actions):
+        places[code] = place
+    padding = [0] * (MAX_MAIN_FIELDS - len(slots))
+    sizes = (made.visit_gap_ms, len(made.actions), len(slots))
+    return [*sizes, *slots, *padding, *places]
 
 
 @cache
@@ -148,6 +169,7 @@ class Assembler:
         }
         places = {name: address(each) for name, each in self._arrays.items()}
         self._fixed = fixed(vocabulary, table, known.shape[1], places)
+        self._width = vocabulary.candidate_columns.layout.width
 
     def __call__(
         self, requests: Sequence[UserRequest], item_keys: Int64s, sizes: tuple[int, int]
@@ -166,7 +188,7 @@ class Assembler:
             "request_features": np.empty((batch, _R), np.float32),
             "candidate_item_rows": np.empty((batch, count), np.int64),
             "candidate_attribute_rows": np.empty((batch, count, slots), np.int64),
-            "candidate_features": np.empty((batch, count, _C), np.float32),
+            "candidate_features": np.empty((batch, count, self._width), np.float32),
         }
         status = np.empty((batch, count), np.uint8)
         behaviors = []

@@ -25,19 +25,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from srp4ctr.features.columns import NUM_CONTEXT_NUMBERS, REQUEST
 from srp4ctr.features.tensors import compiled
 from srp4ctr.features.tensors.arrays import ATTRIBUTES, TableArrays
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
-    CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
-    NUM_CONTEXT_NUMBERS,
-    REQUEST_FEATURES,
 )
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 
 Int64s = NDArray[np.int64]
-FORMAT = 3
+FORMAT = 4
 _HEAD = 96  # numbers, two of them for each text
 _KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
 _OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS
@@ -185,7 +183,7 @@ def _make(
         *(FORMAT, mapped[0], items.capacity, width, fixed, keys, len(known.item_keys)),
         *(of_texts, rows, contexts, users, *plan.lengths),
         *(known.num_attribute_slots, known.num_user_slots, plan.ttl_ms),
-        *(len(REQUEST_FEATURES), len(CANDIDATE_FEATURES), CONTEXT_SLOTS),
+        *(REQUEST.width, known.candidate_columns.layout.width, CONTEXT_SLOTS),
         *(NUM_CONTEXT_NUMBERS, len(BEHAVIOR_FIELDS), _KEPT_CONTEXTS, _KEPT_USERS),
         *(len(texts), *chain(*zip(of_strings, map(len, texts), strict=True))),
     )

@@ -6,7 +6,8 @@ put one (B requests) in front.
 
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``) and U of a user, X context slots,
-F behaviour fields, R request features, C candidate features, E encoder layers, D width,
+F behaviour fields, R request features, C candidate features (a bundle's vocabulary
+decides: ``columns.py``), E encoder layers, D width,
 M learned queries, S states (slot 0 is the learned null slot, valid even for an empty
 history; then those of pooled older behaviours, where L is long, and of the newest),
 D1 = D + 1. No tensor has W: the number of a user's last exposures that are counted.
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from srp4ctr.features import columns
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES
-from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 DType = Literal["int64", "float32", "uint8", "string"]
 FieldKind = Literal["categorical", "multi", "numeric", "vector", "gap"]
@@ -62,7 +63,6 @@ class TensorSpec:
 
 
 CONTEXT_SLOTS = 8  # X
-NUM_CONTEXT_NUMBERS = 8  # fields of the context that are also read as numbers, at most
 NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
 # A field of the context that is no feature by itself: hour_sin and hour_cos are of the
 # user's clock, which is this number of minutes ahead of UTC.
@@ -77,29 +77,6 @@ BEHAVIOR_FIELDS = (
     Field(name="value", kind="numeric", size=NUM_VALUE_BUCKETS, source="values"),
 )
 
-HALF_LIVES = tuple(f"{hours:g}h" for hours in HALF_LIVES_H)  # of decayed counters
-# Columns of request_features, in order. Rates are smoothed clicks / impressions.
-REQUEST_FEATURES = (
-    *(f"user_click_rate_{life}" for life in HALF_LIVES),
-    *(f"user_log_impressions_{life}" for life in HALF_LIVES),
-    "log_sequence_length",
-    "log_seconds_since_last_behavior",
-    *("hour_sin", "hour_cos"),
-    *(f"context_number_{place}" for place in range(1, NUM_CONTEXT_NUMBERS + 1)),
-)
-# Columns of candidate_features, in order.
-CANDIDATE_FEATURES = (
-    *(f"item_click_rate_{life}" for life in HALF_LIVES),
-    *(f"item_log_impressions_{life}" for life in HALF_LIVES),
-    *(f"item_log_clicks_{life}" for life in HALF_LIVES),
-    "item_log_hours_since_first_seen",
-    "user_attribute_click_share_168h",
-    "user_attribute_log_behaviors_168h",
-    "user_item_log_exposures",
-    "user_item_log_hours_since_shown",
-    "item_in_sequence",
-)
-
 HISTORY_TENSORS = (
     # Vocabulary rows of the behaviours' items, newest last, 0 pads on the left.
     TensorSpec("history_item_rows", "int64", ("L",)),
@@ -109,8 +86,8 @@ HISTORY_TENSORS = (
     TensorSpec("history_behavior_codes", "int64", ("L", len(BEHAVIOR_FIELDS))),
 )
 REQUEST_TENSORS = (
-    # Counters of the user, the request's time: REQUEST_FEATURES.
-    TensorSpec("request_features", "float32", (len(REQUEST_FEATURES),)),
+    # Counters of the user, the request's time: ``columns.REQUEST``.
+    TensorSpec("request_features", "float32", (columns.REQUEST.width,)),
     # Hashed name=value pairs of the request's context, 0 pads.
     TensorSpec("context_rows", "int64", (CONTEXT_SLOTS,)),
 )
@@ -124,8 +101,8 @@ CANDIDATE_TENSORS = (
     TensorSpec("candidate_item_rows", "int64", ("N",)),
     # Rows of their attribute values, field by field, 0 pads.
     TensorSpec("candidate_attribute_rows", "int64", ("N", "A")),
-    # Counters of items, user-item features: CANDIDATE_FEATURES.
-    TensorSpec("candidate_features", "float32", ("N", len(CANDIDATE_FEATURES))),
+    # Counters of items, what the user did with them: ``columns.CandidateColumns``.
+    TensorSpec("candidate_features", "float32", ("N", "C")),
 )
 STATE_TENSORS = (
     # The encoder's keys of the history, a slab per layer.
@@ -241,6 +218,5 @@ def fingerprint(sizes: Mapping[str, int] = MappingProxyType({})) -> str:
     tables = (ENCODER_INPUTS, HEAD_INPUTS + user_tensors(sizes), HEAD_OUTPUTS)
     described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
     fields = [(f.name, f.kind, f.size) for f in BEHAVIOR_FIELDS]
-    columns = [REQUEST_FEATURES, CANDIDATE_FEATURES]
-    text = json.dumps([described, fields, *columns, NUM_CONTEXT_ROWS])
+    text = json.dumps([described, fields, *columns.templates(), NUM_CONTEXT_ROWS])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

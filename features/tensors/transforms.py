@@ -11,22 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from srp4ctr.features import columns as feature_columns
+from srp4ctr.features.columns import CandidateColumns
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
+    CandidateArrays,
     ExposureArrays,
     Floats,
     Int64s,
     ItemExposures,
     SequenceArrays,
 )
-from srp4ctr.features.tensors.schema import (
-    BEHAVIOR_FIELDS,
-    CANDIDATE_FEATURES,
-    NUM_CONTEXT_NUMBERS,
-    NUM_GAP_BUCKETS,
-    REQUEST_FEATURES,
-    Field,
-)
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_GAP_BUCKETS, Field
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
@@ -45,9 +41,8 @@ AFFINITY_HALF_LIFE_H = 168.0
 AFFINITY_DECAY_PER_MS = -1.0 / (AFFINITY_HALF_LIFE_H * MS_PER_HOUR)
 _BATCH = 256  # requests: bounds a dense table
 DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
-# Of request and candidate features: a column for each half-life.
-_RATES = slice(0, len(HALF_LIVES_H))
-_LOGS = slice(len(HALF_LIVES_H), 2 * len(HALF_LIVES_H))
+_MATCHES = 1 << 24  # bounds the comparison of candidates with behaviours
+_REQUEST = feature_columns.REQUEST.parts
 CLICK = action_code("click")
 _GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
 
@@ -75,51 +70,147 @@ def request_features(
     ``utc_offset_ms`` (…) is how far users' clocks are ahead of UTC.
     """
     at_ms = np.asarray(request_time_ms, dtype=np.int64)
-    features = np.empty((*at_ms.shape, len(REQUEST_FEATURES)), dtype=np.float32)
+    width = feature_columns.REQUEST.width
+    features = np.empty((*at_ms.shape, width), dtype=np.float32)
     rates, counts = _counters(activity, at_ms)
-    features[..., _RATES] = rates
-    np.log1p(counts[..., 0, :], out=features[..., _LOGS])
+    features[..., _REQUEST["user_click_rate"]] = rates
+    np.log1p(counts[..., 0, :], out=features[..., _REQUEST["user_log_impressions"]])
     # The newest is last; of an empty sequence it is of 1970, longer ago than NEVER_S.
     since_s = _ages(sequences.occurred_at_ms[..., -1], at_ms) / 1000.0
     since_s = np.minimum(since_s, NEVER_S)
     clock_ms = at_ms + np.asarray(utc_offset_ms, dtype=np.int64)
     day = (clock_ms % 86_400_000) * (2.0 * np.pi / 86_400_000.0)
     length = np.count_nonzero(sequences.item_keys, axis=-1)
-    columns = np.log1p(length), np.log1p(since_s), np.sin(day), np.cos(day)
-    for place, column in enumerate(columns, 2 * len(HALF_LIVES_H)):
-        features[..., place] = column
-    features[..., -NUM_CONTEXT_NUMBERS:] = numbers
+    features[..., _REQUEST["log_sequence_length"]] = np.log1p(length)[..., None]
+    since = _REQUEST["log_seconds_since_last_behavior"]
+    features[..., since] = np.log1p(since_s)[..., None]
+    features[..., _REQUEST["clock"]] = np.stack([np.sin(day), np.cos(day)], axis=-1)
+    features[..., _REQUEST["context_number"]] = numbers
     return features
 
 
-def candidate_features(
-    activity: ActivityArrays,
-    item_keys: Int64s,
-    history_item_keys: Int64s,
-    of_user: Sequence[Floats],
-    request_time_ms: ArrayLike,
-) -> Float32s:
-    """Return candidate_features (…, N, C); padding (key 0) is all zeros.
-
-    ``activity`` and ``item_keys`` are (…, N), ``history_item_keys`` (…, L), and
-    ``request_time_ms`` (…). ``of_user`` is what ``attribute_affinity`` returns, then
-    ``exposure_features``.
-    """
-    at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]  # (…, 1)
-    features = np.empty((*item_keys.shape, len(CANDIDATE_FEATURES)), dtype=np.float32)
+def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Float32s:
+    """Return candidate_features (…, N, C); padding (key 0) is all zeros."""
+    at_ms = inputs.request_time_ms[..., None]  # (…, 1)
+    activity, layout = inputs.activity, columns.layout
     rates, counts = _counters(activity, at_ms)
-    features[..., _RATES] = rates
-    # Both logarithms stand side by side, as the counts do.
-    logs = counts.reshape(*item_keys.shape, -1)
-    end = len(HALF_LIVES_H) + logs.shape[-1]
-    np.log1p(logs, out=features[..., len(HALF_LIVES_H) : end])
+    logs = np.log1p(counts)
     hours = _ages(activity.first_seen_ms, at_ms) / MS_PER_HOUR
-    features[..., end] = np.log1p(hours) * (activity.first_seen_ms > 0)
-    features[..., end + 1 : end + 3], features[..., end + 3 : end + 5] = of_user
-    inside = item_keys[..., :, None] == history_item_keys[..., None, :]
-    features[..., end + 5] = inside.any(axis=-1)
-    features *= (item_keys != 0)[..., None]
+    age = np.log1p(hours) * (activity.first_seen_ms > 0)
+    blocks = {
+        "item_click_rate": rates,
+        "item_log_impressions": logs[..., 0, :],
+        "item_log_clicks": logs[..., 1, :],
+        "item_age": age[..., None],
+        "user_attribute": attribute_affinity(
+            inputs.sequences,
+            inputs.history_attribute_rows,
+            inputs.attribute_rows,
+            inputs.request_time_ms,
+        ),
+        "user_item_exposures": exposure_features(inputs.exposures, inputs.request_time_ms),
+        **own_history(inputs, columns),
+    }
+    shape = (*inputs.item_keys.shape, layout.width)
+    features = np.empty(shape, dtype=np.float32)
+    for name in layout.blocks:
+        features[..., layout.parts[name]] = blocks[name]
+    features *= (inputs.item_keys != 0)[..., None]
     return features
+
+
+def own_history(inputs: CandidateArrays, columns: CandidateColumns) -> dict[str, Floats]:
+    """Return what the user did with each candidate (…, N, any), by block.
+
+    ``item_in_sequence``, ``own_item``, ``own_actions`` and ``own_fields``. A visit is the
+    behaviours that no gap longer than ``columns.visit_gap_ms`` parts from the request.
+    """
+    *lead, items = inputs.item_keys.shape
+    layout = columns.layout
+    names = ("item_in_sequence", "own_item", "own_actions", "own_fields")
+    blocks = {
+        name: np.empty((int(np.prod(lead)), items, len(layout.blocks[name])))
+        for name in names
+    }
+    flat, length = inputs.flattened(), inputs.sequences.item_keys.shape[-1]
+    step = max(1, _MATCHES // max(items * length, 1))
+    for start in range(0, len(flat.request_time_ms), step):
+        part = slice(start, start + step)
+        for name, values in _own_blocks(flat.take(part), columns).items():
+            blocks[name][part] = values
+    return {name: values.reshape(*lead, items, -1) for name, values in blocks.items()}
+
+
+def _own_blocks(inputs: CandidateArrays, columns: CandidateColumns) -> dict[str, Floats]:
+    """Return the blocks of ``own_history`` for B requests."""
+    done, at_ms = inputs.sequences, inputs.request_time_ms
+    same = inputs.item_keys[:, :, None] == done.item_keys[:, None, :]  # (B, N, L)
+    same &= (done.item_keys != 0)[:, None]
+    ages_s = np.minimum(_ages(done.occurred_at_ms, at_ms[:, None]) / 1000.0, NEVER_S)
+    in_visit = _in_visit(done, at_ms, columns.visit_gap_ms)
+    logs, last = _touches(same, in_visit, ages_s)
+    ranks = np.pad(_recency_ranks(done.item_keys), ((0, 0), (1, 0)))  # 0: never
+    rank = np.take_along_axis(ranks, last, axis=1)
+    recency = np.divide(1.0, rank, out=np.zeros(rank.shape), where=rank > 0)
+    actions, fields = [], []
+    for _, code in columns.actions:
+        of_action = same & (done.action_codes == code)[:, None]
+        visit, since = _touches(of_action, np.ones_like(in_visit), ages_s)[0][..., [0, 2]].T
+        actions += [visit.T, since.T]
+    for _, slot in columns.main_fields:
+        wanted = inputs.attribute_rows[:, :, None, slot]
+        shared = wanted == inputs.history_attribute_rows[:, None, :, slot]
+        shared &= (wanted != 0) & (done.item_keys != 0)[:, None]
+        found, _ = _touches(shared, in_visit, ages_s)
+        fields += [*np.moveaxis(found, -1, 0), shared[..., -1]]
+    return {
+        "item_in_sequence": (last > 0)[..., None],
+        "own_item": np.concatenate([logs, recency[..., None], same[..., -1:]], axis=-1),
+        "own_actions": _stacked(actions, last.shape),
+        "own_fields": _stacked(fields, last.shape),
+    }
+
+
+def _stacked(columns: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> Floats:
+    """Return ``columns`` (B, N) side by side; (B, N, 0) of none."""
+    return np.stack(columns, axis=-1) if columns else np.empty((*shape, 0))
+
+
+def _touches(
+    same: NDArray[np.bool_], in_visit: NDArray[np.bool_], ages_s: Floats
+) -> tuple[Floats, Int64s]:
+    """Return logs of counts and age (B, N, 3), and one plus the newest place (B, N).
+
+    Of the behaviours where ``same`` (B, N, L): how many are in this visit, how many were
+    earlier, and how many seconds ago the newest was; place 0 is none.
+    """
+    found = np.empty((*same.shape[:2], 3))
+    visit = np.count_nonzero(same & in_visit[:, None], axis=-1)
+    found[..., 0] = visit
+    found[..., 1] = np.count_nonzero(same, axis=-1) - visit
+    last = (same * np.arange(1, same.shape[-1] + 1, dtype=np.int32)).max(axis=-1, initial=0)
+    since = np.pad(ages_s, ((0, 0), (1, 0)), constant_values=NEVER_S)
+    found[..., 2] = np.take_along_axis(since, last, axis=1)
+    return np.log1p(found, out=found), last
+
+
+def _in_visit(done: SequenceArrays, at_ms: Int64s, gap_ms: int) -> NDArray[np.bool_]:
+    """Return which behaviours (B, L) are of the visit that lasts at ``at_ms`` (B,)."""
+    following = np.concatenate([done.occurred_at_ms[:, 1:], at_ms[:, None]], axis=1)
+    goes_on = (following - done.occurred_at_ms <= gap_ms) & (done.item_keys != 0)
+    return np.logical_and.accumulate(goes_on[:, ::-1], axis=1)[:, ::-1]
+
+
+def _recency_ranks(keys: Int64s) -> Int64s:
+    """Return how many distinct items are at or after each behaviour (B, L)."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    ordered = np.take_along_axis(keys, order, axis=1)
+    is_newest = np.ones(keys.shape, dtype=bool)  # of its item
+    is_newest[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
+    newest = np.zeros(keys.shape, dtype=np.int64)
+    np.put_along_axis(newest, order, is_newest & (ordered != 0), axis=1)
+    ranks: Int64s = newest[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return ranks
 
 
 def attribute_affinity(

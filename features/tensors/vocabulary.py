@@ -24,6 +24,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError, MistakeError
+from srp4ctr.features.columns import (
+    MAX_MAIN_FIELDS,
+    NUM_CONTEXT_NUMBERS,
+    CandidateColumns,
+)
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.item_fields import (
     AttributeField,
@@ -33,7 +38,6 @@ from srp4ctr.features.tensors.item_fields import (
 )
 from srp4ctr.features.tensors.schema import (
     CONTEXT_SLOTS,
-    NUM_CONTEXT_NUMBERS,
     NUM_CONTEXT_ROWS,
     UTC_OFFSET_FIELD,
     UTC_OFFSETS,
@@ -68,6 +72,11 @@ class Vocabulary:
     """The context's fields that are numbers, one ``context_number`` column each."""
     utc_offset_minutes: int = 0
     """Of users whose context does not have it: ``features.utc_offset_minutes``."""
+    actions: tuple[tuple[str, int], ...] = ()
+    """Names and codes of the actions with columns of their own, by code; none where all
+    behaviours are of one action."""
+    visit_gap_ms: int = 1_800_000
+    """A visit ends after so long without a behaviour: ``features.visit_gap_minutes``."""
 
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
@@ -95,9 +104,25 @@ class Vocabulary:
         """The sizes of the user fields."""
         return self._of_users.shapes
 
+    @functools.cached_property
+    def candidate_columns(self) -> CandidateColumns:
+        """The columns of candidate_features.
+
+        The main fields are those with one value per item that have the most values: a
+        brand or a category rather than a flag.
+        """
+        places = item_fields.places(self.field_shapes)
+        single = [p for p in places if p.field.kind == "categorical"]
+        main = sorted(single, key=lambda place: -place.field.size)[:MAX_MAIN_FIELDS]
+        return CandidateColumns(
+            actions=self.actions,
+            main_fields=tuple((p.field.name, p.first_slot) for p in single if p in main),
+            visit_gap_ms=self.visit_gap_ms,
+        )
+
     @property
     def num_attribute_slots(self) -> int:
-        """A."""
+        """Number of attribute slots per item (A)."""
         return item_fields.num_slots(self.field_shapes)
 
     @property

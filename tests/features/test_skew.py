@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.raw_logs import label_of, write_log
+from srp4ctr.features import columns
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
@@ -16,12 +17,8 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import item_fields, schema, transforms, vocabulary
-from srp4ctr.features.tensors.schema import REQUEST_FEATURES
-from srp4ctr.features.tensors.transforms import (
-    attribute_affinity,
-    exposure_features,
-)
-from srp4ctr.streams.events.schema import UserEvent
+from srp4ctr.features.tensors.arrays import CandidateArrays
+from srp4ctr.streams.events.schema import UserEvent, action_code
 from tests.builders import NOON_MS, a_behavior, a_click, a_profile, an_impression
 from tests.features.stored import store_events
 
@@ -31,6 +28,8 @@ TOWNS = ("Ulm", "Köln", "Bonn")
 WORDS = replace(
     vocabulary.build({}, []),
     utc_offset_minutes=60,
+    actions=(("click", action_code("click")), ("view", action_code("view"))),
+    visit_gap_ms=20_000,
     user_fields=item_fields.build(
         {"age": str(20 + n), "towns": TOWNS[n % 3 :]} for n in range(40)
     ),
@@ -101,7 +100,7 @@ def test_serving_and_training_make_the_same_tensors(
     for name, tensor in trained.items():
         np.testing.assert_allclose(served[name], tensor, rtol=1e-6, atol=1e-6, err_msg=name)
     assert served["user_attribute_rows"].any(axis=1).all()
-    clock = [REQUEST_FEATURES.index(each) for each in ("hour_sin", "hour_cos")]
+    clock = [columns.REQUEST.place(each) for each in ("hour_sin", "hour_cos")]
     hours = served["request_features"][:, clock]
     np.testing.assert_array_equal(hours, trained["request_features"][:, clock])
     assert len(np.unique(hours, axis=0)) == 4  # the default is an hour ahead of UTC
@@ -140,8 +139,15 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
         np.zeros((*keys.shape, 1), dtype=np.int64)
         for keys in (sequences.item_keys, candidates)
     )
-    affinity = attribute_affinity(sequences, no_attributes, nor_candidates, times_ms)
-    shown = found.candidate_exposures.take(candidates)
+    inputs = CandidateArrays(
+        request_time_ms=times_ms,
+        item_keys=found.candidate_item_keys[candidates],
+        attribute_rows=nor_candidates,
+        activity=found.candidate_activity.take(candidates),
+        exposures=found.candidate_exposures.take(candidates),
+        sequences=sequences,
+        history_attribute_rows=no_attributes,
+    )
     offsets_ms = WORDS.utc_offsets_ms(found.contexts[rows].tolist())
     texts = found.user_attributes[rows].tolist()
     return {
@@ -152,10 +158,6 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
             sequences, activity, times_ms, utc_offset_ms=offsets_ms
         ),
         "candidate_features": transforms.candidate_features(
-            found.candidate_activity.take(candidates),
-            found.candidate_item_keys[candidates],
-            sequences.item_keys,
-            (affinity, exposure_features(shown, times_ms)),
-            times_ms,
+            inputs, WORDS.candidate_columns
         ),
     }

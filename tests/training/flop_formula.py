@@ -1,6 +1,6 @@
 """The FLOPs of inference by arithmetic: an independent check of torch's counter."""
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export.bundle_writer import RequestCost
 from srp4ctr.training.model.click_model import NUM_CROSS_LAYERS
@@ -35,14 +35,14 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
     length, states, rank = tables.length, tables.length + 1, config.head_width // 2
     joined = d + tables.attribute_width + len(FIELD_SIZES) * FIELD_WIDTH
     encoded = 1 + NUM_SPANS
-    request = len(REQUEST_FEATURES) * encoded + CONTEXT_WIDTH
+    request = columns.REQUEST.width * encoded + CONTEXT_WIDTH
     request += len(tables.user_fields) * USER_FIELD_WIDTH
     layer = 12 * states * d**2 + 2 * states**2 * d
     # Of the last layer only keys and values are read.
     encoder = length * joined * d + (n - 1) * layer + 2 * states * d**2
     querying = request * d + 14 * m * d**2
     querying += 2 * m**2 * d + 2 * m * states * d + (m * d + request) * h
-    seen = 2 * d + 1 + tables.attribute_width + len(CANDIDATE_FEATURES) * encoded
+    seen = 2 * d + 1 + tables.attribute_width + columns.CANDIDATE.width * encoded
     crossing = n * (10 * d**2 + 2 * states * d)
     querying += joined * d + crossing  # a [MASK] among the candidates
     candidate = joined * d + crossing + (d + tables.attribute_width + 1) * d + seen * h

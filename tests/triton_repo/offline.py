@@ -19,9 +19,14 @@ from srp4ctr.features.consistency.replay import (
     user_at,
 )
 from srp4ctr.features.tensors import transforms, vocabulary
-from srp4ctr.features.tensors.arrays import ActivityArrays, SequenceArrays, empty_sequences
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    CandidateArrays,
+    ItemExposures,
+    SequenceArrays,
+    empty_sequences,
+)
 from srp4ctr.features.tensors.schema import ItemStatus
-from srp4ctr.features.tensors.transforms import attribute_affinity
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
@@ -130,17 +135,21 @@ class OfflineLog:
             | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
         )
         history = rows(sequence.item_keys)
-        affinity = attribute_affinity(sequence, history, attributes, [request.at_ms])
+        inputs = CandidateArrays(
+            request_time_ms=np.array([request.at_ms]),
+            item_keys=keys,
+            attribute_rows=attributes,
+            activity=activity.take(None),
+            exposures=self._exposures(request, versions),
+            sequences=sequence,
+            history_attribute_rows=history,
+        )
         return {
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
             "candidate_features": transforms.candidate_features(
-                activity.take(None),
-                keys,
-                sequence.item_keys,
-                (affinity, self._exposure_features(request, versions)),
-                [request.at_ms],
+                inputs, self.words.candidate_columns
             ),
             "item_status": status.astype(np.uint8),
         }
@@ -175,8 +184,8 @@ class OfflineLog:
         unexpired = [each for each in sequence.elements if each.occurred_at > oldest_ms]
         return _arrays(unexpired, self.length)
 
-    def _exposure_features(self, request: Request, versions: Versions) -> Any:
-        """Return the two columns (1, N, 2), item by item."""
+    def _exposures(self, request: Request, versions: Versions) -> ItemExposures:
+        """Return the exposures (1, N), item by item."""
         kept = [
             (each.occurred_at, each.item_key)
             for each in self._user(request, versions).exposures.elements
@@ -185,11 +194,10 @@ class OfflineLog:
             [at for at, key in kept if key == item_key(item) and at < request.at_ms]
             for item in request.item_ids
         ]
-        hours = [
-            (request.at_ms - max(times)) / 3_600_000 if times else 365 * 24
-            for times in shown
-        ]
-        return np.log1p([list(zip(map(len, shown), hours, strict=True))])
+        return ItemExposures(
+            counts=np.array([list(map(len, shown))]),
+            last_shown_ms=np.array([[max(times, default=0) for times in shown]]),
+        )
 
     def _count(self, item_id: str, offsets: Mapping[int, int]) -> Activity:
         shares = [

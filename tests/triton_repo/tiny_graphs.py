@@ -4,13 +4,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from srp4ctr.features import columns
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}
-SIZES["D1"] = D + 1
+SIZES |= {"D1": D + 1, "C": columns.CANDIDATE.width}
 TOO_LARGE, BROKEN = 7, 8
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 

@@ -122,6 +122,8 @@ class _Cut:
             user_fields=item_fields.build(of_users, features.user_fields, old_users),
             context_numbers=numbers,
             utc_offset_minutes=features.utc_offset_minutes,
+            actions=point_in_time.frequent_actions(self.log, self.boundary_ms),
+            visit_gap_ms=round(features.visit_gap_minutes * 60_000),
         )
 
     def slates(self, words: Vocabulary, first: int = 0) -> Iterator[Slates]:

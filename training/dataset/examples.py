@@ -12,11 +12,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.features.columns import NUM_CONTEXT_NUMBERS
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import ActivityArrays, ItemExposures, SequenceArrays
-from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, NUM_CONTEXT_NUMBERS
-from srp4ctr.features.tensors.transforms import attribute_affinity, exposure_features
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    CandidateArrays,
+    ItemExposures,
+    SequenceArrays,
+)
+from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
 from srp4ctr.features.tensors.vocabulary import (
     Vocabulary,
     context_numbers,
@@ -131,19 +136,22 @@ def _tensors(
     times_ms = snapshots.times_ms[requests]
     attribute_rows = attributes.of(keys, times_ms[:, None])
     of_history = attributes.of(sequences.item_keys, times_ms[:, None])
-    history = _history(sequences, vocabulary, of_history)
-    affinity = attribute_affinity(
-        sequences, history["history_attribute_rows"], attribute_rows, times_ms
+    inputs = CandidateArrays(
+        request_time_ms=times_ms,
+        item_keys=keys,
+        attribute_rows=attribute_rows,
+        activity=grid.filled_all(snapshots.candidate_activity),
+        exposures=grid.filled_all(snapshots.candidate_exposures),
+        sequences=sequences,
+        history_attribute_rows=of_history,
     )
-    shown = grid.filled_all(snapshots.candidate_exposures)
-    of_user = (affinity, exposure_features(shown, times_ms))
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
     offsets_ms = vocabulary.utc_offsets_ms(contexts)
     of_users = snapshots.user_activity.take(requests)
-    activity = grid.filled_all(snapshots.candidate_activity)
     texts = snapshots.user_attributes[requests].tolist()
-    return history | {
+    return {
+        **_history(sequences, vocabulary, of_history),
         "request_features": transforms.request_features(
             sequences, of_users, times_ms, numbers, offsets_ms
         ),
@@ -151,7 +159,7 @@ def _tensors(
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
         "candidate_attribute_rows": attribute_rows,
         "candidate_features": transforms.candidate_features(
-            activity, keys, sequences.item_keys, of_user, times_ms
+            inputs, vocabulary.candidate_columns
         ),
         **_of_users(texts, vocabulary),
     }

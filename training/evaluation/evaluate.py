@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
+from srp4ctr.features import columns
 from srp4ctr.features.bundles.gates import Gate, finite, skipped
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
@@ -23,7 +23,7 @@ from srp4ctr.training.objectives.finetuning import serving_logits
 
 Floats = NDArray[np.float64]
 _NO_MARGIN = "its margin of error is unknown"
-_POPULARITY = CANDIDATE_FEATURES.index("item_click_rate_168h")
+_POPULARITY = columns.CANDIDATE.place("item_click_rate_168h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.schema import (
-    CANDIDATE_FEATURES,
-    CONTEXT_SLOTS,
-    REQUEST_FEATURES,
-    fingerprint,
-)
+from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, fingerprint
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import (
@@ -106,9 +102,13 @@ def _emptied(folder: Path) -> Path:
 def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None:
     """Write what requests and scores look like at the end of training."""
     slates = dataset.parts.judge
-    is_known = dataset.vocabulary.is_known(slates.tensors["candidate_item_rows"])
+    words = dataset.vocabulary
     reference = drift_reference.reference_of(
-        slates.tensors, is_known, slates.shown, judged.probabilities
+        slates.tensors,
+        words.is_known(slates.tensors["candidate_item_rows"]),
+        slates.shown,
+        judged.probabilities,
+        words.candidate_columns.layout.names,
     )
     drift_reference.write_reference(folder, reference)
 
@@ -169,8 +169,8 @@ def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
         "M": config.num_queries,
         "A": tables.attribute_slots,
         "X": CONTEXT_SLOTS,
-        "R": len(REQUEST_FEATURES),
-        "C": len(CANDIDATE_FEATURES),
+        "R": columns.REQUEST.width,
+        "C": tables.candidate_width,
     }
 
 

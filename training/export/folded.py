@@ -5,7 +5,7 @@ products of theirs, made once: a bias that the next layer reads, a projection of
 that few queries read. States are flat, (B T, D), so that a product and what is added to it
 are one operator. ``folded_tables.py`` has the tables.
 
-Shapes are those of ``training/model``; W counters have U spans.
+Shapes are those of ``training/model``; W counters have U lines.
 """
 
 import math
@@ -26,6 +26,7 @@ from srp4ctr.training.model.transformer import (
 )
 
 _LIMIT = 5.0  # of NumericFeatures
+_SMALLEST_SCALE = 1e-12  # of a constant column, whose line is left out
 Pair = tuple[Tensor, Tensor]  # weight (in, out) and bias (out,)
 
 
@@ -193,34 +194,46 @@ class FoldedQuerying(nn.Module):
 
 
 class Spans(nn.Module):
-    """``NumericFeatures`` as one clipped line for each column, from 0 to 1."""
+    """``NumericFeatures`` as one clipped line for each column and span, from 0 to 1.
+
+    Lines that are flat are left out: those of columns that were constant in training, and
+    of spans without width. So a column that a log never fills costs nothing.
+    """
 
     def __init__(self, features: NumericFeatures) -> None:
         super().__init__()
         width, spans = features.edges.shape
         ones = torch.eye(width)
+        slopes = torch.cat([features.scale / (2.0 * _LIMIT), features.slopes.flatten()])
+        is_kept = slopes != 0.0
+        is_kept[0] |= not is_kept.any()  # an empty product would be no product
+        self.kept = torch.nonzero(is_kept).flatten()
         # A product with 0 and 1 copies each feature, exactly, in a single pass.
-        self.copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
-        lower = features.mean - _LIMIT / features.scale
-        slopes = features.scale / (2.0 * _LIMIT)
-        self.lower = -torch.cat([lower, features.edges.flatten()])
-        self.slopes = torch.cat([slopes, features.slopes.flatten()])
-        self.width = width
+        copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
+        self.copies = copies[:, self.kept]
+        lower = features.mean - _LIMIT / features.scale.clamp(min=_SMALLEST_SCALE)
+        lower = torch.cat([lower, features.edges.flatten()])
+        self.lower, self.slopes = -lower[self.kept], slopes[self.kept]
+        self.width, self.lines = width, width * (1 + spans)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return flat lines (B, W + U) of (B, W), or (B T, W + U) of (B, T, W)."""
+        """Return flat lines (B, U) of (B, W), or (B T, U) of (B, T, W)."""
         flat = features.reshape(-1, self.width)
         lines = torch.addmm(self.lower, flat, self.copies) * self.slopes
         return lines.clamp(0.0, 1.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> Pair:
-        """Return a layer (W + U and more, any) on ``NumericFeatures`` as one on lines."""
-        count = len(self.slopes)
-        stretched, rest = weight[:count].clone(), weight[count:]
-        bias = bias - _LIMIT * stretched[: self.width].sum(0)
+        """Return a layer (all lines and more, any) on ``NumericFeatures`` as one on lines.
+
+        The input is scaled from -5 to 5 by the first W lines, and from -1/2 to 1/2 by the
+        others; a flat line of a column is 0, and of a span -1/2.
+        """
+        stretched, rest = weight[: self.lines], weight[self.lines :]
         bias = bias - 0.5 * stretched[self.width :].sum(0)
-        stretched[: self.width] *= 2.0 * _LIMIT
-        return torch.cat([stretched, rest]), bias
+        kept, is_column = stretched[self.kept], self.kept < self.width
+        bias = bias - _LIMIT * (kept * (is_column & (self.slopes != 0.0))[:, None]).sum(0)
+        kept = torch.where(is_column[:, None], 2.0 * _LIMIT * kept, kept)
+        return torch.cat([kept, rest]), bias
 
 
 def folded_layers(layers: nn.ModuleList) -> tuple[list["FoldedLayer"], Tensor]:

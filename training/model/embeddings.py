@@ -14,11 +14,14 @@ U attribute slots of a user, V the user fields' widths together, W counters, Q s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from srp4ctr.features import columns
 from srp4ctr.features.tensors import item_fields
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_ROWS, Field
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -42,6 +45,8 @@ class TableSizes:
     length: int
     """L."""
     user_fields: tuple[Field, ...] = ()
+    candidate_width: int = columns.CANDIDATE.width
+    """Number of columns of candidate_features (C)."""
 
     @classmethod
     def of(cls, words: Vocabulary, length: int) -> "TableSizes":
@@ -51,6 +56,7 @@ class TableSizes:
             item_fields=words.field_shapes,
             length=length,
             user_fields=words.user_field_shapes,
+            candidate_width=words.candidate_columns.layout.width,
         )
 
     @property
@@ -261,17 +267,20 @@ class NumericFeatures(nn.Module):
         self.register_buffer("slopes", torch.zeros(width, spans))
 
     def fit(self, rows: Tensor) -> None:
-        """Take means, deviations and quantiles from ``rows`` (any number, W)."""
+        """Take means, deviations and quantiles from ``rows`` (any number, W).
+
+        A column of one value says nothing, whatever it is in serving: its scale is 0.
+        """
         if len(rows) == 0:
             return
         deviation = rows.double().std(dim=0, correction=0)
-        scale = torch.where(deviation < 1e-6, torch.ones_like(deviation), 1.0 / deviation)
+        is_constant = deviation < 1e-6
+        scale = torch.where(is_constant, 0.0, 1.0 / deviation.clamp(min=1e-6))
         self.mean.copy_(rows.double().mean(dim=0))
         self.scale.copy_(scale)
         some = rows[:: 1 + len(rows) // _MAX_ROWS].cpu().numpy()
-        shares = np.linspace(0.0, 1.0, self.edges.shape[1] + 1)
-        edges = np.quantile(some, shares, axis=0).T  # (W, Q + 1)
-        spans = np.diff(edges)
+        edges = np.stack([_edges(each, self.edges.shape[1]) for each in some.T])
+        spans = np.diff(edges)  # (W, Q)
         # Many rows of one value make spans of width 0, which carry no information.
         slopes = np.divide(1.0, spans, out=np.zeros_like(spans), where=spans > 1e-6)
         self.edges.copy_(torch.from_numpy(edges[:, :-1]))
@@ -282,3 +291,21 @@ class NumericFeatures(nn.Module):
         scaled = ((features - self.mean) * self.scale).clamp(-_LIMIT, _LIMIT)
         covered = ((features[..., None] - self.edges) * self.slopes).clamp(0.0, 1.0)
         return torch.cat([scaled, covered.flatten(-2) - 0.5], dim=-1)
+
+
+def _edges(column: NDArray[np.floating[Any]], spans: int) -> NDArray[np.float64]:
+    """Return the quantiles (Q + 1,) that cut ``column`` into ``spans`` parts.
+
+    No value counts for more than one part. Of a column that is nearly always 0, as what a
+    user did with one of many items, nearly all quantiles would be 0 otherwise.
+    """
+    shares = np.linspace(0.0, 1.0, spans + 1)
+    values, counts = np.unique(column.astype(np.float64), return_counts=True)
+    most = len(column) / spans
+    if counts.max() <= most:
+        quantiles: NDArray[np.float64] = np.quantile(column.astype(np.float64), shares)
+        return quantiles
+    reached = np.cumsum(np.minimum(counts, most))
+    places = np.searchsorted(reached, shares * reached[-1])
+    edges: NDArray[np.float64] = values[np.minimum(places, len(values) - 1)]
+    return edges

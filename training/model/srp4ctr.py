@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
+from srp4ctr.features import columns
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.model.click_model import (
@@ -51,8 +51,8 @@ class SRP4CTR(ClickModel):
         # one, KuaiRand-Pure's AUC is .001 lower, with a tenth of its impressions .004.
         self.match_weight = nn.Parameter(torch.zeros(()))
         self.context = ContextEmbedding()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES))
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES))
+        self.request_features = NumericFeatures(columns.REQUEST.width)
+        self.candidate_features = NumericFeatures(sizes.candidate_width)
         self.user_fields = UserFields(sizes.user_fields) if sizes.user_fields else None
         request_width = self.request_features.encoded_width + CONTEXT_WIDTH
         request_width += self.user_fields.width if self.user_fields else 0

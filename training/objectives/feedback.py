@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, CANDIDATE_FEATURES
+from srp4ctr.features import columns
+from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS
 from srp4ctr.features.tensors.vocabulary import FIRST_KNOWN_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
@@ -47,7 +48,7 @@ _MAX_WINDOWS = 50_000  # evenly from all, that their spread is taken from
 _PLACES = {field.name: place for place, field in enumerate(BEHAVIOR_FIELDS)}
 _SIZES = {field.name: field.size for field in BEHAVIOR_FIELDS}
 _ACTION, _VALUE = _PLACES["action"], _PLACES["value"]
-_IN_HISTORY = CANDIDATE_FEATURES.index("item_in_sequence")
+_IN_HISTORY = columns.CANDIDATE.place("item_in_sequence")
 Floats = NDArray[np.float64]
 
 

@@ -128,7 +128,8 @@ def _fields(of: Vocabulary) -> list[tuple[str, str]]:
     numbers = [(name, "number of the context") for name in of.context_numbers]
     of_users = [(field.name, f"{field.kind} of users") for field in of.user_fields]
     of_items = [(field.name, field.kind) for field in of.item_fields]
-    return [*of_items, *numbers, *of_users]
+    columns = [(name, "column") for name in of.candidate_columns.layout.names]
+    return [*of_items, *numbers, *of_users, *columns]
 
 
 def _attribute_table(table: Tensor, new: _Fields, old: _Fields) -> Tensor:

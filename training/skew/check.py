@@ -17,17 +17,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.request_log import ServedRequest
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.offline.profiles import item_updates
-from srp4ctr.features.tensors.schema import (
-    CANDIDATE_FEATURES,
-    CANDIDATE_TENSORS,
-    REQUEST_FEATURES,
-)
+from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
@@ -43,10 +40,6 @@ from srp4ctr.training.refresh import warm_start
 
 TOLERANCE = 1e-4  # of a feature, relative above 1: float32 in other orders
 MOST_APART = 1e-4  # of a probability, as at a promotion
-_FEATURES = {
-    "request_features": REQUEST_FEATURES,
-    "candidate_features": CANDIDATE_FEATURES,
-}
 _OF_CANDIDATES = {spec.name for spec in CANDIDATE_TENSORS}
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -81,7 +74,7 @@ class ServedCheck:
     tensors: dict[str, Difference] = field(default_factory=dict)
     """By name; equal ones too."""
     features: dict[str, Difference] = field(default_factory=dict)
-    """The same of each single one of ``REQUEST_FEATURES`` and ``CANDIDATE_FEATURES``."""
+    """The same of each column of ``request_features`` and ``candidate_features``."""
     mean_shift: float = 0.0
     """Mean change of an impression's probability by training's tensors."""
     shift_of: dict[str, float] = field(default_factory=dict)
@@ -108,6 +101,10 @@ class _Bundle:
         self.onnx = onnx_export.scorer(folder)
         self._config = config
         self._folder = folder
+        self.columns = {
+            "request_features": columns.REQUEST.names,
+            "candidate_features": self.vocabulary.candidate_columns.layout.names,
+        }
 
     def in_torch(self, length: int) -> SRP4CTR | None:
         """Return the model with its weights, None if the settings describe another."""
@@ -229,7 +226,7 @@ def _compare(
         if name in _OF_CANDIDATES:
             ours, theirs = ours[:, shown], theirs[:, is_requested]
         _note(check.tensors.setdefault(name, Difference()), ours, theirs)
-        for column, feature in enumerate(_FEATURES.get(name, ())):
+        for column, feature in enumerate(model.columns.get(name, ())):
             pair = ours[..., column], theirs[..., column]
             _note(check.features.setdefault(feature, Difference()), *pair)
         if name in _OF_CANDIDATES:

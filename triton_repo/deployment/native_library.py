@@ -31,7 +31,7 @@ def obstacle(config: TritonConfig, features: FeatureConfig) -> str:
 
 def _is_built() -> bool:
     """Return whether there is a library of the sources beside it."""
-    sources = (_MAIN, compiled.SOURCE, *sorted(_FOLDER.glob("*.h")))
+    sources = (_MAIN, *compiled.SOURCES, *sorted(_FOLDER.glob("*.h")))
     content = b"".join(each.read_bytes() for each in sources)
     mark = b"srp4ctr native source %du" % zlib.crc32(content)
     return LIBRARY.is_file() and mark in LIBRARY.read_bytes()

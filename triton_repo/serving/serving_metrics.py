@@ -287,7 +287,7 @@ class RequestStats:
         scores = made["click_probability"]
         shown = best(scores, reference.shown)
         is_known = (made["item_status"] & ItemStatus.UNKNOWN_ITEM) == 0
-        values = dict(values_of(made, is_known, shown))
+        values = dict(values_of(made, is_known, shown, reference.candidate_columns))
         values[SCORE] = scores[shown]
         for name, bins in reference.bins.items():
             if name in values:  # else of another release

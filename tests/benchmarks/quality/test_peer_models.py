@@ -12,13 +12,13 @@ from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_report import rows_of
 from benchmarks.quality.clicks.click_scores import calibrated_loss
 from benchmarks.quality.peer_models import (
-    NUM_COUNTERS,
     SPANS,
     edges_of,
     flat,
     save_impressions,
 )
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
+from srp4ctr.features.columns import CANDIDATE, REQUEST
+from srp4ctr.features.tensors.schema import Field
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.model.embeddings import TableSizes
 
@@ -36,11 +36,11 @@ def a_part() -> Part:
         "history_item_rows": np.array([[0, 0, 0, 7], [5, 6, 7, 8]], dtype=np.int32),
         "history_attribute_rows": drawn.integers(2, 9, (2, LENGTH, 3)).astype(np.int32),
         "history_behavior_codes": np.zeros((2, LENGTH, 3), dtype=np.int16),
-        "request_features": drawn.random((2, len(REQUEST_FEATURES)), dtype=np.float32),
+        "request_features": drawn.random((2, REQUEST.width), dtype=np.float32),
         "context_rows": np.array([[3, 4], [5, 0]]),
         "candidate_item_rows": np.array([[9, 7, 0], [8, 0, 0]], dtype=np.int32),
         "candidate_attribute_rows": drawn.integers(2, 9, (2, 3, 3)).astype(np.int32),
-        "candidate_features": drawn.random((2, 3, len(CANDIDATE_FEATURES)), np.float32),
+        "candidate_features": drawn.random((2, 3, CANDIDATE.width), np.float32),
     }
     slates = Slates(
         tensors=tensors,
@@ -94,11 +94,13 @@ def test_an_attribute_is_compared_with_the_historys_by_its_first_slot() -> None:
 
 def test_a_counter_is_cut_where_training_has_its_quantiles() -> None:
     part = a_part()
-    features = np.arange(2 * len(REQUEST_FEATURES), dtype=np.float32).reshape(2, -1)
+    features = np.arange(2 * REQUEST.width, dtype=np.float32).reshape(2, -1)
     moved = {**part.slates.tensors, "request_features": features + 1e6}
     later = replace(part, slates=replace(part.slates, tensors=moved))
     columns = flat(later, edges_of(part), FIELDS)
-    spans = [columns[f"profile_counter{number:02}"] for number in range(NUM_COUNTERS)]
+    spans = [
+        columns[f"profile_counter{number:02}"] for number in range(part.columns.shape[1])
+    ]
     assert max(int(span.max()) for span in spans) < SPANS
     # Beyond all that training met is the last span, not a new one.
     assert spans[0].tolist() == [len(edges_of(part)[0])] * 3

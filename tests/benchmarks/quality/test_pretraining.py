@@ -21,10 +21,10 @@ from benchmarks.quality.leave_last.leave_last_out import (
 from benchmarks.quality.leave_last.recipe import RECIPE
 from benchmarks.quality.leave_last.variants import VARIANTS
 from benchmarks.quality.pretraining import COLUMNS, PretrainingRun, execute, summary
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
+from srp4ctr.features import columns
 
 ITEMS, USERS = 150, 120
-LOG_COUNT = CANDIDATE_FEATURES.index("item_log_impressions_168h")
+LOG_COUNT = columns.CANDIDATE.place("item_log_impressions_168h")
 BEAUTY = DATA / "s3rec"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import drift_reference
 from srp4ctr.features.bundles.drift_reference import (
     COLD_USER,
@@ -16,9 +17,9 @@ from srp4ctr.features.bundles.drift_reference import (
     reference_of,
     stability_index,
 )
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES
 
 GENERATOR = np.random.default_rng(5)
+NAMES = columns.CANDIDATE.names
 
 
 def a_reference(requests: int = 400, items: int = 5) -> Reference:
@@ -26,15 +27,16 @@ def a_reference(requests: int = 400, items: int = 5) -> Reference:
     history[: requests // 4] = 0
     tensors = {
         "history_item_rows": history,
-        "request_features": GENERATOR.normal(size=(requests, len(REQUEST_FEATURES))),
+        "request_features": GENERATOR.normal(size=(requests, columns.REQUEST.width)),
         "candidate_features": GENERATOR.normal(
-            size=(requests, items, len(CANDIDATE_FEATURES))
+            size=(requests, items, columns.CANDIDATE.width)
         ),
     }
     shown = np.ones((requests, items), dtype=bool)
     shown[:, -1] = False
     is_known = GENERATOR.uniform(size=shown.shape) < 0.9
-    return reference_of(tensors, is_known, shown, GENERATOR.beta(2, 20, shown.sum()))
+    scores = GENERATOR.beta(2, 20, shown.sum())
+    return reference_of(tensors, is_known, shown, scores, NAMES)
 
 
 def test_a_spread_feature_has_ten_even_bins() -> None:
@@ -69,10 +71,10 @@ def test_a_share_that_was_0_in_training_may_rise_in_service() -> None:
     shown = np.ones((50, 2), dtype=bool)
     tensors = {
         "history_item_rows": np.ones((50, 3), dtype=np.int64),
-        "request_features": np.zeros((50, len(REQUEST_FEATURES))),
-        "candidate_features": np.zeros((50, 2, len(CANDIDATE_FEATURES))),
+        "request_features": np.zeros((50, columns.REQUEST.width)),
+        "candidate_features": np.zeros((50, 2, columns.CANDIDATE.width)),
     }
-    found = reference_of(tensors, shown, shown, np.full(100, 0.5))
+    found = reference_of(tensors, shown, shown, np.full(100, 0.5), NAMES)
     assert found.bins.keys() == {COLD_USER, UNSEEN_ITEM}
     assert found.bins[UNSEEN_ITEM] == Bins(edges=(0.5,), shares=(1.0, 0.0))
 
@@ -106,11 +108,11 @@ def test_only_what_was_shown_is_counted() -> None:
     shown[:30, :2] = shown[30:] = True  # 10 long slates do not make the usual one long
     tensors = {
         "history_item_rows": np.ones((40, 3), dtype=np.int64),
-        "request_features": np.zeros((40, len(REQUEST_FEATURES))),
-        "candidate_features": np.zeros((40, 6, len(CANDIDATE_FEATURES))),
+        "request_features": np.zeros((40, columns.REQUEST.width)),
+        "candidate_features": np.zeros((40, 6, columns.CANDIDATE.width)),
     }
     scores = np.full(shown.sum(), 0.5)
-    found = reference_of(tensors, shown, shown, scores)  # padding is unknown
+    found = reference_of(tensors, shown, shown, scores, NAMES)  # padding is unknown
     assert found.bins[UNSEEN_ITEM].shares == (1.0, 0.0)
     assert found.shown == 2
 

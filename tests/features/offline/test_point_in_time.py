@@ -188,3 +188,24 @@ def test_item_counts_are_of_the_past_alone(tmp_path: Path) -> None:
     events = [at_once(an_impression("a")), at_once(an_impression("b", at_ms=NOON_MS + 9))]
     with opened(write_log(tmp_path, events)) as log:
         assert point_in_time.item_counts(log, NOON_MS + 9) == {item_key("a"): 1}
+
+
+def test_frequent_actions_have_columns_of_their_own(tmp_path: Path) -> None:
+    did = [("view", 90), ("cart", 60), ("share", 3)]
+    events = [
+        a_behavior(f"i{number}", action=action, at_ms=NOON_MS + number)
+        for action, count in did
+        for number in range(count)
+    ]
+    later = [a_behavior(f"i{n}", action="buy", at_ms=NOON_MS + 500 + n) for n in range(99)]
+    twice = [a_behavior(f"i{n % 3}", action="like", at_ms=NOON_MS) for n in range(90)]
+    published = [*map(at_once, events), *map(at_once, later), *map(at_once, twice)]
+    with opened(write_log(tmp_path, published)) as log:
+        found = point_in_time.frequent_actions(log, NOON_MS + 500)
+    assert found == (("view", action_code("view")), ("cart", action_code("cart")))
+
+
+def test_one_action_has_no_columns_besides_those_of_all(tmp_path: Path) -> None:
+    events = [a_click(f"i{number}", at_ms=NOON_MS + number) for number in range(90)]
+    with opened(write_log(tmp_path, list(map(at_once, events)))) as log:
+        assert point_in_time.frequent_actions(log, NOON_MS + 500) == ()

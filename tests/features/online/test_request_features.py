@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from srp4ctr.embedded import ports
+from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import request_features
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import item_fields, schema, vocabulary
-from srp4ctr.features.tensors.schema import REQUEST_FEATURES, ItemStatus
+from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
@@ -25,7 +26,7 @@ from tests.features.readers import MemoryReader, table_of
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
-SIZES = {"L": 6, "W": 4, "N": 3, "A": 1}
+SIZES = {"L": 6, "W": 4, "N": 3, "A": 1, "C": columns.CANDIDATE.width}
 KNOWN = [item_key(str(i)) for i in range(10)]
 
 
@@ -224,7 +225,7 @@ def test_a_number_in_the_context_is_read_as_one() -> None:
     features.vocabulary = replace(features.vocabulary, context_numbers=("in_view",))
     contexts = ['{"in_view": "17"}', ""]
     batch = features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
-    place = REQUEST_FEATURES.index("context_number_1")
+    place = columns.REQUEST.place("context_number_1")
     assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]
 
 

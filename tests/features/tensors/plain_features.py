@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from srp4ctr.features.columns import CandidateColumns
 from srp4ctr.features.tensors.transforms import (
     AFFINITY_HALF_LIFE_H,
     NEVER_S,
@@ -14,6 +15,11 @@ from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 HOUR_MS = 3_600_000.0
+COLUMNS = CandidateColumns(
+    actions=(("view", action_code("view")), ("cart", action_code("cart"))),
+    main_fields=(("brand", 0), ("place", 1)),
+    visit_gap_ms=4_000,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ def candidate(
 ) -> list[float]:
     """Return candidate_features of one item; ``shown`` are keys and times."""
     if not item.key:
-        return [0.0] * 18
+        return [0.0] * COLUMNS.layout.width
     hours = max(now_ms - item.first_seen_ms, 0) / HOUR_MS
     age = math.log1p(hours) if item.first_seen_ms else 0.0
     acted, clicked = (_affinity(item, history, now_ms, only) for only in (False, True))
@@ -88,7 +94,42 @@ def candidate(
     seen = math.log1p(len(times)), math.log1p(since_h)
     inside = float(any(each.key == item.key for each in history))
     rates, impressions, clicks = _counters(item, now_ms)
-    return [*rates, *impressions, *clicks, age, *of_user, *seen, inside]
+    counters = [*rates, *impressions, *clicks, age]
+    return [*counters, *of_user, *seen, inside, *_own_history(item, history, now_ms)]
+
+
+def _own_history(item: Counted, history: Sequence[Done], now_ms: int) -> list[float]:
+    done = [each for each in history if each.key]
+    visit, following_ms = 0, now_ms
+    for each in reversed(done):
+        if following_ms - each.at_ms > COLUMNS.visit_gap_ms:
+            break
+        visit, following_ms = visit + 1, each.at_ms
+    before, now = done[: len(done) - visit], done[len(done) - visit :]
+
+    def touches(same: Sequence[Done]) -> list[float]:
+        counts = [sum(each in same for each in part) for part in (now, before)]
+        return [*map(math.log1p, counts), _log_since(same, now_ms)]
+
+    newest_first = list(dict.fromkeys(each.key for each in reversed(done)))
+    is_known = item.key in newest_first
+    recency = 1 / (1 + newest_first.index(item.key)) if is_known else 0.0
+    own = touches([each for each in done if each.key == item.key])
+    own += [recency, float(newest_first[:1] == [item.key])]
+    for _, code in COLUMNS.actions:
+        chosen = [each for each in done if each.key == item.key and each.action == code]
+        own += [math.log1p(len(chosen)), _log_since(chosen, now_ms)]
+    for _, slot in COLUMNS.main_fields:
+        value = item.attributes[slot]
+        shared = [each for each in done if value and each.attributes[slot] == value]
+        own += touches(shared)
+        own.append(float(bool(shared) and shared[-1] is done[-1]))
+    return own
+
+
+def _log_since(done: Sequence[Done], now_ms: int) -> float:
+    seconds = max(now_ms - done[-1].at_ms, 0) / 1000 if done else NEVER_S
+    return math.log1p(min(seconds, NEVER_S))
 
 
 def _affinity(

@@ -7,12 +7,17 @@ import shutil
 import signal
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from srp4ctr.errors import ArtifactError
+from srp4ctr.features import columns
+from srp4ctr.features.columns import CANDIDATE, REQUEST
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMap, ItemMemory
 from srp4ctr.features.online.packing import pack_user, unpack_user
@@ -37,15 +42,26 @@ from srp4ctr.streams.state.sequences import (
 from srp4ctr.streams.state.user_state import UserState
 from tests.features.readers import MemoryReader, table_of
 
+Array = NDArray[Any]
 NOW_MS, HOUR_MS, DAY_MS = 1_750_000_000_000, 3_600_000, 86_400_000
 SMALL, LARGE = {"L": 7, "W": 5}, {"L": 40, "W": 33}
 IDS = [f"item-{number}" for number in range(40)]
 KEYS = [item_key(each) for each in IDS]
 PROFILES: list[Attributes] = [
-    {"genres": (f"g{n % 3}", f"g{n % 4}"), "year": str(n % 5)} for n in range(20)
+    {
+        "genres": (f"g{n % 3}", f"g{n % 4}"),
+        "brand": f"b{n % 3}",
+        "place": f"p{n % 4}",
+        "year": str(n % 2),
+    }
+    for n in range(20)
 ]
 KNOWN = dict.fromkeys(KEYS[:15], 1)
-WORDS = vocabulary.build(KNOWN, PROFILES, num_oov_rows=3)
+WORDS = replace(
+    vocabulary.build(KNOWN, PROFILES, num_oov_rows=3),
+    actions=(("click", action_code("click")), ("view", 2)),
+    visit_gap_ms=4_000,
+)
 WITHOUT_ATTRIBUTES = vocabulary.build(KNOWN, [], num_oov_rows=3)
 
 
@@ -146,7 +162,42 @@ def test_the_library_makes_what_numpy_makes(seed: int) -> None:
         assert made.tensors.keys() == wanted.tensors.keys()
         for name, array in wanted.tensors.items():
             assert made.tensors[name].dtype == array.dtype
-            np.testing.assert_allclose(made.tensors[name], array, 1e-6, 1e-6, err_msg=name)
+            check_columns(name, made.tensors[name], array, words)
+
+
+def check_columns(name: str, made: Array, wanted: Array, words: Vocabulary) -> None:
+    """Fail with the name of the first column, or tensor, that differs."""
+    names = {
+        "request_features": REQUEST.names,
+        "candidate_features": words.candidate_columns.layout.names,
+    }
+    for place, column in enumerate(names.get(name, ())):
+        pair = made[..., place], wanted[..., place]
+        np.testing.assert_allclose(*pair, 1e-6, 1e-6, err_msg=column)
+    np.testing.assert_allclose(made, wanted, 1e-6, 1e-6, err_msg=name)
+
+
+def test_the_vocabularies_have_columns_of_all_kinds() -> None:
+    assert WORDS.candidate_columns.layout.names[CANDIDATE.width :] == (
+        "item_log_click_behaviors",
+        "item_log_seconds_since_click",
+        "item_log_view_behaviors",
+        "item_log_seconds_since_view",
+        *(
+            f"{field}_{column}"
+            for field in ("brand", "place", "year")
+            for column in (
+                *("log_visit_behaviors", "log_earlier_behaviors"),
+                *("log_seconds_since_behavior", "is_last"),
+            )
+        ),
+    )
+    assert WITHOUT_ATTRIBUTES.candidate_columns.layout.width == CANDIDATE.width
+
+
+def test_the_header_of_c_is_that_of_the_table_of_columns() -> None:
+    header = compiled.SOURCE.with_name("columns.h").read_text(encoding="utf-8")
+    assert header == columns.c_header(), "make columns"
 
 
 def test_the_library_waits_for_attributes_to_be_parsed() -> None:
@@ -169,8 +220,9 @@ def test_a_library_of_another_source_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert compiled.is_loaded()
-    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "compiled.c")
-    (tmp_path / "compiled.c").write_text("/* changed since */")
+    changed = tmp_path / "compiled.c"
+    changed.write_text("/* changed since */")
+    monkeypatch.setattr(compiled, "SOURCES", (changed, compiled.SOURCES[1]))
     shutil.copyfile(compiled.LIBRARY, tmp_path / "libcompiled.so")
     for path in (tmp_path / "libcompiled.so", tmp_path / "absent.so"):
         assert compiled._loaded(path) is None
@@ -188,7 +240,7 @@ def test_a_library_without_a_new_column_is_not_used(
 ) -> None:
     monkeypatch.setattr(compiled, "_C", compiled._C + 1)
     assert compiled._loaded(compiled.LIBRARY) is None
-    assert "compiled.c has other columns than schema.py" in caplog.text
+    assert "compiled.c has other columns than columns.py" in caplog.text
 
 
 @pytest.mark.parametrize("user_id", map(str, range(9)))
@@ -201,6 +253,9 @@ def test_a_row_that_was_cut_off_is_damaged(user_id: str) -> None:
             unpack_user(7, packed[:end], b"", b"")
     with pytest.raises(ArtifactError):
         unpack_user(7, packed + b"0", b"", b"")
+
+
+LOGS = ("item_log_impressions", "item_log_clicks", "item_age")
 
 
 def hammer(folder: Path) -> None:
@@ -235,7 +290,8 @@ def test_the_library_never_reads_half_a_row(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             found = made([request], keys, (7, 5))
             assert found is not None
-            logs = found.tensors["candidate_features"][0, :, 4:13]
+            features = found.tensors["candidate_features"][0]
+            logs = np.concatenate([features[:, CANDIDATE.parts[each]] for each in LOGS], 1)
             assert (logs == logs[:, :1]).all()
             seen.update(logs[:, 0].tolist())
     finally:

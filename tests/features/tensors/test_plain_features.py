@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import ActivityArrays, ExposureArrays, SequenceArrays
+from srp4ctr.features.tensors.arrays import (
+    ActivityArrays,
+    CandidateArrays,
+    ExposureArrays,
+    SequenceArrays,
+)
 from srp4ctr.streams.events.schema import action_code
 from tests.features.tensors import plain_features as plain
 from tests.features.tensors.plain_features import Counted, Done
@@ -48,7 +53,7 @@ class Draw:
     def _done(self, at_ms: int) -> Done:
         return Done(
             key=self.chance.choice(KEYS[1:]),
-            action=self.chance.choice([1, 2, action_code("click")]),
+            action=self.chance.choice([3, 2, action_code("click")]),
             at_ms=at_ms,
             value=self.chance.choice([math.nan, math.nan, -1.0, 0.0, 3.7, 1e300]),
             attributes=self._attributes(),
@@ -120,16 +125,18 @@ def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw])
         item_keys=np.array([[key for key, _ in draw.shown] for draw in draws]),
         shown_at_ms=np.array([[at for _, at in draw.shown] for draw in draws]),
     )
-    affinity = transforms.attribute_affinity(
-        sequences,
-        np.array([[each.attributes for each in draw.history] for draw in draws]),
-        np.array([[each.attributes for each in draw.items] for draw in draws]),
-        now_ms,
+    inputs = CandidateArrays(
+        request_time_ms=now_ms,
+        item_keys=keys,
+        attribute_rows=np.array([[e.attributes for e in draw.items] for draw in draws]),
+        activity=activity([draw.items for draw in draws]),
+        exposures=transforms.item_exposures(exposures, keys, now_ms),
+        sequences=sequences,
+        history_attribute_rows=np.array(
+            [[each.attributes for each in draw.history] for draw in draws]
+        ),
     )
-    shown = transforms.item_exposures(exposures, keys, now_ms)
-    of_user = affinity, transforms.exposure_features(shown, now_ms)
-    items = activity([draw.items for draw in draws])
-    made = transforms.candidate_features(items, keys, sequences.item_keys, of_user, now_ms)
+    made = transforms.candidate_features(inputs, plain.COLUMNS)
     wanted = [
         [
             plain.candidate(each, draw.history, draw.shown, draw.now_ms)

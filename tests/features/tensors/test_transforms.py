@@ -6,21 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srp4ctr.features import columns
+from srp4ctr.features.columns import CandidateColumns
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
+    CandidateArrays,
     ExposureArrays,
+    ItemExposures,
     SequenceArrays,
     empty_sequences,
 )
 from srp4ctr.features.tensors.schema import (
-    CANDIDATE_FEATURES,
     CONTEXT_SLOTS,
-    NUM_CONTEXT_NUMBERS,
     NUM_CONTEXT_ROWS,
     NUM_GAP_BUCKETS,
     NUM_VALUE_BUCKETS,
-    REQUEST_FEATURES,
 )
 
 NOON_MS = 1_700_049_600_000  # 2023-11-15 12:00 UTC
@@ -86,7 +87,7 @@ def test_request_features_have_the_columns_of_the_schema() -> None:
     sequence = a_sequence([0, 60])
     activity = an_activity(4.0, 2.0, NOON_MS - HOUR_MS)
     features = transforms.request_features(sequence, activity, [NOON_MS + 120_000])[0]
-    named = dict(zip(REQUEST_FEATURES, features.tolist(), strict=True))
+    named = dict(zip(columns.REQUEST.names, features.tolist(), strict=True))
     decay = 2 ** -(62 / 60 / 4)
     rate = (2 * decay + 2.5) / (4 * decay + 5)
     assert named["user_click_rate_4h"] == pytest.approx(rate)
@@ -104,7 +105,7 @@ def test_the_hour_is_that_of_the_user_s_clock() -> None:
         [NOON_MS] * 3,
         utc_offset_ms=offsets_ms,
     )
-    clock = features[:, [REQUEST_FEATURES.index(each) for each in ("hour_sin", "hour_cos")]]
+    clock = features[:, [columns.REQUEST.place(each) for each in ("hour_sin", "hour_cos")]]
     hours = np.degrees(np.arctan2(*clock.T)) / 15 % 24
     assert hours == pytest.approx([12.0, 17.5, 7.0], abs=1e-5)
 
@@ -118,25 +119,44 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
     assert features[9] == pytest.approx(math.log1p(transforms.NEVER_S))
 
 
-def test_candidate_features_have_the_columns_of_the_schema() -> None:
-    keys = np.array([[101, 7, 0]])
-    shared = empty_activity(1, 3)
+def test_candidate_features_have_the_columns_of_the_table() -> None:
+    counts = [[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]
     activity = dataclasses.replace(
-        shared,
-        counts=np.array([[[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]]),
+        empty_activity(1, 3),
+        counts=np.array([counts]),
         first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
-    history = a_sequence([0, 0]).item_keys
-    of_user = (np.full((1, 3, 2), 0.25), np.full((1, 3, 2), 0.5))
-    features = transforms.candidate_features(activity, keys, history, of_user, [NOON_MS])
-    assert features.shape == (1, 3, len(CANDIDATE_FEATURES))
-    known, new, padding = features[0]
-    assert known[:4] == pytest.approx(3.5 / 6)
-    assert known[4:13] == pytest.approx(math.log(2))  # counts, and an hour of age
-    assert known[13:].tolist() == [0.25, 0.25, 0.5, 0.5, 1.0]
-    assert new.tolist() == [*[0.5] * 4, *[0.0] * 9, 0.25, 0.25, 0.5, 0.5, 0.0]
-    assert not padding.any()  # whatever its counters say
+    history = a_sequence([0, 0])
+    inputs = CandidateArrays(
+        request_time_ms=np.array([NOON_MS]),
+        item_keys=np.array([[101, 7, 0]]),
+        attribute_rows=np.zeros((1, 3, 1), dtype=np.int64),
+        activity=activity,
+        exposures=ItemExposures(
+            counts=np.array([[1, 0, 5]]), last_shown_ms=np.array([[NOON_MS, 0, 9]])
+        ),
+        sequences=history,
+        history_attribute_rows=np.zeros((*history.item_keys.shape, 1), dtype=np.int64),
+    )
+    features = transforms.candidate_features(inputs, CandidateColumns())
+    assert features.shape == (1, 3, columns.CANDIDATE.width)
+    known, new, padding = (
+        dict(zip(columns.CANDIDATE.names, each.tolist(), strict=True))
+        for each in features[0]
+    )
+    never_s = math.log1p(transforms.NEVER_S)
+    for life in columns.HALF_LIVES:
+        assert known[f"item_click_rate_{life}"] == pytest.approx(3.5 / 6)
+        assert known[f"item_log_clicks_{life}"] == pytest.approx(math.log(2))
+        assert new[f"item_click_rate_{life}"] == 0.5
+        assert new[f"item_log_impressions_{life}"] == 0.0
+    assert known["item_log_hours_since_first_seen"] == pytest.approx(math.log(2))
+    assert known["user_item_log_exposures"] == pytest.approx(math.log(2))
+    assert [known["item_in_sequence"], new["item_in_sequence"]] == [1.0, 0.0]
+    assert known["item_log_seconds_since_behavior"] < 10.0
+    assert new["item_log_seconds_since_behavior"] == pytest.approx(never_s)
+    assert not any(padding.values())  # whatever its counters say
 
 
 def test_what_a_request_shows_itself_was_not_shown_before() -> None:
@@ -220,4 +240,4 @@ def test_numbers_of_the_context_stand_in_the_last_columns() -> None:
     features = transforms.request_features(
         empty_sequences(1, 3), empty_activity(1), [NOON_MS], [numbers]
     )
-    assert features[0, -NUM_CONTEXT_NUMBERS:].tolist() == numbers.tolist()
+    assert features[0, -columns.NUM_CONTEXT_NUMBERS :].tolist() == numbers.tolist()

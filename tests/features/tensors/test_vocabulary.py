@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srp4ctr.features import columns
 from srp4ctr.features.config import FieldConfig
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
-from srp4ctr.features.tensors.schema import NUM_CONTEXT_NUMBERS, UTC_OFFSET_FIELD
+from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import item_key
 
@@ -117,7 +118,7 @@ def test_fields_of_the_context_with_several_numbers_are_numeric() -> None:
     assert vocabulary.numbers_of(contexts) == ("size",)
     many = json.dumps({f"n{i:02}": "1" for i in range(30)})
     more = [many, many.replace('"1"', '"2"'), many.replace('"1"', '"3"')]
-    assert len(vocabulary.numbers_of(more)) == NUM_CONTEXT_NUMBERS
+    assert len(vocabulary.numbers_of(more)) == columns.NUM_CONTEXT_NUMBERS
 
 
 def test_an_offset_from_utc_is_the_context_s_or_the_default() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES
+from srp4ctr.features import columns
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
@@ -60,7 +60,7 @@ def test_a_rare_value_counts_as_its_action_and_a_rare_action_as_unknown(
 
 def test_what_was_done_before_an_impression_says_nothing_of_it(feed: Slates) -> None:
     features = feed.tensors["candidate_features"].copy()
-    features[..., CANDIDATE_FEATURES.index("item_in_sequence")] = 1.0
+    features[..., columns.CANDIDATE.place("item_in_sequence")] = 1.0
     again = replace(feed, tensors={**feed.tensors, "candidate_features": features})
     assert np.isnan(click_shares(again)).all()
 

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, Field
+from srp4ctr.features import columns
+from srp4ctr.features.tensors.schema import Field
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Slates
 from srp4ctr.training.evaluation import metrics
@@ -42,8 +43,8 @@ class ItemBias(ClickModel):
 
     def __init__(self, items: int) -> None:
         super().__init__()
-        self.request_features = NumericFeatures(len(REQUEST_FEATURES), spans=4)
-        self.candidate_features = NumericFeatures(len(CANDIDATE_FEATURES), spans=4)
+        self.request_features = NumericFeatures(columns.REQUEST.width, spans=4)
+        self.candidate_features = NumericFeatures(columns.CANDIDATE.width, spans=4)
         self.context = ContextEmbedding()
         self.bias = nn.Embedding(items, 1)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srp4ctr.features import columns
 from srp4ctr.features.bundles.drift_reference import (
     COLD_USER,
     SCORE,
@@ -17,7 +18,7 @@ from srp4ctr.features.bundles.drift_reference import (
     Reference,
     write_reference,
 )
-from srp4ctr.features.tensors.schema import CANDIDATE_FEATURES, REQUEST_FEATURES, ItemStatus
+from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.triton_repo.serving import serving_metrics
 from srp4ctr.triton_repo.serving.refusals import RefusedError
 from srp4ctr.triton_repo.serving.serving_metrics import (
@@ -64,8 +65,8 @@ def an_answer(**changes: Any) -> dict[str, Any]:
         "item_status": np.zeros((1, 3), dtype=np.uint8),
         "candidate_item_rows": np.array([[7, 8, 9]]),
         "history_item_rows": np.zeros((1, 4), dtype=np.int64),
-        "request_features": np.zeros((1, len(REQUEST_FEATURES))),
-        "candidate_features": np.zeros((1, 3, len(CANDIDATE_FEATURES))),
+        "request_features": np.zeros((1, columns.REQUEST.width)),
+        "candidate_features": np.zeros((1, 3, columns.CANDIDATE.width)),
         "click_probability": np.array([[0.9, 0.2, 0.1]]),
     }
     return answer | changes
