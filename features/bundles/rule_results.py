@@ -1,4 +1,4 @@
-"""One-line rules beside a model: what the report of a bundle says of each.
+"""One-line rules and a model: what the report of a bundle says of each.
 
 Training computes them on the judged requests (``training/evaluation/rules.py``); the
 refresh report keeps them. Standard library only.
@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+GATE = "rule_of_thumb"
+"""The gate that holds a bundle to the best rule: among training's, on the card."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 
@@ -44,7 +46,8 @@ class RuleResult:
     requests: int
     """How many requests it was judged on: the shown order is not on those of a model."""
     metric: str = "gAUC"
-    """What ``gauc`` is: AUC where each request has one item."""
+    """What ``gauc`` is: AUC where each request has one item, and Hit@10 over the whole
+    catalogue where negatives are sampled."""
     gauc: float | None = None
     model_gauc: float | None = None
     gauc_difference: Contrast = Contrast()

@@ -73,10 +73,10 @@ def _step(table: Table, at_ms: Any, added: Mapping[str, Any]) -> Table:
 
 def _running(instants: Table, steps: tuple[Table, ...]) -> Table:
     """Return the sums of ``steps`` before each of ``instants``."""
-    asked = instants.select("item_key", "at_ms", "row").mutate(
+    at = instants.select("item_key", "at_ms", "row").mutate(
         **dict.fromkeys(COUNTS, ibis.literal(0, "int64"))
     )
-    every = ibis.union(asked, *(each.select(*asked.columns) for each in steps))
+    every = ibis.union(at, *(each.select(*at.columns) for each in steps))
     # An instant comes before the steps of its millisecond: it does not see them.
     so_far = ibis.cumulative_window(
         group_by="item_key", order_by=("at_ms", every.row.isnull())

@@ -119,6 +119,12 @@ def promote_model(
     every: Annotated[
         str | None, typer.Option(help="Repeat at this interval: 1m or 1h. Default: once.")
     ] = None,
+    accept_worse: Annotated[
+        bool,
+        typer.Option(
+            "--accept-worse", help="Serve it even if a one-line rule ranks better."
+        ),
+    ] = False,
 ) -> None:
     """Serve a bundle; if anything fails, the current one keeps serving.
 
@@ -126,14 +132,17 @@ def promote_model(
     features check`). A canary serves the share of users that clients send to it. Promote
     it without --canary to serve all users, or end it with `srp4ctr model rollback
     --canary`. Where training shares no disk with Triton, `--every 1m` promotes what
-    refreshes publish.
+    refreshes publish. A bundle that ranked worse than a one-line rule (gate
+    rule_of_thumb) needs --accept-worse; the audit log has it.
 
     Example:  srp4ctr model promote v2 --canary
     """
     from srp4ctr.cli.tables.models import promotion_lines
     from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
 
-    plan = PromotionPlan(version=version or "", canary=canary, every=every or "")
+    plan = PromotionPlan(
+        version=version or "", canary=canary, every=every or "", accept_worse=accept_worse
+    )
     display = partial(promotion_lines, canary=canary)
     run_promotion(load(), plan, lambda found: _print(*display(found)), err.print)
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
     from srp4ctr.triton_repo.deployment.live_repository import Serving
     from srp4ctr.triton_repo.deployment.promotion import Promotion
 
+_ACCEPTED = "promoted with --accept-worse"
 LOG = logging.getLogger(__name__)
 
 
@@ -91,24 +92,29 @@ def promote(
     command: str = "model promote",
     *,
     canary: bool = False,
+    accept_worse: bool = False,
 ) -> "Promotion":
     """Promote the bundle in ``folder``, and add its gates to the bundle's report.
 
-    Trainers find both in the object store. The audit log names ``command``. Raises
+    One that is worse than a one-line rule is refused, unless ``accept_worse``. Trainers
+    find both in the object store. The audit log names ``command`` and the flags. Raises
     ``ArtifactError`` for a damaged bundle, and ``OutageError`` where no server answers.
     """
     from srp4ctr.training.refresh import reports  # no torch
 
-    named = f"{command} --canary" if canary else command
+    flags = {" --canary": canary, " --accept-worse": accept_worse}
+    named = command + "".join(flag for flag, is_set in flags.items() if is_set)
     serves = partial(what_serves, settings)
     with audit_log(settings).audited(named, folder.name, serves) as audited:
-        found = _promote(settings, folder, canary)
+        found = _promote(settings, folder, canary, accept_worse)
         audited.refusal = found.refusal
     report = reports.read(folder)
     is_decided = failed(found.gates) or not found.refusal
     # One that is ready and serves was promoted by a process that did not come to say so.
     is_new = found.gates or (report and report.outcome is reports.RefreshOutcome.READY)
     if report is not None and is_new and is_decided:
+        if accept_worse and not found.refusal:
+            report = replace(report, notes=(*report.notes, _ACCEPTED))
         reports.write(reports.with_promotion(report, found.gates))
     share_serving(settings, *(f"{folder.name}/{name}" for name in bundle_store.REPORTS))
     return found
@@ -132,20 +138,27 @@ def share_serving(settings: Settings, *names: str) -> None:
         LOG.warning("trainers do not know yet what serves: %s", error)
 
 
-def _promote(settings: Settings, folder: Path, canary: bool) -> "Promotion":
+def _promote(
+    settings: Settings, folder: Path, canary: bool, accept_worse: bool
+) -> "Promotion":
     """Check the feature store if a server would change, then promote."""
-    from srp4ctr.features.bundles import bundle
+    from srp4ctr.features.bundles import bundle, rule_results
     from srp4ctr.triton_repo.deployment import promotion, rollout
 
     triton = settings.triton
     # Before the store is checked, which takes long; promotion verifies what it copies.
-    version = bundle.verify(folder).version
+    card = bundle.verify(folder)
+    version = card.version
     changes = [
         promotion.change(folder, version, server, canary=canary)
         for server in triton.servers()
     ]
     if all(before == after for before, after in changes):
         return promotion.Promotion(serving=changes[0][0])
+    lost = [each for each in failed(card.gates) if each.gate == rule_results.GATE]
+    if lost and not accept_worse:
+        before, why = changes[0][0], "; ".join(map(str, lost))
+        return promotion.refused(version, before, (), why)
     gate = store_gate(checked(settings), triton.max_wrong_features)
     run = rollout.promote if triton.replicas else promotion.promote
     return run(folder, triton, settings.features, gate, canary=canary)
@@ -276,9 +289,10 @@ def _described(folder: Path) -> dict[str, Any]:
 
     card = bundle.read(folder)
     report = reports.read(folder)
-    more: dict[str, Any] = {"outcome": "", "notes": (), "seconds": {}}
+    more: dict[str, Any] = {"outcome": "", "notes": (), "seconds": {}, "rules": ()}
     if report is not None:
         more = {name: getattr(report, name) for name in (*more, "gates")}
     found = asdict(card) | more
+    found["rules"] = [asdict(rule) for rule in more["rules"]]
     found["gates"] = [asdict(gate) for gate in more.get("gates", card.gates)]
     return found

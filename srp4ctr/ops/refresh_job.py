@@ -71,6 +71,8 @@ class PromotionPlan:
     version: str = ""
     """"": the newest that passed its training's gates, unless it was promoted before."""
     canary: bool = False
+    accept_worse: bool = False
+    """Also where a one-line rule ranks better."""
     every: str = ""
     """``1m``: repeat until a signal; "": once."""
 
@@ -170,7 +172,9 @@ def run_promotion(
     def turn() -> None:
         if plan.version:
             folder = bundle_folder(settings, plan.version)
-            found: Promotion | None = promote(settings, folder, canary=plan.canary)
+            found: Promotion | None = promote(
+                settings, folder, canary=plan.canary, accept_worse=plan.accept_worse
+            )
         else:
             found = promote_new(settings, canary=plan.canary)
         if found and found.refusal:
@@ -178,6 +182,11 @@ def run_promotion(
         if found or not plan.every:
             show(found)
 
+    if plan.accept_worse and not plan.version:
+        raise MistakeError(
+            "--accept-worse needs the bundle's name: srp4ctr model promote VERSION"
+            " --accept-worse"
+        )
     if not plan.every:
         return turn()
     if plan.version:

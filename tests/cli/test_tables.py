@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.stack import StackStatus
 from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.bundles.rule_results import Contrast, RuleResult
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import DONE, FAILED, AuditEntry
 from srp4ctr.ops.feature_store import UserRows
@@ -94,9 +96,10 @@ def test_a_list_of_bundles() -> None:
 
 def test_one_bundle_and_the_difference_of_two() -> None:
     one, other = a_bundle("v117", negatives="sampled"), a_bundle("v118")
+    one["rules"] = [asdict(RULE)]
     other["counts"] = {"events": 223_456_789}
     shown = at_80(*models.bundle_tables(one), models.difference_table(one, other))
-    assert_whole(shown, ("negatives are sampled", "a preference"))
+    assert_whole(shown, ("negatives are sampled", "a preference", "touched_then_order"))
     assert_whole(shown, ("123,456,789", "1,371,604,916", "12345.6789", "9f86d081884c7d65"))
     assert_whole(
         shown, ("223,456,789", "+100,000,000", "0.9877", "0.9753", "2026-11-01 12:00:00")
@@ -116,6 +119,23 @@ def test_a_refresh() -> None:
     )
     shown = at_80(*models.report_tables(report))
     assert_whole(shown, ("0.7512", "98,765,432", "12345.6", "0.9877", "0.9753"))
+    assert "touched_then_order" not in shown
+    shown = at_80(*models.report_tables(replace(report, rules=(RULE,))))
+    assert_whole(shown, ("touched_then_order", "0.8352", "0.4991", "0.8123", "0.5012"))
+    assert_whole(shown, ("-0.0229 [-0.0312, -0.0146]", "+0.0021 [-0.0102, +0.0144]"))
+
+
+RULE = RuleResult(
+    rule="touched_then_order",
+    meaning="what the user acted on last, then the caller's order (order)",
+    requests=5_500,
+    gauc=0.8352,
+    model_gauc=0.8123,
+    gauc_difference=Contrast(value=-0.0229, low=-0.0312, high=-0.0146),
+    ctr_at_1=0.4991,
+    model_ctr_at_1=0.5012,
+    ctr_difference=Contrast(value=0.0021, low=-0.0102, high=0.0144),
+)
 
 
 @pytest.mark.parametrize("cluster_ports", [(), (20_011, 20_012, 20_013, 20_014, 20_015)])

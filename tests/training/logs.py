@@ -67,6 +67,37 @@ def write_world(
     return config
 
 
+def write_hits(folder: Path, *, users: int = 40, visits: int = 6) -> FeatureConfig:
+    """Write a log in which everybody clicks on one item, i0, wherever it is shown."""
+    from srp4ctr.features.online import feast_store
+
+    generator = np.random.default_rng(0)
+    published: list[Published] = []
+    for visit in range(visits):
+        for user in range(users):
+            at_ms = NOON_MS + visit * SLATE_MS + user
+            mine = {"user_id": f"u{user}", "request_id": f"r{user}-{visit}"}
+            others = 1 + generator.permutation(11)[:3]
+            for position, item in enumerate(generator.permutation([0, *others]).tolist()):
+                name = f"i{item}"
+                shown = an_impression(name, at_ms=at_ms, position=position, **mine)
+                published.append((shown, at_ms))
+                if item == 0:
+                    click = a_click(name, at_ms=at_ms + 1_000, **mine)
+                    published.append((click, at_ms + 1_000))
+                place = {"at_ms": at_ms, "position": position}
+                label = a_label(
+                    mine["request_id"], mine["user_id"], name, clicked=item == 0, **place
+                )
+                published.append((label, at_ms + WINDOW_MS))
+    config = FeatureConfig(
+        registry=str(folder / "registry.db"), log_dir=str(folder / "events")
+    )
+    write_log(folder / "events", published)
+    feast_store.apply(config)
+    return config
+
+
 def _visit(
     who: tuple[str, str], at_ms: int, chosen: list[int], liked: int, after_click: str
 ) -> list[Published]:

@@ -1,4 +1,4 @@
-"""One-line rules on the judged requests, beside the model: what it has to beat.
+"""One-line rules on the judged requests, and the model: what it has to beat.
 
 In: the judged slates, and per candidate what the slates do not say (clicks by window, what
 the user did with it, when it was first seen). Out: scores of each rule that the log allows,
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.bundles.gates import Gate, failed, finite, skipped
 from srp4ctr.features.bundles.rule_results import (
+    GATE,
     SERVE_A_RULE,
     Contrast,
     RuleResult,
@@ -29,12 +30,8 @@ from srp4ctr.training.evaluation.metrics import Difference
 
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
-GATE = "rule_of_thumb"
 ORDER, PRICE = "order", "price"
 """Declared numbers of a candidate that a rule is made of."""
-SAMPLED = (
-    "negatives are sampled by popularity: these slates cannot say what a rule is worth"
-)
 _ORDERED_PAIRS = 0.95  # of neighbours: the number is the order in which items were shown
 _UNTOUCHED = -1e18  # below every age in milliseconds, with a sign
 _HELP = (
@@ -93,7 +90,7 @@ def rules_of(
         *_in_order(slates, inputs, numbers or {}),
         *_of_the_item(slates, inputs, numbers or {}),
     )
-    return tuple(rule for rule in made if _tells_apart(rule, slates.shown))
+    return tuple(rule for rule in made if _ranks(rule, slates.shown))
 
 
 def _all(slates: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -219,7 +216,7 @@ def _then(first: Floats, second: Floats) -> Floats:
     return place.reshape(first.shape).astype(np.float64)
 
 
-def _tells_apart(rule: Rule, shown: NDArray[np.bool_]) -> bool:
+def _ranks(rule: Rule, shown: NDArray[np.bool_]) -> bool:
     """Return whether the rule has two scores in a slate, or with one item each at all."""
     rows = rule.slates
     low = np.where(shown[rows], rule.scores[rows], np.inf)
@@ -273,7 +270,7 @@ class _Pair:
 def compare(
     rules: Sequence[Rule], shown: NDArray[np.bool_], judged: Scored
 ) -> tuple[RuleResult, ...]:
-    """Return each rule beside the model, of whose ``shown`` (R, N) ``judged`` has scores.
+    """Return each rule and the model, of whose ``shown`` (R, N) ``judged`` has scores.
 
     The rule first to which the model loses most.
     """
@@ -345,18 +342,19 @@ def gate(
     measured = [each for each in results if each.gates and each.gate_high is not None]
     if not measured:
         return skipped(GATE, _unmeasured(results))
+    number = sum(each.gates for each in results)
     lost = [each for each in measured if each.wins]
     if not lost:
         best = measured[0]
-        return _gate(best, passed=True, note=_comparison(best, len(measured)))
+        return _gate(best, passed=True, note=_comparison(best, number))
     winner = lost[0]
-    told = f"{_comparison(winner, len(measured))}. {_HELP}. To serve the rule meanwhile: "
-    told += SERVE_A_RULE
+    note = f"{_comparison(winner, number)}. {_HELP}. To serve the rule meanwhile: "
+    note += SERVE_A_RULE
     if champion is not None and _is_no_better(champion, winner):
-        note = f"worse than a rule, as {champion.version}, which serves, is: {told}"
+        note = f"worse than a rule, as {champion.version}, which serves, is: {note}"
         return replace(_gate(winner, passed=True, note=note), warning=True)
-    told += f". `srp4ctr model promote {version} --accept-worse` serves the model"
-    return _gate(winner, passed=False, note=told)
+    note += f". `srp4ctr model promote {version} --accept-worse` serves the model"
+    return _gate(winner, passed=False, note=note)
 
 
 def _gate(result: RuleResult, *, passed: bool, note: str) -> Gate:
@@ -368,7 +366,7 @@ def _gate(result: RuleResult, *, passed: bool, note: str) -> Gate:
 
 def _comparison(result: RuleResult, rules: int) -> str:
     return (
-        f"of {rules} rules {result.rule} ({result.meaning}) is the best beside the model: "
+        f"of {rules} rules {result.rule} ({result.meaning}) ranks best: "
         f"{result.metric} {result.gauc:.4f}, the model's {result.model_gauc:.4f}; the "
         f"difference {result.gauc_difference.value:+.4f} is at most "
         f"{result.gate_high:+.4f} (95 % over users, corrected for {rules} rules)"

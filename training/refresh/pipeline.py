@@ -16,7 +16,7 @@ from typing import Any
 from srp4ctr.atomic_files import sync_folder
 from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.bundles.gates import Gate, failed, skipped
+from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
@@ -24,9 +24,10 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion, rules
+from srp4ctr.training.evaluation import champion, full_catalogue, rules
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
+from srp4ctr.training.evaluation.full_catalogue import CatalogueRanks
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
 from srp4ctr.training.loop.distributed import ALONE, Processes
@@ -158,11 +159,13 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config, dataset.negatives)
+            evaluation = evaluate(model, dataset.parts, config)
+            ranks = full_catalogue.judge(model, result.pretrained, dataset)
+            evaluation = full_catalogue.with_metrics(evaluation, ranks)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
         card = _card(training, evaluation, parent)
-        against = _compared(card.version, old, training, evaluation.judged)
+        against = _compared(card.version, old, training, evaluation.judged, ranks)
     with training.clock.step("export"):
         card = bundle_writer.export_bundle(
             bundle_writer.Trained(model=model, pretrained=result.pretrained),
@@ -171,10 +174,8 @@ def _make_bundle(
             config,
             replace(card, gates=card.gates + against.gates),
         )
-        more = rule_results.notes(against.rules)
-        notes = (start.note, result.note, _negatives(training), note, *more)
-        report = _report(card, notes, options, config)
-        report = replace(report, rules=against.rules)
+        notes = (start.note, result.note, _negatives(training), note)
+        report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
 
@@ -256,6 +257,12 @@ def _report(
     )
 
 
+def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
+    """Return ``report`` with the ``results`` of rules, and a note of those that win."""
+    notes = (*report.notes, *rule_results.notes(results))
+    return replace(report, notes=notes, rules=results)
+
+
 def _log_folder(config: RefreshConfig) -> Path:
     """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
@@ -271,9 +278,16 @@ class _Comparisons:
 
 
 def _compared(
-    version: str, old: EarlierBundle | NoBundle, training: Training, judged: Scored
+    version: str,
+    old: EarlierBundle | NoBundle,
+    training: Training,
+    judged: Scored,
+    ranks: CatalogueRanks | None,
 ) -> _Comparisons:
-    """Compare bundle ``version``, which made ``judged``, on the judged requests."""
+    """Compare bundle ``version``, which made ``judged``, on the judged requests.
+
+    With sampled negatives rules compare by ``ranks``, over the whole catalogue.
+    """
     dataset, config = training.dataset, training.config
     champions = champion.rescored(old, dataset.champion_judge)
     if isinstance(champions, NoBundle):
@@ -283,8 +297,9 @@ def _compared(
         served, tolerance = old.card.version, config.champion_tolerance
         against = champion.compare(served, champions, judged, tolerance)
     if dataset.rule_inputs is None:
-        skip = skipped(rules.GATE, rules.SAMPLED)
-        return _Comparisons(gates=(*against, skip))
+        of_catalogue = full_catalogue.results(ranks) if ranks is not None else ()
+        gate = rules.gate(version, of_catalogue)
+        return _Comparisons(gates=(*against, gate), rules=of_catalogue)
     slates = dataset.parts.judge
     every = rules.rules_of(slates, dataset.rule_inputs)
     results = rules.compare(every, slates.shown, judged)

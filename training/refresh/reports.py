@@ -61,7 +61,7 @@ class RefreshReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By step."""
     rules: tuple[RuleResult, ...] = ()
-    """One-line rules beside the model, the one first to which it loses most."""
+    """One-line rules and the model, the one first to which it loses most."""
 
     @property
     def promoted(self) -> bool:

@@ -96,7 +96,7 @@ def promote_keeping(
         if after == before and live_repository.is_switched(repository, before):
             return Promotion(serving=before)
         if failed([store_gate]):
-            return _refused(version, before, [store_gate], str(store_gate))
+            return refused(version, before, [store_gate], str(store_gate))
         if version not in _known(repository, before):
             repository_writer.render(source, card, config, features)
         return _switch(version, (before, after), config, [store_gate])
@@ -212,11 +212,12 @@ def _switch(
         serving = before if refusal else after
         _unload(client, repository, keep=serving.versions)
     if refusal:
-        return _refused(version, before, gates, refusal)
+        return refused(version, before, gates, refusal)
     return Promotion(serving=after, gates=tuple(gates))
 
 
-def _refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> Promotion:
+def refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> Promotion:
+    """Return the result of a refused promotion of ``version``: ``before`` still serves."""
     serves = before.serving or "nothing yet"
     refusal = f"{version} was not promoted: {why}; serving: {serves}"
     return Promotion(serving=before, gates=tuple(gates), refusal=refusal)

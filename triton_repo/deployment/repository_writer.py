@@ -78,7 +78,7 @@ def render(
     native = None
     if is_native:
         native = model_config.native_step(version)
-        _write_native(_step_folder(repository, native, limits), steps[0], version, config)
+        _write_native(_step_folder(repository, native, limits), steps[0], card, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
     if is_one:
@@ -181,18 +181,19 @@ def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits
 
 
 def _write_native(
-    folder: Path, python: StepConfig, version: str, config: TritonConfig
+    folder: Path, python: StepConfig, card: BundleManifest, config: TritonConfig
 ) -> None:
     """Write the library of the native step, and its settings, a name and a value a line."""
     settings = {
         "python_step": python.name,
-        "version": version,
+        "version": card.version,
         "encoder": bundle.ENCODER_FILE,
         "head": bundle.HEAD_FILE,
         "max_candidates": config.max_candidates,
         "max_wait_us": round(config.max_wait_ms * 1000),
         "threads": config.instances,
         "logs_requests": int(config.served_log.share > 0.0),
+        "calibrated": int(card.is_calibrated),
     }
     lines = (f"{name} {value}\n" for name, value in settings.items())
     (folder / "settings.txt").write_text("".join(lines))

@@ -108,6 +108,8 @@ class Ranker:
     count_part: CountPart
     of_users: frozenset[str] = frozenset()
     """The names of the bundle's ``schema.user_tensors``."""
+    calibrated: bool = True
+    """False: the bundle was trained on sampled negatives."""
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
@@ -274,6 +276,7 @@ class Ranker:
         }
         return {
             **notes,
+            "calibrated": np.full((len(batch.statuses), 1), self.calibrated, np.uint8),
             "item_status": batch.item_status,
             TIMES: batch.times_ms,
             **batch.tensors,

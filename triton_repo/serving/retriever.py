@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.arrays import FoundUsers, UserArrays
@@ -28,8 +29,6 @@ Int64s = NDArray[np.int64]
 MODEL, POPULAR, NEW = "model", "popular", "new"
 SOURCES = (MODEL, POPULAR, NEW)
 _NAMES = np.array([name.encode() for name in SOURCES], dtype=object)
-# Of a user without a history: the model knows only what is popular in training.
-_COLD_SHARES = (1e-9, 0.95, 0.05)
 REMEMBERED = 4096  # users whose next item is awaited, to measure recall
 
 
@@ -55,21 +54,6 @@ class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """``where`` as a key, the same for the same filters."""
         given = {n: [v] if isinstance(v, str) else v for n, v in self.where.items()}
         return tuple((name, tuple(sorted(given[name]))) for name in sorted(given))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """How many candidates are ranked, and the share of each source."""
-
-    candidates: int = 200
-    popular: float = 0.1
-    new: float = 0.05
-
-    def of(self, is_cold: bool) -> tuple[float, float, float]:
-        """Return the shares of ``SOURCES``; without a history the popular have most."""
-        if is_cold:
-            return _COLD_SHARES
-        return (1.0 - self.popular - self.new, self.popular, self.new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -186,24 +170,6 @@ def excluded(users: UserArrays, row: int, filters: Filters) -> Int64s:
     used, shown = users.sequences.item_keys[row], users.exposures.item_keys[row]
     parts = {"nothing": [], "clicked": [used], "shown": [used, shown]}[filters.exclude]
     return np.unique(np.concatenate([np.zeros(1, dtype=np.int64), *parts]))
-
-
-def blended(sources: Sequence[Int64s], shares: Sequence[float], most: int) -> Int64s:
-    """Return the places of the first ``most`` distinct items in the joined ``sources``.
-
-    At any depth each source has about its share of the items, for as long as it has any.
-    """
-    depths = np.concatenate(
-        [
-            (np.arange(len(keys)) + 0.5) / share if share else np.full(len(keys), np.inf)
-            for keys, share in zip(sources, shares, strict=True)
-        ]
-    )
-    order = np.argsort(depths, kind="stable")
-    order = order[np.isfinite(depths[order])]
-    _, first = np.unique(np.concatenate(sources)[order], return_index=True)
-    places: Int64s = order[np.sort(first)[:most]]
-    return places
 
 
 class Recall:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.markup import escape
 from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table, clock, figures, whole
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.rule_results import Contrast, RuleResult
 from srp4ctr.training.refresh import reports  # no torch
 from srp4ctr.training.refresh.reports import RefreshReport
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 _NEGATIVES = {"impressions": "real impressions", "sampled": bundle.SAMPLED_NOTE}
+_WARNING = "[yellow]warning[/yellow]"
 _MARKS = {True: "passed", False: "[red]failed[/red]", None: "[dim]skipped[/dim]"}
 
 
@@ -60,6 +63,9 @@ def bundle_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     )
     yield a_table(title.strip(), "what", "value", rows=rows)
     yield gates_table([Gate(**each) for each in found["gates"]])
+    results = msgspec.convert(found.get("rules", ()), tuple[RuleResult, ...])
+    if results:
+        yield rules_table(results)
     yield _figures_table("figures", [found])
 
 
@@ -86,7 +92,34 @@ def report_tables(report: RefreshReport) -> Iterator[Table]:
     rows += [(name, f"{count:,}") for name, count in report.counts.items()]
     rows += [(f"{step}, seconds", f"{s:.1f}") for step, s in report.seconds.items()]
     yield a_table(title, "what", whole("figure"), rows=rows)
+    if report.rules:
+        yield rules_table(report.rules)
     yield gates_table(report.gates)
+
+
+def rules_table(results: Sequence[RuleResult]) -> Table:
+    """Return the rules and the model, two lines each: gAUC, then CTR at 1."""
+    metric = results[0].metric
+    table = a_table(
+        "one-line rules and the model, on the held-out requests",
+        "rule",
+        figures(f"{metric}\nCTR at 1"),
+        figures("the model's"),
+        whole("model less rule\n[95 % interval over users]"),
+    )
+    for each in results:
+        table.add_row(
+            f"{each.rule}\n[dim]{escape(each.meaning)}[/dim]",
+            f"{_metric(each.gauc)}\n{_metric(each.ctr_at_1)}",
+            f"{_metric(each.model_gauc)}\n{_metric(each.model_ctr_at_1)}",
+            f"{_contrast(each.gauc_difference)}\n{_contrast(each.ctr_difference)}",
+        )
+    return table
+
+
+def _contrast(contrast: Contrast) -> str:
+    text = escape(str(contrast))
+    return f"[red]{text}[/red]" if contrast.is_worse else text
 
 
 def gates_table(gates: Sequence[Gate]) -> Table:
@@ -95,7 +128,8 @@ def gates_table(gates: Sequence[Gate]) -> Table:
     table = a_table("gates", "gate", *columns)
     for gate in gates:
         numbers = (reports.figure(gate.value), reports.figure(gate.limit))
-        table.add_row(gate.gate, _MARKS[gate.passed], *numbers, escape(gate.note))
+        result = _WARNING if gate.warning else _MARKS[gate.passed]
+        table.add_row(gate.gate, result, *numbers, escape(gate.note))
     return table
 
 

@@ -11,7 +11,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import build, cache
+from srp4ctr.training.dataset import build, cache, examples
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
@@ -132,7 +132,7 @@ WHAT = ("clicks_2h", "clicks_24h", "clicks_all", "touched_ms", "touches")
 def test_long_slates_are_cut_as_the_slates_are(
     features: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build.examples, "MAX_SLATE", 2)
+    monkeypatch.setattr(examples, "MAX_SLATE", 2)
     monkeypatch.setattr(build, "REQUESTS_AT_ONCE", 7)
     dataset = cut(features, tmp_path / "examples")
     inputs = dataset.rule_inputs

@@ -53,7 +53,8 @@ def by_name(
 
 def order_of(rule: Rule, row: int = 0) -> list[int]:
     """Return the candidates of a slate by ``rule``, the top first."""
-    return np.argsort(-rule.scores[row], kind="stable").tolist()
+    order: list[int] = np.argsort(-rule.scores[row], kind="stable").tolist()
+    return order
 
 
 def test_each_rule_puts_on_top_what_it_says() -> None:
@@ -144,7 +145,7 @@ def results_of(
     return rules.compare(every, slates.shown, judged_by(slates, model))
 
 
-def test_a_model_that_is_worse_than_a_rule_is_refused_and_told_why() -> None:
+def test_a_model_that_is_worse_than_a_rule_is_refused_and_says_why() -> None:
     slates, scores = coins(0)
     noise = np.random.default_rng(1).normal(size=scores.shape)
     results = results_of(slates, scores, noise)
@@ -160,10 +161,10 @@ def test_a_model_that_is_worse_than_a_rule_is_refused_and_told_why() -> None:
     assert results[0].rule == "popular_2h"
     assert results[0].gauc_difference.is_worse
     assert results[0].ctr_difference.is_worse
-    told = rule_results.notes(results)
-    assert len(told) == 2
-    assert "by gAUC" in told[0]
-    assert "by CTR at 1" in told[1]
+    sentences = rule_results.notes(results)
+    assert len(sentences) == 2
+    assert "by gAUC" in sentences[0]
+    assert "by CTR at 1" in sentences[1]
 
 
 def test_a_model_as_good_passes_and_the_note_names_the_best_rule() -> None:

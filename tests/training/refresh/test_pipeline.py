@@ -28,7 +28,7 @@ from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.stages import Training
 from tests.builders import NOON_MS, an_item
-from tests.training.logs import write_world
+from tests.training.logs import write_hits, write_world
 
 STREAMS = StreamConfig(sequence_length=6)
 
@@ -184,7 +184,7 @@ def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
     assert bundle.verify(report.folder).version == report.version
 
 
-def test_a_report_shows_one_line_rules_beside_the_model(
+def test_a_report_shows_one_line_rules_with_the_model(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
     report = refresh(config, world, STREAMS)
@@ -204,8 +204,8 @@ def test_a_report_shows_one_line_rules_beside_the_model(
 def test_a_model_that_loses_to_a_rule_is_refused_and_replaces_what_loses_too(
     config: RefreshConfig, tmp_path: Path
 ) -> None:
-    """40 users who click on what they have last viewed, and a model that learns nothing."""
-    world = write_world(tmp_path / "w", users=40, visits=6)
+    """All click on one item, and the model learns nothing."""
+    world = write_hits(tmp_path / "hits")
     dull = replace(
         config,
         finetune_epochs=1,
