@@ -36,6 +36,7 @@ HOURS = 31.25
 HOTELS, WITHOUT_ORDER, NEWS = "hotels", "hotels-without-order", "news"
 OF_THE_ORDER = ("shown_order", "callers_order", "touched_then_order")
 QUICK = {"pretrain_epochs": 2, "finetune_epochs": 1}
+QUICK_EVENTS = 60_000
 COLUMNS = {
     "figure": "value:.4f",
     "model less rule": "less:+.4f",
@@ -163,10 +164,16 @@ SETS = {
 
 
 def _changed(logged: LoggedSet, options: argparse.Namespace) -> LoggedSet:
-    """Return ``logged`` with the seeds and epochs of ``options``."""
-    recipe = {**logged.recipe, **(QUICK if options.quick else {})}
-    seeds = options.seeds or (1 if options.quick else logged.seeds)
-    return replace(logged, recipe=recipe, seeds=seeds)
+    """Return ``logged`` with the seeds of ``options``; quick, a part of it."""
+    if not options.quick:
+        return replace(logged, seeds=options.seeds or logged.seeds)
+    return replace(
+        logged,
+        folder=f"{logged.name}-quick",
+        read=lambda: logged.read().part(QUICK_EVENTS),
+        recipe={**logged.recipe, **QUICK},
+        seeds=options.seeds or 1,
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -175,7 +182,7 @@ def _options() -> argparse.Namespace:
     add("--data", nargs="+", choices=list(SETS), default=list(SETS))
     add("--work", type=Path, default=WORK, help="the folder of logs, examples and scores")
     add("--seeds", type=int, default=0, help="of each data set; default: 3 where small")
-    add("--quick", action="store_true", help="one seed, few epochs")
+    add("--quick", action="store_true", help="some users, one seed, few epochs")
     return parser.parse_args()
 
 

@@ -44,6 +44,8 @@ class LoggedSet:
     """A data set as the product reads it."""
 
     name: str
+    folder: str = ""
+    """Under the folder of all; empty: ``name``."""
     read: Callable[[], Source]
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Settings of ``training`` other than the defaults."""
@@ -80,7 +82,7 @@ def cut(logged: LoggedSet, work: Path) -> Cut:
 
     Raises ``ValueError`` with what to do where the data are missing.
     """
-    folder = work / logged.name
+    folder = work / (logged.folder or logged.name)
     streams = StreamConfig(**logged.streams)
     features = FeatureConfig(
         log_dir=str(folder / "log"),
@@ -134,17 +136,16 @@ def _rule_inputs(examples: Path) -> RuleInputs | None:
 
 def joined(first: Slates, second: Slates) -> Slates:
     """Return the requests of both, in this order."""
-    plain = ("clicked", "positions", "request_at_ms", "user_ids")
-    return Slates(
-        tensors={
-            name: np.concatenate([each.tensors[name] for each in (first, second)])
-            for name in first.tensors
-        },
-        **{
-            name: np.concatenate([getattr(each, name) for each in (first, second)])
-            for name in plain
-        },
-    )
+    both = first, second
+    tensors = {
+        name: np.concatenate([each.tensors[name] for each in both])
+        for name in first.tensors
+    }
+    own = {
+        name: np.concatenate([getattr(each, name) for each in both])
+        for name in cache.OF_A_SLATE
+    }
+    return Slates(tensors=tensors, **own)
 
 
 def _digest(source: Source, streams: StreamConfig) -> str:
