@@ -11,6 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
+MAX_POPULAR, MAX_NEW = 1000, 200
+NEW_MS = 7 * 86_400_000  # since an item was first seen
+# Of the popular items, the share of those with the most clicks at each half-life: most of
+# those that were clicked most in the last two hours are among them, and so is what lasts.
+POPULAR_SHARES = {0.25: 0.25, 4.0: 0.5, 24.0: 0.25}
+LEAST_CLICKS = 1e-3  # decayed; of fewer an item is not popular
 # Of a user without a history: the model knows only what is popular in training.
 _COLD_SHARES = (1e-9, 0.95, 0.05)
 
@@ -20,7 +26,7 @@ class Shares:
     """How many candidates are ranked, and the share of each source."""
 
     candidates: int = 200
-    popular: float = 0.1
+    popular: float = 0.4
     new: float = 0.05
 
     def of(self, is_cold: bool) -> tuple[float, float, float]:

@@ -75,6 +75,8 @@ CANDIDATE = Layout(
         "item_click_rate": _by_half_life("item_click_rate"),
         "item_log_impressions": _by_half_life("item_log_impressions"),
         "item_log_clicks": _by_half_life("item_log_clicks"),
+        # log(1 + 10,000 x the item's share of all clicks)
+        "item_click_share": _by_half_life("item_click_share"),
         "item_age": ("item_log_hours_since_first_seen",),
         "user_attribute": (
             "user_attribute_click_share_168h",

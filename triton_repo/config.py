@@ -45,7 +45,7 @@ class RecommendConfig:
 
     candidates: int = 200
     """Items of a request, of all sources together."""
-    popular: float = 0.1
+    popular: float = 0.4
     """The share of what is popular now."""
     new: float = 0.05
     """The share of items that were added since the bundle was trained; the other candidates

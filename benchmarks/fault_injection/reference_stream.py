@@ -14,6 +14,7 @@ from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
+    TOTAL_KEY,
     Behavior,
     Click,
     Forget,
@@ -70,7 +71,7 @@ class ExpectedState:
     """By user, the time and the item's key of what was shown last."""
     users: dict[str, Times] = field(default_factory=dict)
     items: dict[int, Times] = field(default_factory=dict)
-    """By item key, over all partitions."""
+    """By item key, over all partitions; ``TOTAL_KEY`` is of all items together."""
     labels: dict[Identity, ExpectedLabel] = field(default_factory=dict)
     forgotten: set[Identity] = field(default_factory=set)
     """Shown to a user before an erasure request: labelled before that, or never."""
@@ -90,7 +91,8 @@ def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> ExpectedStat
         whole.users[user] = Times()
         whole.users[user].count(_distinct(life))
         for event in distinct:  # an item's counters are not erased
-            whole.items.setdefault(item_key(event.item_id), Times()).count([event])
+            for key in (item_key(event.item_id), TOTAL_KEY):
+                whole.items.setdefault(key, Times()).count([event])
         for past in past_lives:
             erased = [each for each in past if isinstance(each, Impression)]
             whole.forgotten.update(map(identity, erased))

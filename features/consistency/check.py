@@ -8,24 +8,29 @@ differences, and lag is reported separately.
 
 import random
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.replay import (
-    Owner,
     Place,
     events_of,
     item_share_at,
     places,
+    total_share_at,
     user_at,
 )
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, item_key
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    TOTAL_ITEM,
+    TOTAL_KEY,
+    item_key,
+)
 from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
@@ -34,6 +39,7 @@ from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.state.user_state import UserState
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
+_MOST_OF_TOTAL = 300_000  # events of a partition whose total is computed: some seconds
 _PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
 _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in another order
 _MAX_DETAILS = 20
@@ -80,21 +86,24 @@ def check_features(
 ) -> FeatureCheck:
     """Return the check of at most ``sample`` users and as many items' shares.
 
-    Fewer if these have too many events for the memory. ``streams`` has the lengths of
-    sequences and exposures. ``committed`` is the stream's next offset by partition, read
-    before this call: the store must have everything before it. Partitions whose log lacks
-    their first event, because of its retention, are left out.
+    Fewer if these have too many events for the memory; and of the total of all items in one
+    partition of at most ``_MOST_OF_TOTAL`` events, if there is one. ``streams`` has the
+    lengths of sequences and exposures. ``committed`` is the stream's next offset by
+    partition, read before this call: the store must have everything before it. Partitions
+    whose log lacks their first event, because of its retention, are left out.
     """
     log_dir = config.raw_log
-    users, cut = _sampled(log_dir, "user_id", sample)
-    items, _ = _sampled(log_dir, "item_id", sample)
+    users, cut = _sampled(log_dir, places(log_dir, "user_id"), sample)
+    items, cut_of_items = _sampled(log_dir, of_items := places(log_dir, "item_id"), sample)
+    totals = _sampled_total(of_items, cut_of_items)
     rows = sink.read(
         [user_id for user_id, _ in users],
-        [(item_key(item_id), partition) for item_id, partition in items],
+        [(item_key(item_id), partition) for item_id, partition in items + totals],
     )
     last = _last_offsets(users, rows)
     patience_s = _PATIENCE_S + streams.log_flush_interval_s
-    logged = _logged_offsets(log_dir, {p for _, p in users + items}, last, patience_s)
+    drawn = {p for _, p in users + items + totals}
+    logged = _logged_offsets(log_dir, drawn, last, patience_s)
     progress = _Progress(
         stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
         logged=logged,
@@ -104,20 +113,31 @@ def check_features(
     found = [
         *_compare_users(done, rows, progress, streams),
         *_compare_items(shown, rows, progress),
+        *(_compare_total(log_dir, rows, progress, p) for _, p in totals),
     ]
     has = {p: max(progress.stored[p], last[p]) for p in logged}
     return _summary(found, len(cut), _behind_ms(done, has))
 
 
-def _sampled(log_dir: Log, owner: Owner, sample: int) -> tuple[list[Place], set[int]]:
+def _sampled(
+    log_dir: Log, found: Mapping[Place, int], sample: int
+) -> tuple[list[Place], set[int]]:
     """Return a sample of the whole partitions' places, and the partitions left out."""
-    found = places(log_dir, owner)
     cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
     whole = [place for place in found if place[1] not in cut]
     drawn = random.sample(whole, min(sample, len(whole)))
     until = accumulate(found[place] for place in drawn)
     places_until = zip(drawn, until, strict=True)
     return [p for p, events in places_until if events - found[p] < _MOST_EVENTS], cut
+
+
+def _sampled_total(found: Mapping[Place, int], cut: Collection[int]) -> list[Place]:
+    """Return the place of one partition's total, drawn from those that are not too long."""
+    events: Counter[int] = Counter()
+    for (_, partition), count in found.items():
+        events[partition] += count
+    short = [p for p, n in events.items() if p not in cut and n <= _MOST_OF_TOTAL]
+    return [(TOTAL_ITEM, random.choice(short))] if short else []
 
 
 def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
@@ -180,6 +200,17 @@ def _compare_items(logged: _Logged, rows: Rows, progress: _Progress) -> Iterator
             continue
         of = f"counters of item {item_id} (partition {partition})"
         yield _compare_counters(of, stored, item_share_at(events, offset, partition))
+
+
+def _compare_total(
+    log_dir: Log, rows: Rows, progress: _Progress, partition: int
+) -> _Finding:
+    stored = rows.shares.get((TOTAL_KEY, partition), Activity())
+    if (offset := progress.as_of(partition, stored)) is None:
+        return _Finding(is_waiting=True)
+    right = total_share_at(log_dir, offset, partition)
+    of = f"counters of all items (partition {partition})"
+    return _compare_counters(of, stored, right)
 
 
 def _compare_sequences(

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from srp4ctr.streams.raw_log.delta_tables import Log, dataset, reading
+from srp4ctr.streams.raw_log.delta_tables import Log, dataset, read_rows, reading
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import (
     Deduplication,
-    fold_shares,
+    fold_items,
+    fold_total,
     fold_users,
 )
 from srp4ctr.streams.state.user_state import UserState
@@ -84,8 +85,21 @@ def user_at(events: Iterable[LoggedEvent], offset: int, config: StreamConfig) ->
 
 def item_share_at(events: Iterable[LoggedEvent], offset: int, partition: int) -> Activity:
     """Return an item's counters of ``partition`` after the event at ``offset``."""
-    rows = fold_shares({}, _judged(events, offset), partition)
+    rows = fold_items({}, counted(events, offset), partition)
     return next(iter(rows.values()), Activity())
+
+
+def total_share_at(log_dir: Log, offset: int, partition: int) -> Activity:
+    """Return the counters of ``TOTAL_ITEM`` of ``partition`` after the event at ``offset``.
+
+    Reads the whole partition, some rows at a time.
+    """
+    rule, share, types = Deduplication(), Activity(), {*_TYPES["item_id"], "forget"}
+    for rows in read_rows(log_dir, BEHAVIOR_EVENTS_TOPIC, partition):
+        before = [each for each in rows if each["offset"] <= offset]
+        events = [event_of(each) for each in before if each["type"] in types]
+        share = fold_total(share, [e for e, is_counted in rule.judge(events) if is_counted])
+    return share
 
 
 def counted(events: Iterable[LoggedEvent], offset: int) -> list[LoggedEvent]:

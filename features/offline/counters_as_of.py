@@ -22,6 +22,7 @@ from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 # A weight is at most 2^512: half of a double's exponents are left for sums.
 _BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)
+_SPAN_MS = 3_600_000  # of the total; buckets begin where a span does
 _HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
 _IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
 _CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
@@ -76,6 +77,52 @@ def _activity(log: EventLog, of_turns: Table) -> Table:
         return log.keep(counts.order_by("row"))
 
 
+def total_table(log: EventLog, events: Table, instants: Table) -> Table:
+    """Compute the counts of all ``events`` together at N instants, in the order of ``row``.
+
+    As ``activity_table`` of one owner, whose events could not be divided: each hour is an
+    owner, and what came before an hour is added up once for all its instants.
+    """
+    events = events.mutate(owner=_.visible_at // _SPAN_MS)
+    instants = instants.mutate(owner=_.at_ms // _SPAN_MS)
+    at = instants.select("row", "owner")
+    of_hour = activity_table(log, events, instants).inner_join(at, "row")
+    both = of_hour.inner_join(_before_spans(log, events, instants), "owner")
+    elapsed_ms = (both.at_ms - both.owner * _SPAN_MS).cast("float64")
+    left = _left_after(both, elapsed_ms, "{}_before")
+    is_first = (both.seen_before == 0) | both.first_seen_ms.between(1, both.seen_before)
+    seen = ibis.ifelse(is_first, both.first_seen_ms, both.seen_before)
+    counts = {name: both[name] + left[name] for name in _COUNTS}
+    whole = both.select("row", "at_ms", first_seen_ms=seen, **counts)
+    return log.keep(whole.order_by("row"))
+
+
+def _before_spans(log: EventLog, events: Table, instants: Table) -> Table:
+    """Return, for each span of ``instants``, the counts of earlier ones at its start."""
+    weights = _weights(events, "owner", _SPAN_MS)
+    spans = events.group_by("owner").aggregate(
+        seen=_.occurred_at.min(), **{name: weights[name].sum() for name in _COUNTS}
+    )
+    summed = log.rows(spans.order_by("owner")).to_pydict()
+    by_span = dict(
+        zip(summed.pop("owner"), zip(*summed.values(), strict=True), strict=True)
+    )
+    wanted = log.rows(instants.select("owner").distinct())["owner"].to_pylist()
+    half_lives = np.array([*_HALF_LIVES_MS.values()] * 2) / _SPAN_MS
+    rows, at, seen, counts = [], 0, 0, np.zeros(len(_COUNTS))
+    for span in sorted({*by_span, *wanted}):
+        counts, at = counts * 2.0 ** (-(span - at) / half_lives), span
+        rows.append((span, seen, *counts.tolist()))
+        if span in by_span:
+            first, *sums = by_span[span]
+            seen, counts = min(seen or first, first), counts + sums
+    names = ("owner", "seen_before", *(f"{name}_before" for name in _COUNTS))
+    types = [pa.int64(), pa.int64(), *[pa.float64()] * len(_COUNTS)]
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    arrays = list(map(pa.array, columns, types))
+    return ibis.memtable(pa.table(dict(zip(names, arrays, strict=True))))
+
+
 def activity_of(found: pa.Table) -> ActivityArrays:
     """Return the counts (N, 4) in N rows of ``activity_table``."""
     columns = [found[name].to_numpy() for name in _COUNTS]
@@ -105,14 +152,20 @@ def _turns(numbered: Table) -> Table:
     return numbered.group_by("owner", "bucket", "turn", "row").aggregate(
         at_ms=_.at_ms.max(),
         first_seen_ms=_.occurred_at.min(),
-        **{name: weight.sum() for name, weight in _weights(numbered).items()},
+        **{
+            name: weight.sum()
+            for name, weight in _weights(numbered, "bucket", _BUCKET_MS).items()
+        },
     )
 
 
-def _weights(events: Table) -> dict[str, Any]:
-    """Return each event's weight as of the start of the bucket in which it was visible."""
+def _weights(events: Table, span: str, span_ms: int) -> dict[str, Any]:
+    """Return each event's weight as of the start of the ``span`` in which it was visible.
+
+    ``span`` is the column with the span's number.
+    """
     # An integer by 3600000.0 is a decimal on Spark, of too few places: a double is not.
-    since_start_ms = (events.occurred_at - events.bucket * _BUCKET_MS).cast("float64")
+    since_start_ms = (events.occurred_at - events[span] * span_ms).cast("float64")
     weights = {}
     for name, half_life_ms in _HALF_LIVES_MS.items():
         weight = ibis.literal(2.0) ** (since_start_ms / half_life_ms)
@@ -158,10 +211,12 @@ def _decayed(sums: Table) -> Table:
     return sums.select("row", "at_ms", "first_seen_ms", **left)
 
 
-def _left_after(sums: Table, elapsed_ms: Any) -> dict[str, Any]:
-    """Return each count decayed by ``elapsed_ms``."""
+def _left_after(sums: Table, elapsed_ms: Any, named: str = "{}") -> dict[str, Any]:
+    """Return each count decayed by ``elapsed_ms``; columns are ``named`` by the count."""
     decay = {
         name: ibis.literal(2.0) ** (-elapsed_ms.cast("float64") / half_life_ms)
         for name, half_life_ms in _HALF_LIVES_MS.items()
     }
-    return {name: sums[name] * decay[name.rpartition("_")[2]] for name in _COUNTS}
+    return {
+        name: sums[named.format(name)] * decay[name.rpartition("_")[2]] for name in _COUNTS
+    }

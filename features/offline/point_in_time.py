@@ -21,6 +21,7 @@ from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
     counted_events,
+    total_table,
 )
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.profiles import profiles_of
@@ -64,6 +65,8 @@ class RequestSnapshots:
     """JSON, "" for none, as of the request's time."""
     sequences: SequenceArrays  # (R, L)
     user_activity: ActivityArrays  # (R,), as of the request's time
+    total_activity: ActivityArrays
+    """(R,): all impressions and clicks of all items, as of the request's time."""
     candidate_requests: Int64s  # (M,): row of its request, ascending
     candidate_item_keys: Int64s
     candidate_positions: Int64s
@@ -115,6 +118,7 @@ class RequestTables:
     user_attributes: Table
     sequences: Table
     user_activity: Table
+    total_activity: Table
     candidates: Table
     candidate_activity: Table
     candidate_exposures: Table
@@ -147,6 +151,7 @@ class RequestTables:
             user_attributes=self._attributes(first, last),
             sequences=self._sequences(first, last),
             user_activity=activity_of(self._part(self.user_activity, "row", first, last)),
+            total_activity=activity_of(self._part(self.total_activity, "row", first, last)),
             candidate_requests=offered["request"].to_numpy() - first,
             candidate_item_keys=offered["item_key"].to_numpy(),
             candidate_positions=offered["position"].to_numpy(),
@@ -213,6 +218,7 @@ def request_tables(
                 log.since_erasure(remembered).rename(owner="user_id"),
                 requests.select("row", "at_ms", owner="user_id"),
             ),
+            total_activity=total_table(log, counted, requests.select("row", "at_ms")),
             candidates=candidates,
             candidate_activity=activity_table(
                 log,

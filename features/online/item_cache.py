@@ -31,13 +31,14 @@ from srp4ctr.features.tensors.arrays import (
     ITEM_ROW,
     NOTES,
     TEXT,
+    ActivityArrays,
     ItemRows,
 )
 from srp4ctr.features.tensors.compiled import Assembler
 from srp4ctr.features.tensors.parsed_cache import ParsedCache, ParsedCachePlan
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import PAD_ROW, Vocabulary, parse_attributes
-from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE
+from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, TOTAL_KEY
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
@@ -45,6 +46,7 @@ LOOK_EVERY_S = 1.0
 # A first table of half a million items takes half a minute.
 FILLED_WITHIN_S = 60.0
 _ENDS_WITHIN_S = 2.0
+_TOTAL = np.array([TOTAL_KEY])
 _START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
 
 # The refreshers that this process started: only it can reap them.
@@ -63,6 +65,39 @@ class _Known:
     assembler: Assembler | None
     """None: numpy makes the tensors."""
     shared: ParsedCache | None = None  # the native step reads it, too
+
+
+class ChangedItems:
+    """Which items of a table have changed since the last look; for one thread."""
+
+    def __init__(self, memory: ItemMemory) -> None:
+        self._memory = memory
+        self._items: ItemMap | None = None
+        self._count = 1  # rows whose keys are known; row 0 is of no item
+        self._versions = self._keys = np.zeros(0, dtype=np.int64)
+
+    def take(self) -> Int64s:
+        """Return the keys of the items that changed since the last call.
+
+        None at the first call, nor at the first of a new generation of the table.
+        """
+        items = self._memory.current()
+        if items is None or items is not self._items:
+            capacity = 0 if items is None else items.capacity
+            self._items = items
+            self._versions, self._keys = np.zeros((2, capacity), dtype=np.int64)
+            self._count = 1
+            if items is not None:
+                items.changed(self._versions)
+            return np.zeros(0, dtype=np.int64)
+        rows = items.changed(self._versions)
+        if len(rows) and rows[-1] >= self._count:
+            added, new_keys = items.added(self._count)
+            self._keys[added] = new_keys
+            self._count = int(added.max(initial=self._count - 1)) + 1
+        keys = self._keys[rows]
+        of_items: Int64s = keys[(keys != 0) & (keys != TOTAL_KEY)]
+        return of_items
 
 
 class ItemTable:
@@ -129,7 +164,17 @@ class ItemTable:
     def keys(self) -> Int64s:
         """Return the keys of all items, in the order in which they came."""
         items = self._memory.current()
-        return np.zeros(0, dtype=np.int64) if items is None else items.keys()
+        keys = np.zeros(0, dtype=np.int64) if items is None else items.keys()
+        of_items: Int64s = keys[keys != TOTAL_KEY]
+        return of_items
+
+    def changes(self) -> ChangedItems:
+        """Return what tells which items change from its first look on."""
+        return ChangedItems(self._memory)
+
+    def total(self) -> ActivityArrays:
+        """Return the counters (1,) of all items together; zeros before the first event."""
+        return self.lookup(_TOTAL).activity
 
     def stop(self) -> None:
         """End the thread that looks after the refresher, if there is one."""

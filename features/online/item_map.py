@@ -128,6 +128,20 @@ class ItemMap:
         found: Int64s = self._keys.ravel()[places[np.argsort(rows)]]
         return found
 
+    def added(self, first: int) -> tuple[Int64s, Int64s]:
+        """Return the rows from ``first`` on, ascending, and the keys of their items."""
+        places = np.flatnonzero(self._rows.ravel() >= first)
+        rows, keys = self._rows.ravel()[places], self._keys.ravel()[places]
+        order = np.argsort(rows)
+        order = order[keys[order] != 0]  # one that is being inserted
+        return rows[order].astype(np.int64), keys[order]
+
+    def changed(self, since: Int64s) -> Int64s:
+        """Return the rows whose versions differ from ``since``, and note them there."""
+        rows = np.flatnonzero(self._versions != since)
+        since[rows] = self._versions[rows]
+        return rows
+
     def read(self, rows: Int64s) -> Int64s:
         """Return the columns (n, COLUMNS) of ``rows`` (n,), each row from one write."""
         found, has_changed = self._copy(rows)

@@ -257,6 +257,7 @@ class RequestFeatures:
             item_keys=keys,
             attribute_rows=items.attribute_rows,
             activity=items.activity,
+            total=self.items.total().take(np.zeros(len(times), dtype=np.int64)),
             exposures=transforms.item_exposures(stored.exposures, keys, times),
             sequences=stored.sequences,
             history_attribute_rows=users.history["history_attribute_rows"],

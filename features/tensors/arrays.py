@@ -106,6 +106,8 @@ class CandidateArrays(Arrays):
     """(…, N, A)"""
     activity: ActivityArrays
     """(…, N)"""
+    total: ActivityArrays
+    """(…): of all items together."""
     exposures: ItemExposures
     """(…, N), to the request's user."""
     sequences: SequenceArrays

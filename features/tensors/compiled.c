@@ -26,11 +26,12 @@ static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
 /* All members have eight bytes: compiled.py packs them in this order. */
 typedef struct { /* what stays, while the table is of one generation */
     double decay_per_ms[LIVES], prior_clicks, prior_impressions;
-    double affinity_decay_per_ms, prior_rate, never_hours;
+    double affinity_decay_per_ms, prior_rate, never_hours, share_scale;
     int64_t click, gap_buckets, value_buckets, candidate_width;
     int64_t unknown_item, no_activity, no_attributes, padding;
     int64_t first_shared_row, shared_rows, first_known_row, known_items;
     int64_t shift, half, known_width; /* of a hash; buckets of a half; 2 + A */
+    int64_t total_key;                /* of the row that counts all items together */
     int64_t visit_gap_ms, actions, main_fields; /* the latter two: how many */
     int64_t main_slots[MAX_MAIN_FIELDS];
     int64_t action_places[MAX_ACTION_CODES]; /* by code; -1: no columns of its own */
@@ -387,8 +388,9 @@ static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int
     }
 }
 
+/* `all_clicks` (LIVES) are those of all items, as of `at_ms`. */
 static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *columns,
-                            float *features) {
+                            const double *all_clicks, float *features) {
     double counts[COUNTS], now[COUNTS];
     memcpy(counts, columns + COUNTED, sizeof counts);
     decayed(fixed, counts, columns[COUNTED_AT], at_ms, features + CANDIDATE_ITEM_CLICK_RATE,
@@ -396,6 +398,8 @@ static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *co
     for (int i = 0; i < LIVES; i++) {
         features[CANDIDATE_ITEM_LOG_IMPRESSIONS + i] = (float)log1p(now[i]);
         features[CANDIDATE_ITEM_LOG_CLICKS + i] = (float)log1p(now[LIVES + i]);
+        const double share = fmin(now[LIVES + i] / (all_clicks[i] + 1.0), 1.0);
+        features[CANDIDATE_ITEM_CLICK_SHARE + i] = (float)log1p(fixed->share_scale * share);
     }
     const double hours = age_ms(columns[FIRST_SEEN], at_ms) / HOUR_MS;
     features[CANDIDATE_ITEM_AGE] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
@@ -506,10 +510,23 @@ static int look_up(const Fixed *fixed, const int64_t *keys, int64_t count,
     return is_parsed;
 }
 
+/* Write the clicks (LIVES) of all items together, as of `at_ms`. */
+static void read_total(const Fixed *fixed, int64_t at_ms, double *clicks) {
+    int64_t columns[COLUMNS];
+    double counts[COUNTS];
+    read_row(fixed, row_of(fixed, fixed->total_key), columns);
+    memcpy(counts, columns + COUNTED, sizeof counts);
+    const double age = age_ms(columns[COUNTED_AT], at_ms);
+    for (int life = 0; life < LIVES; life++)
+        clicks[life] = counts[LIVES + life] * exp2(age * fixed->decay_per_ms[life]);
+}
+
 static void write_candidates(const Fixed *fixed, const Request *request, User *user,
                              const int64_t *keys, const int64_t *columns,
                              const int64_t *notes) {
     const int64_t slots = fixed->known_width - ATTRIBUTES;
+    double all_clicks[LIVES];
+    read_total(fixed, request->at_ms, all_clicks);
     for (int64_t at = 0; at < request->candidates; at++) {
         const int64_t *own = columns + at * COLUMNS;
         float *features = request->candidate_features + at * fixed->candidate_width;
@@ -518,7 +535,7 @@ static void write_candidates(const Fixed *fixed, const Request *request, User *u
             request->item_status[at] = (uint8_t)fixed->padding;
             continue;
         }
-        write_candidate(fixed, request->at_ms, own, features);
+        write_candidate(fixed, request->at_ms, own, all_clicks, features);
         const int64_t *attributes = request->item_attributes + at * slots;
         write_of_both(fixed, request->at_ms, user, keys[at], attributes, features);
         write_own_history(fixed, request->at_ms, user, keys[at], attributes, features);

@@ -35,6 +35,7 @@ from srp4ctr.features.tensors.schema import (
     ItemStatus,
 )
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW, Vocabulary
+from srp4ctr.streams.events.schema import TOTAL_KEY
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.user_state import UserState
 
@@ -46,7 +47,7 @@ LIBRARY = SOURCE.with_name("libcompiled.so")
 _FIELDS, _R, _C = len(BEHAVIOR_FIELDS), columns.REQUEST.width, columns.CANDIDATE.width
 _TO_PARSE, _NO_MEMORY = -1, -2
 # ``Fixed`` and ``Request`` of compiled.c, whose members have eight bytes each.
-_FIXED = struct.Struct(f"<9d{18 + MAX_MAIN_FIELDS + MAX_ACTION_CODES}q7Q")
+_FIXED = struct.Struct(f"<10d{19 + MAX_MAIN_FIELDS + MAX_ACTION_CODES}q7Q")
 _REQUEST = struct.Struct("<3q8d11q8Q")
 FIXED_BYTES = _FIXED.size
 OF_TABLE = ("buckets", "bucket_rows", "versions", "halves")
@@ -57,6 +58,7 @@ _CONSTANTS = (
     transforms.AFFINITY_DECAY_PER_MS,
     transforms.PRIOR_RATE,
     transforms.NEVER_S / 3600.0,
+    transforms.SHARE_SCALE,
     *(transforms.CLICK, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS),
 )
 _STATUSES = (
@@ -96,7 +98,7 @@ def fixed(
         *(*_CONSTANTS, made.layout.width, *_STATUSES),
         *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
         *(vocabulary.first_known_row, len(vocabulary.item_keys)),
-        *(table.shift, len(table.buckets) // 2, width),
+        *(table.shift, len(table.buckets) // 2, width, TOTAL_KEY),
         *_own_history(made),
         *(places[name] for name in ("item_keys", *OF_TABLE, "texts", "known")),
     )

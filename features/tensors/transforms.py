@@ -35,6 +35,7 @@ PRIOR_IMPRESSIONS = 5.0
 PRIOR_RATE = 0.5
 _MAX_VALUE = 2.0**62  # far beyond the last bucket; infinity has no bucket
 # No behaviour yet counts as a year ago: log(1 + 31,536,000 s) = 17.3. So does no exposure.
+SHARE_SCALE = 10_000.0  # of a share of clicks, before its logarithm
 NEVER_S = 365 * 24 * 3600.0
 # Better than an hour or a day; three half-lives were no better than this one.
 AFFINITY_HALF_LIFE_H = 168.0
@@ -101,6 +102,7 @@ def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Fl
         "item_click_rate": rates,
         "item_log_impressions": logs[..., 0, :],
         "item_log_clicks": logs[..., 1, :],
+        "item_click_share": click_shares(counts[..., 1, :], inputs),
         "item_age": age[..., None],
         "user_attribute": attribute_affinity(
             inputs.sequences,
@@ -117,6 +119,17 @@ def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Fl
         features[..., layout.parts[name]] = blocks[name]
     features *= (inputs.item_keys != 0)[..., None]
     return features
+
+
+def click_shares(clicks: Floats, inputs: CandidateArrays) -> Floats:
+    """Return item_click_share (…, N, 4) of the candidates' decayed ``clicks``.
+
+    As if there had been one click more: of few clicks no item has a large share.
+    """
+    _, total = _counters(inputs.total, inputs.request_time_ms)
+    # A store that does not count the total yet must not make a share of more than 1.
+    shares = np.minimum(clicks / (total[..., None, 1, :] + 1.0), 1.0)
+    return np.log1p(SHARE_SCALE * shares)
 
 
 def own_history(inputs: CandidateArrays, columns: CandidateColumns) -> dict[str, Floats]:

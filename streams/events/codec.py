@@ -18,6 +18,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
+    TOTAL_ITEM,
     Event,
     Id,
     ItemUpdate,
@@ -231,13 +232,13 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
         return _refused(str(error))
     except _DECODE_ERRORS as error:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
-    return _check_time(event, now_ms) or event
+    return _check_item(event) or _check_time(event, now_ms) or event
 
 
 def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
     """Return the update that a tombstone is: the item has nothing, and is not available."""
     try:
-        return ItemUpdate(
+        update = ItemUpdate(
             event_id=f"deleted-{record.partition}-{record.offset}",
             item_id=msgspec.convert(key.decode(), Id),
             occurred_at=record.timestamp,
@@ -246,6 +247,7 @@ def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
         )
     except (UnicodeDecodeError, msgspec.ValidationError) as error:
         return RejectedEvent(reason=Reason.WRONG_KEY, detail=str(error))
+    return _check_item(update) or update
 
 
 def event_key(event: Event) -> bytes:
@@ -272,6 +274,14 @@ def _refused(message: str) -> RejectedEvent:
     if "missing required field" in message:
         return RejectedEvent(reason=Reason.MISSING_FIELD, detail=message)
     return RejectedEvent(reason=Reason.INVALID_FIELD, detail=message)
+
+
+def _check_item(event: Event) -> RejectedEvent | None:
+    """Return why ``event`` may not name its item, or None."""
+    if getattr(event, "item_id", None) != TOTAL_ITEM:
+        return None
+    detail = f"item_id {TOTAL_ITEM!r} is reserved for the total of all items: rename it"
+    return RejectedEvent(reason=Reason.INVALID_FIELD, detail=detail)
 
 
 def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:

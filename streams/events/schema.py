@@ -23,6 +23,9 @@ INTERNAL_PREFIX = "srp4ctr-"
 SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # of the end-to-end probe
 # In the raw log only: the user of rows that were anonymized.
 FORGOTTEN_USER = f"{INTERNAL_PREFIX}forgotten"
+# The reserved item whose counters are the sum of all items' counters. No event and no
+# update may name it.
+TOTAL_ITEM = f"{INTERNAL_PREFIX}total"
 
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
 MAX_ATTRIBUTES = 32
@@ -207,6 +210,9 @@ def item_key(item_id: str) -> int:
     unsigned = xxhash.xxh3_64_intdigest(item_id)
     signed = unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
     return signed or 1
+
+
+TOTAL_KEY = item_key(TOTAL_ITEM)
 
 
 def in_sample(name: str, share: float) -> bool:

@@ -18,7 +18,13 @@ from srp4ctr.streams.events.codec import (
     RejectedRecord,
     decode_record,
 )
-from srp4ctr.streams.events.schema import Click, Impression, Rebuild, item_key
+from srp4ctr.streams.events.schema import (
+    TOTAL_KEY,
+    Click,
+    Impression,
+    Rebuild,
+    item_key,
+)
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
@@ -118,6 +124,8 @@ class PartitionState:
             if isinstance(logged.event, Impression | Click)
         }
         shares = {(item_key(item_id), self.partition) for item_id in items}
+        if shares:
+            shares.add((TOTAL_KEY, self.partition))
         rows = self._rows
         _use(rows.users, users)
         _use(rows.shares, shares)

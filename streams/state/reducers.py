@@ -17,9 +17,15 @@ import xxhash
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import Click, Forget, Impression, item_key
+from srp4ctr.streams.events.schema import (
+    TOTAL_KEY,
+    Click,
+    Forget,
+    Impression,
+    item_key,
+)
 from srp4ctr.streams.state import user_state
-from srp4ctr.streams.state.counters import Activity, count
+from srp4ctr.streams.state.counters import Activity, count, count_all
 from srp4ctr.streams.state.user_state import UserState
 
 DUPLICATE_RECORDS = 500_000
@@ -31,6 +37,7 @@ ItemPartitionKey = tuple[int, int]
 could not carry one "last offset". Each partition keeps its own share; readers add them."""
 
 _NEW_USER, _NEW_ITEM = UserState(), Activity()
+_COUNTED = (Impression, Click)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +91,7 @@ class Deduplication:
             return Fate.ERASED
         if isinstance(event, Forget):
             self.add_erasure(event.user_id, event.occurred_at, offset)
-        if isinstance(event, Impression | Click):
+        if isinstance(event, _COUNTED):
             came_at = self._remember(_identity(event), offset)
             if came_at > forgotten_at and came_at >= offset - DUPLICATE_RECORDS:
                 return Fate.DUPLICATE
@@ -143,11 +150,28 @@ def fold_shares(
     batch: Iterable[tuple[LoggedEvent, bool]],
     partition: int,
 ) -> dict[ItemPartitionKey, Activity]:
-    """Return the ``partition``'s shares that ``batch`` changes; as ``fold_users``."""
+    """Return the ``partition``'s shares that ``batch`` changes; as ``fold_users``.
+
+    Each event that counts is in its item's share and in that of ``TOTAL_ITEM``.
+    """
+    events = [each for each, is_counted in batch if is_counted]
+    latest = fold_items(rows, events, partition)
+    key = (TOTAL_KEY, partition)
+    before = rows.get(key, _NEW_ITEM)
+    share = fold_total(before, events)
+    return latest if share is before else {**latest, key: share}
+
+
+def fold_items(
+    rows: Mapping[ItemPartitionKey, Activity],
+    counted: Iterable[LoggedEvent],
+    partition: int,
+) -> dict[ItemPartitionKey, Activity]:
+    """Return the items' shares of ``partition`` that ``counted`` changes."""
     latest: dict[ItemPartitionKey, Activity] = {}
-    for logged, is_counted in batch:
+    for logged in counted:
         event = logged.event
-        if not (is_counted and isinstance(event, Impression | Click)):
+        if not isinstance(event, _COUNTED):
             continue
         key = (item_key(event.item_id), partition)
         before = latest.get(key) or rows.get(key, _NEW_ITEM)
@@ -160,3 +184,13 @@ def fold_shares(
         if share is not before:
             latest[key] = share
     return latest
+
+
+def fold_total(share: Activity, counted: Iterable[LoggedEvent]) -> Activity:
+    """Return a partition's ``share`` of ``TOTAL_ITEM`` after ``counted``."""
+    occurrences = (
+        (each.event.occurred_at, isinstance(each.event, Click), each.offset)
+        for each in counted
+        if isinstance(each.event, _COUNTED)
+    )
+    return count_all(share, occurrences)

@@ -2,7 +2,9 @@
 
 In: the events since an instant. Out: rows that replace the stored ones, each complete when
 it is written, so that no request gets half a history meanwhile. One pass over the past:
-what memory does not hold waits in a file, by groups of users, then by groups of items.
+what memory does not hold waits in a file, by groups of users, then by groups of items. The
+total of all items is added up from the groups of users: it differs from the stream's by
+rounding errors at most.
 """
 
 import asyncio
@@ -16,16 +18,24 @@ from typing import IO
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import FORGOTTEN_USER, Click, Impression, item_key
-from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.events.schema import (
+    FORGOTTEN_USER,
+    TOTAL_KEY,
+    Click,
+    Impression,
+    item_key,
+)
+from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.reducers import (
     Deduplication,
     ItemPartitionKey,
     Rows,
-    fold_shares,
+    fold_items,
+    fold_total,
     fold_users,
 )
 from srp4ctr.streams.state.user_state import UserState
@@ -102,7 +112,7 @@ async def rebuild_rows(
     versions, and erasure requests stay in force; so do attributes, which a user may have
     had before the span.
     """
-    users, is_all = 0, past.is_whole and span.since_ms <= 0
+    users, is_all, of_all = 0, past.is_whole and span.since_ms <= 0, _GroupedTotal()
     folder = past.log_dir if Path(past.log_dir).is_dir() else None
     with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:
         by_user, by_item = EventGroups(span.end, of_users), EventGroups(span.end, of_items)
@@ -113,23 +123,51 @@ async def rebuild_rows(
             stored = await read({each.event.user_id for each in events}, ())
             blank = _blank(stored, keeps_attributes=not is_all)
             rows, counted = await asyncio.to_thread(_fold_users, blank, events, config)
+            of_all.add(counted)
             for each in counted:
                 if isinstance(each.event, Impression | Click):
                     by_item.add(each.event.item_id, each)
             await write(rows)
             users += len(rows.users)
         for events in by_item:
-            keys = {
-                (item_key(each.event.item_id), span.partition)
-                for each in events
-                if isinstance(each.event, Impression | Click)
-            }
+            keys = {(item_key(_item_of(each)), span.partition) for each in events}
             shares = _blank(await read((), keys)).shares
             events.sort(key=lambda each: each.offset)
-            counted_events = ((each, True) for each in events)
-            shares |= fold_shares(shares, counted_events, span.partition)
+            shares |= fold_items(shares, events, span.partition)
             await write(Rows(shares=shares))
+    key = (TOTAL_KEY, span.partition)
+    blank = _blank(await read((), {key}))
+    await write(Rows(shares=of_all.rows(key, blank.shares.get(key, Activity()))))
     return users
+
+
+class _GroupedTotal:
+    """A partition's share of ``TOTAL_ITEM``, added up from groups of its events."""
+
+    def __init__(self) -> None:
+        self._share, self._events = Activity(), 0
+
+    def add(self, counted: Sequence[LoggedEvent]) -> None:
+        """Count a group, whose events are in the order of their offsets."""
+        group = fold_total(Activity(), counted)
+        last = max(group.last_offset, self._share.last_offset)
+        self._share = replace(total((self._share, group)), last_offset=last)
+        self._events += len(counted)
+
+    def rows(
+        self, key: ItemPartitionKey, blank: Activity
+    ) -> dict[ItemPartitionKey, Activity]:
+        """Return the row that replaces ``blank``; none if no event was counted."""
+        if self._share.last_offset < 0:
+            return {}
+        # At least the version that counting one by one would have come to.
+        least_us = max(blank.version_us, self._share.counted_at_ms * 1000)
+        return {key: replace(self._share, version_us=least_us + self._events)}
+
+
+def _item_of(logged: LoggedEvent) -> str:
+    assert isinstance(logged.event, Impression | Click)
+    return logged.event.item_id
 
 
 def _fold_users(

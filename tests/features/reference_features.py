@@ -114,6 +114,10 @@ class ReferenceFeatures:
         """Return the events in the item's counters, those of forgotten users included."""
         return [e for e in self._counted_at(at_ms) if item_key(e.item_id) == key]
 
+    def of_all_at(self, at_ms: int) -> list[Impression | Click]:
+        """Return the events in the total of all items."""
+        return list(self._counted_at(at_ms))
+
     def shown_at(self, user: str, at_ms: int, width: int) -> list[tuple[int, int]]:
         """Return the user's last exposures: when, and the item's key."""
         shown = {

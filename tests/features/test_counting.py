@@ -25,7 +25,7 @@ from srp4ctr.features.offline.point_in_time import snapshot
 from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import Impression, UserEvent, item_key
+from srp4ctr.streams.events.schema import TOTAL_KEY, Impression, UserEvent, item_key
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.state import reducers
 from srp4ctr.streams.state.counters import Activity, decayed
@@ -143,6 +143,9 @@ def assert_counted_offline(folder: Path, rows: Rows) -> None:
     assert found.user_ids.tolist() == sorted(USERS)
     for number, user in enumerate(found.user_ids):
         assert_same(found.user_activity, number, rows.users.get(user, UserState()))
+        assert_same(
+            found.total_activity, number, rows.shares.get((TOTAL_KEY, 0), Activity())
+        )
     for number, key in enumerate(found.candidate_item_keys.tolist()):
         share = rows.shares.get((key, 0), Activity())
         assert_same(found.candidate_activity, number, share)

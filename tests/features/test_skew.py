@@ -143,6 +143,7 @@ def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
         request_time_ms=times_ms,
         item_keys=found.candidate_item_keys[candidates],
         attribute_rows=nor_candidates,
+        total=found.total_activity.take(rows),
         activity=found.candidate_activity.take(candidates),
         exposures=found.candidate_exposures.take(candidates),
         sequences=sequences,

@@ -16,6 +16,7 @@ from srp4ctr.features.consistency.replay import (
     events_of,
     item_share_at,
     places,
+    total_share_at,
     user_at,
 )
 from srp4ctr.features.tensors import transforms, vocabulary
@@ -140,6 +141,7 @@ class OfflineLog:
             item_keys=keys,
             attribute_rows=attributes,
             activity=activity.take(None),
+            total=_activities([self._total(offsets)]),
             exposures=self._exposures(request, versions),
             sequences=sequence,
             history_attribute_rows=history,
@@ -205,6 +207,10 @@ class OfflineLog:
             for partition, events in sorted(self._items.get(item_id, {}).items())
         ]
         return total([share for share in shares if share.last_offset >= 0])
+
+    def _total(self, offsets: Mapping[int, int]) -> Activity:
+        log, partitions = self.log_dir, sorted(offsets.items())
+        return total([total_share_at(log, end - 1, number) for number, end in partitions])
 
     def _attribute_rows(self, known_ms: int) -> Any:
         """Return a function from keys to rows."""

@@ -248,6 +248,7 @@ class _Cut:
             slates=slates,
             clicked_keys=snapshots.candidate_item_keys[snapshots.candidate_clicked],
             sequences=snapshots.sequences,
+            total=snapshots.total_activity,
             exposures=point_in_time.exposures_before(
                 self.log, self.tables, chosen + middle, self.exposure_length
             ),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.offline.item_replay import CountedEvents
-from srp4ctr.features.tensors.arrays import ExposureArrays, SequenceArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays, ExposureArrays, SequenceArrays
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.item_attributes import ItemAttributes
 
@@ -35,6 +35,7 @@ class CatalogueClicks:
     clicked_keys: Int64s  # (Q,)
     sequences: SequenceArrays  # (Q, L)
     exposures: ExposureArrays  # (Q, W)
+    total: ActivityArrays  # (Q,), of all items together
     counted: CountedEvents
     attributes: ItemAttributes
 
@@ -65,6 +66,7 @@ def read(folder: Path) -> CatalogueClicks | None:
         clicked_keys=named["clicked_keys"],
         sequences=SequenceArrays(**_under("sequences", named)),
         exposures=ExposureArrays(**_under("exposures", named)),
+        total=ActivityArrays(**_under("total", named)),
         counted=CountedEvents(**_under("counted", named)),
         attributes=ItemAttributes(**_under("attributes", named)),
     )

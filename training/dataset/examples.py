@@ -142,6 +142,7 @@ def _tensors(
         item_keys=keys,
         attribute_rows=attribute_rows,
         activity=grid.filled_all(snapshots.candidate_activity),
+        total=snapshots.total_activity.take(requests),
         exposures=grid.filled_all(snapshots.candidate_exposures),
         sequences=sequences,
         history_attribute_rows=of_history,

@@ -151,7 +151,8 @@ def served_probabilities(slates: Slates, judged: Scored) -> Floats:
     """Return the scores that serving returns for what ``judged`` has of ``slates``."""
     if not slates.are_sampled:
         return judged.probabilities
-    return _in_slate(judged.probabilities, -slates.log_draw[slates.shown])
+    log_draw = slates.log_draw[slates.shown].astype(np.float64)
+    return _in_slate(judged.probabilities, -log_draw)
 
 
 def _measure(slates: Slates, judged: Scored) -> dict[str, float]:

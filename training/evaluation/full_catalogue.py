@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 
 from srp4ctr.features.bundles.gates import finite
 from srp4ctr.features.bundles.rule_results import Contrast, RuleResult, best_first
-from srp4ctr.features.candidates import Shares, blended
+from srp4ctr.features.candidates import (
+    LEAST_CLICKS,
+    MAX_POPULAR,
+    NEW_MS,
+    POPULAR_SHARES,
+    Shares,
+    blended,
+)
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import ActivityArrays
+from srp4ctr.features.tensors.arrays import ActivityArrays, CandidateArrays
 from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
-from srp4ctr.training.dataset.cache import TrainingSet
+from srp4ctr.training.dataset.cache import Catalogue, TrainingSet
 from srp4ctr.training.dataset.catalogue_clicks import WINDOWS_MS, CatalogueClicks
 from srp4ctr.training.evaluation.evaluate import Evaluation
 from srp4ctr.training.evaluation.metrics import mean_difference
@@ -33,9 +41,8 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 DEPTHS = (5, 10, 20)
-NEW_MS = 7 * 86_400_000  # since an item was first seen
 _CLICKS_AT_ONCE = 32
-_HALF_LIFE = 2
+_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
 MISSED = np.iinfo(np.int64).max
 GATED = 10  # of ``DEPTHS``, what the gate holds the model to
 _MEANINGS = {
@@ -51,10 +58,11 @@ class Expectations:
 
     states: NDArray[np.float32]  # (Q, D + 1)
     vectors: NDArray[np.float32]  # (V, D + 1)
+    counts: Int64s  # (V,), of events in training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Candidates:
+class Candidates:
     """The candidates (Q, N) of the clicks, and their counters then; key 0 pads."""
 
     keys: Int64s
@@ -74,7 +82,7 @@ class CatalogueRanks:
 
 @torch.no_grad()
 def expectations(
-    pretrained: Pretrained, attribute_rows: NDArray[np.int32], clicks: CatalogueClicks
+    pretrained: Pretrained, catalogue: Catalogue, clicks: CatalogueClicks
 ) -> Expectations:
     """Return what ``recommend`` multiplies for each of ``clicks``."""
     retriever = Retriever(pretrained.model).eval()
@@ -84,7 +92,9 @@ def expectations(
         tensors = torch_rows(clicks.slates.tensors, rows, torch.device("cpu"))
         states.append(retriever(*(tensors[name] for name in HISTORY_NAMES)).numpy())
     return Expectations(
-        states=np.concatenate(states), vectors=item_vectors(pretrained, attribute_rows)
+        states=np.concatenate(states),
+        vectors=item_vectors(pretrained, catalogue.attribute_rows),
+        counts=catalogue.counts,
     )
 
 
@@ -102,12 +112,18 @@ class CandidateFinder:
         keys = self.replay.item_keys
         self.is_known = vocabulary.is_known(vocabulary.item_rows(keys))
         self._known_keys = vocabulary.item_keys
+        counts = np.zeros(len(keys))
+        if expected is not None:
+            seen = np.isin(vocabulary.item_keys, keys)
+            places = np.searchsorted(keys, vocabulary.item_keys[seen])
+            counts[places] = expected.counts[seen]
+        self._usual = best(counts, MAX_POPULAR, [])
 
     def sources(self, click: int, activity: ActivityArrays) -> list[Int64s]:
         """Return the keys of the model's, the popular and the new items, best first."""
         most, used = Shares().candidates, self._clicks.sequences.item_keys[click]
         places = self.places(used)
-        popular = best(self._popularity(activity), most, places)
+        popular = self._popular(activity, places)[:most]
         at_ms = int(activity.counted_at_ms[0])
         first_ms = activity.first_seen_ms
         is_new = ~self.is_known & (first_ms > at_ms - NEW_MS)
@@ -115,9 +131,14 @@ class CandidateFinder:
         listed = [self.replay.item_keys[rows] for rows in (popular, new)]
         return [self._expected_keys(click, used, most), *listed]
 
-    def _popularity(self, activity: ActivityArrays) -> Floats:
-        clicks: Floats = activity.clicks[:, _HALF_LIFE]
-        return clicks
+    def _popular(self, activity: ActivityArrays, used: Int64s) -> Int64s:
+        """Return what is clicked most now, by several half-lives, then what usually is."""
+        clicks = np.where(activity.clicks >= LEAST_CLICKS, activity.clicks, 0.0)
+        firsts = [best(clicks[:, life], MAX_POPULAR, used) for life in _LIVES]
+        joined = np.concatenate(firsts)
+        now = joined[blended(firsts, [*POPULAR_SHARES.values()], MAX_POPULAR)]
+        usual = self._usual[~np.isin(self._usual, np.concatenate([now, used]))]
+        return np.concatenate([now, usual])
 
     def places(self, keys: Int64s) -> Int64s:
         """Return the places of ``keys`` among all items; others are left out."""
@@ -138,7 +159,7 @@ class CandidateFinder:
 
 def find_candidates(
     clicks: CatalogueClicks, vocabulary: Vocabulary, expected: Expectations | None
-) -> _Candidates:
+) -> Candidates:
     """Return the candidates of all ``clicks``, and how rules rank the clicked items."""
     finder, shares = CandidateFinder(clicks, vocabulary, expected), Shares()
     shape = len(clicks), shares.candidates
@@ -163,7 +184,7 @@ def find_candidates(
             of_rule = counts + 1e-9 * finder.replay.clicks
             ranked = finder.replay.item_keys[best(of_rule, max(DEPTHS), used)]
             ranks[name][click] = _rank(ranked, int(clicks.clicked_keys[click]))
-    return _Candidates(keys=keys, activity=found, ranks=ranks)
+    return Candidates(keys=keys, activity=found, ranks=ranks)
 
 
 def _copy_activity(
@@ -193,7 +214,7 @@ def scores(
     model: SRP4CTR,
     clicks: CatalogueClicks,
     vocabulary: Vocabulary,
-    candidates: _Candidates,
+    candidates: Candidates,
 ) -> NDArray[np.float32]:
     """Return the ranking scores (Q, N) of the candidates; NaN for padding."""
     model.eval()
@@ -201,39 +222,43 @@ def scores(
     made = np.full(candidates.keys.shape, np.nan, dtype=np.float32)
     for start in range(0, len(clicks), _CLICKS_AT_ONCE):
         rows = np.arange(start, min(start + _CLICKS_AT_ONCE, len(clicks)))
-        tensors = _tensors(clicks, vocabulary, candidates, rows)
+        tensors = inputs_of(clicks, vocabulary, candidates, rows)
         given = torch_rows(tensors, np.arange(len(rows)), device)
         made[rows] = model(given).ranking.cpu().numpy()
     return np.where(candidates.keys != 0, made, np.nan)
 
 
-def _tensors(
+def inputs_of(
     clicks: CatalogueClicks,
     vocabulary: Vocabulary,
-    candidates: _Candidates,
+    candidates: Candidates,
     rows: Int64s,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the model's inputs for the candidates of the clicks ``rows``."""
     tensors = {name: array[rows] for name, array in clicks.slates.tensors.items()}
     keys, sequences = candidates.keys[rows], clicks.sequences.take(rows)
     at_ms = clicks.slates.request_at_ms[rows]
-    attribute_rows = clicks.attributes.of(keys, at_ms[:, None])
-    affinity = transforms.attribute_affinity(
-        sequences, tensors["history_attribute_rows"], attribute_rows, at_ms
+    inputs = CandidateArrays(
+        request_time_ms=at_ms,
+        item_keys=keys,
+        attribute_rows=clicks.attributes.of(keys, at_ms[:, None]),
+        activity=candidates.activity.take(rows),
+        total=clicks.total.take(rows),
+        exposures=transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms),
+        sequences=sequences,
+        history_attribute_rows=tensors["history_attribute_rows"],
     )
-    shown = transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms)
-    of_user = affinity, transforms.exposure_features(shown, at_ms)
     return tensors | {
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
-        "candidate_attribute_rows": attribute_rows,
+        "candidate_attribute_rows": inputs.attribute_rows,
         "candidate_features": transforms.candidate_features(
-            candidates.activity.take(rows), keys, sequences.item_keys, of_user, at_ms
+            inputs, vocabulary.candidate_columns
         ),
     }
 
 
 def ranks_of(
-    made: NDArray[np.float32], clicks: CatalogueClicks, candidates: _Candidates
+    made: NDArray[np.float32], clicks: CatalogueClicks, candidates: Candidates
 ) -> CatalogueRanks:
     """Return the ranks of the clicked items by the scores ``made``, and by rules."""
     is_clicked = candidates.keys == clicks.clicked_keys[:, None]
@@ -258,7 +283,7 @@ def judge(
         return None
     expected = None
     if pretrained is not None and catalogue is not None:
-        expected = expectations(pretrained, catalogue.attribute_rows, clicks)
+        expected = expectations(pretrained, catalogue, clicks)
     candidates = find_candidates(clicks, dataset.vocabulary, expected)
     made = scores(model, clicks, dataset.vocabulary, candidates)
     return ranks_of(made, clicks, candidates)

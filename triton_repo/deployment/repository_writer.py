@@ -236,7 +236,7 @@ def code_files() -> Iterator[Path]:
     """Yield the files of the package that every step has a copy of: its code."""
     for part in map(_PACKAGE.joinpath, _CODE):
         files = [part] if part.is_file() else sorted(part.rglob("*.*"))
-        files = [each for each in files if each.suffix in (".py", ".c", ".so")]
+        files = [each for each in files if each.suffix in (".py", ".c", ".h", ".so")]
         yield from (each for each in files if not _APART.intersection(each.parts))
 
 

@@ -2,14 +2,15 @@
 
 In: ``items.safetensors`` and the table of items in shared memory. Out: which known items
 are available and have which attributes, what is popular now, and what was added since the
-bundle was trained. A thread looks again every few seconds; requests read the last result.
+bundle was trained. A thread looks through all items every few seconds, and twice a second
+at those that have changed; requests read the last result.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle_items import ids_of, mapped
+from srp4ctr.features.candidates import (
+    LEAST_CLICKS,
+    MAX_NEW,
+    MAX_POPULAR,
+    NEW_MS,
+    POPULAR_SHARES,
+    blended,
+)
 from srp4ctr.features.online.item_cache import ItemTable
+from srp4ctr.features.tensors.arrays import Arrays
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
@@ -32,12 +42,13 @@ Where = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes and the values of which an item must have one."""
 ReadProfiles = Callable[[Sequence[int]], Mapping[int, ItemProfile]]
 
-MAX_POPULAR, MAX_NEW = 1000, 200
-NEW_MS = 7 * 86_400_000  # since an item was first seen
-_HALF_LIFE = HALF_LIVES_H.index(24.0)  # of the clicks that make an item popular
+_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
+_LIVES_MS = 3_600_000.0 * np.array([*POPULAR_SHARES])
 # Half a percent of a core, a millisecond at a time, so that the slowest percent of requests
 # is not those that meet it. A million items take half a second: a hundred with the pauses.
 _EVERY_S, _BUSY_SHARE = 5.0, 0.005
+_CHANGES_EVERY_S = 0.5
+_MAX_IDS = 20_000  # of items that the bundle does not know: some megabytes
 _ITEMS_AT_ONCE = 2_000
 _NO_VALUES = ("numeric", "vector")  # kinds of fields whose rows no caller can name
 _FILTERS = 32  # of a million items 8 MB each, at most
@@ -74,6 +85,15 @@ class ItemList:
     ids: tuple[bytes, ...]
     attribute_rows: Int64s  # (n, A)
 
+    def joined(self, other: "ItemList", rows: Int64s) -> "ItemList":
+        """Return these items, then those of ``other`` in ``rows``."""
+        attribute_rows = [self.attribute_rows, other.attribute_rows[rows]]
+        return ItemList(
+            keys=np.concatenate([self.keys, other.keys[rows]]),
+            ids=(*self.ids, *(other.ids[row] for row in rows.tolist())),
+            attribute_rows=np.concatenate(attribute_rows),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Offer:
@@ -84,20 +104,29 @@ class Offer:
     unavailable: Int64s
     """Which of them are not."""
     popular: ItemList
+    usual: ItemList
+    """What training saw most: popular where too little was clicked lately."""
     new: ItemList
     matching: dict[Where, Int64s] = field(default_factory=dict)
     """The rows of known items by filter: requests repeat a few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Items:
-    """The bundle's V items, then the store's others, as the table has them now."""
+class _Items(Arrays):
+    """Some items as the table has them now."""
 
     keys: Int64s  # (n,)
     attribute_rows: NDArray[np.int32]  # (n, A)
     is_available: NDArray[np.bool_]  # (n,)
-    clicks: NDArray[np.float64]  # (n,), decayed
+    clicks: NDArray[np.float64]
+    """(n, 3): decayed, by the half-lives of ``POPULAR_SHARES``."""
     first_seen_ms: Int64s  # (n,)
+
+    def most_clicked(self) -> list[Int64s]:
+        """Return the rows with the most clicks at each half-life, the first in front."""
+        is_popular = (self.clicks >= LEAST_CLICKS) & self.is_available[:, None]
+        scores = np.where(is_popular, self.clicks, 0.0)
+        return [_best(each, MAX_POPULAR) for each in scores.T]
 
 
 class Catalogue:
@@ -114,6 +143,14 @@ class Catalogue:
         self._read_profiles = read_profiles
         self._ids: dict[int, bytes] = {}
         """Of items that the bundle does not know."""
+        self._nameless: set[int] = set()
+        """Other such items, which had no profile when the present look began."""
+        self._most_trained = _best(items.counts, 2 * MAX_POPULAR)
+        self._most_clicked = np.zeros(0, dtype=np.int64)
+        """The keys of the items that have the most clicks at any half-life."""
+        self._changes = table.changes()
+        self._changes.take()  # from now on
+        self._changes_due_s = 0.0
         self.offer = self._look(rest=lambda since_s: since_s)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
@@ -160,91 +197,137 @@ class Catalogue:
         return rows
 
     def _run(self) -> None:
-        while not self._stopped.wait(_EVERY_S):
+        self._pause(_EVERY_S)
+        while not self._stopped.is_set():
             try:
                 self.offer = self._look(self._rest)
             except Exception:  # the last offer is nearly as good
                 LOG.exception("the catalogue is not looked through")
+            self._pause(_EVERY_S)
 
     def _rest(self, since_s: float) -> float:
         """Pause for what the thread has done ``since_s``; return its CPU time."""
-        self._stopped.wait((time.thread_time() - since_s) / _BUSY_SHARE)
+        self._pause((time.thread_time() - since_s) / _BUSY_SHARE)
         return time.thread_time()
+
+    def _pause(self, seconds: float) -> None:
+        """Look at nothing but what changes, for ``seconds``."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0.0:
+            wait_s = min(left_s, max(self._changes_due_s - time.monotonic(), 0.0))
+            if self._stopped.wait(wait_s):
+                return
+            if time.monotonic() >= self._changes_due_s:
+                self._changes_due_s = time.monotonic() + _CHANGES_EVERY_S
+                self._look_at_changes()
+
+    def _look_at_changes(self) -> None:
+        """Offer what has become popular: unchanged items do not overtake each other."""
+        try:
+            if len(changed := self._changes.take()):
+                keys = np.concatenate([self._most_clicked, changed])
+                popular = self._popular(keys, self.offer.usual)
+                self.offer = replace(self.offer, popular=popular)
+        except Exception:  # the last offer is nearly as good
+            LOG.exception("what has become popular is not looked up")
 
     def _look(self, rest: Callable[[float], float]) -> Offer:
         known = len(self.items.keys)
-        found = self._read(rest)
-        # Without clicks of the last days: what was popular in training.
-        trained = self.items.counts / max(1.0, float(self.items.counts.max(initial=0)))
-        scores = found.clicks
-        scores[:known] += 1e-3 * trained
-        popular = _best(np.where(found.is_available, scores, 0.0), MAX_POPULAR)
+        self._nameless.clear()
+        stored = self._table.keys()
+        keys = np.concatenate([self.items.keys, stored[~np.isin(stored, self.items.keys)]])
+        found = self._read(keys, rest)
+        usual = self._most_trained[found.is_available[self._most_trained]]
+        usual_items = self._listed(found.take(usual), MAX_POPULAR)
+        # Others may have become popular while the first of them were read.
+        clicked = found.keys[np.concatenate(found.most_clicked())]
+        clicked = np.concatenate([self._most_clicked, clicked])
+        popular = self._popular(clicked, usual_items)
         # Later rows came later; what nobody was shown yet is the newest.
         now_ms = time.time_ns() // 1_000_000
         added_ms = np.where(found.first_seen_ms > 0, found.first_seen_ms, now_ms)
         is_new = found.is_available & (added_ms > now_ms - NEW_MS)
         new = known + np.flatnonzero(is_new[known:])[::-1]
         new = new[np.argsort(-added_ms[new], kind="stable")][: 2 * MAX_NEW]
-        self._name(found.keys[np.concatenate([popular[popular >= known], new])].tolist())
         return Offer(
             attribute_rows=found.attribute_rows[:known],
             unavailable=np.flatnonzero(~found.is_available[:known]),
-            popular=self._listed(found, popular, MAX_POPULAR),
-            new=self._listed(found, new, MAX_NEW),
+            popular=popular,
+            usual=usual_items,
+            new=self._listed(found.take(new), MAX_NEW),
         )
 
-    def _read(self, rest: Callable[[float], float]) -> "_Items":
-        """Return the bundle's items, then those that the store has besides."""
+    def _popular(self, keys: Int64s, usual: ItemList) -> ItemList:
+        """Return the most popular of ``keys``, which may repeat, then ``usual`` ones.
+
+        Notes the first of each half-life, which the next look compares with others.
+        """
+        found = self._read(np.unique(keys), rest=lambda since_s: since_s)
+        firsts = found.most_clicked()
+        joined = np.concatenate(firsts)
+        self._most_clicked = found.keys[np.unique(joined)]
+        by_key = [found.keys[each] for each in firsts]
+        places = blended(by_key, list(POPULAR_SHARES.values()), MAX_POPULAR)
+        clicked = self._listed(found.take(joined[places]), MAX_POPULAR)
+        others = np.flatnonzero(~np.isin(usual.keys, clicked.keys))
+        return clicked.joined(usual, others[: MAX_POPULAR - len(clicked.ids)])
+
+    def _read(self, keys: Int64s, rest: Callable[[float], float]) -> "_Items":
+        """Return the items of ``keys`` as the table has them now."""
         since_s = time.thread_time()
-        known, stored = self.items.keys, self._table.keys()
-        keys = np.concatenate([known, stored[~np.isin(stored, known)]])
-        slots = self._vocabulary.num_attribute_slots
         found = _Items(
             keys=keys,
-            attribute_rows=np.zeros((len(keys), slots), dtype=np.int32),
+            attribute_rows=np.zeros(
+                (len(keys), self._vocabulary.num_attribute_slots), dtype=np.int32
+            ),
             is_available=np.ones(len(keys), dtype=np.bool_),
-            clicks=np.zeros(len(keys)),
+            clicks=np.zeros((len(keys), len(_LIVES))),
             first_seen_ms=np.zeros(len(keys), dtype=np.int64),
         )
-        now_ms = time.time_ns() // 1_000_000
         for start in range(0, len(keys), _ITEMS_AT_ONCE):
+            now_ms = time.time_ns() // 1_000_000
             part = slice(start, start + _ITEMS_AT_ONCE)
             rows = self._table.lookup(keys[part])
-            hours = np.maximum(now_ms - rows.activity.counted_at_ms, 0) / 3_600_000.0
-            decay = np.exp2(-hours / HALF_LIVES_H[_HALF_LIFE])
+            ages_ms = np.maximum(now_ms - rows.activity.counted_at_ms, 0)
+            decay = np.exp2(-ages_ms[:, None] / _LIVES_MS)
             found.attribute_rows[part] = rows.attribute_rows
             found.is_available[part] = rows.is_available
-            found.clicks[part] = rows.activity.clicks[:, _HALF_LIFE] * decay
+            found.clicks[part] = rows.activity.clicks[:, _LIVES] * decay
             found.first_seen_ms[part] = rows.activity.first_seen_ms
             since_s = rest(since_s)
         return found
 
-    def _listed(self, found: "_Items", rows: Int64s, most: int) -> ItemList:
-        known = rows[rows < len(self.items.keys)]
-        ids = dict(zip(known.tolist(), self.items.ids_of(known), strict=True))
-        named = [
-            (row, ids.get(row) or self._ids.get(key, b""))
-            for row, key in zip(rows.tolist(), found.keys[rows].tolist(), strict=True)
+    def _listed(self, found: "_Items", most: int) -> ItemList:
+        """Return the first ``most`` of ``found`` whose ids are known."""
+        rows = np.searchsorted(self.items.keys, found.keys)
+        rows = np.minimum(rows, max(len(self.items.keys) - 1, 0))
+        is_known = self.items.keys.take(rows) == found.keys
+        of_bundle = iter(self.items.ids_of(rows[is_known]))
+        self._name(found.keys[~is_known].tolist())
+        ids = [
+            next(of_bundle) if known else self._ids.get(key, b"")
+            for key, known in zip(found.keys.tolist(), is_known.tolist(), strict=True)
         ]
-        kept = [(row, item_id) for row, item_id in named if item_id][:most]
-        index = np.array([row for row, _ in kept], dtype=np.int64)
+        index = np.flatnonzero([bool(each) for each in ids])[:most]
         return ItemList(
             keys=found.keys[index],
-            ids=tuple(item_id for _, item_id in kept),
+            ids=tuple(ids[place] for place in index.tolist()),
             attribute_rows=found.attribute_rows[index].astype(np.int64),
         )
 
     def _name(self, unknown: list[int]) -> None:
         """Read the ids of items that the bundle does not know; some have no profile."""
-        if missing := [key for key in unknown if key not in self._ids]:
+        seen = self._ids.keys() | self._nameless
+        if missing := [key for key in unknown if key not in seen]:
             try:
                 found = self._read_profiles(missing)
             except (MistakeError, OutageError) as error:
                 LOG.warning("the ids of %s new items are not read: %s", len(missing), error)
                 return
-            self._ids = {key: self._ids[key] for key in unknown if key in self._ids} | {
-                key: profile.item_id.encode() for key, profile in found.items()
-            }
+            if len(self._ids) > _MAX_IDS:
+                self._ids.clear()
+            self._ids |= {key: item.item_id.encode() for key, item in found.items()}
+            self._nameless |= set(missing) - found.keys()
 
 
 def have(

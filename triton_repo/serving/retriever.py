@@ -21,7 +21,13 @@ from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.arrays import FoundUsers, UserArrays
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemList, Offer, Where, have
+from srp4ctr.triton_repo.serving.catalogue import (
+    Catalogue,
+    ItemList,
+    Offer,
+    Where,
+    have,
+)
 from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
 from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES
 

@@ -168,6 +168,9 @@ class LeaveLast:
             user_attributes=np.full(rows, "", dtype=object),
             sequences=self._before(users, places),
             user_activity=_activity(places, at_ms),
+            total_activity=_activity(
+                np.full(rows, len(self.training_part.behaviors.item_keys)), at_ms
+            ),
             candidate_requests=np.repeat(np.arange(rows), width),
             candidate_item_keys=candidates.ravel(),
             candidate_positions=np.zeros(rows * width, dtype=np.int64),

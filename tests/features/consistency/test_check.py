@@ -23,7 +23,7 @@ from srp4ctr.features.consistency.replay import places
 from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.events.schema import TOTAL_KEY, UserEvent, item_key
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink
@@ -87,7 +87,8 @@ def test_a_store_that_the_stream_wrote_is_right(
 ) -> None:
     log_and_store(config, sink, a_morning())
     found = checked(config, sink, 24)
-    assert found.rows == 3 * 3 + 3  # of each user three rows, of each shown item one
+    # Of each user three rows, of each shown item one, and that of all items.
+    assert found.rows == 3 * 3 + 3 + 1
     assert (found.wrong_rows, found.waiting, found.behind_s) == (0, 0, 0.0)
     assert found.details == ()
 
@@ -96,7 +97,7 @@ def test_the_sample_size_limits_the_rows_read(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
-    assert check_features(config, sink, STREAMS, {1: 24}, sample=1).rows == 4
+    assert check_features(config, sink, STREAMS, {1: 24}, sample=1).rows == 5
 
 
 def test_an_edited_sequence_is_wrong_by_its_edits(
@@ -111,7 +112,7 @@ def test_an_edited_sequence_is_wrong_by_its_edits(
     found = checked(config, sink, 24)
     assert (found.wrong_sequences, found.edits, found.wrong_counters) == (1, 2, 0)
     assert found.details == ("sequence of user bob (partition 1): 2 edits",)
-    assert found.wrong_share == pytest.approx(1 / 12)
+    assert found.wrong_share == pytest.approx(1 / 13)
 
 
 def test_a_wrong_counter_is_reported_with_its_difference(
@@ -131,14 +132,32 @@ def test_a_wrong_counter_is_reported_with_its_difference(
     assert found.details == ("counters of item i2 (partition 1): off by up to 0.25 events",)
 
 
+def test_a_wrong_total_is_reported_with_its_difference(
+    config: FeatureConfig, sink: FeatureSink
+) -> None:
+    log_and_store(config, sink, a_morning())
+    key = (TOTAL_KEY, 1)
+    row = sink.read([], [key]).shares[key]
+    *others, week = row.clicks
+    more = msgspec.structs.replace(
+        row, clicks=(*others, week + 0.5), version_us=row.version_us + 1
+    )
+    sink.write(Rows(shares={key: more}))
+    found = checked(config, sink, 24)
+    assert found.wrong_counters == 1
+    assert found.details == (
+        "counters of all items (partition 1): off by up to 0.5 events",
+    )
+
+
 def test_a_store_that_lost_everything_is_wrong_throughout(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())
     flush(config)
     found = checked(config, sink, 24)
-    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (6, 18, 6)
-    assert found.largest_difference == pytest.approx(3, abs=0.01)
+    assert (found.wrong_sequences, found.edits, found.wrong_counters) == (6, 18, 7)
+    assert found.largest_difference == pytest.approx(9, abs=0.05)
     assert (found.wrong_share, found.behind_s) == (1.0, 0.0)
 
 
@@ -168,14 +187,14 @@ def test_rows_further_than_what_is_committed_are_compared_where_they_are(
     assert checked(config, sink, committed=0).wrong_rows == 0
 
 
-@pytest.mark.parametrize("written", [(0.0, 60.0, 3 + 1), (60.0, 0.5, 0)])
+@pytest.mark.parametrize("written", [(0.0, 60.0, 3 + 2), (60.0, 0.5, 0)])
 def test_rows_further_than_the_log_wait_for_it(
     config: FeatureConfig,
     sink: FeatureSink,
     monkeypatch: pytest.MonkeyPatch,
     written: tuple[float, float, int],
 ) -> None:
-    every_s, after_s, waiting = written  # eve's, and the clicked i1's
+    every_s, after_s, waiting = written  # eve's, the clicked i1's, and the total
     monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
     events, log_dir = a_morning(), Path(config.log_dir)
     known = [(event, event.occurred_at) for event in events]
@@ -187,7 +206,7 @@ def test_rows_further_than_the_log_wait_for_it(
     found = check_features(config, sink, streams, {1: 24})
     rest.cancel()
     assert (found.wrong_rows, found.waiting) == (0, waiting)
-    assert found.rows == 3 * 3 + 3 - waiting
+    assert found.rows == 3 * 3 + 4 - waiting
 
 
 def test_a_user_who_was_forgotten_is_right_without_the_past(

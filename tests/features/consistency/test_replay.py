@@ -11,11 +11,13 @@ from srp4ctr.features.consistency.replay import (
     events_of,
     item_share_at,
     places,
+    total_share_at,
     user_at,
 )
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.events.schema import TOTAL_KEY, UserEvent, item_key
+from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.user_state import UserState
@@ -76,6 +78,9 @@ def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
             for (item_id, _), events in shown.items():
                 if share := rows.shares.get((item_key(item_id), 3)):
                     assert item_share_at(events, end, 3) == share
+            assert total_share_at(log, end, 3) == rows.shares.get(
+                (TOTAL_KEY, 3), Activity()
+            )
 
 
 def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def check_snapshots(found: RequestSnapshots, rows: Sequence[Row]) -> None:
         assert sequence == list(unexpired)
         counted = reference.of_user_at(user, at_ms)
         is_activity(found.user_activity, index, counted, at_ms)
+        is_activity(found.total_activity, index, reference.of_all_at(at_ms), at_ms)
         candidates += [(index, item_key(each.item_id)) for each in request.shown]
     keys = found.candidate_item_keys.tolist()
     assert list(zip(found.candidate_requests.tolist(), keys, strict=True)) == candidates

@@ -12,6 +12,7 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.item_writer import ItemWriter
 from srp4ctr.features.tensors import vocabulary
+from srp4ctr.streams.events.schema import TOTAL_KEY
 from srp4ctr.streams.events.vectors import vector_text
 from srp4ctr.streams.state.counters import Activity, count, total
 from tests.features.readers import MemoryReader, an_activity, table_of
@@ -55,6 +56,31 @@ def test_the_table_has_the_counters_that_total_adds_up(given: Any, chance: Any) 
         assert found.clicks[place] == pytest.approx(wanted.clicks, abs=1e-9)
         assert found.counted_at_ms[place] == wanted.counted_at_ms
         assert found.first_seen_ms[place] == wanted.first_seen_ms
+
+
+def test_changes_are_the_items_written_since_the_last_look() -> None:
+    memory = ItemMemory()
+    writer = ItemWriter(memory, 16)
+    writer.publish()
+
+    def write(*keys: int, impressions: int) -> None:
+        rows = {(key, 0): an_activity(impressions) for key in keys}
+        stored = [row_codec.ITEM_ACTIVITY.stored(key, row) for key, row in rows.items()]
+        writer.put(item_feed.stored_changes(stored), now=1)
+
+    write(5, 6, TOTAL_KEY, impressions=1)
+    changes = ItemTable(memory, WORDS).changes()
+    assert changes.take().tolist() == []  # all of them are known by a look at all
+    write(6, TOTAL_KEY, impressions=2)
+    assert changes.take().tolist() == [6]
+    assert changes.take().tolist() == []
+    write(7, 5, impressions=3)
+    write(5, impressions=4)
+    assert sorted(changes.take().tolist()) == [5, 7]
+    write(*range(100, 120), impressions=1)  # a greater table
+    assert changes.take().tolist() == []
+    write(119, impressions=2)
+    assert changes.take().tolist() == [119]
 
 
 def test_new_items_and_texts_need_greater_tables_and_leave_the_others() -> None:

@@ -52,10 +52,12 @@ def test_tensors_are_those_of_the_schema() -> None:
     batch = the_features(a_reader()).assemble(
         [b"u1", "nobody"], [["1", "2", "3"], ["4", "", ""]], [NOW_MS, NOW_MS]
     )
+    layout = the_features(a_reader()).vocabulary.candidate_columns.layout
+    sizes = {**SIZES, "C": layout.width}
     tables = schema.HISTORY_TENSORS + schema.REQUEST_TENSORS + schema.CANDIDATE_TENSORS
     assert set(batch.tensors) == {spec.name for spec in tables}
     for spec in tables:
-        assert batch.tensors[spec.name].shape == (2, *spec.dims(SIZES)), spec.name
+        assert batch.tensors[spec.name].shape == (2, *spec.dims(sizes)), spec.name
         assert batch.tensors[spec.name].dtype == spec.dtype, spec.name
 
 
@@ -100,8 +102,8 @@ def test_an_expired_behaviour_is_not_seen_among_newer_ones() -> None:
     batch = the_features(reader).assemble(["old"], [["1", "2"]], [NOW_MS])
     assert batch.statuses == ("ok",)
     assert np.count_nonzero(batch.tensors["history_item_rows"]) == 2
-    # The candidate's last feature is whether the history has it.
-    assert batch.tensors["candidate_features"][0, :, -1].tolist() == [0.0, 1.0]
+    place = columns.CANDIDATE.place("item_in_sequence")
+    assert batch.tensors["candidate_features"][0, :, place].tolist() == [0.0, 1.0]
 
 
 def test_a_behaviour_expires_by_the_requests_time_not_by_the_clock() -> None:

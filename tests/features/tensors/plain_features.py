@@ -80,7 +80,11 @@ def request(
 
 
 def candidate(
-    item: Counted, history: Sequence[Done], shown: Sequence[tuple[int, int]], now_ms: int
+    item: Counted,
+    total: Counted,
+    history: Sequence[Done],
+    shown: Sequence[tuple[int, int]],
+    now_ms: int,
 ) -> list[float]:
     """Return candidate_features of one item; ``shown`` are keys and times."""
     if not item.key:
@@ -94,7 +98,12 @@ def candidate(
     seen = math.log1p(len(times)), math.log1p(since_h)
     inside = float(any(each.key == item.key for each in history))
     rates, impressions, clicks = _counters(item, now_ms)
-    counters = [*rates, *impressions, *clicks, age]
+    _, _, all_clicks = _counters(total, now_ms)
+    shares = [
+        math.log1p(10_000 * min(math.expm1(own) / (math.expm1(of_all) + 1), 1))
+        for own, of_all in zip(clicks, all_clicks, strict=True)
+    ]
+    counters = [*rates, *impressions, *clicks, *shares, age]
     return [*counters, *of_user, *seen, inside, *_own_history(item, history, now_ms)]
 
 

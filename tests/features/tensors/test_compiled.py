@@ -32,7 +32,13 @@ from srp4ctr.features.tensors.arrays import (
 )
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, action_code, item_key
+from srp4ctr.streams.events.schema import (
+    AVAILABLE,
+    NOT_AVAILABLE,
+    TOTAL_KEY,
+    action_code,
+    item_key,
+)
 from srp4ctr.streams.state.sequences import (
     SHOWN,
     BehaviorSequence,
@@ -122,10 +128,15 @@ def a_store(chance: random.Random) -> Store:
         for key, profile in zip(KEYS, PROFILES, strict=False)
         if chance.random() < 0.7
     }
+    clicks = {key: chance.uniform(0, 2) * number for key, number in some.items()}
+    # Of an earlier release's store the total is missing, or too small.
+    all_clicks = sum(clicks.values()) * chance.choice([0.01, 1, 1, 1])
+    total = {TOTAL_KEY: all_clicks} if chance.random() < 0.8 else {}
     return Store(
-        impressions=some,
-        clicks={key: chance.uniform(0, 2) * number for key, number in some.items()},
+        impressions={**some, **total},
+        clicks={**clicks, **total},
         counted_at_ms=NOW_MS - chance.randrange(10 * DAY_MS),
+        times_ms={TOTAL_KEY: NOW_MS - chance.randrange(-5_000, 10 * DAY_MS)},
         attributes=attributes,  # type: ignore[arg-type]
     )
 

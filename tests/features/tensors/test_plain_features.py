@@ -38,7 +38,7 @@ class Draw:
         ]
         self.shown = [(0, 0)] * (EXPOSURES - len(shown)) + shown
         self.items = [self._counted(self.chance.choice(KEYS)) for _ in range(candidates)]
-        self.user = self._counted(1)
+        self.user, self.total = self._counted(1), self._counted(1)
         self.numbers = [self.chance.uniform(-9, 9) for _ in range(8)]
         self.offset_ms = self.chance.choice([-720, 0, 330, 840]) * 60_000
 
@@ -130,6 +130,7 @@ def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw])
         item_keys=keys,
         attribute_rows=np.array([[e.attributes for e in draw.items] for draw in draws]),
         activity=activity([draw.items for draw in draws]),
+        total=activity([[draw.total] for draw in draws]).take(np.s_[:, 0]),
         exposures=transforms.item_exposures(exposures, keys, now_ms),
         sequences=sequences,
         history_attribute_rows=np.array(
@@ -139,7 +140,7 @@ def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw])
     made = transforms.candidate_features(inputs, plain.COLUMNS)
     wanted = [
         [
-            plain.candidate(each, draw.history, draw.shown, draw.now_ms)
+            plain.candidate(each, draw.total, draw.history, draw.shown, draw.now_ms)
             for each in draw.items
         ]
         for draw in draws

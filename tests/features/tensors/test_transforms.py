@@ -133,6 +133,11 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
         item_keys=np.array([[101, 7, 0]]),
         attribute_rows=np.zeros((1, 3, 1), dtype=np.int64),
         activity=activity,
+        total=ActivityArrays(
+            counts=np.array([[[0.0] * 4, [99.0, 9.0, 3.0, 0.1]]]),
+            counted_at_ms=np.array([NOON_MS]),
+            first_seen_ms=np.array([5]),
+        ),
         exposures=ItemExposures(
             counts=np.array([[1, 0, 5]]), last_shown_ms=np.array([[NOON_MS, 0, 9]])
         ),
@@ -146,7 +151,11 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
         for each in features[0]
     )
     never_s = math.log1p(transforms.NEVER_S)
-    for life in columns.HALF_LIVES:
+    shares = dict(zip(columns.HALF_LIVES, [0.01, 0.1, 0.25, 1 / 1.1], strict=True))
+    for life, share in shares.items():
+        expected = math.log1p(10_000 * share)
+        assert known[f"item_click_share_{life}"] == pytest.approx(expected)
+        assert new[f"item_click_share_{life}"] == 0.0
         assert known[f"item_click_rate_{life}"] == pytest.approx(3.5 / 6)
         assert known[f"item_log_clicks_{life}"] == pytest.approx(math.log(2))
         assert new[f"item_click_rate_{life}"] == 0.5

@@ -10,6 +10,7 @@ from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
+    TOTAL_ITEM,
     Behavior,
     Event,
 )
@@ -61,6 +62,11 @@ def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
             r"invalid_field: Expected `str`, got `int` - at `\$.user_id`",
         ),
         (a_click(user_id="u" * 257), r"invalid_field: .*length <= 256 - at `\$.user_id`"),
+        (
+            a_click(TOTAL_ITEM),
+            "invalid_field: item_id 'srp4ctr-total' is reserved .*rename",
+        ),
+        (an_item(TOTAL_ITEM), "invalid_field: item_id 'srp4ctr-total' is reserved"),
         (a_behavior(action="Buy it"), r"invalid_field: .*at `\$.action`"),
         (an_impression(context={"page": 3}), r"invalid_field: .*at `\$.context\[...\]`"),
         (an_impression(context={"page": object()}), "invalid_field: Encoding objects"),
@@ -100,6 +106,7 @@ def test_a_field_nobody_knows_is_ignored() -> None:
         (a_payload(user_id=""), Reason.INVALID_FIELD),
         (a_payload(user_id=7), Reason.INVALID_FIELD),
         (a_payload(user_id="u" * 300), Reason.INVALID_FIELD),
+        (a_payload(item_id=TOTAL_ITEM), Reason.INVALID_FIELD),
         (a_payload(action="Added to cart"), Reason.INVALID_FIELD),
         (a_payload(occurred_at=NOON_MS + 0.5), Reason.INVALID_FIELD),
         (a_payload(occurred_at=NOON_MS // 1000), Reason.TIME_IN_SECONDS),
@@ -118,6 +125,15 @@ def test_a_bad_message_is_rejected_with_its_reason(
 
 def test_a_phone_whose_clock_is_minutes_ahead_is_believed() -> None:
     assert isinstance(decode(a_payload(occurred_at=NOON_MS + 240_000), NOON_MS), Behavior)
+
+
+def test_the_reserved_item_is_neither_described_nor_deleted() -> None:
+    update = an_item(TOTAL_ITEM)
+    for value in (codec.encode(update), None):
+        record = ARecord(value=value, key=TOTAL_ITEM.encode(), topic=ITEMS_TOPIC)
+        rejected = codec.decode_published(record)
+        assert isinstance(rejected, RejectedEvent)
+        assert "reserved" in rejected.detail
 
 
 def test_an_item_update_does_not_belong_among_the_users_events() -> None:

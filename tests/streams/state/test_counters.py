@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srp4ctr.streams.state.counters import HALF_LIVES_H, Activity, count, decayed, total
+from srp4ctr.streams.state.counters import (
+    HALF_LIVES_H,
+    Activity,
+    count,
+    count_all,
+    decayed,
+    total,
+)
 from tests.builders import NOON_MS
 
 HOUR_MS = 3_600_000
@@ -30,6 +37,16 @@ def brute_force(seen: Events, *, clicks: bool) -> list[float]:
 
 def test_a_count_halves_in_its_half_life() -> None:
     assert decayed((1.0,) * 4, 24 * HOUR_MS)[2] == pytest.approx(0.5)
+
+
+@given(events, st.integers(0, 20), st.integers(0, 20))
+def test_counting_all_at_once_is_counting_one_by_one_to_the_last_bit(
+    seen: Events, start: int, stored: int
+) -> None:
+    one_by_one = counted(seen)
+    batch = [(at_ms, is_click, offset) for offset, (at_ms, is_click) in enumerate(seen)]
+    assert count_all(count_all(Activity(), batch[:start]), batch[start:]) == one_by_one
+    assert count_all(one_by_one, batch[stored:]) is one_by_one  # again
 
 
 @given(events)

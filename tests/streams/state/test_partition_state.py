@@ -12,6 +12,7 @@ from srp4ctr.streams.events.codec import (
     event_key,
 )
 from srp4ctr.streams.events.schema import (
+    TOTAL_KEY,
     UserEvent,
     item_key,
 )
@@ -33,7 +34,8 @@ def test_a_batch_makes_rows_dirty_until_they_are_stored() -> None:
     fold_batch(state, records(an_impression(), a_click(), a_behavior()))
     dirty, share = state.dirty, (item_key("i1"), 3)
     assert len(dirty.users["u1"].sequence) == 2
-    assert (dirty.users["u1"].last_offset, len(dirty)) == (2, 2)
+    assert dirty.users["u1"].last_offset == 2
+    assert len(dirty) == 3  # the user, the item, and the total of all items
     (shown,) = dirty.users["u1"].exposures.elements
     assert (shown.occurred_at, shown.item_key) == (NOON_MS, item_key("i1"))
     assert dirty.shares[share].last_offset == 1
@@ -92,7 +94,8 @@ def test_only_rows_that_are_not_in_memory_are_missing() -> None:
     events, _ = state.decode(records(an_impression("i1"), a_behavior("i2")))
     users, shares = state.missing_rows(events)
     assert users == {"u1"}
-    assert shares == {(item_key("i1"), 3)}  # a behaviour is not counted
+    # A behaviour is not counted, and what is counted is in the total, too.
+    assert shares == {(item_key("i1"), 3), (TOTAL_KEY, 3)}
     state.cache_rows(users, shares, MemorySink().rows)
     assert state.missing_rows(events) == (set(), set())
     state.evict(0)
@@ -177,9 +180,10 @@ def test_the_rows_that_were_used_least_recently_are_dropped_first() -> None:
     state.evict(all_bytes // 2)
     assert state.cached_bytes <= all_bytes // 2
     users, shares = state.missing_rows(logged_events(*shown))
-    assert len(users) == len(shares) == 5
+    assert (len(users), len(shares)) == (5, 6)
     assert users.isdisjoint({"u0", "u1"})
-    assert shares.isdisjoint({(item_key("i0"), 3), (item_key("i1"), 3)})
+    used = {(key, 3) for key in (item_key("i0"), item_key("i1"), TOTAL_KEY)}
+    assert shares.isdisjoint(used)
 
 
 def test_no_clock_that_runs_ahead_closes_a_window_early() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.streams.events.schema import TOTAL_KEY, UserEvent, item_key
+from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.reducers import (
     Rows,
     fold_shares,
@@ -73,6 +74,29 @@ def test_a_forgotten_users_counters_start_again_and_the_items_go_on() -> None:
     again = fold(rows, logged(later, start=3)).users["u1"]
     assert again.impressions == (1.0,) * 4
     assert again.version_us > rows.users["u1"].version_us
+
+
+def test_the_total_counts_every_event_and_an_erasure_takes_nothing_from_it() -> None:
+    rows = fold(Rows(), logged(*A_LIFE))
+    share = rows.shares[TOTAL_KEY, 3]
+    assert share.impressions[-1] == pytest.approx(3, abs=0.01)
+    assert share.clicks[-1] == pytest.approx(1, abs=0.01)
+    assert share.last_offset == 8
+    counted_at_ms = [row.counted_at_ms for row in rows.shares.values()]
+    assert share.counted_at_ms == max(counted_at_ms)
+    of_items = [row for (key, _), row in rows.shares.items() if key != TOTAL_KEY]
+    whole = total(of_items)
+    assert share.impressions == pytest.approx(whole.impressions, rel=1e-12)
+    assert share.clicks == pytest.approx(whole.clicks, rel=1e-12)
+
+
+def test_duplicates_and_behaviours_leave_the_total_as_it_is() -> None:
+    shown, again, viewed = logged(an_impression(), an_impression(), a_behavior())
+    batch = [(shown, True), (again, False), (viewed, True)]
+    share = fold_shares({}, batch, 3)[TOTAL_KEY, 3]
+    assert share.impressions == (1.0,) * 4
+    assert share.last_offset == 0
+    assert fold_shares({}, batch[1:], 3) == {}
 
 
 def test_a_forget_touches_no_other_user() -> None:

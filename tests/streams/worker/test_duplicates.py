@@ -87,7 +87,7 @@ def test_an_impression_of_another_user_request_or_item_is_no_duplicate(field: st
     fold_batch(state, records(SHOWN, an_impression(**fields)))  # type: ignore[arg-type]
     rows = state.dirty
     seen = [*rows.users.values(), *rows.shares.values()]
-    assert sum(each.impressions[-1] for each in seen) == pytest.approx(4)
+    assert sum(each.impressions[-1] for each in seen) == pytest.approx(6)
 
 
 def fold_at(state: PartitionState, offset: int, *events: UserEvent) -> None:

@@ -47,7 +47,8 @@ WORDS = vocabulary.build(  # two of the items it does not know
     {item_key(item): 1 for item in ITEMS[:6]},
     [{"colour": colour} for colour in COLOURS] * MIN_ATTRIBUTE_ITEMS,
 )
-STEPS, REQUESTS_A_STEP = 4, 40
+STEPS, REQUESTS_A_STEP, QUIET_REQUESTS = 4, 40, 5
+SHARES = WORDS.candidate_columns.layout.parts["item_click_share"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +63,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Requests during which no item's counters or attributes changed."""
+    """Requests during which no item's counters or attributes changed.
+
+    All items' total did, but during the first ``QUIET_REQUESTS``.
+    """
 
     committed: Mapping[int, int]
     """The next offset of each partition that the item table stands for."""
     known_ms: int
     answers: list[Answer] = field(default_factory=list)
+    ended: dict[int, int] = field(default_factory=dict)
+    """The next offset of each partition after the last request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,13 +177,19 @@ def steps(serving: Serving) -> list[Step]:
         published = list(slates(number, rng))
         serving.live.publish(published)
         step = serving.settle(published)
+        step.answers.extend(a_request(serving, rng) for _ in range(QUIET_REQUESTS))
         with traffic(serving.live, number):
-            for _ in range(REQUESTS_A_STEP):
-                user, page = rng.choice([*USERS, "nobody"]), rng.choice(["home", "search"])
-                step.answers.append(serving.rank(user, rng.sample(ITEMS, 4), page))
+            for _ in range(REQUESTS_A_STEP - QUIET_REQUESTS):
+                step.answers.append(a_request(serving, rng))
                 time.sleep(0.02)
+        step.ended.update(serving.live.wait_until_stored())
         found.append(step)
     return found
+
+
+def a_request(serving: Serving, rng: random.Random) -> Answer:
+    user, page = rng.choice([*USERS, "nobody"]), rng.choice(["home", "search"])
+    return serving.rank(user, rng.sample(ITEMS, 4), page)
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +215,18 @@ def test_every_served_value_equals_that_of_the_log(
 ) -> None:
     compared = 0
     for step in steps:
-        for answer in step.answers:
+        for number, answer in enumerate(step.answers):
             request, versions = answer.request, answer.versions
             expected = log.user_tensors(request, versions) | log.item_tensors(
                 request, versions, step.committed, step.known_ms
             )
+            if number >= QUIET_REQUESTS:  # by a total of then, or of one of before the end
+                ended = log.item_tensors(request, versions, step.ended, step.known_ms)
+                shares = answer.tensors["candidate_features"][..., SHARES]
+                most = expected["candidate_features"][..., SHARES]
+                assert (shares <= most + 1e-6).all()
+                assert (shares >= ended["candidate_features"][..., SHARES] - 1e-6).all()
+                most[...] = shares
             assert expected.keys() == answer.tensors.keys()
             for name, tensor in expected.items():
                 np.testing.assert_allclose(
