@@ -75,6 +75,8 @@ class FeatureConfig:
     partitions: int = 4
     """An item's counters are the sum of a share per partition of ``behavior-events``: as
     many as ``kafka.partitions``."""
+    action_codes: dict[str, int] = field(default_factory=dict, hash=False)
+    """``streams.action_codes``: readers of the log code actions as the worker does."""
     sequence_ttl_days: float = 90.0
     """Older behaviours expire, in serving and training; a user without others has the
     status ``stale_sequence``. Feast does not apply a view's ttl to online reads."""

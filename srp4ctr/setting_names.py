@@ -41,13 +41,19 @@ RENAMED: Mapping[Key, Key] = {
     ("local", "actor"): ("audit", "actor"),
 }
 # What follows from another setting, which is to be set instead.
-DERIVED: Mapping[Key, str] = {("features", "partitions"): "kafka.partitions"}
+DERIVED: Mapping[Key, str] = {
+    ("features", "partitions"): "kafka.partitions",
+    ("features", "action_codes"): "streams.action_codes",
+}
 # Settings that are lists: a variable has them as JSON.
 LISTS: tuple[Key, ...] = (
     ("features", "item_fields"),
     ("features", "user_fields"),
     ("triton", "replicas"),
 )
+_LIST = list, "list in JSON: [{…}, {…}]"
+# Settings that are tables with the user's own names: a variable has them as JSON, too.
+TABLES: tuple[Key, ...] = (("streams", "action_codes"),)
 # Variables with our prefix that are not settings: the paths of the file and the test data,
 # and compose.yaml's own: its address, its secrets, the operator.
 NOT_SETTINGS = {
@@ -85,12 +91,14 @@ def with_current_names(values: Mapping[str, Any], source: str) -> dict[str, Any]
 
 
 def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` of the environment with its lists.
+    """Return ``values`` of the environment with its lists and tables.
 
-    Raises ``ValueError`` that names the variable of a list that is no JSON.
+    Raises ``ValueError`` that names the variable of one that is not JSON.
     """
     kept = dict(values)
-    for *sections, name in LISTS:
+    for *sections, name in (*LISTS, *TABLES):
+        is_table = (*sections, name) in TABLES
+        kind, form = (dict, 'object in JSON: {"NAME": …}') if is_table else _LIST
         inside = _inside(kept, sections)
         if not isinstance(text := inside.get(name), str):
             continue
@@ -98,9 +106,9 @@ def with_lists(values: Mapping[str, Any]) -> dict[str, Any]:
             read = json.loads(text)
         except ValueError:
             read = None
-        if not isinstance(read, list):
+        if not isinstance(read, kind):
             variable = variable_of((*sections, name))
-            raise ValueError(f"{variable} is no list in JSON: [{{…}}, {{…}}]")
+            raise ValueError(f"{variable} is no {form}")
         kept = _with(kept, sections, {**inside, name: read})
     return kept
 

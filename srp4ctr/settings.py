@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -182,6 +182,8 @@ def each_value(owner: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
         value = getattr(owner, name)
         if is_dataclass(value):
             yield from each_value(value, (*above, name))
+        elif isinstance(value, dict) and value:  # a table whose names are the user's own
+            yield from (((*above, name, each), own) for each, own in value.items())
         else:
             yield (*above, name), value
 
@@ -196,8 +198,13 @@ def _build(values: Mapping[str, Any]) -> Settings:
             for e in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
-    # Declared once: readers add a share per partition that the broker has.
-    features = replace(settings.features, partitions=settings.kafka.partitions)
+    # Declared once: readers add a share per partition that the broker has, and read the
+    # log's actions as the worker does.
+    features = replace(
+        settings.features,
+        partitions=settings.kafka.partitions,
+        action_codes=settings.streams.action_codes,
+    )
     return settings.model_copy(update={"features": features})
 
 
@@ -260,10 +267,12 @@ def _check_key(key: Key, where: str) -> None:
     is_old_section = len(key) == 1 and key[0] in OLD_SECTIONS
     if key in REMOVED or key in RENAMED or is_old_section:
         return
-    if key in DERIVED:
-        raise SettingsError(f"{where}: not {'.'.join(key)}: set {DERIVED[key]}")
+    if key[:2] in DERIVED:
+        raise SettingsError(f"{where}: not {'.'.join(key[:2])}: set {DERIVED[key[:2]]}")
     owner: Any = Settings
     for depth, name in enumerate(key):
+        if get_origin(owner) is dict:  # a table whose names are the user's own
+            return
         known = _fields(owner)
         if name not in known:
             section = ".".join(key[:depth]) or "the top level"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.schema import check_action_codes
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -100,10 +101,14 @@ class StreamConfig:
     pseudonym_key_file: str = ""
     """Our own publisher and callers send pseudonyms of user ids, made with the key in it;
     empty: the ids themselves. Never change it: every user would be unknown."""
+    action_codes: dict[str, int] = field(default_factory=dict, hash=False)
+    """A code of its own, 32 to 63, for each of your actions; the others share 16 by hash.
+    Never change or reuse a code: stored rows have it."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9101
 
     def __post_init__(self) -> None:
+        check_action_codes(self.action_codes)
         if self.sequence_length < 1:
             raise MistakeError(f"streams.sequence_length is {self.sequence_length}; ≥ 1")
         if self.exposure_length < 1:

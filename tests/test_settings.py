@@ -53,6 +53,27 @@ def test_a_setting_that_follows_from_another_is_refused(
         settings.load()
 
 
+def test_codes_of_actions_reach_the_worker_and_readers_of_the_log(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "settings.toml").write_text("[streams.action_codes]\ndeal_view = 32\n")
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", '{"map_view": 40}')
+    loaded = settings.load()
+    codes = {"deal_view": 32, "map_view": 40}
+    assert loaded.streams.action_codes == loaded.features.action_codes == codes
+    shown = {e.name: e.source for e in settings.in_force("streams.action_codes")}
+    assert shown == {
+        "streams.action_codes.deal_view": "settings.toml",
+        "streams.action_codes.map_view": "SRP4CTR_STREAMS__ACTION_CODES",
+    }
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", '{"map_view": 32}')
+    with pytest.raises(settings.SettingsError, match=r"as deal_view is"):
+        settings.load()
+    monkeypatch.setenv("SRP4CTR_STREAMS__ACTION_CODES", "[1]")
+    with pytest.raises(settings.SettingsError, match="ACTION_CODES is no object in JSON"):
+        settings.load()
+
+
 def test_an_unknown_variable_is_an_error(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

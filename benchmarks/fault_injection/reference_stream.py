@@ -84,7 +84,7 @@ def outcome(logged: Iterable[LoggedEvent], config: StreamConfig) -> ExpectedStat
     for user, of_user in _grouped(events, lambda each: each.user_id).items():
         *past_lives, life = lives = _lives(of_user)
         lived = _unforgotten([each for part in lives for each in part], of_user)
-        whole.sequences[user] = _latest(lived, config.sequence_length)
+        whole.sequences[user] = _latest(lived, config)
         distinct = [event for part in lives for event in _distinct(part)]
         shown = _unforgotten(distinct, of_user)
         whole.exposures[user] = _shown(shown, config.exposure_length)
@@ -203,14 +203,15 @@ def _labels(life: Sequence[_Erasable], window_ms: int) -> dict[Identity, Expecte
     return labels
 
 
-def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ...]:
-    """Return the last ``length`` distinct behaviours; of equal ones the greatest value."""
+def _latest(life: Sequence[_Erasable], config: StreamConfig) -> tuple[SequenceElement, ...]:
+    """Return the last L distinct behaviours; of equal ones the greatest value."""
     values: dict[tuple[int, int, int], list[float]] = {}
     for each in life:
         if isinstance(each, Impression):
             continue
         action = "click" if isinstance(each, Click) else each.action
-        key = (each.occurred_at, item_key(each.item_id), action_code(action))
+        code = action_code(action, config.action_codes)
+        key = (each.occurred_at, item_key(each.item_id), code)
         seen = values.setdefault(key, [])
         if isinstance(each, Behavior) and each.value is not None:
             seen.append(each.value)
@@ -218,7 +219,7 @@ def _latest(life: Sequence[_Erasable], length: int) -> tuple[SequenceElement, ..
         SequenceElement(
             occurred_at=at, item_key=key, action=action, value=max(seen, default=None)
         )
-        for (at, key, action), seen in sorted(values.items())[-length:]
+        for (at, key, action), seen in sorted(values.items())[-config.sequence_length :]
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 GATE = "rule_of_thumb"
 """The gate that holds a bundle to the best rule: among training's, on the card."""
+LESS_BEST_RULE = "gauc_less_best_rule"
+"""Among a bundle's metrics."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 
@@ -74,6 +76,17 @@ def best_first(results: Sequence[RuleResult]) -> list[RuleResult]:
         return math.inf if value is None else value
 
     return sorted(results, key=lead)
+
+
+def metrics(results: Sequence[RuleResult]) -> dict[str, float]:
+    """Return the model's gAUC less that of the best rule, for the bundle's card.
+
+    Nothing where no rule was judged.
+    """
+    values = [each.gauc_difference.value for each in best_first(results)]
+    if not values or values[0] is None:
+        return {}
+    return {LESS_BEST_RULE: values[0]}
 
 
 def notes(results: Sequence[RuleResult]) -> tuple[str, ...]:

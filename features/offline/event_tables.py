@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import duckdb
@@ -23,6 +24,8 @@ from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     ITEMS_TOPIC,
     LABELS_TOPIC,
+    NO_CODES,
+    ActionCodes,
     action_code,
     item_key,
 )
@@ -59,6 +62,8 @@ class EventLog:
     """Item updates as published, with item_key; several updates of an item are rows."""
     profiles: Table
     """Users' updates: the log's columns, and visible_at as of events."""
+    action_codes: ActionCodes
+    """``streams.action_codes``, of which ``action_code`` is."""
     erasures: Table
     """user_id, until_ms, offset, next_offset: each request that covers more than those of
     the user before it, and where the next one is."""
@@ -123,16 +128,21 @@ class Limits:
 def opened_by(config: FeatureConfig) -> Iterator[EventLog]:
     """Open the log that ``config`` names, with its engine and limits."""
     limits = Limits(memory_gb=config.offline_memory_gb, temp_dir=config.offline_temp_dir)
-    with opened(config.raw_log, config.offline_engine, limits) as log:
+    codes = config.action_codes
+    with opened(config.raw_log, config.offline_engine, limits, codes) as log:
         yield log
 
 
 @contextmanager
 def opened(
-    log_dir: Log, engine: Engine = "duckdb", limits: Limits | None = None
+    log_dir: Log,
+    engine: Engine = "duckdb",
+    limits: Limits | None = None,
+    codes: ActionCodes = NO_CODES,
 ) -> Iterator[EventLog]:
     """Open the log in ``log_dir``; an absent log is an empty one.
 
+    ``codes`` are ``streams.action_codes``, with which the worker stores behaviours.
     Every expression reads the snapshot of that moment. ``spark`` takes the session that
     there is, or starts one as Spark's own settings say.
     Raises ``MistakeError`` where pyspark is not installed or DuckDB's memory does not do,
@@ -144,7 +154,7 @@ def opened(
     )
     with reading(log_dir), _connected(engine, limits) as database:
         try:
-            yield _tables(database, log_dir, rows_at_once)
+            yield _tables(database, log_dir, rows_at_once, codes)
         except duckdb.OutOfMemoryException as error:
             raise MistakeError(
                 f"the log in {log_dir} needs more memory than the limit, "
@@ -192,7 +202,9 @@ def _kept(database: Any, table: Table) -> Table:
     return view.cast(table.schema())  # Spark's row_number is an int of 32 bits
 
 
-def _tables(database: Any, log_dir: Log, rows_at_once: int) -> EventLog:
+def _tables(
+    database: Any, log_dir: Log, rows_at_once: int, assigned: ActionCodes
+) -> EventLog:
     topics = (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, ITEMS_TOPIC)
     events, labels, items = (_read(database, log_dir, topic) for topic in topics)
     forgets = events.filter(events.type == "forget")
@@ -203,7 +215,8 @@ def _tables(database: Any, log_dir: Log, rows_at_once: int) -> EventLog:
     ids = ibis.union(events.select("item_id"), items.select("item_id"))
     keys = _computed(database, ids, "item_id", item_key=item_key)
     actions = events.select(action=_action(events))
-    codes = _computed(database, actions, "action", action_code=action_code)
+    code_of = partial(action_code, codes=assigned)
+    codes = _computed(database, actions, "action", action_code=code_of)
     events = events.mutate(action=_action(events))
     events = events.inner_join(keys, "item_id").left_join(codes, "action")
     labels = labels.inner_join(keys, "item_id")
@@ -219,6 +232,7 @@ def _tables(database: Any, log_dir: Log, rows_at_once: int) -> EventLog:
         ),
         items=items.inner_join(keys, "item_id"),
         profiles=profiles,
+        action_codes=assigned,
         erasures=erasures,
         forgotten=erasures.group_by("user_id").aggregate(
             until_ms=erasures.until_ms.max(), offset=erasures.offset.max()

@@ -30,6 +30,7 @@ from srp4ctr.features.offline.visible_events import (
     IS_PERSON,
     acted_events,
     candidates_of,
+    distinct_events,
     exposed,
     exposures_of,
     latest_of,
@@ -43,7 +44,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.streams.events.schema import action_names
+from srp4ctr.streams.events.schema import names_by_code
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 
 Int64s = NDArray[np.int64]
@@ -315,8 +316,8 @@ def histories(log: EventLog, before_ms: int) -> UserHistories:
 
 
 def item_counts(log: EventLog, before_ms: int) -> dict[int, int]:
-    """Return the number of events of each item_key visible before ``before_ms``."""
-    seen = log.events.filter(_.visible_at < before_ms)
+    """Return the number of distinct events of each item_key seen before ``before_ms``."""
+    seen = distinct_events(log).filter(_.visible_at < before_ms)
     found = log.rows(seen.group_by("item_key").aggregate(count=_.count()))
     return dict(zip(found["item_key"].to_pylist(), found["count"].to_pylist(), strict=True))
 
@@ -335,7 +336,8 @@ def frequent_actions(log: EventLog, before_ms: int) -> tuple[tuple[str, int], ..
     codes = sorted(log.rows(frequent)["action_code"].to_pylist())
     if len(codes) < 2:
         return ()
-    names = action_names(log.rows(acted.select("action").distinct())["action"].to_pylist())
+    actions = log.rows(acted.select("action").distinct())["action"].to_pylist()
+    names = names_by_code(actions, log.action_codes)
     return tuple((names[code], code) for code in codes)
 
 

@@ -26,6 +26,22 @@ def _first(events: Table, **columns: Any) -> Table:
     )
 
 
+def distinct_events(log: EventLog) -> Table:
+    """Return type, item_key and visible_at of each event once, as of its first arrival.
+
+    Files that are imported again repeat their events at new offsets. User, request and item
+    identify an impression and a click, as in the stream; time and action a behaviour.
+    """
+    is_behavior = _.type == "behavior"
+    named = log.events.mutate(
+        request_id=ibis.ifelse(is_behavior, ibis.null("string"), _.request_id),
+        acted_at=ibis.ifelse(is_behavior, _.occurred_at, ibis.null("int64")),
+    )
+    identity = (*IDENTITY, "type", "action_code", "acted_at")
+    distinct = named.group_by(*identity).aggregate(visible_at=_.visible_at.min())
+    return distinct.select("type", "item_key", "visible_at")
+
+
 def shown_impressions(log: EventLog) -> Table:
     """Return the impressions of the requests that have a matured label."""
     shown = log.shown.filter(_.type == "impression", IS_PERSON)

@@ -14,11 +14,15 @@ from srp4ctr.features.bundles.drift_reference import (
     Reference,
     read_reference,
 )
+from srp4ctr.features.bundles.rule_results import LESS_BEST_RULE
 from srp4ctr.monitoring.cost.triton_counters import CostCard
 
 LOG = logging.getLogger(__name__)
 NEWEST = 5
-METRICS = ("auc", "gauc", "log_loss", "calibration", "normalised_entropy")
+METRICS = (
+    *("auc", "gauc", "ctr_at_1", "log_loss", "calibration", "normalised_entropy"),
+    LESS_BEST_RULE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from srp4ctr.cli.tables.results import a_table, figures
 from srp4ctr.errors import MistakeError
 from srp4ctr.ops.project.new_project import is_untouched
 from srp4ctr.settings import load
-from srp4ctr.streams.events import file_import
+from srp4ctr.streams.events import action_notes, file_import
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
-from srp4ctr.streams.events.schema import now_ms
+from srp4ctr.streams.events.schema import now_ms, shared_codes
 from srp4ctr.streams.imports import mapping as mappings
 from srp4ctr.streams.imports.mapping import CsvForm, Mapping
 
@@ -96,12 +96,11 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
     from srp4ctr.streams.imports.importing import ImportJob
 
     chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
-    job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad)
+    job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad, is_ready=bool(format_))
     if dry_run:
         out.print(f"{_imported(job).counts.total():,} events to import (--dry-run)")
     elif out_file:
-        done = _imported(replace(job, out=out_file)).counts.total()
-        out.print(f"wrote {done:,} events to {out_file}", soft_wrap=True)
+        _write(job, out_file)
     else:
         _publish(job)
 
@@ -137,10 +136,17 @@ def _imported(job: "ImportJob") -> "ImportReport":
         out.print(table)
     for note in [*report.notes, *_stale(report.last_ms)]:
         out.print(f"note: {escape(note)}", highlight=False)
+    for line in _unassigned(report):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     for payload in report.preview:
         out.print(payload.decode(), markup=False, highlight=False, soft_wrap=True)
     refuse_bad(report, job.skip_bad)
     return report
+
+
+def _write(job: "ImportJob", path: Path) -> None:
+    done = _imported(replace(job, out=path)).counts.total()
+    out.print(f"wrote {done:,} events to {path}", soft_wrap=True)
 
 
 def _publish(job: "ImportJob") -> None:
@@ -196,6 +202,20 @@ def _stale(last_ms: int | None) -> Iterator[str]:
             f"the newest event is {age:,.0f} days old, and serving reads no behaviour that "
             f"is older than {days:g}: set features.sequence_ttl_days before a refresh"
         )
+
+
+def _unassigned(report: "ImportReport") -> Iterator[str]:
+    """Yield the lines of settings that give the file's actions codes of their own."""
+    codes = load().streams.action_codes
+    actions = [name.partition(" ")[2] for name in report.counts if " " in name]
+    if not (lines := action_notes.code_lines(actions, codes)):
+        return
+    shared = "; ".join(map(" and ".join, shared_codes(actions, codes).values()))
+    one = f": {shared} are one action to the model" if shared else ""
+    where = f" to {action_notes.TABLE}" if codes else ""
+    yield f"note: actions without a code of their own share 16 by hash{one}."
+    yield f"Before they are published, add{where} in settings.toml:"
+    yield from (lines if codes else [action_notes.TABLE, *lines])
 
 
 def _format_table() -> Table:

@@ -124,7 +124,8 @@ def show_a_user(
     ids = ids[:NUM_CANDIDATES]
     used = {each for each in given.item_ids() if item_key(each) in seen}
     names = titles(settings.features, seen, used | {*ids})
-    shown = Names(items=names, actions=action_names(given.actions()))
+    actions = action_names(given.actions(), settings.streams.action_codes)
+    shown = Names(items=names, actions=actions)
     console.print(sequence_table(f"user {user}", row, shown, last=_SHOWN))
     with RankClient(settings.triton.grpc, tls=settings.triton.tls) as client:
         ranking = client.rank(user, ids, deadline_s=5.0)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from srp4ctr import processes
 from srp4ctr.cli.tables.console import Bar, Steps
+from srp4ctr.cli.tables.models import rules_table
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo import movielens
 from srp4ctr.demo import steps as demo_steps
@@ -30,6 +31,7 @@ from srp4ctr.embedded import broker, stack
 from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import Srp4ctrError
+from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.ops.promotion_service import promoter
 from srp4ctr.ops.refresh_job import refresh_and_record
 from srp4ctr.setting_names import PREFIX, variable_of
@@ -40,6 +42,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, E
 LIVE_SHARE = 0.2  # of each user's slates
 REPLAY_SECONDS = 45.0
 NUM_STEPS = 8
+NUM_RULES = 4  # the best one-line rules, in the tables at the end
 # Labels must mature within the demo, which takes about four minutes.
 SETTINGS = {
     "STREAMS__LABEL_WINDOW_S": "6",
@@ -67,6 +70,7 @@ class DemoResult:
     history: list[Event]
     replayed: ReplayResult
     published: int
+    rules: tuple[RuleResult, ...]
 
 
 def run(options: DemoOptions, console: Console) -> None:
@@ -118,7 +122,7 @@ def _loop(
     with steps.step("Fold it into features and labels", _see_worker(folder)) as bar:
         demo_steps.wait_until_processed(settings, impressions, worker, bar)
     with steps.step("Pre-train, fine-tune, export, promote SRP4CTR") as bar:
-        _refresh(settings, given.is_sampled, bar)
+        rules = _refresh(settings, given.is_sampled, bar)
     if options.broker == "noida":  # all consumers have read the records, the log has them
         bootstrap = f"127.0.0.1:{addresses.kafka_port}"
         broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
@@ -132,7 +136,9 @@ def _loop(
         shown = sum(len(slate.item_ids) for slate in replayed.slates)
         demo_steps.wait_until_processed(settings, impressions + shown, worker, bar)
         demo_steps.wait_until_matured(settings, shown)
-    return DemoResult(given=given, history=history, replayed=replayed, published=published)
+    return DemoResult(
+        given=given, history=history, replayed=replayed, published=published, rules=rules
+    )
 
 
 def _read(file: Path | None, steps: Steps, cache: Path) -> DemoInput:
@@ -157,7 +163,8 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
     return demo_steps.start_command("stream", folder, "stream", "run")
 
 
-def _refresh(settings: Settings, is_sampled: bool, bar: Bar) -> None:
+def _refresh(settings: Settings, is_sampled: bool, bar: Bar) -> tuple[RuleResult, ...]:
+    """Train and promote a bundle; return the one-line rules that it was held to."""
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh  # torch: 3 s
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
@@ -175,6 +182,7 @@ def _refresh(settings: Settings, is_sampled: bool, bar: Bar) -> None:
     if not report.promoted:
         raise Srp4ctrError(f"{report.version} was refused: {'; '.join(report.refusals)}")
     bar.note(report.version)
+    return report.rules
 
 
 def _replay(
@@ -222,6 +230,8 @@ def _show(result: DemoResult, console: Console, started: float, keep: bool) -> N
         settings, result.replayed, result.history, result.published
     )
     show(console, figures, live)
+    if result.rules:
+        console.print(rules_table(result.rules[:NUM_RULES]))
     demo_figures.show_a_user(settings, result.given, slates, console)
     for failure, count in Counter(result.replayed.failures).most_common(3):
         console.print(f"[red]{count} requests failed: {failure}[/red]")

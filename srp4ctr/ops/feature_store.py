@@ -17,6 +17,8 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import (
+    NO_CODES,
+    ActionCodes,
     Behavior,
     Click,
     Forget,
@@ -197,9 +199,10 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
         user=user,
         titles=titles(features, sorted(keys), _shown_or_used(logged, keys)),
         actions=action_names(
-            each.event.action for _, each in logged if isinstance(each.event, Behavior)
+            [each.event.action for _, each in logged if isinstance(each.event, Behavior)],
+            features.action_codes,
         ),
-        origins=_origins(logged),
+        origins=_origins(logged, features.action_codes),
         counted=_counted([each for _, each in logged], user.last_offset),
     )
 
@@ -269,14 +272,20 @@ def _shown_or_used(logged: Iterable[tuple[int, LoggedEvent]], keys: set[int]) ->
     return {each for each in ids if item_key(each) in keys}
 
 
-def _origins(logged: Iterable[tuple[int, LoggedEvent]]) -> dict[SequenceElement, str]:
-    """Return each behaviour's event and its place in the log; the first of equal ones."""
-    found: dict[SequenceElement, str] = {}
+def _origins(
+    logged: Iterable[tuple[int, LoggedEvent]], codes: ActionCodes
+) -> dict[SequenceElement, str]:
+    """Return each behaviour's event and its place in the log; the first of equal ones.
+
+    A row from before its action's code was assigned has the hashed code.
+    """
+    origins: dict[SequenceElement, str] = {}
     for partition, each in logged:
         if isinstance(each.event, Click | Behavior):
             origin = f"{each.event.event_id}, {partition}@{each.offset}"
-            found.setdefault(element_of(each.event), origin)
-    return found
+            for known in (codes, NO_CODES):
+                origins.setdefault(element_of(each.event, known), origin)
+    return origins
 
 
 def _counted(logged: Iterable[LoggedEvent], offset: int) -> list[UserEvent]:

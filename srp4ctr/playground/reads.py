@@ -85,10 +85,11 @@ class PlaygroundReads:
         return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
 
     def actions(self, codes: Iterable[int]) -> dict[int, str]:
-        """Return what hashed ``codes`` stand for, as far as the newest events say."""
+        """Return the names of ``codes`` by the settings and the newest events."""
         hashed = {code for code in codes if code >= FIRST_HASHED_ACTION}
         if not hashed <= self._actions.keys():
-            self._actions |= action_names(self._recent().actions)
+            assigned = self._settings.streams.action_codes
+            self._actions |= action_names(self._recent().actions, assigned)
         return self._actions
 
     def candidates(self, user_id: str, count: int, draw: int) -> list[str]:

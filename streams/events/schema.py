@@ -4,13 +4,16 @@ The wire format (JSON, tag ``type``) is this module's types; ``codec.py`` reads 
 writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
 import xxhash
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.vectors import MAX_LENGTH, MAX_NUMBERS, numbers_of, vector_text
 
 BEHAVIOR_EVENTS_TOPIC = "behavior-events"
@@ -28,17 +31,19 @@ FORGOTTEN_USER = f"{INTERNAL_PREFIX}forgotten"
 TOTAL_ITEM = f"{INTERNAL_PREFIX}total"
 
 MAX_ID_LENGTH = 256  # a longer id is a bug of its producer: real ids are under 64
+MAX_ACTION_LENGTH = 32
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_VALUES = 64
 MAX_CONTEXT_FIELDS = 32
 _SAMPLE_PARTS = 1_000_000
+_ACTION = "^[a-z][a-z0-9_]*$"
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 Millis = Annotated[
     int, msgspec.Meta(description="UTC milliseconds since 1970, not seconds")
 ]
 Action = Annotated[
-    str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$", min_length=1, max_length=32)
+    str, msgspec.Meta(pattern=_ACTION, min_length=1, max_length=MAX_ACTION_LENGTH)
 ]
 AttributeValue = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 # Only the text of a vector may be longer than ``MAX_ID_LENGTH``.
@@ -223,9 +228,9 @@ def in_sample(name: str, share: float) -> bool:
     return item_key(name) % _SAMPLE_PARTS < share * _SAMPLE_PARTS
 
 
-# Codes 1..15 are named; any other action falls in one of 16 hashed codes, so that a
-# producer may add an action without a new release. 0 pads.
-NAMED_ACTIONS = (
+# Codes 1..15 are built in, 16..31 are shared by hash, so that a producer may add an action
+# without a new release, and 32..63 are given by ``streams.action_codes``. 0 pads.
+BUILT_IN_ACTIONS = (
     "click",
     "view",
     "cart",
@@ -239,28 +244,92 @@ NAMED_ACTIONS = (
     "hide",
 )
 FIRST_HASHED_ACTION = 16
-NUM_ACTION_CODES = 32
+NUM_HASHED_ACTIONS = 16
+NUM_ACTION_CODES = 64
+ASSIGNED_CODES = range(FIRST_HASHED_ACTION + NUM_HASHED_ACTIONS, NUM_ACTION_CODES)
+ActionCodes = Mapping[str, int]
+"""``streams.action_codes``: actions with a code of their own."""
+NO_CODES: ActionCodes = MappingProxyType({})
 
 
-def action_code(action: str) -> int:
-    """Return the code of ``action`` in 1..31; equal in every process and release."""
-    if action in NAMED_ACTIONS:
-        return NAMED_ACTIONS.index(action) + 1
-    hashed_codes = NUM_ACTION_CODES - FIRST_HASHED_ACTION
-    return FIRST_HASHED_ACTION + xxhash.xxh3_64_intdigest(action) % hashed_codes
+def action_code(action: str, codes: ActionCodes = NO_CODES) -> int:
+    """Return the code of ``action``, 1..63; equal in every process with these ``codes``."""
+    if action in BUILT_IN_ACTIONS:
+        return BUILT_IN_ACTIONS.index(action) + 1
+    return codes.get(action) or hashed_code(action)
 
 
-def action_names(actions: Iterable[str]) -> dict[int, str]:
-    """Return what each code stands for, of ``actions`` that were seen: some share one."""
-    found: dict[int, set[str]] = {}
+def hashed_code(action: str) -> int:
+    """Return the code in 16..31 that an action without one of its own shares."""
+    return FIRST_HASHED_ACTION + xxhash.xxh3_64_intdigest(action) % NUM_HASHED_ACTIONS
+
+
+def check_action_codes(codes: ActionCodes) -> None:
+    """Raise ``MistakeError`` for a name or a code that ``streams.action_codes`` refuses."""
+    first, last = ASSIGNED_CODES[0], ASSIGNED_CODES[-1]
+    names: dict[int, str] = {}
+    for action, code in codes.items():
+        setting = f"streams.action_codes.{action}"
+        if not (len(action) <= MAX_ACTION_LENGTH and re.fullmatch(_ACTION, action)):
+            raise MistakeError(
+                f"{setting}: an action is up to {MAX_ACTION_LENGTH} of a-z, 0-9 and _, and "
+                "begins with a letter"
+            )
+        if action in BUILT_IN_ACTIONS:
+            built_in = action_code(action)
+            raise MistakeError(
+                f"{setting}: {action} has the built-in code {built_in}: remove the line"
+            )
+        if code not in ASSIGNED_CODES:
+            raise MistakeError(f"{setting} is {code}: choose a code from {first} to {last}")
+        if code in names:
+            raise MistakeError(
+                f"{setting} is {code}, as {names[code]} is: each action needs its own code"
+            )
+        names[code] = action
+
+
+def names_by_code(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[int, str]:
+    """Return the name of each code of ``actions``; several actions may share one."""
+    names: dict[int, set[str]] = {}
     for action in actions:
-        found.setdefault(action_code(action), set()).add(action)
-    return {code: " or ".join(sorted(names)) for code, names in found.items()}
+        names.setdefault(action_code(action, codes), set()).add(action)
+    return {code: " or ".join(sorted(each)) for code, each in names.items()}
 
 
-def action_name(code: int, seen: Mapping[int, str]) -> str:
-    """Return the action of ``code``; a hashed one is known by those that were ``seen``."""
-    if 0 < code <= len(NAMED_ACTIONS):
-        return NAMED_ACTIONS[code - 1]
+def action_names(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[int, str]:
+    """Return the names of the codes that rows may have, of ``actions`` in the log.
+
+    An action of ``codes`` has its hashed code, too, in rows from before it was assigned.
+    """
+    known = {*actions, *codes}
+    return names_by_code(known) | {code: action for action, code in codes.items()}
+
+
+def action_name(code: int, names: Mapping[int, str]) -> str:
+    """Return the action of ``code``; ``names`` are those of ``action_names``."""
+    if 0 < code <= len(BUILT_IN_ACTIONS):
+        return BUILT_IN_ACTIONS[code - 1]
     other = f"other ({code})" if code >= FIRST_HASHED_ACTION else f"code {code}"
-    return seen.get(code, other)
+    return names.get(code, other)
+
+
+def shared_codes(
+    actions: Iterable[str], codes: ActionCodes = NO_CODES
+) -> dict[int, list[str]]:
+    """Return the hashed codes that two or more of ``actions`` share, and these actions."""
+    sharing: dict[int, list[str]] = {}
+    for action in sorted({*actions}):
+        if (code := action_code(action, codes)) not in codes.values():
+            sharing.setdefault(code, []).append(action)
+    return {code: sharing[code] for code in sorted(sharing) if len(sharing[code]) > 1}
+
+
+def proposed_codes(actions: Iterable[str], codes: ActionCodes = NO_CODES) -> dict[str, int]:
+    """Return a free code of 32..63 for each of ``actions`` that has none of its own.
+
+    Fewer, if there are not as many codes.
+    """
+    unnamed = sorted({*actions} - {*BUILT_IN_ACTIONS, *codes})
+    free = (code for code in ASSIGNED_CODES if code not in codes.values())
+    return dict(zip(unnamed, free, strict=False))

@@ -5,7 +5,8 @@ but a window of event ids. A file of events is whole or absent.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as Values
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from srp4ctr.streams.imports.sinks import EventSink, writing
 from srp4ctr.streams.imports.sql_text import explained
 from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
+_MAX_NAMED = 12  # actions in a note
 _WINDOW = 500_000  # events within which the stream, too, recognizes a duplicate
 _decoder = msgspec.json.Decoder(EventFields)
 
@@ -42,6 +44,8 @@ class ImportJob:
     out: Path | None = None
     """The file of events to write, JSON lines or Parquet. None: only the report."""
     skip_bad: bool = False
+    is_ready: bool = False
+    """The mapping is of many people's files: keys of it may match nothing in this one."""
 
 
 _Pass = tuple[Query, Sequence[CompiledRule]]
@@ -121,6 +125,8 @@ class _Run:
             self._updates(catalogue, sink)
         for path, used in self.used.items():
             self._drop_unused(next(t for t in self.tables if t.path == path), used)
+        if not self.job.is_ready:
+            self.report.notes += _unused_actions(self.job.mapping, self.builder.actions)
 
     def _drop_unused(self, table: Table, used: bytearray) -> None:
         """Report the rows that no rule takes, neither in this pass nor in another."""
@@ -232,6 +238,16 @@ def _rejected_lines(database: Any, tables: Sequence[Table], report: ImportReport
 def _named(rule: Rule) -> tuple[str, str]:
     """Return what the ids of the rule's events begin with."""
     return rule.type, str(rule.action)
+
+
+def _unused_actions(mapping: Mapping, met: Values[str, str]) -> Iterator[str]:
+    """Yield a note if keys of ``[actions]`` are none of the behaviours' actions ``met``."""
+    if unused := [name for name in mapping.actions if name not in met]:
+        others = ", ".join(list(met)[:_MAX_NAMED]) or "there are no behaviours"
+        yield (
+            f"[actions] has {', '.join(unused)}, which no behaviour of these files has "
+            f"(they have: {others})"
+        )
 
 
 def _place(table: Table, row: int) -> str:

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from srp4ctr.streams.events.schema import Behavior, Click, action_code, item_key
+from srp4ctr.streams.events.schema import (
+    NO_CODES,
+    ActionCodes,
+    Behavior,
+    Click,
+    action_code,
+    item_key,
+)
 
 SHOWN = 0
 """The action of an exposure: an impression is no behaviour, and kept apart from them."""
@@ -105,12 +112,16 @@ def sequence_of(elements: Sequence[SequenceElement]) -> BehaviorSequence:
     )
 
 
-def element_of(event: Click | Behavior) -> SequenceElement:
-    """Return what ``event`` adds to its user's sequence; a click is an action too."""
+def element_of(event: Click | Behavior, codes: ActionCodes = NO_CODES) -> SequenceElement:
+    """Return what ``event`` adds to its user's sequence; a click is an action too.
+
+    ``codes`` are ``streams.action_codes``.
+    """
+    action = event.action if isinstance(event, Behavior) else "click"
     return SequenceElement(
         occurred_at=event.occurred_at,
         item_key=item_key(event.item_id),
-        action=action_code(event.action if isinstance(event, Behavior) else "click"),
+        action=action_code(action, codes),
         value=event.value if isinstance(event, Behavior) else None,
     )
 

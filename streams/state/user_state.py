@@ -93,7 +93,8 @@ def _changes(
         shown = SequenceElement(occurred_at=at_ms, item_key=key, action=SHOWN)
         exposures = merge(user.exposures, shown, config.exposure_length)
         return {} if exposures is user.exposures else {"exposures": exposures}
-    sequence = merge(user.sequence, element_of(event), config.sequence_length)
+    element = element_of(event, config.action_codes)
+    sequence = merge(user.sequence, element, config.sequence_length)
     return {} if sequence is user.sequence else {"sequence": sequence}
 
 

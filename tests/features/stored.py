@@ -46,7 +46,14 @@ def store_events(
 
     ``start`` is the offset of the first.
     """
-    state = PartitionState(partition, start, StreamConfig(sequence_length=length))
+    config = StreamConfig(sequence_length=length)
+    fold_into(sink, events, PartitionState(partition, start, config), start)
+
+
+def fold_into(
+    sink: FeatureSink, events: Sequence[UserEvent], state: PartitionState, start: int = 0
+) -> None:
+    """Fold ``events`` from offset ``start`` on into the rows of ``sink``, by ``state``."""
     logged = [
         LoggedEvent(event=event, offset=offset, known_at_ms=event.occurred_at)
         for offset, event in enumerate(events, start)

@@ -18,9 +18,18 @@ from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import item_fields, schema, transforms, vocabulary
 from srp4ctr.features.tensors.arrays import CandidateArrays
-from srp4ctr.streams.events.schema import UserEvent, action_code
+from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import (
+    NO_CODES,
+    ActionCodes,
+    UserEvent,
+    action_code,
+    action_name,
+    action_names,
+)
+from srp4ctr.streams.state.partition_state import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, a_profile, an_impression
-from tests.features.stored import store_events
+from tests.features.stored import fold_into, store_events
 
 pytestmark = pytest.mark.redis
 LENGTH = 5
@@ -106,6 +115,55 @@ def test_serving_and_training_make_the_same_tensors(
     assert len(np.unique(hours, axis=0)) == 4  # the default is an hour ahead of UTC
 
 
+def test_an_action_with_its_own_code_is_served_as_it_is_trained(
+    store_config: FeatureConfig, tmp_path: Path
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    codes = {"wink": 32, "zap2": 63}
+    user, names = "skew-codes", ["zap2", "wink", "skip", "view"]
+    done: list[UserEvent] = [
+        a_behavior(
+            f"skew-item-{n}",
+            user_id=user,
+            action=name,
+            at_ms=NOON_MS + n,
+            event_id=f"b{n}",
+            value=4.0 if n % 2 else None,
+        )
+        for n, name in enumerate(names)
+    ]
+    config = StreamConfig(sequence_length=LENGTH, action_codes=codes)
+    fold_into(FeatureStoreSink(store_config), done, PartitionState(0, 0, config))
+    served = serve(store_config, [user], ["skew-item-0"], [{}])["history_behavior_codes"]
+
+    shown = an_impression("skew-item-0", at_ms=REQUESTED_AT_MS, user_id=user)
+    write_log(tmp_path, [(each, each.occurred_at) for each in [*done, shown]])
+    write_log(tmp_path, [(label_of(shown), shown.occurred_at)])
+    trained = train(tmp_path, [user], codes)["history_behavior_codes"]
+    assert served[0, :, 0].tolist() == [0, 63, 32, action_code("skip"), action_code("view")]
+    np.testing.assert_array_equal(served, trained)
+
+
+def test_a_row_from_before_a_code_was_assigned_reads_as_it_was_stored(
+    store_config: FeatureConfig,
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink, OnlineViews
+
+    sink, user, codes = FeatureStoreSink(store_config), "skew-old-row", {"wink": 32}
+    done = [
+        a_behavior("i", user_id=user, action="wink", at_ms=NOON_MS + n, event_id=f"b{n}")
+        for n in range(2)
+    ]
+    for n, config in enumerate((StreamConfig(), StreamConfig(action_codes=codes))):
+        fold_into(sink, done[n : n + 1], PartitionState(0, n, config), n)
+    row = OnlineViews(store_config).read_users([user])[user]
+    stored = [each.action for each in row.sequence.elements]
+    assert stored == [action_code("wink"), 32]
+    names = action_names(["wink"], codes)
+    assert [action_name(each, names) for each in stored] == ["wink", "wink"]
+
+
 def serve(
     config: FeatureConfig,
     users: list[str],
@@ -127,8 +185,10 @@ def serve(
     return dict(batch.tensors)
 
 
-def train(log_dir: Path, users: list[str]) -> dict[str, np.ndarray]:
-    with opened(log_dir) as log:
+def train(
+    log_dir: Path, users: list[str], codes: ActionCodes = NO_CODES
+) -> dict[str, np.ndarray]:
+    with opened(log_dir, codes=codes) as log:
         found = point_in_time.snapshot(log, LENGTH, ttl_days=90.0)
     rows = np.array([found.user_ids.tolist().index(user) for user in users])
     sequences = found.sequences.take(rows)

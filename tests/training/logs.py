@@ -37,11 +37,17 @@ def a_label(
 
 
 def write_world(
-    folder: Path, *, users: int = 6, visits: int = 12, is_feed: bool = False
+    folder: Path,
+    *,
+    users: int = 6,
+    visits: int = 12,
+    is_feed: bool = False,
+    imports: int = 1,
 ) -> FeatureConfig:
     """Write a log in which each user clicks on one colour, and register the views.
 
-    All that is shown is viewed; in a feed, what was clicked has another action.
+    All that is shown is viewed; in a feed, what was clicked has another action. Each of
+    ``imports`` publishes all events, at new offsets.
     """
     from srp4ctr.features.online import feast_store
 
@@ -62,7 +68,8 @@ def write_world(
     config = FeatureConfig(
         registry=str(folder / "registry.db"), log_dir=str(folder / "events")
     )
-    write_log(folder / "events", published)
+    for number in range(imports):
+        write_log(folder / "events", published, start=number * len(published))
     feast_store.apply(config)
     return config
 

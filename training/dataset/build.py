@@ -24,12 +24,13 @@ from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.point_in_time import RequestTables
 from srp4ctr.features.offline.profiles import item_profiles, item_updates, user_profiles
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
+from srp4ctr.features.offline.visible_events import distinct_events
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
-from srp4ctr.training.dataset import cache, examples, item_attributes
+from srp4ctr.training.dataset import cache, examples, item_attributes, log_notes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
 from srp4ctr.training.dataset.catalogue_clicks import (
@@ -292,7 +293,7 @@ def write_training_set(
         words = cut.vocabulary(config, features, champion)
         vocabulary.save(words, folder / cache.VOCABULARY)
         cut.write_catalogue(words)
-        counts = {"events": log.rows(log.events.count()).as_py()}
+        counts = {"events": log.rows(distinct_events(log).count()).as_py()}
         cutting = cutting_of(config, streams.sequence_length)
         windows = cut.write_windows(words, cutting)
         counts |= {"windows": windows, "items": len(words.item_keys)}
@@ -303,7 +304,9 @@ def write_training_set(
             cut.write_catalogue_clicks(words)
         else:
             cut.write_rule_inputs()
+        notes = log_notes.notes_of(log)
     return {
+        "notes": notes,
         "boundary_ms": cut.boundary_ms,
         "exposure_length": streams.exposure_length,
         "counts": counts,
@@ -316,7 +319,7 @@ def _lack(
     log: EventLog, config: RefreshConfig, log_dir: str, requests: int, window_s: float
 ) -> str:
     """Return a sentence on what the log lacks, and what to do."""
-    clicks = log.rows(log.events.filter(_.type == "click").count()).as_py()
+    clicks = log.rows(distinct_events(log).filter(_.type == "click").count()).as_py()
     if config.negatives == "sampled":
         return (
             f"a click model with sampled negatives needs {MIN_REQUESTS} first clicks of"

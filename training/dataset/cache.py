@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,8 @@ class TrainingSet:
     cut by an older release."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
+    notes: Sequence[str] = ()
+    """For the report: what the log's publishers should change."""
     catalogue: Catalogue | None = None
     """None: of a test."""
     catalogue_clicks: CatalogueClicks | None = None

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 ORDER, PRICE = "order", "price"
 """Declared numbers of a candidate that a rule is made of."""
-_ORDERED_PAIRS = 0.95  # of neighbours: the number is the order in which items were shown
+_ORDERED_PAIRS = 0.95  # of neighbours: the number orders items as they were shown
 _UNTOUCHED = -1e18  # below every age in milliseconds, with a sign
 _HELP = (
     "What usually helps: a column that the log lacks (a price, the caller's order, items' "
@@ -93,6 +93,22 @@ def rules_of(
     return tuple(rule for rule in made if _ranks(rule, slates.shown))
 
 
+def numbers_of(slates: Slates, names: Sequence[str]) -> dict[str, Floats]:
+    """Return the declared numbers of the candidates (R, N), by name; NaN: missing.
+
+    ``names`` are those of the columns of ``candidate_features``: a number has one of its
+    name, and one that says where it is missing.
+    """
+    features = slates.tensors["candidate_features"]
+    found = {}
+    for name in names:
+        if (missing := f"{name}_missing") in names:
+            values = features[..., names.index(name)].astype(np.float64)
+            is_missing = features[..., names.index(missing)] != 0
+            found[name] = np.where(is_missing, np.nan, values)
+    return found
+
+
 def _all(slates: NDArray[np.generic]) -> NDArray[np.bool_]:
     return np.ones(len(slates), dtype=np.bool_)
 
@@ -142,9 +158,8 @@ def _in_order(
     by_caller = ~np.asarray(inputs.ranked)
     if not by_caller.any() or slates.shown.shape[1] < 2:
         return
-    name = order_number(slates, by_caller, numbers)
+    name, order = _order(slates, by_caller, numbers)
     meaning = f"the caller's order ({name})" if name else "the order in which it was shown"
-    order = -_filled(numbers[name]) if name else -slates.positions.astype(np.float64)
     yield Rule(
         name="callers_order" if name else "shown_order",
         meaning=meaning,
@@ -161,25 +176,39 @@ def _in_order(
     )
 
 
-def order_number(
+def _order(
     slates: Slates, by_caller: NDArray[np.bool_], numbers: Mapping[str, Floats]
-) -> str:
-    """Return the declared number that is the caller's order; "" where none is.
+) -> tuple[str, Floats]:
+    """Return the declared number that is the caller's order, and scores by it.
 
-    The one named ``order``, else one that rises with the position in the slates
-    ``by_caller``, for 95 % of neighbours at least.
+    The one named ``order``, else the one by which at least 95 % of neighbours stand in the
+    slates ``by_caller``; "" and the positions where there is none. A number that falls with
+    the position, a score of the caller's, is an order too.
     """
-    if ORDER in numbers:
-        return ORDER
+    shares = {name: _risen(slates, by_caller, values) for name, values in numbers.items()}
+    name = max(shares, key=lambda each: abs(shares[each] - 0.5), default="")
+    if ORDER in shares:
+        name = ORDER
+    elif name and max(shares[name], 1 - shares[name]) < _ORDERED_PAIRS:
+        name = ""
+    if not name:
+        return "", -slates.positions.astype(np.float64)
+    rises = shares[name] >= 0.5
+    return name, -_filled(numbers[name] if rises else -numbers[name])
+
+
+def _risen(slates: Slates, by_caller: NDArray[np.bool_], values: Floats) -> float:
+    """Return for which share of neighbours a number rises; equal ones count one half."""
     positions = np.asarray(slates.positions[by_caller], dtype=np.float64)
     places = np.where(slates.shown[by_caller], positions, np.nan)
     in_place = np.argsort(places, axis=1, kind="stable")  # NaN, padding, comes last
-    for name, values in numbers.items():
-        steps = np.diff(np.take_along_axis(values[by_caller], in_place, axis=1), axis=1)
-        has_next = np.isfinite(np.take_along_axis(places, in_place, axis=1)[:, 1:])
-        if has_next.any() and np.mean(steps[has_next] > 0) >= _ORDERED_PAIRS:
-            return name
-    return ""
+    ordered = np.take_along_axis(values[by_caller], in_place, axis=1)
+    has_next = np.isfinite(np.take_along_axis(places, in_place, axis=1)[:, 1:])
+    steps = np.diff(ordered, axis=1)[has_next]
+    if not len(steps):
+        return 0.5
+    # A missing number is at neither side.
+    return float(np.mean((np.sign(np.nan_to_num(steps)) + 1) / 2))
 
 
 def _of_the_item(

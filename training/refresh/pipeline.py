@@ -63,6 +63,14 @@ class RefreshOptions:
     """The processes that train: the first calls ``refresh``, the others ``run_worker``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparisons:
+    """A new bundle beside what serves, and beside one-line rules."""
+
+    gates: tuple[Gate, ...]
+    rules: tuple[RuleResult, ...] = ()
+
+
 def refresh(
     config: RefreshConfig,
     features: FeatureConfig,
@@ -172,9 +180,9 @@ def _make_bundle(
             dataset,
             evaluation.judged,
             config,
-            replace(card, gates=card.gates + against.gates),
+            _with_comparisons(card, against),
         )
-        notes = (start.note, result.note, _negatives(training), note)
+        notes = (start.note, result.note, _negatives(training), *dataset.notes, note)
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
@@ -257,6 +265,11 @@ def _report(
     )
 
 
+def _with_comparisons(card: BundleManifest, found: _Comparisons) -> BundleManifest:
+    metrics = {**card.metrics, **rule_results.metrics(found.rules)}
+    return replace(card, metrics=metrics, gates=card.gates + found.gates)
+
+
 def _with_rules(report: RefreshReport, results: tuple[RuleResult, ...]) -> RefreshReport:
     """Return ``report`` with the ``results`` of rules, and a note of those that win."""
     notes = (*report.notes, *rule_results.notes(results))
@@ -267,14 +280,6 @@ def _log_folder(config: RefreshConfig) -> Path:
     """Return the folder of this refresh's curves, named as its bundle."""
     bundles = Path(config.bundles_dir)
     return bundles / CURVES / bundle.next_version(bundles)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparisons:
-    """A new bundle beside what serves, and beside one-line rules."""
-
-    gates: tuple[Gate, ...]
-    rules: tuple[RuleResult, ...] = ()
 
 
 def _compared(
@@ -301,7 +306,9 @@ def _compared(
         gate = rules.gate(version, of_catalogue)
         return _Comparisons(gates=(*against, gate), rules=of_catalogue)
     slates = dataset.parts.judge
-    every = rules.rules_of(slates, dataset.rule_inputs)
+    columns = dataset.vocabulary.candidate_columns.layout.names
+    numbers = rules.numbers_of(slates, columns)
+    every = rules.rules_of(slates, dataset.rule_inputs, numbers)
     results = rules.compare(every, slates.shown, judged)
     serving = None
     if isinstance(champions, Scored):

@@ -184,6 +184,20 @@ def test_no_events_are_no_histories(tmp_path: Path) -> None:
     assert found.behaviors.item_keys.shape == (0,)
 
 
+def test_item_counts_have_each_event_once(tmp_path: Path) -> None:
+    shown = [an_impression("a", user_id=user, request_id="r") for user in ("u", "v")]
+    rated = [a_behavior("a", action="rate", at_ms=NOON_MS + n, user_id="u") for n in (0, 1)]
+    clicked, viewed = (
+        a_click("a", user_id="u", request_id="r"),
+        a_behavior("a", user_id="u"),
+    )
+    events: list[UserEvent] = [*shown, clicked, *rated, viewed]
+    again: list[Published] = [(each, NOON_MS + 9) for each in events]
+    with opened(write_log(tmp_path, [*map(at_once, events), *again])) as log:
+        assert point_in_time.item_counts(log, NOON_MS + 9_999) == {item_key("a"): 6}
+        assert point_in_time.item_counts(log, NOON_MS + 1) == {item_key("a"): 4}
+
+
 def test_item_counts_are_of_the_past_alone(tmp_path: Path) -> None:
     events = [at_once(an_impression("a")), at_once(an_impression("b", at_ms=NOON_MS + 9))]
     with opened(write_log(tmp_path, events)) as log:
@@ -203,6 +217,22 @@ def test_frequent_actions_have_columns_of_their_own(tmp_path: Path) -> None:
     with opened(write_log(tmp_path, published)) as log:
         found = point_in_time.frequent_actions(log, NOON_MS + 500)
     assert found == (("view", action_code("view")), ("cart", action_code("cart")))
+
+
+def test_an_assigned_code_has_columns_apart_from_the_action_that_shares_its_hash(
+    tmp_path: Path,
+) -> None:
+    events = [
+        a_behavior(f"i{number}", action=action, at_ms=NOON_MS + number)
+        for action in ("wink", "zap2")
+        for number in range(60)
+    ]
+    folder = write_log(tmp_path, list(map(at_once, events)))
+    with opened(folder) as log:
+        assert point_in_time.frequent_actions(log, NOON_MS + 500) == ()
+    with opened(folder, codes={"wink": 32}) as log:
+        actions = point_in_time.frequent_actions(log, NOON_MS + 500)
+    assert actions == (("zap2", 29), ("wink", 32))
 
 
 def test_one_action_has_no_columns_besides_those_of_all(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.streams.imports.importing import ImportJob, import_files
 from srp4ctr.streams.imports.mapping import as_mapping
 from srp4ctr.streams.imports.report import refuse_bad
 from tests.streams.imports.written import (
@@ -107,3 +108,14 @@ def test_an_array_of_json_is_read_where_bad_rows_are_skipped(tmp_path: Path) -> 
     array = written(tmp_path, json.dumps([row, row | {"user_id": None}]), "rows.json")
     report = imported(array, ratings(), tmp_path / "events.jsonl", skip_bad=True)
     assert (report.counts.total(), report.num_bad) == (1, 1)
+
+
+def test_a_key_of_actions_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    lines = "user_id,item_id,timestamp,did\nu,i,1600000000,fav\nu,i,1600000001,pv\n"
+    names = {"fav": "favourite", "byu": "buy"}
+    mapping = ratings(action="$did", value="timestamp", actions=names)
+    source = written(tmp_path, lines)
+    note = "[actions] has byu, which no behaviour of these files has (they have: fav, pv)"
+    assert imported(source, mapping).notes == [note]
+    ready = ImportJob(files=[str(source)], mapping=mapping, is_ready=True)
+    assert import_files(ready).notes == []

@@ -119,9 +119,38 @@ def test_a_declared_number_that_ranks_like_the_position_is_the_callers_order() -
     assert found["callers_order"].gates
     assert found["touched_then_order"].gates
     assert order_of(found["callers_order"]) == [0, 1, 2]
-    named = by_name(slates, inputs, {"place": rank, "order": -rank})
-    assert order_of(named["callers_order"]) == [2, 1, 0]
+    order = np.array([[2.0, 1.0, 3.0], [3.0, 4.0, np.nan]])
+    named = by_name(slates, inputs, {"place": rank, "order": order})
+    assert order_of(named["callers_order"]) == [1, 0, 2]
     assert "callers_order" not in by_name(slates, inputs, {"price": price})
+
+
+def test_a_score_of_the_caller_falls_with_the_position_and_is_an_order_too() -> None:
+    slates = some_slates([[0, 1, 0], [1, 0, 0]], shown=[[1, 1, 1], [1, 1, 0]])
+    score = np.array([[7.0, 2.0, 1.0], [4.0, 3.0, np.nan]])
+    for name in ("score", "order"):
+        found = by_name(slates, some_inputs(slates), {name: score})
+        assert order_of(found["callers_order"]) == [0, 1, 2]
+
+
+def test_the_order_is_looked_for_where_no_model_made_it() -> None:
+    slates = some_slates([[0, 1], [1, 0], [0, 1]])
+    rank = np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
+    mixed = by_name(slates, some_inputs(slates), {"place": rank})
+    assert "shown_order" in mixed
+    ranked = some_inputs(slates, ranked=[False, True, True])
+    assert "callers_order" in by_name(slates, ranked, {"place": rank})
+
+
+def test_numbers_are_read_by_the_names_of_their_columns() -> None:
+    slates = some_slates([[0, 1]])
+    columns = ("item_is_last", "price", "price_rank", "price_difference", "price_missing")
+    features = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
+    features[0, :, 4] = (0, 1)
+    tensors = {**slates.tensors, "candidate_features": features}
+    numbers = rules.numbers_of(replace(slates, tensors=tensors), columns)
+    assert list(numbers) == ["price"]
+    np.testing.assert_array_equal(numbers["price"], [[1.0, np.nan]])
 
 
 def judged_by(slates: Slates, scores: NDArray[np.generic]) -> Scored:

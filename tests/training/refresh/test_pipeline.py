@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
@@ -27,7 +29,7 @@ from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.stages import Training
-from tests.builders import NOON_MS, an_item
+from tests.builders import NOON_MS, a_behavior, an_impression, an_item
 from tests.training.logs import write_hits, write_world
 
 STREAMS = StreamConfig(sequence_length=6)
@@ -251,6 +253,54 @@ def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
     assert ("fine-tune", 1) not in begun  # it began where it was
     found = load_file(resumed / bundle.WEIGHTS_FILE)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "min_item_count"), [("impressions", 68), ("sampled", 28)]
+)
+def test_a_log_that_was_imported_twice_trains_the_same_bundle(
+    config: RefreshConfig,
+    tmp_path: Path,
+    negatives: Literal["impressions", "sampled"],
+    min_item_count: int,
+) -> None:
+    short = replace(
+        config, negatives=negatives, finetune_epochs=2, min_item_count=min_item_count
+    )
+    bundles = []
+    for imports in (1, 2):
+        world = write_world(tmp_path / f"{imports}", users=10, imports=imports)
+        into_folder = replace(short, bundles_dir=str(tmp_path / f"bundles-{imports}"))
+        bundles.append(refresh(into_folder, world, STREAMS))
+    once, twice = (load_file(each.folder / bundle.WEIGHTS_FILE) for each in bundles)
+    assert bundles[0].counts == bundles[1].counts
+    assert bundles[0].metrics == bundles[1].metrics
+    assert bundles[0].counts["items"] == 6, "the others are too rare"
+    assert all(np.array_equal(once[name], twice[name]) for name in once)
+
+
+def test_the_report_names_actions_and_contexts_that_training_confuses(
+    config: RefreshConfig, tmp_path: Path
+) -> None:
+    world = write_world(tmp_path)
+    events: list[UserEvent] = [
+        a_behavior("i1", action=action, at_ms=NOON_MS + n, event_id=f"n{n}")
+        for n, action in enumerate(("wink", "zap2", "skip"))
+    ]
+    events += [
+        an_impression(f"i{n}", request_id="own", position=n, context=context)
+        for n, context in enumerate(({"page": "1", "price": "9"}, {"page": "1"}))
+    ]
+    write_log(Path(world.log_dir), [(e, e.occurred_at) for e in events], 0, 10_000)
+    short = replace(config, finetune_epochs=1)
+    notes = refresh(short, world, STREAMS).notes
+    assert any("wink and zap2 are one action" in note for note in notes)
+    assert any("settings.toml wink = 32, zap2 = 33; then" in note for note in notes)
+    [note] = [each for each in notes if each.startswith("the context differs")]
+    assert note.startswith("the context differs within 1 of 73 requests, in price: ")
+    named = replace(world, action_codes={"wink": 32})
+    notes = refresh(short, named, STREAMS).notes
+    assert not any("wink" in note for note in notes)
 
 
 def test_an_empty_log_says_what_to_do(tmp_path: Path, config: RefreshConfig) -> None:
