@@ -68,10 +68,12 @@ def measure(logged: LoggedSet, cut_log: Cut) -> list[Figure]:
         return hits([judged_clicks(cut_log, each) for each in configs])
     models = [judged(cut_log, each) for each in configs]
     judge, inputs = cut_log.dataset.parts.judge, cut_log.dataset.rule_inputs
+    columns = cut_log.dataset.vocabulary.candidate_columns.layout.names
+    numbers = rules.numbers_of(judge, columns)
     assert inputs is not None
     scores = {
         rule.name: rule.scores[judge.shown]
-        for rule in rules.rules_of(judge, inputs)
+        for rule in rules.rules_of(judge, inputs, numbers)
         if logged.name != WITHOUT_ORDER or rule.name not in OF_THE_ORDER
     }
     return comparisons.figures(models, scores)
