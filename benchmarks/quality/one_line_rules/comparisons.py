@@ -1,9 +1,9 @@
 """Scores of a model and of rules on the same requests → figures with paired intervals.
 
 gAUC is the mean AUC of the requests that have both a click and a non-click, each with the
-same weight; where every request has one item, the AUC of all impressions. CTR at 1 is the
-share of requests whose top item was clicked: items that share the top count in part. An
-interval is of 95 % over users, of the model less the rule; of several seeds, their mean.
+same weight; where nearly all requests have one item, the AUC of all impressions. CTR at 1
+is the share of requests whose top item was clicked: items that share the top count in part.
+An interval is of 95 % over users, of the model less the rule; of several seeds, their mean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from srp4ctr.training.evaluation.metrics import Difference
 
 Floats = NDArray[np.float64]
 GAUC, AUC, CTR = "gAUC", "AUC", "CTR at 1"
+FEED_SHARE = 0.95  # of requests with one item: a few of a feed share a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +51,11 @@ class Figure:
 
 def figures(models: Sequence[Scored], rules: Mapping[str, Floats]) -> list[Figure]:
     """Return each metric of each of ``rules``: name → scores (M,), as the models' (M,)."""
-    has_one_item = len(np.unique(models[0].requests)) == len(models[0].requests)
+    _, sizes = np.unique(models[0].requests, return_counts=True)
+    is_feed = np.mean(sizes == 1) > FEED_SHARE
     return [
         _figure(metric, rule, models, scores)
-        for metric in ((AUC,) if has_one_item else (GAUC, CTR))
+        for metric in ((AUC,) if is_feed else (GAUC, CTR))
         for rule, scores in rules.items()
     ]
 
