@@ -68,7 +68,7 @@ def _measured_once(
     file = cut.folder / "runs" / f"{digest_of(training.recipe, code_digest(*_CODE))}.npz"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **measure(training))
+        np.savez(file, allow_pickle=False, **measure(training))
     with np.load(file) as kept:
         return dict(kept)
 
