@@ -28,6 +28,7 @@ from benchmarks.quality.one_line_rules import comparisons, globo, hotel_trees, t
 from benchmarks.quality.one_line_rules.comparisons import CTR, GAUC, Figure, of_hits
 from benchmarks.quality.one_line_rules.log_cutting import Cut, LoggedSet, cut
 from benchmarks.quality.one_line_rules.training_runs import judged, judged_clicks
+from srp4ctr.features.config import NumberConfig
 from srp4ctr.training.evaluation import rules
 from srp4ctr.training.evaluation.full_catalogue import DEPTHS, CatalogueRanks
 
@@ -150,11 +151,27 @@ def news() -> Source:
     return Source(name=NEWS, events=globo.events(clicks), updates=updates)
 
 
+def hotel_set(name: str, *, with_order: bool) -> LoggedSet:
+    """Return the hotels, whose prices, and order if there is one, are sent as numbers."""
+    numbers = (trivago.PRICE, trivago.ORDER) if with_order else (trivago.PRICE,)
+    codes = {action: 32 + place for place, action in enumerate(trivago.ACTIONS.values())}
+    return LoggedSet(
+        name=name,
+        read=partial(hotels, with_order=with_order),
+        features={
+            "candidate_numbers": tuple(NumberConfig(name=each) for each in numbers),
+            "action_codes": codes,
+        },
+        streams={"action_codes": codes},
+        seeds=3,
+    )
+
+
 SETS = {
     each.name: each
     for each in (
-        LoggedSet(name=HOTELS, read=partial(hotels, with_order=True), seeds=3),
-        LoggedSet(name=WITHOUT_ORDER, read=partial(hotels, with_order=False), seeds=3),
+        hotel_set(HOTELS, with_order=True),
+        hotel_set(WITHOUT_ORDER, with_order=False),
         LoggedSet(
             name=NEWS, read=news, recipe={"negatives": "sampled"}, held_out_share=0.4
         ),

@@ -76,7 +76,7 @@ def _click_out(row: Mapping[str, Any]) -> Iterator[UserEvent]:
             position=place,
             occurred_at=row["at_ms"],
             context=context,
-            **_numbers({PRICE: float(price), **({ORDER: place} if row["order"] else {})}),
+            numbers={PRICE: float(price), **({ORDER: place} if row["order"] else {})},
         )
     yield Click(
         event_id=f"{request}-click",
@@ -85,11 +85,6 @@ def _click_out(row: Mapping[str, Any]) -> Iterator[UserEvent]:
         item_id=row["reference"],
         occurred_at=row["at_ms"] + 1,
     )
-
-
-def _numbers(numbers: dict[str, float]) -> dict[str, Any]:
-    has_field = "numbers" in Impression.__struct_fields__
-    return {"numbers": numbers} if has_field else {}
 
 
 def _name(row: Mapping[str, Any]) -> str:
