@@ -9,10 +9,11 @@ no columns of them.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from srp4ctr.streams.events.schema import NUMBER_SUFFIXES
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 HALF_LIVES = tuple(f"{hours:g}h" for hours in HALF_LIVES_H)
@@ -109,6 +110,8 @@ class CandidateColumns:
     """Names and codes of the actions that have columns of their own."""
     main_fields: tuple[tuple[str, int], ...] = ()
     """Names of item fields, and the attribute slot of each."""
+    numbers: tuple[str, ...] = ()
+    """Names of the numbers of candidates that callers send."""
     visit_gap_ms: int = 1_800_000
     """A visit ends after so long without a behaviour."""
 
@@ -122,6 +125,7 @@ class CandidateColumns:
                 **CANDIDATE.blocks,
                 "own_actions": tuple(name for names in of_actions for name in names),
                 "own_fields": tuple(name for names in of_fields for name in names),
+                "numbers": number_columns(self.numbers),
             }
         )
 
@@ -139,12 +143,19 @@ def _of_field(name: str) -> tuple[str, ...]:
     )
 
 
+def number_columns(numbers: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of ``numbers``: each value, then what ``NUMBER_SUFFIXES`` name."""
+    return tuple(f"{name}{end}" for name in numbers for end in ("", *NUMBER_SUFFIXES))
+
+
 ACTION_WIDTH, FIELD_WIDTH = len(_of_action("")), len(_of_field(""))
+NUMBER_WIDTH = len(number_columns([""]))
 
 
 def templates() -> list[tuple[str, ...]]:
     """Return all columns that a bundle can have: what a fingerprint covers."""
-    return [REQUEST.names, CANDIDATE.names, _of_action("ACTION"), _of_field("FIELD")]
+    of_all = [REQUEST.names, CANDIDATE.names]
+    return [*of_all, _of_action("ACTION"), _of_field("FIELD"), number_columns(["NUMBER"])]
 
 
 def c_header() -> str:
@@ -164,6 +175,7 @@ def c_header() -> str:
         "CONTEXT_NUMBERS": NUM_CONTEXT_NUMBERS,
         "ACTION_WIDTH": ACTION_WIDTH,
         "FIELD_WIDTH": FIELD_WIDTH,
+        "NUMBER_WIDTH": NUMBER_WIDTH,
         "MAX_ACTIONS": MAX_ACTIONS,
         "MAX_MAIN_FIELDS": MAX_MAIN_FIELDS,
         "MAX_ACTION_CODES": MAX_ACTION_CODES,

@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import check_address
+from srp4ctr.streams.events.schema import MAX_ID_LENGTH, NUMBER_SUFFIXES
 
 DEFAULT_BUCKETS = 16
+MAX_NUMBERS = 8  # of candidates
 AttributeKind = Literal["categorical", "multi", "numeric", "vector"]
 
 
@@ -33,6 +35,25 @@ class FieldConfig:
             raise MistakeError(
                 f"the field {self.name} of features.item_fields or user_fields has "
                 f"{self.slots} slots, {self.buckets} buckets; at least 1 and 2"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberConfig:
+    """One number of a candidate in its request: a price, a distance, the caller's order."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: str
+    """As callers send it with a request, and as in ``numbers`` of impressions."""
+
+    def __post_init__(self) -> None:
+        is_taken = self.name.endswith(NUMBER_SUFFIXES)
+        if is_taken or not 0 < len(self.name) <= MAX_ID_LENGTH:
+            raise MistakeError(
+                f"features.candidate_numbers has the name {self.name!r:.80}: 1 to "
+                f"{MAX_ID_LENGTH} characters, and no {', '.join(NUMBER_SUFFIXES)} at its "
+                "end, as the model's columns of a number are named"
             )
 
 
@@ -93,6 +114,9 @@ class FeatureConfig:
     user_fields: tuple[FieldConfig, ...] = ()
     """The same of users: an input of the request's side; empty: inferred from ``user``
     events, and none without any."""
+    candidate_numbers: tuple[NumberConfig, ...] = ()
+    """Numbers of candidates that callers send with a request, at most 8. For training; a
+    bundle's vocabulary carries them."""
     item_refresh_s: float = 1.0
     """How late a changed item may be in serving's table: it reads the store's stream of
     changes four times as often."""
@@ -119,9 +143,7 @@ class FeatureConfig:
             "features.redis_password_file",
         )
         yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
-        for table in ("item_fields", "user_fields"):
-            names = [each.name for each in getattr(self, table)]
-            yield len(set(names)) < len(names), f"{table} names a field twice"
+        yield from self._declared()
         yield (days := self.sequence_ttl_days) <= 0, f"sequence_ttl_days is {days}; > 0"
         gap = self.visit_gap_minutes
         yield gap <= 0, f"visit_gap_minutes is {gap}: it must be above 0"
@@ -153,6 +175,17 @@ class FeatureConfig:
             "encrypted",
         )
 
+    def _declared(self) -> Iterator[tuple[bool, str]]:
+        """Yield the same of the tables of fields and numbers."""
+        numbers = len(self.candidate_numbers)
+        yield (
+            numbers > MAX_NUMBERS,
+            f"candidate_numbers has {numbers} numbers; at most {MAX_NUMBERS}",
+        )
+        for table in ("item_fields", "user_fields", "candidate_numbers"):
+            names = [each.name for each in getattr(self, table)]
+            yield len(set(names)) < len(names), f"{table} names a field twice"
+
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""
         paths: dict[str, Any] = {
@@ -161,7 +194,10 @@ class FeatureConfig:
             if each.name == "registry" or each.name.endswith("_file")
             if (path := getattr(self, each.name)) and "://" not in path
         }
-        return replace(self, **paths, redis_password="", item_fields=(), user_fields=())
+        trained: dict[str, Any] = dict.fromkeys(
+            ("item_fields", "user_fields", "candidate_numbers"), ()
+        )
+        return replace(self, **paths, redis_password="", **trained)
 
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
         """Return the settings with the store's address in ``environment``."""

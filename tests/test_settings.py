@@ -293,6 +293,35 @@ def test_a_mistake_in_an_item_field_is_an_error(here: Path, field: str) -> None:
         settings.load()
 
 
+NUMBER = '[[features.candidate_numbers]]\nname = "{name}"\n'
+
+
+def test_numbers_of_candidates_are_declared_as_tables(here: Path) -> None:
+    text = NUMBER.format(name="price") + NUMBER.format(name="order")
+    (here / "settings.toml").write_text(text)
+    found = settings.load().features
+    assert [each.name for each in found.candidate_numbers] == ["price", "order"]
+    assert found.portable().candidate_numbers == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["price_rank"], "no _rank, _difference, _missing at its end"),
+        ([""], "has the name ''"),
+        (["price", "price"], "candidate_numbers names a field twice"),
+        ([f"n{place}" for place in range(9)], "9 numbers; at most 8"),
+    ],
+)
+def test_a_mistake_in_a_number_of_candidates_is_an_error(
+    here: Path, names: list[str], message: str
+) -> None:
+    text = "".join(NUMBER.format(name=each) for each in names)
+    (here / "settings.toml").write_text(text)
+    with pytest.raises(settings.SettingsError, match=message):
+        settings.load()
+
+
 def test_a_file_that_is_named_and_missing_is_an_error(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

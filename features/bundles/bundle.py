@@ -65,7 +65,8 @@ class BundleManifest:
     """``v7``: also the suffix of Triton's step names."""
     created_at_ms: int
     sizes: Mapping[str, _Size]
-    """Of the schema's symbols: L, W, E, D, S, M, A, X, R, C; with user fields U."""
+    """Of the schema's symbols: L, W, E, D, S, M, A, X, R, C; with user fields U; with
+    numbers of candidates J."""
     schema_fingerprint: str = field(default_factory=schema.fingerprint)
     window_start_ms: int = 0
     """The earliest request of the training data."""

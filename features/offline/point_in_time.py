@@ -75,6 +75,8 @@ class RequestSnapshots:
     """The last label in the log: a click after the window counts."""
     candidate_log_draw: NDArray[np.float64]
     """Log of the probability that a sampled slate draws the candidate; 0 if shown."""
+    candidate_numbers: Objects
+    """JSON or None: ``Impression.numbers``."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
@@ -158,6 +160,7 @@ class RequestTables:
             candidate_positions=offered["position"].to_numpy(),
             candidate_clicked=offered["clicked"].to_numpy(),
             candidate_log_draw=offered["log_draw"].to_numpy(),
+            candidate_numbers=_objects(offered["numbers"]),
             candidate_activity=activity_of(
                 self._part(self.candidate_activity, "row", *of_these)
             ),
@@ -206,6 +209,7 @@ def request_tables(
     unexpired = _.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY)
     latest = latest_of(log, acted_events(log), requests, length)
     sequences = (log.keep(each.filter(unexpired).order_by("row")) for each in latest)
+    instants = requests.select("row", "at_ms", owner="user_id")
     with log.kept(counted_events(log)) as counted:
         remembered = log.remembered(counted)
         return RequestTables(
@@ -215,11 +219,9 @@ def request_tables(
             user_attributes=log.keep(profiles_of(log, requests).order_by("row")),
             sequences=ibis.union(*sequences),
             user_activity=activity_table(
-                log,
-                log.since_erasure(remembered).rename(owner="user_id"),
-                requests.select("row", "at_ms", owner="user_id"),
+                log, log.since_erasure(remembered).rename(owner="user_id"), instants
             ),
-            total_activity=total_table(log, counted, requests.select("row", "at_ms")),
+            total_activity=total_table(log, counted, instants.drop("owner")),
             candidates=candidates,
             candidate_activity=activity_table(
                 log,

@@ -41,6 +41,7 @@ def with_sampled_slates(log: EventLog) -> EventLog:
     shown = sampled.mutate(
         type=ibis.literal("impression"),
         context=ibis.null("string"),
+        numbers=ibis.null("string"),
         offset=ibis.literal(0, "int64"),
     )
     labels = sampled.select(*_SLATE, "item_key", "clicked", "log_draw")

@@ -46,7 +46,7 @@ def shown_impressions(log: EventLog) -> Table:
     """Return the impressions of the requests that have a matured label."""
     shown = log.shown.filter(_.type == "impression", IS_PERSON)
     shown = shown.semi_join(log.labels, ("user_id", "request_id"))
-    columns = ("occurred_at", "position", "context")
+    columns = ("occurred_at", "position", "context", "numbers")
     return log.remembered(_first(shown, **{name: _[name] for name in columns}))
 
 
@@ -69,7 +69,7 @@ def candidates_of(log: EventLog, shown: Table, requests: Table) -> Table:
     owners = requests.select("user_id", "request_id", "at_ms", request="row")
     labelled = shown.inner_join(log.labels, IDENTITY)
     labelled = labelled.inner_join(owners, ("user_id", "request_id"))
-    columns = ("request", "position", "item_key", "at_ms", "clicked", "log_draw")
+    columns = ("request", "position", "item_key", "at_ms", "clicked", "log_draw", "numbers")
     in_place = ibis.window(order_by=columns[:3])
     with log.kept(labelled.select(*columns)) as each:
         numbered = each.mutate(row=ibis.row_number().over(in_place))

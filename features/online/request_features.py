@@ -27,10 +27,12 @@ from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.arrays import (
     CandidateArrays,
+    Float32s,
     FoundUsers,
     ItemRows,
     UserArrays,
 )
+from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.compiled import UserRequest
 from srp4ctr.features.tensors.parsed_cache import ParsedCache
 from srp4ctr.features.tensors.request_values import (
@@ -105,10 +107,12 @@ class RequestFeatures:
         item_ids: Sequence[Texts] | NDArray[Any],
         times_ms: Sequence[int] | NDArray[Any] | None = None,
         contexts: Texts | None = None,
+        numbers: Float32s | None = None,
     ) -> RequestBatch:
         """Return the tensors of B requests of N items each; "" pads the items.
 
-        A time of 0, or none, is the clock's. Raises ``MistakeError`` for bad ids, times in
+        A time of 0, or none, is the clock's. ``numbers`` (B, N, K) are the items', NaN
+        where one is missing; None: all are. Raises ``MistakeError`` for bad ids, times in
         seconds, a context that is no flat map.
         """
         times = times_of(times_ms, len(user_ids))
@@ -116,14 +120,15 @@ class RequestFeatures:
         if (shared := self.items.shared) is not None:
             self._share(shared, read, contexts)
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
-        if made := self._compiled(read, keys, times, contexts):
+        if made := self._compiled(read, keys, times, contexts, numbers):
             return made
         arrays = self._arrays(read, times)
         # Candidates and history at once: half the searches.
         every = np.concatenate([keys, arrays.sequences.item_keys], axis=1)
         items = self.items.lookup(every)
         users = _found(arrays, times, items.take(np.s_[:, keys.shape[1] :]))
-        return self._batch(users, keys, items.take(np.s_[:, : keys.shape[1]]), contexts)
+        of_keys = items.take(np.s_[:, : keys.shape[1]])
+        return self._batch(users, keys, of_keys, contexts, numbers)
 
     def _share(self, shared: ParsedCache, read: ReadUsers, contexts: Texts | None) -> None:
         """Tell the native step what contexts and attributes of users say."""
@@ -153,12 +158,18 @@ class RequestFeatures:
         return _found(arrays, times, self.items.lookup(arrays.sequences.item_keys))
 
     def _compiled(
-        self, read: ReadUsers, keys: Int64s, times: Int64s, contexts: Texts | None
+        self,
+        read: ReadUsers,
+        keys: Int64s,
+        times: Int64s,
+        contexts: Texts | None,
+        of_items: Float32s | None,
     ) -> RequestBatch | None:
         """Return the same, by the library; None where numpy makes it."""
         if (table := self.items.assembler()) is None:
             return None
         (assembler, version), of_contexts = table, self._of_contexts(contexts, len(times))
+        every = [None] * len(times) if of_items is None else of_items
         requests = [
             UserRequest(
                 user=user,
@@ -166,9 +177,10 @@ class RequestFeatures:
                 after_ms=at_ms - self._ttl_ms,
                 numbers=numbers,
                 utc_offset_ms=offset_ms,
+                candidate_numbers=of_request,
             )
-            for user, at_ms, (_, numbers, offset_ms) in zip(
-                read.users, times.tolist(), of_contexts, strict=True
+            for user, at_ms, (_, numbers, offset_ms), of_request in zip(
+                read.users, times.tolist(), of_contexts, every, strict=True
             )
         ]
         if (made := assembler(requests, keys, self._lengths)) is None:
@@ -184,7 +196,12 @@ class RequestFeatures:
         )
 
     def _batch(
-        self, users: FoundUsers, keys: Int64s, items: ItemRows, contexts: Texts | None
+        self,
+        users: FoundUsers,
+        keys: Int64s,
+        items: ItemRows,
+        contexts: Texts | None,
+        numbers: Float32s | None = None,
     ) -> RequestBatch:
         """Return the tensors of candidates ``keys`` (B, N), which the table has so."""
         return RequestBatch(
@@ -192,7 +209,7 @@ class RequestFeatures:
                 **self._of_users(users.arrays.attributes),
                 **users.history,
                 **self._of_requests(users, contexts),
-                **self._of_candidates(users, keys, items),
+                **self._of_candidates(users, keys, items, numbers),
             },
             item_status=self._item_status(keys, items),
             statuses=users.arrays.statuses,
@@ -248,10 +265,17 @@ class RequestFeatures:
         return {"user_attribute_rows": np.stack(rows)}
 
     def _of_candidates(
-        self, users: FoundUsers, keys: Int64s, items: ItemRows
+        self,
+        users: FoundUsers,
+        keys: Int64s,
+        items: ItemRows,
+        numbers: Float32s | None,
     ) -> dict[str, NDArray[Any]]:
         """Return CANDIDATE_TENSORS of ``items`` (B, N)."""
         stored, times = users.arrays, users.times_ms
+        columns = self.vocabulary.candidate_columns
+        if numbers is None:
+            numbers = missing_numbers(keys, len(columns.numbers))
         inputs = CandidateArrays(
             request_time_ms=times,
             item_keys=keys,
@@ -261,8 +285,8 @@ class RequestFeatures:
             exposures=transforms.item_exposures(stored.exposures, keys, times),
             sequences=stored.sequences,
             history_attribute_rows=users.history["history_attribute_rows"],
+            number_columns=list_columns(numbers, keys),
         )
-        columns = self.vocabulary.candidate_columns
         return {
             "candidate_item_rows": items.item_rows,
             "candidate_attribute_rows": items.attribute_rows,

@@ -11,6 +11,7 @@ from srp4ctr.features.tensors.schema import ItemStatus
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Float32s = NDArray[np.float32]
 
 # Of an item in the table that serving reads: where its attributes' text is, then what
 # ``ActivityArrays`` has. All are eight bytes; the counts are float64.
@@ -114,11 +115,13 @@ class CandidateArrays(Arrays):
     """(…, L)"""
     history_attribute_rows: NDArray[Any]
     """(…, L, A), of the items in ``sequences``."""
+    number_columns: Float32s
+    """(…, N, J): what ``candidate_numbers`` makes of the callers' numbers."""
 
     def flattened(self) -> "CandidateArrays":
         """Return the same with one leading axis."""
-        axes = self.request_time_ms.ndim
-        return self._each(lambda array: array.reshape(-1, *array.shape[axes:]))
+        axes, count = self.request_time_ms.ndim, self.request_time_ms.size
+        return self._each(lambda array: array.reshape(count, *array.shape[axes:]))
 
 
 def empty_sequences(count: int, length: int) -> SequenceArrays:

@@ -20,6 +20,7 @@ enum { HAS_VALUE = 0x80 };              /* as in sequences.py */
 enum { TO_PARSE = -1, NO_MEMORY = -2 }; /* as in compiled.py */
 static const int64_t DAY_MS = 86400000;
 static const double HOUR_MS = 3600000.0, TWO_PI = 6.283185307179586;
+static const double MAX_NUMBER = 1e15; /* as in candidate_numbers.py */
 static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
                                         UINT64_C(0xC2B2AE3D27D4EB4F)};
 
@@ -32,6 +33,7 @@ typedef struct { /* what stays, while the table is of one generation */
     int64_t first_shared_row, shared_rows, first_known_row, known_items;
     int64_t shift, half, known_width; /* of a hash; buckets of a half; 2 + A */
     int64_t total_key;                /* of the row that counts all items together */
+    int64_t numbers;                            /* of a candidate: how many */
     int64_t visit_gap_ms, actions, main_fields; /* the latter two: how many */
     int64_t main_slots[MAX_MAIN_FIELDS];
     int64_t action_places[MAX_ACTION_CODES]; /* by code; -1: no columns of its own */
@@ -54,6 +56,7 @@ typedef struct { /* the user, the request, and where its tensors go */
     int64_t *item_rows, *item_attributes;
     float *candidate_features;
     uint8_t *item_status;
+    const float *numbers; /* N x fixed->numbers, NaN: missing; NULL: all are */
 } Request;
 
 /* The widths that this source was written for: a behaviour's codes, request_features, and
@@ -405,6 +408,84 @@ static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *co
     features[CANDIDATE_ITEM_AGE] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
 }
 
+/* ---- candidate_numbers.py ---- */
+
+static int by_value(const void *one, const void *other) {
+    const double a = *(const double *)one, b = *(const double *)other;
+    return (a > b) - (a < b);
+}
+
+/* Return how many of the sorted values are smaller than `value`, or as small. */
+static int64_t count_up_to(const double *sorted, int64_t count, double value,
+                           int counts_equal) {
+    int64_t low = 0, high = count;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (sorted[middle] < value || (counts_equal && sorted[middle] == value))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static double candidate_number(const Fixed *fixed, const Request *request, int64_t at,
+                        int64_t number) {
+    const double value = request->numbers[at * fixed->numbers + number];
+    return value < -MAX_NUMBER ? -MAX_NUMBER : value > MAX_NUMBER ? MAX_NUMBER : value;
+}
+
+/* Write the columns of one number. `first` has of each place the first place of its item,
+ * `sorted` room for all. */
+static void write_list_column(const Fixed *fixed, const Request *request, int64_t number,
+                         const int64_t *keys, const int32_t *first, double *sorted) {
+    const int64_t width = fixed->candidate_width, behind = fixed->numbers - number;
+    int64_t count = 0;
+    double sum = 0.0;
+    for (int64_t at = 0; request->numbers && at < request->candidates; at++) {
+        const double value = candidate_number(fixed, request, at, number);
+        if (!keys[at] || first[at] != at || value != value) continue;
+        sorted[count++] = value;
+        sum += value;
+    }
+    qsort(sorted, (size_t)count, sizeof *sorted, by_value);
+    for (int64_t at = 0; at < request->candidates; at++) {
+        float *features =
+            request->candidate_features + (at + 1) * width - NUMBER_WIDTH * behind;
+        const double value =
+            request->numbers ? candidate_number(fixed, request, first[at], number) : NAN;
+        if (!keys[at]) continue;
+        features[0] = features[2] = 0.0f;
+        features[1] = 0.5f;
+        features[3] = 1.0f;
+        if (value != value) continue;
+        const int64_t smaller = count_up_to(sorted, count, value, 0);
+        const int64_t equal = count_up_to(sorted, count, value, 1) - smaller;
+        features[0] = (float)value;
+        features[1] = (float)(((double)smaller + 0.5 * (double)(equal - 1)) / (double)count);
+        features[2] = (float)(value - sum / (double)count);
+        features[3] = 0.0f;
+    }
+}
+
+/* Write the columns of all numbers; return whether there was memory. */
+static int write_list_columns(const Fixed *fixed, const Request *request, const int64_t *keys) {
+    const size_t count = (size_t)request->candidates;
+    if (!fixed->numbers) return 1;
+    double *sorted = malloc(count * (sizeof *sorted + sizeof(int32_t)) + 1);
+    int32_t *first = (int32_t *)(sorted + count);
+    Map places = {0};
+    const int has_memory = sorted && map_make(&places, request->candidates);
+    if (has_memory) {
+        for (int64_t at = 0; at < request->candidates; at++)
+            first[at] = keys[at] ? map_place(&places, keys[at], (int32_t)at) : (int32_t)at;
+        for (int64_t number = 0; number < fixed->numbers; number++)
+            write_list_column(fixed, request, number, keys, first, sorted);
+    }
+    free(places.keys), free(sorted);
+    return has_memory;
+}
+
 static uint8_t status_of(const Fixed *fixed, int64_t item_row, int64_t notes,
                          int64_t first_seen_ms) {
     int64_t status = notes ^ fixed->no_attributes;
@@ -597,7 +678,7 @@ int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64
             write_codes(fixed, &done, request->history_codes + missing * FIELDS);
             write_request(fixed, request, done.count, last_ms, numbers);
             write_candidates(fixed, request, &user, keys, columns, notes);
-            found = done.count;
+            if (write_list_columns(fixed, request, keys)) found = done.count;
         }
         user_free(&user);
     }

@@ -27,7 +27,7 @@ from srp4ctr.features.columns import (
     CandidateColumns,
 )
 from srp4ctr.features.tensors import transforms
-from srp4ctr.features.tensors.arrays import ATTRIBUTES, Int64s, TableArrays
+from srp4ctr.features.tensors.arrays import ATTRIBUTES, Float32s, Int64s, TableArrays
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
     NUM_GAP_BUCKETS,
@@ -47,8 +47,8 @@ LIBRARY = SOURCE.with_name("libcompiled.so")
 _FIELDS, _R, _C = len(BEHAVIOR_FIELDS), columns.REQUEST.width, columns.CANDIDATE.width
 _TO_PARSE, _NO_MEMORY = -1, -2
 # ``Fixed`` and ``Request`` of compiled.c, whose members have eight bytes each.
-_FIXED = struct.Struct(f"<10d{19 + MAX_MAIN_FIELDS + MAX_ACTION_CODES}q7Q")
-_REQUEST = struct.Struct("<3q8d11q8Q")
+_FIXED = struct.Struct(f"<10d{20 + MAX_MAIN_FIELDS + MAX_ACTION_CODES}q7Q")
+_REQUEST = struct.Struct("<3q8d11q9Q")
 FIXED_BYTES = _FIXED.size
 OF_TABLE = ("buckets", "bucket_rows", "versions", "halves")
 _CONSTANTS = (
@@ -98,7 +98,7 @@ def fixed(
         *(*_CONSTANTS, made.layout.width, *_STATUSES),
         *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
         *(vocabulary.first_known_row, len(vocabulary.item_keys)),
-        *(table.shift, len(table.buckets) // 2, width, TOTAL_KEY),
+        *(table.shift, len(table.buckets) // 2, width, TOTAL_KEY, len(made.numbers)),
         *_own_history(made),
         *(places[name] for name in ("item_keys", *OF_TABLE, "texts", "known")),
     )
@@ -137,6 +137,8 @@ class UserRequest:
     """(NUM_CONTEXT_NUMBERS,): of the context."""
     utc_offset_ms: int
     """How far the user's clock is ahead."""
+    candidate_numbers: Float32s | None = None
+    """(N, K), NaN where one is missing; None: all are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -208,11 +210,14 @@ class Assembler:
         """Write the tensors of ``request`` to the addresses ``into``."""
         user, numbers = request.user, np.ascontiguousarray(request.numbers, np.float64)
         done, shown = user.sequence, user.exposures
+        of_items = request.candidate_numbers
+        if of_items is not None:
+            of_items = np.ascontiguousarray(of_items, np.float32)
         packed = _REQUEST.pack(
             *(request.at_ms, request.after_ms, request.utc_offset_ms),
             *(*user.impressions, *user.clicks, user.counted_at_ms),
             *(*_sizes(done), len(done.values) // 8, *_sizes(shown)),
-            *(*sizes, len(keys), *into),
+            *(*sizes, len(keys), *into, 0 if of_items is None else address(of_items)),
         )
         columns = done.times, done.keys, done.codes, done.values, shown.times, shown.keys
         found: int = self._function(

@@ -35,7 +35,7 @@ from srp4ctr.features.tensors.schema import (
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 
 Int64s = NDArray[np.int64]
-FORMAT = 4
+FORMAT = 5
 _HEAD = 96  # numbers, two of them for each text
 _KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
 _OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS

@@ -7,7 +7,8 @@ put one (B requests) in front.
 Sizes by name: L history length, N candidates of a request, A attribute slots of an item
 (a bundle's item fields decide: ``item_fields.py``) and U of a user, X context slots,
 F behaviour fields, R request features, C candidate features (a bundle's vocabulary
-decides: ``columns.py``), E encoder layers, D width,
+decides: ``columns.py``), of which J are of declared numbers (a caller sends K), E encoder
+layers, D width,
 M learned queries, S states (slot 0 is the learned null slot, valid even for an empty
 history; then those of pooled older behaviours, where L is long, and of the newest),
 D1 = D + 1. No tensor has W: the number of a user's last exposures that are counted.
@@ -167,6 +168,19 @@ OPTIONAL_REQUEST_INPUTS = (
     # That of the impressions; without it a request's features are not logged.
     TensorSpec("request_id", "string", (1,)),
 )
+NUMBER_INPUTS = (
+    # Numbers of the items to score, of K names; NaN: missing. They may be left out.
+    TensorSpec("candidate_numbers", "float32", ("N", "K")),
+    # Their names; the model reads those that it was trained with.
+    TensorSpec("candidate_number_names", "string", ("K",)),
+)
+NUMBER_OUTPUTS = (
+    # The columns of candidate_features that were made of them, for the impressions. Of
+    # bundles that have declared numbers alone: ``number_tensors``.
+    TensorSpec("number_columns", "float32", ("N", "J")),
+    # Their names: see ``columns.number_columns``.
+    TensorSpec("number_column_names", "string", ("J",)),
+)
 # The further inputs of ``recommend_items``, and what it answers besides the scores.
 RECOMMEND_INPUTS = (
     # How many items to return, at most; 20 if absent.
@@ -211,6 +225,11 @@ class ItemStatus:
 def user_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
     """Return USER_TENSORS for a bundle of these sizes; () where it has no user fields."""
     return USER_TENSORS if "U" in sizes else ()
+
+
+def number_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    """Return NUMBER_OUTPUTS for a bundle of these sizes; () without declared numbers."""
+    return NUMBER_OUTPUTS if "J" in sizes else ()
 
 
 def fingerprint(sizes: Mapping[str, int] = MappingProxyType({})) -> str:

@@ -112,6 +112,7 @@ def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Fl
         ),
         "user_item_exposures": exposure_features(inputs.exposures, inputs.request_time_ms),
         **own_history(inputs, columns),
+        "numbers": inputs.number_columns,
     }
     shape = (*inputs.item_keys.shape, layout.width)
     features = np.empty(shape, dtype=np.float32)

@@ -70,6 +70,8 @@ class Vocabulary:
     """Users' attributes; a bundle without any has no ``schema.USER_TENSORS``."""
     context_numbers: tuple[str, ...] = ()
     """The context's fields that are numbers, one ``context_number`` column each."""
+    candidate_numbers: tuple[str, ...] = ()
+    """Numbers that callers send of a candidate, of each some columns of its own."""
     utc_offset_minutes: int = 0
     """Of users whose context does not have it: ``features.utc_offset_minutes``."""
     actions: tuple[tuple[str, int], ...] = ()
@@ -117,6 +119,7 @@ class Vocabulary:
         return CandidateColumns(
             actions=self.actions,
             main_fields=tuple((p.field.name, p.first_slot) for p in single if p in main),
+            numbers=self.candidate_numbers,
             visit_gap_ms=self.visit_gap_ms,
         )
 

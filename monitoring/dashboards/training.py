@@ -67,7 +67,7 @@ _BUNDLES = line(
     8,
     table(
         "Newest bundles",
-        "Which data each was trained on, and its metrics on held-out requests; below zero, "
+        "Which data each was trained on, and its metrics on held-out requests; below 0, "
         "a one-line rule ranks better (its report says which, and how to serve it).",
         {"model_version": "Version"},
         column(
@@ -85,7 +85,7 @@ _BUNDLES = line(
         column("Data until", f"{_END} * 1000", "dateTimeAsIso"),
         column("AUC", _HELD_OUT.format("auc"), decimals=4),
         column("gAUC", _HELD_OUT.format("gauc"), decimals=4),
-        column("gAUC less rule", _HELD_OUT.format("gauc_less_best_rule"), decimals=4),
+        column("Less best rule", _HELD_OUT.format("less_best_rule"), decimals=4),
         column("Log loss", _HELD_OUT.format("log_loss"), decimals=4),
         column(
             "Calibration",

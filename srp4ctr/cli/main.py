@@ -113,6 +113,13 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")
     ] = False,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="One-line rule of the control group: popularity, touched_last or "
+            "touched_most."
+        ),
+    ] = "popularity",
 ) -> None:
     """Run the whole loop on real data: publish, fold, train, serve, replay, measure.
 
@@ -120,7 +127,10 @@ def demo(
     """
     from srp4ctr.demo.run import DemoOptions, run
 
-    run(DemoOptions(events=events_file, broker=broker, store=store, keep=keep), out)
+    options = DemoOptions(
+        events=events_file, broker=broker, store=store, keep=keep, rule=rule
+    )
+    run(options, out)
 
 
 def main() -> None:

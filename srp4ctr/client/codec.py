@@ -1,6 +1,7 @@
 """Rank requests → Triton's input tensors, and its output tensors → rankings."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferRequestedOutput
 
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
+from srp4ctr.features.columns import NUMBER_WIDTH
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.candidate_numbers import (
+    DIFFERENCE,
+    MISSING,
+    RANK,
+    VALUE,
+)
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -27,7 +35,21 @@ def request_tensors(requests: Sequence[RankRequest]) -> dict[str, NDArray[Any]]:
     longest = max((len(each.item_ids) for each in requests), default=0)
     items = [[*each.item_ids, *[""] * (longest - len(each.item_ids))] for each in requests]
     of_items = np.array(items, dtype=object).reshape(len(requests), longest)
-    return {**_user_tensors(requests), "item_ids": of_items}
+    return {**_user_tensors(requests), "item_ids": of_items, **_numbers(requests, longest)}
+
+
+def _numbers(requests: Sequence[RankRequest], longest: int) -> dict[str, NDArray[Any]]:
+    """Return NUMBER_INPUTS; {} where no request has numbers."""
+    names = sorted({name for each in requests for name in each.numbers})
+    if not names:
+        return {}
+    numbers = np.full((len(requests), longest, len(names)), np.nan, dtype=np.float32)
+    for row, request in enumerate(requests):
+        for place, name in enumerate(names):
+            if (values := request.numbers.get(name)) is not None:
+                numbers[row, : len(values), place] = values  # None becomes NaN
+    of_names = np.array([names] * len(requests), dtype=object)
+    return {"candidate_numbers": numbers, "candidate_number_names": of_names}
 
 
 def recommend_tensors(request: RecommendRequest) -> dict[str, NDArray[Any]]:
@@ -70,6 +92,7 @@ def rankings(
         order = np.argsort(-scores, kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
     notes, calibrated = _notes(read), _calibrated(read)
+    names, columns = (read(spec.name) for spec in reversed(schema.NUMBER_OUTPUTS))
 
     def ranking(row: int, request: RankRequest) -> Ranking:
         scores, statuses, propensities, positions = (
@@ -87,9 +110,34 @@ def rankings(
             status=notes["status"][row],
             feature_version=notes["feature_version"][row],
             calibrated=calibrated,
+            numbers=_relative(names, columns, row) | _sent(request),
         )
 
     return tuple(ranking(row, request) for row, request in enumerate(requests))
+
+
+def _sent(request: RankRequest) -> dict[str, tuple[float, ...]]:
+    """Return the numbers that ``request`` sent; NaN for None."""
+    return {
+        name: tuple(math.nan if each is None else float(each) for each in values)
+        for name, values in request.numbers.items()
+    }
+
+
+def _relative(names: Any, columns: Any, row: int) -> dict[str, tuple[float, ...]]:
+    """Return the columns of request ``row`` by name, NaN where a number is missing.
+
+    {} without NUMBER_OUTPUTS: the bundle reads no numbers.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    if columns is None:
+        return found
+    for first in range(0, names.shape[1], NUMBER_WIDTH):
+        missing = columns[row, :, first + MISSING] != 0
+        for place in (VALUE, RANK, DIFFERENCE):
+            values = np.where(missing, np.nan, columns[row, :, first + place])
+            found[names[row, first + place].decode()] = tuple(values.tolist())
+    return found
 
 
 def recommendation(request: RecommendRequest, read: Callable[[str], Any]) -> Ranking:

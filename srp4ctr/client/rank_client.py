@@ -8,9 +8,10 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -63,6 +64,8 @@ _TRANSIENT = tuple(
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _INVALID = "StatusCode.INVALID_ARGUMENT"
+_UNKNOWN_INPUT = "unexpected inference input"
+_NUMBER_INPUTS = {spec.name for spec in schema.NUMBER_INPUTS}
 _STARTING = "has no available versions"  # behind a balancer another server has some
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
@@ -122,9 +125,13 @@ class RankClient:
         context: str | None = None,
         request_id: str | None = None,
         utc_offset_minutes: int | None = None,
+        numbers: Mapping[str, Sequence[float | None]] | None = None,
         deadline_s: float = 1.0,
     ) -> Ranking:
-        """Return the scores of ``item_ids`` for ``user_id``: see ``rank_many``."""
+        """Return the scores of ``item_ids`` for ``user_id``: see ``rank_many``.
+
+        ``numbers`` are of the items, by name, one of each: ``{"price": [80, 95]}``.
+        """
         request = RankRequest(
             user_id=user_id,
             item_ids=item_ids,
@@ -132,6 +139,7 @@ class RankClient:
             context=context,
             request_id=request_id,
             utc_offset_minutes=utc_offset_minutes,
+            numbers=numbers or {},
         )
         return self.rank_many([request], deadline_s=deadline_s)[0]
 
@@ -181,7 +189,9 @@ class RankClient:
     def _rank(
         self, requests: Sequence[RankRequest], to_canary: bool, ends: float
     ) -> tuple[Ranking, ...]:
-        specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+        specs = (
+            schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
+        )
         tensors = codec.request_tensors(list(map(self._pseudonymized, requests)))
         inputs = codec.infer_inputs(specs, tensors)
         with self._counted("RankClient.rank", len(requests)):
@@ -262,13 +272,23 @@ class RankClient:
         # A call that was queued for half of its time would be late.
         wait_us = round(timeout_s * 1e6 / 2)
         traceparent = tracing.traceparent()
-        return self._client.infer(
+        infer = partial(
+            self._client.infer,
             model,
-            inputs,
             client_timeout=timeout_s,
             timeout=wait_us,
             parameters={tracing.HEADER: traceparent} if traceparent else None,
         )
+        try:
+            return infer(inputs=inputs)
+        except InferenceServerException as error:
+            # A bundle that release 0.3 promoted has no such inputs.
+            if _UNKNOWN_INPUT not in str(error.message()):
+                raise
+            left = [each for each in inputs if each.name() not in _NUMBER_INPUTS]
+            if len(left) == len(inputs):
+                raise
+            return infer(inputs=left)
 
 
 def _left_s(ends: float) -> float:

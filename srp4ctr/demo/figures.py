@@ -12,7 +12,7 @@ from rich.console import Console
 from srp4ctr.cli.tables.results import ranking_table
 from srp4ctr.cli.tables.users import Names, sequence_table
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.demo.popularity_baseline import POPULARITY, PairedCtr, paired_ctr
+from srp4ctr.demo.popularity_baseline import POPULARITY, RULES, PairedCtr, paired_ctr
 from srp4ctr.demo.replay import ReplayedSlate, ReplayResult
 from srp4ctr.demo.steps import DemoInput, monitor_url, page_url, scrape, worker_url
 from srp4ctr.demo.tables import (
@@ -79,7 +79,10 @@ def figures(
 
 
 def _details(live: "_Live", replayed: ReplayResult, paired: PairedCtr) -> LiveDetails:
+    versions = {each.model_version for each in replayed.slates}
+    rule = next((each for each in RULES if each in versions), POPULARITY)
     return LiveDetails(
+        control_rule=rule,
         top_interval=live.interval(_AT_TOP),
         auc_interval=live.interval("srp4ctr_live_auc"),
         log_loss=live.value("srp4ctr_live_log_loss_nats"),
@@ -88,8 +91,8 @@ def _details(live: "_Live", replayed: ReplayResult, paired: PairedCtr) -> LiveDe
         probes=len(replayed.freshness_s),
         unchanged_probes=replayed.unchanged_probes,
         late_probes=replayed.late_probes,
-        control_click_rate=live.value(_AT_TOP, POPULARITY),
-        control_interval=live.interval(_AT_TOP, POPULARITY),
+        control_click_rate=live.value(_AT_TOP, rule),
+        control_interval=live.interval(_AT_TOP, rule),
         paired=paired,
     )
 

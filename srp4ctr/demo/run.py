@@ -23,7 +23,7 @@ from srp4ctr.cli.tables.models import rules_table
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.demo import movielens
 from srp4ctr.demo import steps as demo_steps
-from srp4ctr.demo.popularity_baseline import ControlGroup
+from srp4ctr.demo.popularity_baseline import POPULARITY, ControlGroup
 from srp4ctr.demo.replay import Replay, ReplayResult, SlateRanking
 from srp4ctr.demo.steps import DemoInput, page_url
 from srp4ctr.demo.tables import show
@@ -37,7 +37,12 @@ from srp4ctr.ops.refresh_job import refresh_and_record
 from srp4ctr.setting_names import PREFIX, variable_of
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Event
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    LABELS_TOPIC,
+    Event,
+    UserEvent,
+)
 
 LIVE_SHARE = 0.2  # of each user's slates
 REPLAY_SECONDS = 45.0
@@ -60,6 +65,8 @@ class DemoOptions:
     broker: str
     store: str
     keep: bool
+    rule: str = POPULARITY
+    """What ranks for the control group: one of ``popularity_baseline.RULES``."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +92,7 @@ def run(options: DemoOptions, console: Console) -> None:
     folder = base / f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _set_environment(folder, options)
     config = load().embedded
+    ControlGroup([], options.rule)  # before the work, if it is none
     steps = Steps(console, total=NUM_STEPS, logs=str(folder / "logs"))
     finished = False
     try:
@@ -127,7 +135,7 @@ def _loop(
         bootstrap = f"127.0.0.1:{addresses.kafka_port}"
         broker.delete_records(bootstrap, (BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC))
     with steps.step("Replay live visits: rank, publish clicks") as bar:
-        control = ControlGroup(history)
+        control = ControlGroup(history, options.rule)
         replayed, published = _replay(settings, given, control, worker, bar)
     if replayed.held_visits:
         steps.console.print(f"  {demo_steps.pace(replayed)}", highlight=False)
@@ -201,7 +209,7 @@ def _replay(
             user: str, items: Sequence[str], now_ms: int, request_id: str
         ) -> SlateRanking:
             if control.has(user):
-                return control.rank(items)
+                return control.rank(user, items)
             return client.rank(
                 user,
                 items,
@@ -210,9 +218,13 @@ def _replay(
                 deadline_s=5.0,
             )
 
+        def publish(event: UserEvent) -> None:
+            control.observe(event)
+            publisher.publish(event)
+
         replay = Replay(
             rank=rank,
-            publish=publisher.publish,
+            publish=publish,
             seconds=REPLAY_SECONDS,
             behind=lambda: demo_steps.stream_lag(settings, worker),
             on_progress=bar.set,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from srp4ctr.cli.tables.results import a_table
 from srp4ctr.cli.tables.results import figures as figure_column
-from srp4ctr.demo.popularity_baseline import PairedCtr, most_popular
+from srp4ctr.demo.popularity_baseline import POPULARITY, PairedCtr, most_popular
 from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.monitoring.quality.confidence_intervals import Interval, wilson
 
@@ -78,9 +78,10 @@ class LiveDetails:
     late_probes: int
     """Clicks that were to be timed, but had no free probe when they were due."""
     control_click_rate: float | None
-    """At position 1, of the control group, which popularity ranks for."""
+    """At position 1, of the control group, which ``control_rule`` ranks for."""
     control_interval: Interval
     paired: PairedCtr
+    control_rule: str = POPULARITY
 
 
 def popularity_click_rate(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> float:
@@ -146,7 +147,7 @@ def _ranking_table(figures: DemoFigures, live: LiveDetails) -> Table:
         (model, rate, _between(live.top_interval)),
         ("popularity (clicks of the history)", rates[0], _between(popular)),
         ("random (expected)", _or_dash(figures.random_ctr), ""),
-        ("popularity, control group", rates[1], _between(live.control_interval)),
+        (f"{live.control_rule}, control group", rates[1], _between(live.control_interval)),
     )
 
 

@@ -169,7 +169,7 @@ def _read_parquet(path: Path) -> Iterator[FileLine]:
 def _payload(row: dict[str, Any]) -> bytes:
     """Return ``row`` as an event's JSON: a null is a field that the event lacks."""
     present = {name: _plain(value) for name, value in row.items() if value is not None}
-    for name in ("context", "attributes"):  # a table holds a map as text
+    for name in ("context", "numbers", "attributes"):  # a table holds a map as text
         if isinstance(present.get(name), str):
             present[name] = msgspec.Raw(present[name].encode())
     return msgspec.json.encode(present, enc_hook=str)

@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import (
     UserUpdate,
 )
 
-VERSION = "1.3.0"  # a new optional field or type raises the second number
+VERSION = "1.4.0"  # a new optional field or type raises the second number
 _REF = "#/components/schemas/{name}"
 _AT = 1_767_225_600_000  # the first moment of 2026
 EXAMPLES: tuple[Event, ...] = (
@@ -38,6 +38,7 @@ EXAMPLES: tuple[Event, ...] = (
         model_version="v7",
         score=0.31,
         context={"device": "phone"},
+        numbers={"price": 12.5},
     ),
     Click(
         event_id="5d2a77c0",

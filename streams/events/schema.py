@@ -35,6 +35,9 @@ MAX_ACTION_LENGTH = 32
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_VALUES = 64
 MAX_CONTEXT_FIELDS = 32
+MAX_CANDIDATE_NUMBERS = 32  # of one impression
+# How the names of a number's relative columns end, in answers and ``Impression.numbers``.
+NUMBER_SUFFIXES = ("_rank", "_difference", "_missing")
 _SAMPLE_PARTS = 1_000_000
 _ACTION = "^[a-z][a-z0-9_]*$"
 
@@ -82,6 +85,17 @@ class Impression(
         Annotated[
             dict[Id, Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]],
             msgspec.Meta(max_length=MAX_CONTEXT_FIELDS),
+        ]
+        | None
+    ) = None
+    numbers: (
+        Annotated[
+            dict[Id, float],
+            msgspec.Meta(
+                max_length=MAX_CANDIDATE_NUMBERS,
+                description="Of this item in this request: a price, the caller's order. "
+                "As an answer returned them, or the caller's own values",
+            ),
         ]
         | None
     ) = None

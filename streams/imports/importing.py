@@ -102,11 +102,7 @@ class _Run:
         for table in self.tables:
             if matches(table.path, catalogues):
                 continue
-            own = [r for r in rules if not r.files or matches(table.path, r.files)]
-            if not own:
-                self.report.notes.append(
-                    f"{table.path.name} is not of this mapping's files"
-                )
+            own = self._rules_of(table, rules)
             for each in dict.fromkeys(unnested(rule) for rule in own):
                 same = [rule for rule in own if unnested(rule) == each]
                 query, on_table = compiled(mapping, table, same)
@@ -116,6 +112,38 @@ class _Run:
                     made.again = len(alike)
                 passes.append((query, on_table))
         return passes
+
+    def _rules_of(self, table: Table, rules: Sequence[Rule]) -> Sequence[Rule]:
+        """Return the rules of ``table``, by its name; else by its columns, with a note.
+
+        The next day's file has another name than the mapping's ``files``, and the same
+        columns. Where no rule, or rules of several kinds of files fit, none is returned.
+        """
+        own = [r for r in rules if not r.files or matches(table.path, r.files)]
+        if own:
+            return own
+        kinds = list(dict.fromkeys(tuple(rule.files) for rule in rules))
+        fitting = [
+            same
+            for kind in kinds
+            if _fits(
+                self.job.mapping, table, same := [r for r in rules if r.files == [*kind]]
+            )
+        ]
+        name, pattern = table.path.name, ", ".join(name for each in kinds for name in each)
+        if len(fitting) == 1:
+            files = ", ".join(fitting[0][0].files)
+            self.report.notes.append(
+                f"{name} is read although its name is not in files = [{files}]: it has the "
+                "columns"
+            )
+            return fitting[0]
+        why = "several rules fit" if fitting else "its columns are others"
+        self.report.notes.append(
+            f"{name} is left out: its name is not in the mapping's files = [{pattern}], "
+            f"and {why}; add it there"
+        )
+        return []
 
     def everything(self, passes: Sequence[_Pass], sink: EventSink) -> None:
         """Import the events of each table, then items' and users' attributes."""
@@ -235,6 +263,16 @@ def _rejected_lines(database: Any, tables: Sequence[Table], report: ImportReport
             report.drop("broken_row", place, str(message).splitlines()[0])
 
 
+def _fits(mapping: Mapping, table: Table, rules: Sequence[Rule]) -> bool:
+    """Return whether ``table`` has the columns of all ``rules``."""
+    try:
+        for rule in rules:
+            compiled(mapping, table, [rule])
+    except MistakeError:
+        return False
+    return True
+
+
 def _named(rule: Rule) -> tuple[str, str]:
     """Return what the ids of the rule's events begin with."""
     return rule.type, str(rule.action)
@@ -265,7 +303,7 @@ def _patterns(mapping: Mapping) -> Sequence[str]:
 
 
 def _why_none(report: ImportReport) -> str:
-    if not report.rows:
+    if not report.rows and not report.notes:
         return ": the files have no rows"
     notes = "".join(f"; {note}" for note in report.notes)
     return notes or ": no condition of the mapping holds for any"

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.schema import NUMBER_SUFFIXES
 
 DEFAULT_MAPPING = "import.toml"
 Expression = str | list[str]
@@ -110,6 +111,9 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: dict[str, str] = {}
     """An action as the file has it → as it is published."""
     context: dict[str, Expression] = {}
+    """Fields of a request: alike for all impressions of it."""
+    numbers: dict[str, Expression] = {}
+    """Numbers of a candidate in its request, a price: of each impression its own."""
     sort: bool = False
     items: Items | None = None
     users: Users | None = None
@@ -139,6 +143,7 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         for rule in rules:
             _check_columns(rule)
+        _check_number_names(self.numbers)
         if rules:
             self._check_that_columns_are_read([rule.type for rule in rules])
         return rules
@@ -192,6 +197,15 @@ def _check_columns(rule: Rule) -> None:
         if getattr(rule, name) is None:
             why = _WHY.get(name, f'which column has it? {name} = "COLUMN"')
             raise MistakeError(f"the mapping has no `{name}` for {rule.type}: {why}")
+
+
+def _check_number_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name.endswith(NUMBER_SUFFIXES):
+            raise MistakeError(
+                f"[numbers] {name}: answers name their own columns so "
+                f"({', '.join(NUMBER_SUFFIXES)}); give the number another name"
+            )
 
 
 def read_mapping(path: Path) -> Mapping:

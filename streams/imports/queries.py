@@ -35,6 +35,7 @@ class CompiledRule:
     where: int | None
     fields: dict[str, int]
     context: dict[str, int]
+    numbers: dict[str, int]
     action: str | None
     time_kind: str
     again: int = 0
@@ -49,6 +50,8 @@ class CompiledRule:
         if self.context:
             context = {name: row[index] for name, index in self.context.items()}
             values["context"] = {n: str(v) for n, v in context.items() if v is not None}
+        if self.numbers:
+            values["numbers"] = {name: row[index] for name, index in self.numbers.items()}
         return values
 
 
@@ -118,15 +121,62 @@ def _compiled_rule(mapping: Mapping, query: Query, rule: Rule) -> CompiledRule:
         if name == "time":
             time_kind = _time_kind(mapping, query.table, found)
         fields[event_field] = query.add(_field_sql(name, found))
-    context = mapping.context if rule.type == "impression" else {}
+    context, numbers = _of_impressions(mapping, query, rule)
     return CompiledRule(
         rule=rule,
         where=where,
         fields=fields,
-        context={name: query.add(column(name, e).as_text) for name, e in context.items()},
+        context=context,
+        numbers=numbers,
         action=action,
         time_kind=time_kind,
     )
+
+
+def _of_impressions(
+    mapping: Mapping, query: Query, rule: Rule
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return where an impression's context is, and where its numbers are."""
+    if rule.type != "impression":
+        return {}, {}
+    table, context, numbers = query.table, {}, {}
+    for name, given in mapping.context.items():
+        column = table.resolve(f"[context] {name}", given, view=query.view)
+        context[name] = query.add(column.as_text)
+    if rule.each:
+        _check_context(table, rule, mapping.context)
+    for name, given in mapping.numbers.items():
+        setting = f"[numbers] {name}"
+        column = table.resolve(setting, given, view=query.view, is_number=True)
+        numbers[name] = query.add(_field_sql("value", column))
+    return context, numbers
+
+
+def _check_context(table: Table, rule: Rule, context: dict[str, Expression]) -> None:
+    """Raise ``MistakeError`` for a field that differs within a request, as a price does.
+
+    A field that needs an element of the list is of one impression, unless the request's id
+    comes from the element, too.
+    """
+    if rule.request is not None and not _is_of_row(table, rule.request):
+        return
+    for name, given in context.items():
+        if not _is_of_row(table, given):
+            raise MistakeError(
+                f"[context] {name} = {given!r} differs between the impressions of one "
+                "request, and a context is the request's: training would read the first "
+                f"one's only. A number of each impression belongs under [numbers]: "
+                f"{name} = {given!r}"
+            )
+
+
+def _is_of_row(table: Table, given: Expression) -> bool:
+    """Return whether ``given`` is an expression of the row, without ``each``."""
+    try:
+        table.resolve("context", given)
+    except MistakeError:
+        return False
+    return True
 
 
 def _field_sql(name: str, column: Column) -> str:

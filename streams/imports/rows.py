@@ -135,8 +135,7 @@ class EventBuilder:
         event["type"] = kind
         try:
             event["occurred_at"] = self.clock.millis(raw, time_kind)
-            if isinstance(event.get("value"), str):
-                event["value"] = _number("value", event["value"])
+            event |= _as_numbers(event)
             if kind == "behavior" and "action" in event:
                 event["action"] = self._action(str(event["action"]))
         except ValueError as error:
@@ -239,6 +238,26 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def _as_numbers(event: Values[str, Any]) -> dict[str, Any]:
+    """Return those fields of ``event`` that are numbers; ``ValueError`` for other texts."""
+    found: dict[str, Any] = {}
+    if isinstance(event.get("value"), str):
+        found["value"] = _number("value", event["value"])
+    if "numbers" in event:
+        found["numbers"] = _numbers(event["numbers"])
+    return found
+
+
+def _numbers(values: Values[str, Any]) -> dict[str, float] | None:
+    """Return the finite ``values``; None without any. ``ValueError`` for other texts."""
+    numbers = {
+        name: _number(f"number {name}", value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if value is not None and value != ""
+    }
+    return {n: float(v) for n, v in numbers.items() if math.isfinite(v)} or None
 
 
 def _number(name: str, text: str) -> float:

@@ -19,7 +19,7 @@ from srp4ctr.streams.imports.sql_text import literal
 
 _BATCH_ROWS = 10_000
 _TEXTS = ("type", "event_id", "request_id", "user_id", "item_id", "action")
-_AS_JSON = ("context", "attributes")  # a table has them as text
+_AS_JSON = ("context", "numbers", "attributes")  # a table has them as text
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 

@@ -32,7 +32,7 @@ _PLACE = ("created_at", "partition", "offset")  # created_at: the record's times
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     BEHAVIOR_EVENTS_TOPIC: (
         *("type", "event_id", "request_id", "user_id", "item_id", "occurred_at"),
-        *("position", "model_version", "score", "propensity", "context"),
+        *("position", "model_version", "score", "propensity", "context", "numbers"),
         *("action", "value", "attributes", *_PLACE),
     ),
     ITEMS_TOPIC: ("event_id", "item_id", "occurred_at", "attributes", *_PLACE),
@@ -61,7 +61,8 @@ def row_of(record: Record) -> Row | None:
         row["attributes"] = event.kept_attributes()
     if "attributes" in row:
         row["attributes"] = json_text(row["attributes"])
-    row["context"] = json_text(row["context"]) if row.get("context") else None
+    for name in ("context", "numbers"):
+        row[name] = json_text(row[name]) if row.get(name) else None
     row["type"] = event.__struct_config__.tag
     place = (record.timestamp, record.partition, record.offset)
     row.update(zip(_PLACE, place, strict=True))
@@ -80,7 +81,7 @@ def _decoded(record: Record) -> Event | ImpressionLabel | RejectedEvent | None:
 def event_of(row: Mapping[str, Any]) -> LoggedEvent:
     """Return the event that ``row`` of ``behavior-events`` was made of."""
     known = {name: value for name, value in row.items() if value is not None}
-    for name in ("context", "attributes"):
+    for name in ("context", "numbers", "attributes"):
         if name in known:
             known[name] = msgspec.json.decode(known[name])
     return LoggedEvent(

@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 
 from srp4ctr.demo.popularity_baseline import POPULARITY, SHARE, ControlGroup
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import Click, Event, Impression
+from tests.builders import a_behavior
 
 
 def shown(item: str, clicks: int, of: int) -> list[Event]:
@@ -25,7 +27,7 @@ def shown(item: str, clicks: int, of: int) -> list[Event]:
 
 def test_items_are_ranked_by_their_clicks_with_rates_for_scores() -> None:
     control = ControlGroup(shown("often", 40, 400) + shown("seldom", 30, 100))
-    ranking = control.rank(["seldom", "never", "often"])
+    ranking = control.rank("u1", ["seldom", "never", "often"])
     assert ranking.positions == (1, 2, 0)
     mean = 70 / 500
     assert ranking.scores == pytest.approx(
@@ -43,6 +45,26 @@ def test_a_fifth_of_the_users_are_in_it_and_always_the_same() -> None:
 
 
 def test_without_a_history_everything_is_alike() -> None:
-    ranking = ControlGroup([]).rank(["b", "a"])
+    ranking = ControlGroup([]).rank("u1", ["b", "a"])
     assert ranking.positions == (1, 0)
     assert ranking.scores == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "top"), [("popularity", "a"), ("touched_last", "c"), ("touched_most", "b")]
+)
+def test_the_control_group_may_be_any_rule_and_sees_the_replay(rule: str, top: str) -> None:
+    control = ControlGroup(shown("a", 9, 10) + shown("b", 1, 10), rule)
+    for item, at_ms in (("b", 20), ("b", 30), ("c", 40)):
+        control.observe(a_behavior(item, at_ms=at_ms, user_id="u2"))
+    items = ["a", "b", "c"]
+    ranking = control.rank("u2", items)
+    assert items[ranking.positions.index(0)] == top
+    assert ranking.model_version == rule
+    unknown = control.rank("u9", items)  # ties go by clicks
+    assert unknown.positions == (0, 1, 2)
+
+
+def test_another_rule_is_refused() -> None:
+    with pytest.raises(MistakeError, match="one of popularity, touched_last"):
+        ControlGroup([], "cheapest")

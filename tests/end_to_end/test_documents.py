@@ -91,6 +91,11 @@ def test_the_callers_python_ranks(addresses: dict[str, str]) -> None:
     assert len(made["ranking"].scores) == 2
 
 
+def test_the_hotel_recipe_s_python_ranks(addresses: dict[str, str]) -> None:
+    made, _ = python_of("docs/recipes/hotel_search.md", addresses)
+    assert len(made["ranking"].scores) == 4
+
+
 def test_the_producers_python_publishes_an_event_each(addresses: dict[str, str]) -> None:
     kafka = KafkaConfig(bootstrap=addresses[KAFKA])
     ends = end_offsets(kafka, BEHAVIOR_EVENTS_TOPIC)
@@ -135,7 +140,8 @@ def test_pseudonyms_leave_the_producer_and_the_caller(
 
 
 def test_every_page_with_python_is_run() -> None:
-    here = ("callers", "own_model", "privacy", "producers", "start")
+    here = [*("callers", "own_model", "privacy", "producers", "recipes/hotel_search")]
+    here.append("start")
     assert ["README.md", *(f"docs/{name}.md" for name in here)] == PAGES
     for page, test in ELSEWHERE.items():
         assert page.rpartition("/")[2] in (ROOT / test).read_text()

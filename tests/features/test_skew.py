@@ -208,6 +208,7 @@ def train(
         exposures=found.candidate_exposures.take(candidates),
         sequences=sequences,
         history_attribute_rows=no_attributes,
+        number_columns=np.empty((*candidates.shape, 0), dtype=np.float32),
     )
     offsets_ms = WORDS.utc_offsets_ms(found.contexts[rows].tolist())
     texts = found.user_attributes[rows].tolist()

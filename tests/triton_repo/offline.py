@@ -27,6 +27,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
+from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
@@ -127,15 +128,14 @@ class OfflineLog:
         keys = np.array([[item_key(item) for item in request.item_ids]])
         sequence = self._sequences(request, versions)
         activity = _activities([self._count(item, offsets) for item in request.item_ids])
-        rows = self._attribute_rows(known_ms)
+        rows, columns = self._attribute_rows(known_ms), self.words.candidate_columns
         item_rows = self.words.item_rows(keys)
-        attributes = rows(keys)
+        attributes, history = rows(keys), rows(sequence.item_keys)
         status = (
             np.where(self.words.is_known(item_rows), 0, ItemStatus.UNKNOWN_ITEM)
             | np.where(attributes.any(axis=-1), 0, ItemStatus.NO_ATTRIBUTES)
             | np.where(activity.first_seen_ms[None] > 0, 0, ItemStatus.NO_ACTIVITY)
         )
-        history = rows(sequence.item_keys)
         inputs = CandidateArrays(
             request_time_ms=np.array([request.at_ms]),
             item_keys=keys,
@@ -145,14 +145,13 @@ class OfflineLog:
             exposures=self._exposures(request, versions),
             sequences=sequence,
             history_attribute_rows=history,
+            number_columns=list_columns(missing_numbers(keys, 0), keys),
         )
         return {
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
-            "candidate_features": transforms.candidate_features(
-                inputs, self.words.candidate_columns
-            ),
+            "candidate_features": transforms.candidate_features(inputs, columns),
             "item_status": status.astype(np.uint8),
         }
 

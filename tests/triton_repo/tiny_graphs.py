@@ -17,7 +17,9 @@ _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    dims = ["B", *(SIZES.get(s, s) if isinstance(s, str) else s for s in spec.shape)]
+    # A candidate has more columns where the words have main fields, or actions.
+    fixed = {name: size for name, size in SIZES.items() if name != "C"}
+    dims = ["B", *(fixed.get(s, s) if isinstance(s, str) else s for s in spec.shape)]
     return helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.dtype], dims)
 
 

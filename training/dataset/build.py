@@ -5,7 +5,8 @@ what was known before the boundary, and of slates on both sides of it. The engin
 the features, within its limits; a part of the requests, or of the users, is read at a time.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,13 @@ from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
-from srp4ctr.training.dataset import cache, examples, item_attributes, log_notes
+from srp4ctr.training.dataset import (
+    cache,
+    caller_order,
+    examples,
+    item_attributes,
+    log_notes,
+)
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
 from srp4ctr.training.dataset.catalogue_clicks import (
@@ -129,6 +136,7 @@ class _Cut:
             item_fields=item_fields.build(of_items, features.item_fields, old_items),
             user_fields=item_fields.build(of_users, features.user_fields, old_users),
             context_numbers=numbers,
+            candidate_numbers=tuple(each.name for each in features.candidate_numbers),
             utc_offset_minutes=features.utc_offset_minutes,
             actions=point_in_time.frequent_actions(self.log, self.boundary_ms),
             visit_gap_ms=round(features.visit_gap_minutes * 60_000),
@@ -160,6 +168,18 @@ class _Cut:
             "clicks": clicked,
             "users": users,
         }
+
+    def number_counts(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return of each number how many impressions have it, and how many of these carry
+        no columns of an answer."""
+        counts = {}
+        for name in names:
+            key, rank = (f"{json.dumps(each)}:" for each in (name, f"{name}_rank"))
+            present = self.tables.candidates.filter(_.numbers.contains(key))
+            raw = present.filter(~_.numbers.contains(rank))
+            both = (self.log.rows(each.count()).as_py() for each in (present, raw))
+            counts[name] = (next(both), next(both))
+        return counts
 
     def write_champion_judge(self, words: Vocabulary) -> None:
         """Write the held-out slates in the rows of ``words``; the newer half is judged."""
@@ -304,7 +324,8 @@ def write_training_set(
             cut.write_catalogue_clicks(words)
         else:
             cut.write_rule_inputs()
-        notes = log_notes.notes_of(log)
+        numbers = cut.number_counts(words.candidate_numbers)
+        notes = [*log_notes.notes_of(log), *caller_order.notes_of(numbers, counts)]
     return {
         "notes": notes,
         "boundary_ms": cut.boundary_ms,

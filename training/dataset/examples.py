@@ -18,9 +18,11 @@ from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
     CandidateArrays,
+    Float32s,
     ItemExposures,
     SequenceArrays,
 )
+from srp4ctr.features.tensors.candidate_numbers import logged_columns
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
 from srp4ctr.features.tensors.vocabulary import (
     Vocabulary,
@@ -132,39 +134,60 @@ def _tensors(
     attributes: ItemAttributes,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the tensors of the slates of ``requests``, as ``Slates`` has them."""
-    keys = grid.filled(snapshots.candidate_item_keys)
-    sequences = snapshots.sequences.take(requests)
-    times_ms = snapshots.times_ms[requests]
-    attribute_rows = attributes.of(keys, times_ms[:, None])
-    of_history = attributes.of(sequences.item_keys, times_ms[:, None])
-    inputs = CandidateArrays(
-        request_time_ms=times_ms,
-        item_keys=keys,
-        attribute_rows=attribute_rows,
-        activity=grid.filled_all(snapshots.candidate_activity),
-        total=snapshots.total_activity.take(requests),
-        exposures=grid.filled_all(snapshots.candidate_exposures),
-        sequences=sequences,
-        history_attribute_rows=of_history,
-    )
+    inputs = _candidates(snapshots, requests, grid, vocabulary, attributes)
     contexts = snapshots.contexts[requests].tolist()
     rows_of_context, numbers = read_contexts(contexts, vocabulary.context_numbers)
-    offsets_ms = vocabulary.utc_offsets_ms(contexts)
-    of_users = snapshots.user_activity.take(requests)
     texts = snapshots.user_attributes[requests].tolist()
     return {
-        **_history(sequences, vocabulary, of_history),
+        **_history(inputs.sequences, vocabulary, inputs.history_attribute_rows),
         "request_features": transforms.request_features(
-            sequences, of_users, times_ms, numbers, offsets_ms
+            inputs.sequences,
+            snapshots.user_activity.take(requests),
+            inputs.request_time_ms,
+            numbers,
+            vocabulary.utc_offsets_ms(contexts),
         ),
         "context_rows": rows_of_context,
-        "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
-        "candidate_attribute_rows": attribute_rows,
+        "candidate_item_rows": vocabulary.item_rows(inputs.item_keys).astype(np.int32),
+        "candidate_attribute_rows": inputs.attribute_rows,
         "candidate_features": transforms.candidate_features(
             inputs, vocabulary.candidate_columns
         ),
         **_of_users(texts, vocabulary),
     }
+
+
+def _candidates(
+    snapshots: RequestSnapshots,
+    requests: _Int64s,
+    grid: _Grid,
+    vocabulary: Vocabulary,
+    attributes: ItemAttributes,
+) -> CandidateArrays:
+    """Return the candidates of the slates of ``requests``."""
+    keys = grid.filled(snapshots.candidate_item_keys)
+    sequences = snapshots.sequences.take(requests)
+    times_ms = snapshots.times_ms[requests]
+    return CandidateArrays(
+        request_time_ms=times_ms,
+        item_keys=keys,
+        attribute_rows=attributes.of(keys, times_ms[:, None]),
+        activity=grid.filled_all(snapshots.candidate_activity),
+        total=snapshots.total_activity.take(requests),
+        exposures=grid.filled_all(snapshots.candidate_exposures),
+        sequences=sequences,
+        history_attribute_rows=attributes.of(sequences.item_keys, times_ms[:, None]),
+        number_columns=grid.filled(_number_columns(snapshots, vocabulary)),
+    )
+
+
+def _number_columns(snapshots: RequestSnapshots, vocabulary: Vocabulary) -> Float32s:
+    """Return the columns (M, J) of the impressions' numbers."""
+    names = vocabulary.candidate_numbers
+    if not names:
+        return np.empty((len(snapshots.candidate_requests), 0), dtype=np.float32)
+    texts = snapshots.candidate_numbers.tolist()
+    return logged_columns(texts, names, snapshots.candidate_requests)
 
 
 def _of_users(

@@ -28,6 +28,7 @@ from srp4ctr.features.candidates import (
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import ActivityArrays, CandidateArrays
+from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
@@ -247,6 +248,9 @@ def inputs_of(
         exposures=transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms),
         sequences=sequences,
         history_attribute_rows=tensors["history_attribute_rows"],
+        number_columns=list_columns(
+            missing_numbers(keys, len(vocabulary.candidate_numbers)), keys
+        ),
     )
     return tensors | {
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),

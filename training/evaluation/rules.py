@@ -167,6 +167,8 @@ def _in_order(
         slates=by_caller,
         gates=bool(name),
     )
+    if not np.any(inputs.touched_ms[by_caller]):
+        return  # it would be the order again
     yield Rule(
         name="touched_then_order",
         meaning=f"what the user acted on last, then {meaning}",

@@ -161,7 +161,10 @@ class RequestCost:
 def sizes_of(config: ModelConfig, tables: TableSizes) -> dict[str, int]:
     """Return the numbers of the schema's symbols for a model of these sizes."""
     of_users = {"U": tables.user_slots} if tables.user_fields else {}
-    return of_users | {
+    of_numbers = {"J": tables.number_width} if tables.number_width else {}
+    return {
+        **of_users,
+        **of_numbers,
         "L": tables.length,
         "S": num_states(config, tables.length),
         "D": config.width,

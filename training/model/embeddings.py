@@ -47,6 +47,8 @@ class TableSizes:
     user_fields: tuple[Field, ...] = ()
     candidate_width: int = columns.CANDIDATE.width
     """Number of columns of candidate_features (C)."""
+    number_width: int = 0
+    """How many of these are of numbers that callers send (J)."""
 
     @classmethod
     def of(cls, words: Vocabulary, length: int) -> "TableSizes":
@@ -57,6 +59,7 @@ class TableSizes:
             length=length,
             user_fields=words.user_field_shapes,
             candidate_width=words.candidate_columns.layout.width,
+            number_width=len(words.candidate_columns.layout.blocks["numbers"]),
         )
 
     @property

@@ -16,7 +16,7 @@ import torch
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import cache
+from srp4ctr.training.dataset import cache, caller_order
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
@@ -144,6 +144,7 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
     """Train ``start.model`` in all stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
     every_slate = dataset.parts.train
+    order = caller_order.shown_order(every_slate, dataset.vocabulary.candidate_numbers)
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
@@ -173,14 +174,15 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         finetuning.scale_features(start.model, every_slate)
         if parent is None:
             finetuning.start_at_draws(start.model, every_slate)
-        losses = finetuning.train_on_clicks(
-            start.model, parts.train, config, options, parts.calibrate
-        )
-    note = _note(bool(before), len(losses), config.finetune_epochs)
+        slates = parts.train.without_positions() if order else parts.train
+        held_out = parts.calibrate
+        losses = finetuning.train_on_clicks(start.model, slates, config, options, held_out)
+    notes = _notes(bool(before), len(losses), config.finetune_epochs)
+    note = "; ".join(filter(None, [*notes, caller_order.note_of_order(order)]))
     return TrainingResult(pretrained=pretrained, note=note)
 
 
-def _note(has_feedback: bool, epochs: int, wanted: int) -> str:
+def _notes(has_feedback: bool, epochs: int, wanted: int) -> list[str]:
     notes = []
     if has_feedback:
         notes.append("pre-trained on what users did with the items that they met, too")
@@ -189,7 +191,7 @@ def _note(has_feedback: bool, epochs: int, wanted: int) -> str:
             f"fine-tuned for {epochs} of {wanted} epochs: more made the log loss of the "
             "calibrating requests worse"
         )
-    return "; ".join(notes)
+    return notes
 
 
 def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> str:
@@ -197,7 +199,8 @@ def _recipe(config: RefreshConfig, dataset: TrainingSet, from_scratch: bool) -> 
     own = replace(config, **_CHANGE_NOTHING)
     lengths = dataset.length, dataset.exposure_length
     words = dataset.vocabulary
-    clock = words.utc_offset_minutes, words.context_numbers  # not in `content`
+    # Not in `content`.
+    clock = words.utc_offset_minutes, words.context_numbers, words.candidate_numbers
     examples = lengths, clock, dataset.counts, dataset.content
     described = repr((_STAGES, own, from_scratch, examples))
     digest = hashlib.sha256(described.encode())

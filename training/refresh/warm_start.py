@@ -126,6 +126,7 @@ def _item_rows(new: Vocabulary, old: Vocabulary) -> Tensor:
 
 def _fields(of: Vocabulary) -> list[tuple[str, str]]:
     numbers = [(name, "number of the context") for name in of.context_numbers]
+    numbers += [(name, "number of candidates") for name in of.candidate_numbers]
     of_users = [(field.name, f"{field.kind} of users") for field in of.user_fields]
     of_items = [(field.name, field.kind) for field in of.item_fields]
     columns = [(name, "column") for name in of.candidate_columns.layout.names]

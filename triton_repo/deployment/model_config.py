@@ -86,11 +86,13 @@ def one_step(
     parameters: Mapping[str, str],
     instances: int,
     of_users: Tensors = (),
+    of_numbers: Tensors = (),
 ) -> tuple[StepConfig, ...]:
     """Return the one step of bundle ``version`` that does all its work, on a CPU.
 
-    ``of_users`` are the bundle's ``schema.user_tensors``. With three steps all features and
-    states, 258 kB at L = 200, pass through the server.
+    ``of_users`` are the bundle's ``schema.user_tensors``, ``of_numbers`` its
+    ``schema.number_tensors``. With three steps all features and states, 258 kB at L = 200,
+    pass through the server.
     """
     own = MODEL_INPUTS + of_users
     ranker = StepConfig(
@@ -99,6 +101,7 @@ def one_step(
         optional_inputs=(
             schema.REQUEST_INPUTS
             + schema.OPTIONAL_REQUEST_INPUTS
+            + schema.NUMBER_INPUTS
             + schema.RECOMMEND_INPUTS
             + own
         ),
@@ -108,6 +111,7 @@ def one_step(
             + schema.POLICY_TENSORS
             + schema.RECOMMENDED_TENSORS
             + schema.RESPONSE_NOTES
+            + of_numbers
             + own
             + (SCORING_CPU, PARSED_CACHE)
         ),
@@ -117,7 +121,7 @@ def one_step(
     return (ranker,)
 
 
-def native_step(version: str) -> StepConfig:
+def native_step(version: str, of_numbers: Tensors = ()) -> StepConfig:
     """Return the step that answers RANK_CLICKS natively, beside ``one_step``.
 
     It hands what it does not know to that one.
@@ -125,12 +129,13 @@ def native_step(version: str) -> StepConfig:
     return StepConfig(
         name=step_name(NATIVE_RANKER, version),
         inputs=schema.REQUEST_INPUTS,
-        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS,
         outputs=(
             schema.SCORE_TENSORS
             + schema.RANKING_TENSORS
             + schema.POLICY_TENSORS
             + schema.RESPONSE_NOTES
+            + of_numbers
         ),
         backend=NATIVE,
     )
@@ -140,17 +145,21 @@ def three_steps(
     version: str,
     parameters: Mapping[str, str],
     of_users: Tensors = (),
+    of_numbers: Tensors = (),
     ranking: Tensors = (),
 ) -> tuple[StepConfig, ...]:
     """Return fetch, encoder and head of bundle ``version``, the last two on a GPU.
 
-    ``ranking`` are RANKING_TENSORS where the bundle's head has them.
+    ``of_users`` and ``of_numbers`` are as of ``one_step``, ``ranking`` are RANKING_TENSORS
+    where the bundle's head has them.
     """
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
         inputs=schema.USER_INPUTS,
-        optional_inputs=schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES,
+        optional_inputs=(
+            schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
+        ),
+        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES + of_numbers,
         parameters=parameters,
     )
     encoder = StepConfig(
@@ -180,16 +189,16 @@ def ensembles(
     needs the one step, which retrieves and ranks.
     """
     orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
-    of_order = tuple(t for t in orders if t in steps[-1].outputs)
-    ranking = tuple(t for t in of_order if t in schema.RANKING_TENSORS)
-    read = steps[-1].inputs + steps[-1].optional_inputs
-    of_users = tuple(t for t in schema.USER_TENSORS if t in read)
+    of_order = _among(steps[-1].outputs, orders)
+    ranking = _among(of_order, schema.RANKING_TENSORS)
+    of_users = _among(steps[-1].inputs + steps[-1].optional_inputs, schema.USER_TENSORS)
+    of_numbers = _among(steps[0].outputs, schema.NUMBER_OUTPUTS)
     rank = EnsembleConfig(
         name=RANK_CLICKS,
         steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
-        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS,
-        outputs=schema.SCORE_TENSORS + of_order + schema.RESPONSE_NOTES,
+        optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS,
+        outputs=schema.SCORE_TENSORS + of_order + schema.RESPONSE_NOTES + of_numbers,
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,
@@ -210,6 +219,11 @@ def ensembles(
     return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
 
 
+def _among(tensors: Tensors, table: Tensors) -> Tensors:
+    """Return those of ``table`` that are among ``tensors``."""
+    return tuple(spec for spec in table if spec in tensors)
+
+
 def _states(rank: EnsembleConfig) -> EnsembleConfig:
     return replace(
         rank,
@@ -227,7 +241,8 @@ def _recommend(rank: EnsembleConfig) -> EnsembleConfig:
         name=RECOMMEND_ITEMS,
         inputs=schema.USER_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.RECOMMEND_INPUTS,
-        outputs=schema.RECOMMENDED_TENSORS + rank.outputs,
+        outputs=schema.RECOMMENDED_TENSORS
+        + tuple(t for t in rank.outputs if t not in schema.NUMBER_OUTPUTS),
     )
 
 

@@ -22,7 +22,13 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.tensors.schema import RANKING_TENSORS, TensorSpec, user_tensors
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.schema import (
+    RANKING_TENSORS,
+    TensorSpec,
+    number_tensors,
+    user_tensors,
+)
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, native_library
@@ -62,23 +68,25 @@ def render(
     """
     version, repository = card.version, Path(config.repository)
     _discard(repository, step_folders(repository, version))
-    limits = model_config.Limits(
-        max_batch_size=config.max_batch_size,
-        sizes=card.sizes,
-    )
+    limits = model_config.Limits(max_batch_size=config.max_batch_size, sizes=card.sizes)
     parameters = _parameters(version, config, features)
     if is_native := _is_native(config, features, source):
         parameters["native"] = "1"
     is_one, of_users = config.backend == "python", user_tensors(card.sizes)
+    of_numbers = number_tensors(card.sizes)
     steps = (
-        model_config.one_step(version, parameters, config.instances, of_users)
+        model_config.one_step(version, parameters, config.instances, of_users, of_numbers)
         if is_one
-        else model_config.three_steps(version, parameters, of_users, _ranking(source))
+        else model_config.three_steps(
+            version, parameters, of_users, of_numbers, _ranking(source)
+        )
     )
     native = None
     if is_native:
-        native = model_config.native_step(version)
-        _write_native(_step_folder(repository, native, limits), steps[0], card, config)
+        native = model_config.native_step(version, of_numbers)
+        folder = _step_folder(repository, native, limits)
+        names = _number_names(source) if of_numbers else ()
+        _write_native(folder, steps[0], names, card, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
     if is_one:
@@ -180,8 +188,17 @@ def _step_folder(repository: Path, step: StepConfig, limits: model_config.Limits
     return folder
 
 
+def _number_names(source: Path) -> tuple[str, ...]:
+    """Return the names of the numbers of candidates that the bundle reads."""
+    return vocabulary.load(source / bundle.VOCABULARY_FILE).candidate_numbers
+
+
 def _write_native(
-    folder: Path, python: StepConfig, card: BundleManifest, config: TritonConfig
+    folder: Path,
+    python: StepConfig,
+    numbers: Sequence[str],
+    card: BundleManifest,
+    config: TritonConfig,
 ) -> None:
     """Write the library of the native step, and its settings, a name and a value a line."""
     settings = {
@@ -195,7 +212,8 @@ def _write_native(
         "logs_requests": int(config.served_log.share > 0.0),
         "calibrated": int(card.is_calibrated),
     }
-    lines = (f"{name} {value}\n" for name, value in settings.items())
+    lines = [f"{name} {value}\n" for name, value in settings.items()]
+    lines += [f"number {name.encode().hex()}\n" for name in numbers]  # any characters
     (folder / "settings.txt").write_text("".join(lines))
     library = native_library.LIBRARY
     shutil.copyfile(library, folder / "1" / library.name)

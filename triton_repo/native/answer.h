@@ -21,18 +21,24 @@ static void write_positions(const float *scores, int64_t count, int64_t *positio
 }
 
 /* Return the place for an output of the response, NULL where Triton gives none. */
-static void *output_place(Response *response, const char *name, int type, int64_t count,
-                          uint64_t bytes) {
-    const int64_t shape[2] = {1, count};
+static void *wide_place(Response *response, const char *name, int type, int64_t count,
+                        int64_t width, uint64_t bytes) {
+    const int64_t shape[3] = {1, count, width};
     Output *output;
     void *place = NULL;
     int memory = IN_MEMORY;
     int64_t memory_id = 0;
-    Error *error = TRITONBACKEND_ResponseOutput(response, &output, name, type, shape, 2);
+    Error *error = TRITONBACKEND_ResponseOutput(response, &output, name, type, shape,
+                                                width < 0 ? 2 : 3);
     if (!error)
         error = TRITONBACKEND_OutputBuffer(output, &place, bytes, &memory, &memory_id);
     forget(error);
     return error || memory != IN_MEMORY ? NULL : place;
+}
+
+static void *output_place(Response *response, const char *name, int type, int64_t count,
+                          uint64_t bytes) {
+    return wide_place(response, name, type, count, -1, bytes);
 }
 
 static int write_text(Response *response, const char *name, const char *text) {
@@ -48,6 +54,43 @@ static int write_numbers(Response *response, const char *name, int type, int64_t
                          const void *numbers, int bytes) {
     void *place = output_place(response, name, type, count, (uint64_t)(count * bytes));
     if (place) memcpy(place, numbers, (size_t)(count * bytes));
+    return place != NULL;
+}
+
+/* Write the last columns of the candidates' features: those of the bundle's numbers. */
+static int write_number_columns(Response *response, const char *name, const Ranker *ranker,
+                                const Arrays *arrays, int64_t count) {
+    const int64_t width = NUMBER_WIDTH * ranker->number_count;
+    const int64_t before = arrays->candidate_width - width;
+    const size_t bytes = (size_t)width * sizeof(float);
+    float *place =
+        wide_place(response, name, T_FP32, count, width, (uint64_t)count * bytes);
+    for (int64_t at = 0; place && at < count; at++)
+        memcpy(place + at * width,
+               arrays->candidate_features + at * arrays->candidate_width + before, bytes);
+    return place != NULL;
+}
+
+static const char *const NUMBER_SUFFIXES[NUMBER_WIDTH] = {"", "_rank", "_difference",
+                                                          "_missing"};
+
+static int write_number_names(Response *response, const char *name, const Ranker *ranker) {
+    uint64_t bytes = 0;
+    for (int64_t at = 0; at < ranker->number_count; at++)
+        for (int end = 0; end < NUMBER_WIDTH; end++)
+            bytes += 4 + strlen(ranker->numbers[at]) + strlen(NUMBER_SUFFIXES[end]);
+    char *place = output_place(response, name, T_TEXTS, NUMBER_WIDTH * ranker->number_count,
+                               bytes);
+    for (int64_t at = 0; place && at < ranker->number_count; at++)
+        for (int end = 0; end < NUMBER_WIDTH; end++) {
+            const size_t own = strlen(ranker->numbers[at]);
+            const size_t added = strlen(NUMBER_SUFFIXES[end]);
+            const uint32_t length = (uint32_t)(own + added);
+            memcpy(place, &length, 4);
+            memcpy(place + 4, ranker->numbers[at], own);
+            memcpy(place + 4 + own, NUMBER_SUFFIXES[end], added);
+            place += 4 + length;
+        }
     return place != NULL;
 }
 
@@ -67,6 +110,10 @@ static int write_output(Response *response, const char *name, const Ranker *rank
         for (int64_t at = 0; place && at < count; at++) place[at] = 1.0f;
         return place != NULL;
     }
+    if (!strcmp(name, "number_columns"))
+        return write_number_columns(response, name, ranker, arrays, count);
+    if (!strcmp(name, "number_column_names"))
+        return write_number_names(response, name, ranker);
     if (!strcmp(name, "status")) return write_text(response, name, status);
     if (!strcmp(name, "feature_version")) return write_text(response, name, version);
     if (!strcmp(name, "model_version")) return write_text(response, name, ranker->version);

@@ -50,8 +50,12 @@ typedef struct Call { /* one request of Triton's */
     struct Call *next;
 } Call;
 
+enum { MOST_NUMBERS = 8, NUMBER_BYTES = 1025 }; /* as in config.py; of a name */
+
 typedef struct Ranker { /* one bundle */
     Server *server;
+    char numbers[MOST_NUMBERS][NUMBER_BYTES]; /* the names of its candidates' numbers */
+    int64_t number_count;
     char folder[2048], python_step[512], version[256], encoder[256], head[256];
     int64_t max_candidates, max_wait_us, threads, logs_requests;
     unsigned char is_calibrated;
@@ -80,7 +84,9 @@ typedef struct {
 } Texts;
 
 typedef struct { /* what a call has sent */
-    Texts user, items, context;
+    Texts user, items, context, number_names;
+    const char *numbers; /* of items by names, float; NULL: none */
+    int64_t numbered_items, numbers_of_item;
     int64_t at_ms;
     int has_request_id;
 } Given;
@@ -88,8 +94,9 @@ typedef struct { /* what a call has sent */
 typedef struct { /* a request's tensors, in a worker's memory */
     int64_t *keys, *history_rows, *history_attributes, *history_codes, *item_rows;
     int64_t *item_attributes, *context, *user_rows, *positions;
-    float *request_features, *candidate_features, *scores;
+    float *request_features, *candidate_features, *scores, *numbers;
     uint8_t *item_status;
+    int64_t candidate_width;
 } Arrays;
 
 static void forget(Error *error) {
@@ -137,15 +144,16 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
 
 /* Read all that a call asks for: its user, context and items; return whether that is known.
  */
-static int read_all(Worker *worker, ParsedCache *known, Given *given, UserRow *user,
-                    Arrays *arrays) {
+static int read_all(const Ranker *ranker, Worker *worker, ParsedCache *known,
+                    Given *given, UserRow *user, Arrays *arrays) {
     const int64_t *head = known->head;
     const StoreValue id = next_text(&given->user);
     StoreValue context = {"", 0};
     Map seen = {0};
     if (given->context.count) context = next_text(&given->context);
     if (id.length < 0 || given->user.bytes || context.length < 0 || given->context.bytes ||
-        !lay_out(worker, known, given->items.count, arrays))
+        !lay_out(worker, known, given->items.count, arrays) ||
+        !read_numbers(ranker, given, arrays->numbers))
         return 0;
     const int are_keys =
         map_make(&seen, given->items.count) && read_keys(given->items, arrays->keys, &seen);
@@ -177,8 +185,9 @@ static int rank(Worker *worker, ParsedCache *known, Call *call) {
     UserRow user;
     Arrays arrays;
     char version[96];
-    if (!is_current(known) || !read_given(ranker, call->request, &given) ||
-        !read_all(worker, known, &given, &user, &arrays))
+    if (!is_current(known) || known->fixed.numbers != ranker->number_count ||
+        !read_given(ranker, call->request, &given) ||
+        !read_all(ranker, worker, known, &given, &user, &arrays))
         return 0;
     const int64_t table_ms = up_to_date_ms(known), count = given.items.count;
     const int64_t behaviors = assemble(known, &given, &user, &arrays);
@@ -252,15 +261,33 @@ static void *work(void *own) {
 /* By which native_library.py knows of which sources the library is. */
 const char srp4ctr_native_source[] = MARK(SRP4CTR_SOURCE);
 
+/* Add a number of candidates, whose name is `digits`: two hexadecimal ones a byte. */
+static int add_number(Ranker *ranker, const char *digits) {
+    const size_t bytes = strlen(digits) / 2;
+    if (ranker->number_count >= MOST_NUMBERS || bytes >= NUMBER_BYTES) return 0;
+    char *name = ranker->numbers[ranker->number_count++];
+    for (size_t at = 0; at < bytes; at++) {
+        unsigned byte;
+        if (sscanf(digits + 2 * at, "%2x", &byte) != 1) return 0;
+        name[at] = (char)byte;
+    }
+    return 1;
+}
+
 /* Read `settings.txt`, a name and a value a line; return whether there is one. */
 static int read_settings(Ranker *ranker) {
-    char path[4096], name[64], value[256];
+    char path[4096], name[64], value[2 * NUMBER_BYTES];
+    int is_right = 1;
     snprintf(path, sizeof path, "%s/settings.txt", ranker->folder);
     FILE *file = fopen(path, "r");
     if (!file) return 0;
-    while (fscanf(file, "%63s %255s", name, value) == 2) {
+    while (fscanf(file, "%63s %2049s", name, value) == 2) {
         const int64_t number = strtoll(value, NULL, 10);
-        if (!strcmp(name, "python_step"))
+        if (!strcmp(name, "number"))
+            is_right = add_number(ranker, value) && is_right;
+        else if (strlen(value) >= sizeof ranker->version)
+            is_right = 0;
+        else if (!strcmp(name, "python_step"))
             strcpy(ranker->python_step, value);
         else if (!strcmp(name, "version"))
             strcpy(ranker->version, value);
@@ -280,7 +307,8 @@ static int read_settings(Ranker *ranker) {
             ranker->is_calibrated = (unsigned char)number;
     }
     fclose(file);
-    return *ranker->python_step && ranker->threads > 0 && ranker->threads <= MOST_THREADS;
+    return is_right && *ranker->python_step && ranker->threads > 0 &&
+           ranker->threads <= MOST_THREADS;
 }
 
 static void stop(Ranker *ranker) {

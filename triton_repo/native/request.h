@@ -27,11 +27,19 @@ static int read_input(Input *input, Given *given) {
     if (!error && buffers == 1)
         error =
             TRITONBACKEND_InputBuffer(input, 0, &content, &in_buffer, &memory, &memory_id);
-    if (error || buffers != 1 || in_buffer != bytes || memory != IN_MEMORY || axes != 2 ||
+    if (error || buffers != 1 || in_buffer != bytes || memory != IN_MEMORY ||
         shape[0] != 1) {
         forget(error);
         return 0;
     }
+    if (!strcmp(name, "candidate_numbers")) {
+        if (type != T_FP32 || axes != 3) return 0;
+        given->numbers = content;
+        given->numbered_items = shape[1];
+        given->numbers_of_item = shape[2];
+        return bytes == (uint64_t)(shape[1] * shape[2]) * sizeof(float);
+    }
+    if (axes != 2) return 0;
     const Texts texts = {content, (int64_t)bytes, shape[1]};
     if (!strcmp(name, "request_time_ms")) {
         if (type != T_INT64 || shape[1] != 1 || bytes != 8) return 0;
@@ -42,9 +50,11 @@ static int read_input(Input *input, Given *given) {
                   : !strcmp(name, "item_ids") ? &given->items
                   : !strcmp(name, "context")  ? &given->context
                                               : NULL;
+    if (!strcmp(name, "candidate_number_names")) into = &given->number_names;
     if (!into) return given->has_request_id = !strcmp(name, "request_id");
     *into = texts;
-    return type == T_TEXTS && (into == &given->items || shape[1] == 1);
+    const int are_several = into == &given->items || into == &given->number_names;
+    return type == T_TEXTS && (are_several || shape[1] == 1);
 }
 
 /* Return whether the call's trace is recorded. */
@@ -79,9 +89,42 @@ static int read_given(const Ranker *ranker, Request_ *request, Given *given) {
     }
     if (given->has_request_id && ranker->logs_requests) return 0;
     if (!given->at_ms) given->at_ms = now_ns(CLOCK_REALTIME) / 1000000;
+    if (given->numbers_of_item != given->number_names.count ||
+        (given->numbers && given->numbered_items != given->items.count))
+        return 0;
     return given->user.count == 1 && given->items.count >= 1 &&
            given->items.count <= ranker->max_candidates && given->at_ms >= FIRST_MS &&
            given->at_ms <= LAST_MS;
+}
+
+/* Return the place of `name` among the bundle's numbers, -1 for another name. */
+static int number_place(const Ranker *ranker, StoreValue name) {
+    for (int at = 0; at < ranker->number_count; at++)
+        if (strlen(ranker->numbers[at]) == (size_t)name.length &&
+            !memcmp(ranker->numbers[at], name.at, (size_t)name.length))
+            return at;
+    return -1;
+}
+
+/* Write the bundle's numbers of each item, NaN for what was not sent. Of a name that was
+ * sent twice the first counts. Returns whether the names can be read. */
+static int read_numbers(const Ranker *ranker, Given *given, float *numbers) {
+    const int64_t count = ranker->number_count, items = given->items.count;
+    int is_placed[MOST_NUMBERS] = {0};
+    for (int64_t at = 0; at < items * count; at++) numbers[at] = NAN;
+    for (int64_t sent = 0; sent < given->numbers_of_item; sent++) {
+        const StoreValue name = next_text(&given->number_names);
+        if (name.length < 0) return 0;
+        const int place = number_place(ranker, name);
+        if (place < 0 || is_placed[place]) continue;
+        is_placed[place] = 1;
+        for (int64_t at = 0; at < items; at++)
+            memcpy(numbers + at * count + place,
+                   given->numbers +
+                       (at * given->numbers_of_item + sent) * (int64_t)sizeof *numbers,
+                   sizeof *numbers);
+    }
+    return given->number_names.bytes == 0;
 }
 
 /* Write the items' keys, 0 for padding. Returns whether all are ids, and no id is twice:
@@ -168,7 +211,9 @@ static int lay_out(Worker *worker, const ParsedCache *known, int64_t count,
         {&arrays->candidate_features, count * head[K_CANDIDATE_WIDTH]},
         {&arrays->scores, SCORES * count},
         {&arrays->item_status, count},
+        {&arrays->numbers, count * known->fixed.numbers},
     };
+    arrays->candidate_width = head[K_CANDIDATE_WIDTH];
     const int number = (int)(sizeof parts / sizeof *parts);
     int64_t words = 0;
     for (int at = 0; at < number; at++) words += parts[at].words + 8;
@@ -212,6 +257,7 @@ static int64_t assemble(const ParsedCache *known, const Given *given, const User
         .item_attributes = arrays->item_attributes,
         .candidate_features = arrays->candidate_features,
         .item_status = arrays->item_status,
+        .numbers = arrays->numbers,
     };
     memcpy(request.counts, user->counts, sizeof request.counts);
     return srp4ctr_assemble(&known->fixed, &request, arrays->keys,

@@ -32,6 +32,7 @@ _SPECS = {
     spec.name: spec
     for spec in schema.REQUEST_INPUTS
     + schema.OPTIONAL_REQUEST_INPUTS
+    + schema.NUMBER_INPUTS
     + schema.RECOMMEND_INPUTS
     + MODEL_INPUTS
     + schema.USER_TENSORS

@@ -18,8 +18,10 @@ import numpy as np
 from srp4ctr import tracing
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest, text_of
+from srp4ctr.features.columns import number_columns
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.candidate_numbers import in_order
 from srp4ctr.triton_repo.model_names import FETCH_FEATURES, PARSED_CACHE, SCORING_CPU
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
@@ -45,6 +47,7 @@ from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 LOG = logging.getLogger(__name__)
 PROPENSITY, POSITION = "propensity", "position"
 ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
+NUMBERS, NUMBER_NAMES = (spec.name for spec in schema.NUMBER_INPUTS)
 _NOTES = ("status", "feature_version", "model_version")
 CANNOT_RECOMMEND = (
     "is older than recommendations, or its pre-training predicts no items: "
@@ -65,7 +68,9 @@ _OF_TENSORS, _OF_OURS = Refusing("tensors", ValueError), Refusing("tensors")
 class Features(Protocol):
     """Makes tensors of ids: ``request_features.RequestFeatures``."""
 
-    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+    def assemble(
+        self, users: Any, items: Any, times: Any, contexts: Any, numbers: Any = None
+    ) -> RequestBatch:
         """Return the tensors of B requests of N items each."""
         ...
 
@@ -110,6 +115,8 @@ class Ranker:
     """The names of the bundle's ``schema.user_tensors``."""
     calibrated: bool = True
     """False: the bundle was trained on sampled negatives."""
+    numbers: tuple[str, ...] = ()
+    """The names of the bundle's numbers of candidates."""
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
@@ -246,6 +253,8 @@ class Ranker:
         if not (is_ids or given.keys() >= OWN_TENSORS | self.of_users):
             raise ValueError("send user_id and item_ids, or all of the model's tensors")
         check_tensors(given)
+        if (NUMBERS in given) != (NUMBER_NAMES in given):
+            raise ValueError(f"send {NUMBERS} and {NUMBER_NAMES}, or neither")
         if not 1 <= (count := given[items].shape[1]) <= self.max_candidates:
             raise ValueError(f"{count} {items}; send 1 to {self.max_candidates}")
 
@@ -265,7 +274,9 @@ class Ranker:
             for name in ("user_id", "request_time_ms", "context")
         )
         if found is None:
-            batch = self.features.assemble(users, given[ITEM_IDS].tolist(), times, contexts)
+            batch = self.features.assemble(
+                users, given[ITEM_IDS].tolist(), times, contexts, self._numbers(given)
+            )
         else:
             chosen = found.candidates
             batch = self.features.of_candidates(chosen.users, chosen.item_keys, contexts)
@@ -277,9 +288,31 @@ class Ranker:
         return {
             **notes,
             "calibrated": np.full((len(batch.statuses), 1), self.calibrated, np.uint8),
+            **self._number_columns(batch.tensors),
             "item_status": batch.item_status,
             TIMES: batch.times_ms,
             **batch.tensors,
+        }
+
+    def _numbers(self, given: Tensors) -> Any:
+        """Return the bundle's numbers of the items to rank (B, N, K); None for none."""
+        if not self.numbers or NUMBERS not in given:
+            return None
+        names = given[NUMBER_NAMES].tolist()
+        rows = zip(given[NUMBERS], names, strict=True)
+        return np.stack(
+            [in_order(row, list(map(text_of, sent)), self.numbers) for row, sent in rows]
+        )
+
+    def _number_columns(self, tensors: Tensors) -> Tensors:
+        """Return NUMBER_OUTPUTS of the bundle's numbers; {} without any."""
+        if not self.numbers:
+            return {}
+        names = np.array([[each.encode() for each in number_columns(self.numbers)]], object)
+        features = tensors["candidate_features"]
+        return {
+            "number_columns": features[..., -names.shape[1] :],
+            "number_column_names": names.repeat(len(features), axis=0),
         }
 
 

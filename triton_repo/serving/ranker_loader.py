@@ -52,8 +52,7 @@ def load_ranker(
     logs.configure("triton-step")
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
-    library = _library(config) if settings.get("native") else None
-    features, scorer = open_bundle(config, folder, library), None
+    features, scorer = open_bundle(config, folder, _library(config, settings)), None
     card = bundle.read(folder)
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
@@ -67,6 +66,7 @@ def load_ranker(
         count_part=count_part,
         of_users=frozenset(spec.name for spec in user_tensors(card.sizes)),
         calibrated=card.is_calibrated,
+        numbers=features.vocabulary.candidate_numbers,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
@@ -87,11 +87,13 @@ def _backlog(
     return Backlog(waiting, int(settings["processes"]), limit_s)
 
 
-def _library(config: FeatureConfig) -> Path | None:
+def _library(config: FeatureConfig, settings: Mapping[str, str]) -> Path | None:
     """Return onnxruntime's library, for the native step; None where it reads no such store.
 
     The server's environment may name another store than that of the promotion.
     """
+    if not settings.get("native"):
+        return None
     try:
         native_address(config)
     except MistakeError as error:

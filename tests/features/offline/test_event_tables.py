@@ -156,16 +156,19 @@ def test_the_files_of_all_days_and_partitions_are_one_table(tmp_path: Path) -> N
 def test_a_table_of_an_older_release_may_lack_columns(tmp_path: Path) -> None:
     row = row_of(ARecord(value=encode(an_impression("a")), partition=0, offset=0))
     assert row is not None
-    old = table_of(BEHAVIOR_EVENTS_TOPIC, [row]).drop_columns(["context", "propensity"])
+    old = table_of(BEHAVIOR_EVENTS_TOPIC, [row])
+    old = old.drop_columns(["context", "numbers", "propensity"])
     folder = tmp_path / BEHAVIOR_EVENTS_TOPIC
     write_deltalake(folder, old, partition_by=["date", "partition"])
     with opened(tmp_path) as log:  # no file has them
         assert log.rows(log.events)["context"].to_pylist() == [None]
     write_log(tmp_path, [(an_impression("b", context={}), KNOWN_MS)], start=1)
-    write_log(tmp_path, [(an_impression("c", context={"x": "y"}), KNOWN_MS)], start=2)
+    shown = an_impression("c", context={"x": "y"}, numbers={"price": 2.0})
+    write_log(tmp_path, [(shown, KNOWN_MS)], start=2)
     with opened(tmp_path) as log:  # some have
         found = log.rows(log.events.order_by("offset"))
     assert found["context"].to_pylist() == [None, None, '{"x":"y"}']
+    assert found["numbers"].to_pylist() == [None, None, '{"price":2.0}']
 
 
 def test_an_open_log_is_read_as_it_was(tmp_path: Path) -> None:

@@ -298,3 +298,36 @@ def test_a_users_attributes_are_rows_where_the_bundle_has_user_fields() -> None:
     reader.down = True
     down = RequestFeatures(reader, words, table_of(reader, words), sizes=SIZES)
     assert not down.assemble(*request).tensors["user_attribute_rows"].any()
+
+
+def priced_features(reader: MemoryReader) -> RequestFeatures:
+    known = vocabulary.build(dict.fromkeys(KNOWN, 1), [{"genre": "War"}] * 5)
+    known = replace(known, candidate_numbers=("price",))
+    return RequestFeatures(reader, known, table_of(reader, known), sizes=SIZES, ttl_days=90)
+
+
+def test_numbers_reach_the_model_as_columns_of_candidates_only() -> None:
+    """Encoder, states and retriever see no other candidate."""
+    features, requests = priced_features(a_reader()), (["u1"], [["1", "2", ""]], [NOW_MS])
+    first, second = (
+        features.assemble(*requests, None, np.array([[[a], [95], [7]]], np.float32))
+        for a in (80, 1000)
+    )
+    changed = {
+        name
+        for name, tensor in first.tensors.items()
+        if not np.array_equal(tensor, second.tensors[name])
+    }
+    assert changed == {"candidate_features"}
+    both = first.tensors["candidate_features"], second.tensors["candidate_features"]
+    np.testing.assert_array_equal(both[0][..., :-4], both[1][..., :-4])
+    assert both[0][0, :, -4:].tolist() == [[80, 0, -7.5, 0], [95, 0.5, 7.5, 0], [0] * 4]
+    assert both[1][0, 1, -4:].tolist() == [95, 0, -452.5, 0]  # by the other's price
+
+
+def test_recommended_items_have_no_numbers_of_a_caller() -> None:
+    features = priced_features(a_reader())
+    users = features.read(["u1"], [NOW_MS])
+    batch = features.of_candidates(users, np.array([[KNOWN[1], 0]]))
+    columns_of_price = batch.tensors["candidate_features"][0, :, -4:]
+    assert columns_of_price.tolist() == [[0, 0.5, 0, 1], [0, 0, 0, 0]]

@@ -67,6 +67,7 @@ WORDS = replace(
     vocabulary.build(KNOWN, PROFILES, num_oov_rows=3),
     actions=(("click", action_code("click")), ("view", 2)),
     visit_gap_ms=4_000,
+    candidate_numbers=("price", "order"),
 )
 WITHOUT_ATTRIBUTES = vocabulary.build(KNOWN, [], num_oov_rows=3)
 
@@ -152,7 +153,23 @@ def made_of(features: RequestFeatures, seed: int) -> RequestBatch:
         chance.choice(["", '{"utc_offset_minutes": "-330"}', '{"price": "3.5"}'])
         for _ in users
     ]
-    return features.assemble(users, slates, times, contexts)
+    return features.assemble(
+        users, slates, times, contexts, numbers_of(features, seed, (len(users), count))
+    )
+
+
+def numbers_of(
+    features: RequestFeatures, seed: int, shape: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    """Return numbers of items of which some are missing, alike, or immense."""
+    names = features.vocabulary.candidate_numbers
+    if not names or seed % 7 == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    numbers = rng.choice([*range(5), 80.1, -3.0, np.nan, 1e30], (*shape, len(names)))
+    return np.where(rng.random(numbers.shape) < 0.5, numbers, rng.lognormal(4, 1)).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -202,6 +219,8 @@ def test_the_vocabularies_have_columns_of_all_kinds() -> None:
                 *("log_seconds_since_behavior", "is_last"),
             )
         ),
+        *("price", "price_rank", "price_difference", "price_missing"),
+        *("order", "order_rank", "order_difference", "order_missing"),
     )
     assert WITHOUT_ATTRIBUTES.candidate_columns.layout.width == CANDIDATE.width
 

@@ -136,6 +136,7 @@ def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw])
         history_attribute_rows=np.array(
             [[each.attributes for each in draw.history] for draw in draws]
         ),
+        number_columns=np.empty((*keys.shape, 0), dtype=np.float32),
     )
     made = transforms.candidate_features(inputs, plain.COLUMNS)
     wanted = [

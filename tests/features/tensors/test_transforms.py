@@ -120,7 +120,7 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
 
 
 def test_candidate_features_have_the_columns_of_the_table() -> None:
-    counts = [[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]
+    counts = [[[number] * 4] * 2 for number in (1.0, 0.0, 9.0)]
     activity = dataclasses.replace(
         empty_activity(1, 3),
         counts=np.array([counts]),
@@ -133,28 +133,21 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
         item_keys=np.array([[101, 7, 0]]),
         attribute_rows=np.zeros((1, 3, 1), dtype=np.int64),
         activity=activity,
-        total=ActivityArrays(
-            counts=np.array([[[0.0] * 4, [99.0, 9.0, 3.0, 0.1]]]),
-            counted_at_ms=np.array([NOON_MS]),
-            first_seen_ms=np.array([5]),
-        ),
+        total=an_activity(0.0, 9.0, NOON_MS),
         exposures=ItemExposures(
             counts=np.array([[1, 0, 5]]), last_shown_ms=np.array([[NOON_MS, 0, 9]])
         ),
         sequences=history,
         history_attribute_rows=np.zeros((*history.item_keys.shape, 1), dtype=np.int64),
+        number_columns=np.empty((1, 3, 0), dtype=np.float32),
     )
     features = transforms.candidate_features(inputs, CandidateColumns())
-    assert features.shape == (1, 3, columns.CANDIDATE.width)
     known, new, padding = (
         dict(zip(columns.CANDIDATE.names, each.tolist(), strict=True))
         for each in features[0]
     )
-    never_s = math.log1p(transforms.NEVER_S)
-    shares = dict(zip(columns.HALF_LIVES, [0.01, 0.1, 0.25, 1 / 1.1], strict=True))
-    for life, share in shares.items():
-        expected = math.log1p(10_000 * share)
-        assert known[f"item_click_share_{life}"] == pytest.approx(expected)
+    for life in columns.HALF_LIVES:
+        assert known[f"item_click_share_{life}"] == pytest.approx(math.log1p(1000.0))
         assert new[f"item_click_share_{life}"] == 0.0
         assert known[f"item_click_rate_{life}"] == pytest.approx(3.5 / 6)
         assert known[f"item_log_clicks_{life}"] == pytest.approx(math.log(2))
@@ -164,7 +157,8 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
     assert known["user_item_log_exposures"] == pytest.approx(math.log(2))
     assert [known["item_in_sequence"], new["item_in_sequence"]] == [1.0, 0.0]
     assert known["item_log_seconds_since_behavior"] < 10.0
-    assert new["item_log_seconds_since_behavior"] == pytest.approx(never_s)
+    never = math.log1p(transforms.NEVER_S)
+    assert new["item_log_seconds_since_behavior"] == pytest.approx(never)
     assert not any(padding.values())  # whatever its counters say
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,7 @@ def the_reason(payload: bytes | None) -> str:
     "event",
     [
         an_impression(score=0.5, model_version="v1", context={"page": "home"}),
+        an_impression(numbers={"price": 12.5, "price_rank": 0.25}),
         a_click(),
         a_behavior(value=4.5),
         an_item(genre=["drama", "war"], year="1994"),
@@ -70,6 +72,9 @@ def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
         (a_behavior(action="Buy it"), r"invalid_field: .*at `\$.action`"),
         (an_impression(context={"page": 3}), r"invalid_field: .*at `\$.context\[...\]`"),
         (an_impression(context={"page": object()}), "invalid_field: Encoding objects"),
+        (an_impression(numbers={"price": "1"}), r"invalid_field: .*at `\$.numbers\[...\]`"),
+        (an_impression(numbers={"price": math.nan}), "Expected `float`, got `null`"),
+        (an_impression(numbers={f"n{n}": 1.0 for n in range(33)}), r"length <= 32"),
         (a_click(user_id="\ud800"), "invalid_field: .*surrogates"),
     ],
 )

@@ -54,14 +54,14 @@ def test_a_line_that_is_not_text_is_one_bad_line(tmp_path: Path) -> None:
 def test_parquet_rows_are_events(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     events: list[Event] = [
-        an_impression(context={"page": "home"}),
+        an_impression(context={"page": "home"}, numbers={"price": 1.5}),
         a_click(),
         a_behavior(value=2.5),
         an_item(genre=["war"]),
     ]
     rows = [msgspec.json.decode(encode(event)) for event in events]
     for row in rows:  # as a table has them
-        for name in {"context", "attributes"} & row.keys():
+        for name in {"context", "numbers", "attributes"} & row.keys():
             row[name] = json.dumps(row[name])
     columns = dict.fromkeys(name for row in rows for name in row)
     filled = [dict.fromkeys(columns) | row for row in rows]

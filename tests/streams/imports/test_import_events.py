@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from srp4ctr.errors import MistakeError
 from srp4ctr.streams.imports.importing import ImportJob, import_files
 from srp4ctr.streams.imports.mapping import as_mapping
 from srp4ctr.streams.imports.report import refuse_bad
@@ -119,3 +120,25 @@ def test_a_key_of_actions_that_matches_nothing_is_named(tmp_path: Path) -> None:
     assert imported(source, mapping).notes == [note]
     ready = ImportJob(files=[str(source)], mapping=mapping, is_ready=True)
     assert import_files(ready).notes == []
+
+
+def test_a_named_file_with_the_columns_is_read_under_another_name(tmp_path: Path) -> None:
+    mapping = ratings(files=["ratings.csv"])
+    report = imported(written(tmp_path, HEADER + ROWS, "day_2.csv"), mapping)
+    assert report.counts.total() == 20
+    assert report.notes == [
+        "day_2.csv is read although its name is not in files = [ratings.csv]: it has the "
+        "columns"
+    ]
+
+
+def test_a_named_file_with_other_columns_is_refused_with_the_pattern(
+    tmp_path: Path,
+) -> None:
+    other = written(tmp_path, "a,b\n1,2\n", "other.csv")
+    mapping = ratings(files=["ratings*.csv"])
+    with pytest.raises(MistakeError, match=r"other\.csv .* files = \[ratings\*\.csv\]"):
+        imported(other, mapping)
+    both = imported([written(tmp_path, HEADER + ROWS), other], mapping)
+    assert both.counts.total() == 20
+    assert "its columns are others" in both.notes[0]

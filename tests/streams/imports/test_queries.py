@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.schema import Impression
 from tests.streams.imports.written import (
     HEADER,
     ROWS,
@@ -66,3 +67,78 @@ def test_a_zone_is_that_of_the_text_else_the_mapping_s(
     source = written(tmp_path, f"{HEADER}u,i,{text},4\n")
     imported(source, ratings(time_unit=None, time_zone=zone), out)
     assert [each.occurred_at for each in events_in(out)] == [expected]
+
+
+HOTELS = (
+    '{"u": "7", "t": 1600000000, "r": "r1", "shown": ["a", "b"], "prices": [80.5, 95],'
+    ' "left": ["3", ""], "device": "phone", "hit": "b"}\n'
+)
+
+
+def hotels(**changes: Any) -> Any:
+    """Return a mapping of ``HOTELS``: a list of hotels that was shown with its prices."""
+    plain = {"user": "u", "item": "each", "time": "t", "request": "r"}
+    kinds = {"behavior": None, "action": None, "value": None}
+    rule = {"type": "impression", "where": "true", "each": "shown"}
+    click = {"type": "click", "where": "hit IS NOT NULL", "item": "hit"}
+    shown = [{**rule, "position": "each_index"}, click]
+    return ratings(**plain, **kinds, **{"events": shown} | changes)
+
+
+def test_numbers_of_a_candidate_are_read_from_the_list_next_to_it(tmp_path: Path) -> None:
+    out = tmp_path / "events.jsonl"
+    numbers = {
+        "price": "prices[each_index + 1]",
+        "order": "each_index",
+        "left": '"left"[each_index + 1]',  # a text, of which one is empty
+    }
+    mapping = hotels(numbers=numbers, context={"device": "device"})
+    imported(written(tmp_path, HOTELS, "log.jsonl"), mapping, out)
+    shown = [e for e in events_in(out) if isinstance(e, Impression)]
+    assert [each.numbers for each in shown] == [
+        {"price": 80.5, "order": 0.0, "left": 3.0},
+        {"price": 95.0, "order": 1.0},
+    ]
+    assert [each.context for each in shown] == [{"device": "phone"}] * 2
+    assert len(events_in(out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (
+            {"price": "prices[each_index + 1]"},
+            r"differs between .* under \[numbers\]: price",
+        ),
+        ({"name": "each"}, r"\[context\] name = 'each' differs"),
+        ({"price": "pricse[each_index + 1]"}, "did you mean prices"),
+    ],
+)
+def test_a_context_that_differs_within_a_list_is_refused(
+    context: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MistakeError, match=message):
+        imported(written(tmp_path, HOTELS, "log.jsonl"), hotels(context=context))
+
+
+def test_a_context_may_be_the_element_s_if_the_request_is(tmp_path: Path) -> None:
+    each = {"type": "impression", "where": "true", "each": "shown", "position": "0"}
+    rule = {**each, "request": "r || each"}
+    mapping = hotels(events=[rule], context={"name": "each"})
+    assert imported(written(tmp_path, HOTELS, "log.jsonl"), mapping).counts.total() == 2
+
+
+def test_a_number_that_is_none_makes_a_bad_row(tmp_path: Path) -> None:
+    broken = HOTELS.replace('"3"', '"three"')
+    mapping = hotels(numbers={"left": '"left"[each_index + 1]'})
+    report = imported(written(tmp_path, broken, "log.jsonl"), mapping)
+    [dropped] = [each for why, each in report.dropped.items() if why != "no rule"]
+    assert dropped.detail == "the number left 'three' is not a number"
+
+
+def test_a_number_is_not_named_as_a_column_of_answers(tmp_path: Path) -> None:
+    with pytest.raises(MistakeError, match="price_rank: answers name their own columns"):
+        imported(
+            written(tmp_path, HOTELS, "log.jsonl"),
+            hotels(numbers={"price_rank": "each_index"}),
+        )

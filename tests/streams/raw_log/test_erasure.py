@@ -45,6 +45,7 @@ SHOWN = an_impression(
     user_id="ann",
     request_id="secret-r",
     context={"town": "Ulm"},
+    numbers={"distance": 3.5},
     score=0.25,
 )
 A_LIFE: list[UserEvent] = [

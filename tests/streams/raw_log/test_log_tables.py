@@ -40,6 +40,7 @@ def test_an_impression_becomes_a_row_with_its_context_as_text() -> None:
     row = named(ARecord(value=encode(shown), timestamp=NOON_MS + 7, offset=9))
     assert (row["type"], row["position"], row["score"]) == ("impression", 0, 0.5)
     assert row["context"] == '{"page":"home"}'
+    assert row["numbers"] is None
     assert (row["created_at"], row["partition"], row["offset"]) == (NOON_MS + 7, 3, 9)
     assert row["action"] is None
 
@@ -75,6 +76,7 @@ EVERY_TYPE: list[UserEvent] = [
         score=0.0,
         propensity=0.25,
         context={"page": "home", "seite": "Übersicht"},
+        numbers={"price": 12.5, "discount": 0.0},
     ),
     a_click("film 7"),
     *(a_behavior(action="rate", value=0.0), a_behavior(action="view")),

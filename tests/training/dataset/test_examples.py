@@ -2,6 +2,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
@@ -168,3 +170,47 @@ def test_each_behaviour_of_overlapping_windows_is_once_among_their_newest(
     assert past.behaviors.item_keys[ends - 1].tolist() == [
         item_key(name) for name in (NAMES[6], NAMES[3], NAMES[0], "i9")
     ]
+
+
+def numbered(item_id: str, numbers: dict[str, float] | None, position: int) -> Published:
+    return shown(item_id, position=position, numbers=numbers)
+
+
+def number_columns_of(folder: Path, *impressions: Published) -> list[list[float]]:
+    """Return the columns of ``price`` of one request, whose labels have matured."""
+    words = replace(WORDS, candidate_numbers=("price",))
+    items = [event.item_id for event, _ in impressions]  # type: ignore[union-attr]
+    log_dir = write_log(folder, [*impressions, *map(label, items)])
+    with opened(log_dir) as log:
+        snapshots = snapshot(log, length=4, ttl_days=90.0)
+    made = examples.slates(snapshots, words, item_attributes.of_profiles({}, words))
+    features = made.tensors["candidate_features"]
+    assert features.shape[-1] == words.candidate_columns.layout.width
+    found: list[list[float]] = features[0, :, -4:].tolist()
+    return found
+
+
+def test_numbers_are_the_columns_that_the_answer_returned(tmp_path: Path) -> None:
+    """The caller had ranked more items than these two."""
+    columns = {"price": 80.0, "price_rank": 0.875, "price_difference": 12.5}
+    found = number_columns_of(tmp_path, numbered("i1", columns, 0), numbered("i2", None, 1))
+    assert found == [[80.0, 0.875, 12.5, 0.0], [0.0, 0.5, 0.0, 1.0]]
+
+
+def test_numbers_without_an_answer_s_columns_are_of_the_shown_list(tmp_path: Path) -> None:
+    found = number_columns_of(
+        tmp_path,
+        numbered("i1", {"price": 80.0}, 0),
+        numbered("i2", {"price": 60.0}, 1),
+        numbered("i3", {"other": 1.0}, 2),
+    )
+    assert found == [[80, 0.5, 10, 0], [60, 0, -10, 0], [0, 0.5, 0, 1]]
+
+
+def test_a_long_list_of_numbers_is_one_list_though_its_slate_is_cut(tmp_path: Path) -> None:
+    count = MAX_SLATE + 6
+    found = number_columns_of(
+        tmp_path, *(numbered(NAMES[n], {"price": float(n)}, n) for n in range(count))
+    )
+    assert found[0] == [0.0, 0.0, -(count - 1) / 2, 0.0]
+    assert found[MAX_SLATE - 1][1] == np.float32((MAX_SLATE - 1) / count)

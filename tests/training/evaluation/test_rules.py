@@ -97,7 +97,7 @@ def test_a_rule_that_says_nothing_is_left_out() -> None:
     slates = some_slates([[0, 1], [1, 0]], shown=[[1, 1], [1, 0]])
     # Only the padding of the second slate is apart from the rest.
     inputs = some_inputs(slates, clicks_all=[[3, 3], [3, 0]])
-    assert set(by_name(slates, inputs)) == {"shown_order", "touched_then_order"}
+    assert set(by_name(slates, inputs)) == {"shown_order"}
 
 
 def test_the_shown_order_is_judged_where_no_model_made_it_and_gates_nothing() -> None:
@@ -117,6 +117,8 @@ def test_a_declared_number_that_ranks_like_the_position_is_the_callers_order() -
     found = by_name(slates, inputs, {"price": price, "place": rank})
     assert found["callers_order"].meaning == "the caller's order (place)"
     assert found["callers_order"].gates
+    touched = replace(inputs, touched_ms=np.full((2, 3), NOW_MS - 1))
+    found = by_name(slates, touched, {"place": rank})
     assert found["touched_then_order"].gates
     assert order_of(found["callers_order"]) == [0, 1, 2]
     order = np.array([[2.0, 1.0, 3.0], [3.0, 4.0, np.nan]])

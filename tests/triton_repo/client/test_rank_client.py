@@ -22,8 +22,11 @@ from srp4ctr.client import codec, rank_client
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
+from srp4ctr.features.columns import number_columns
+from srp4ctr.features.tensors.candidate_numbers import list_columns, logged_columns
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
+from srp4ctr.streams.events.schema import json_text
 from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
@@ -91,6 +94,118 @@ def test_the_user_s_offset_is_in_the_context_of_request_and_impressions() -> Non
     assert [json.loads(text) for (text,) in sent] == [{"page": "home"} | offset, offset]
     shown = replace(a_ranking((0.5,)), utc_offset_minutes=-300).impressions("r1", 5)
     assert shown[0].context == offset
+
+
+PRICED = RankRequest(
+    user_id="u1", item_ids=["a", "b", "c"], numbers={"price": [80.1, None, 60]}
+)
+NAMES = [name.encode() for name in number_columns(["price"])]
+
+
+def test_numbers_are_sent_by_name_with_nan_for_those_that_are_missing() -> None:
+    other = RankRequest(user_id="u2", item_ids=["a"], numbers={"order": [0]})
+    sent = codec.request_tensors([PRICED, other])
+    assert sent["candidate_number_names"].tolist() == [["order", "price"]] * 2
+    numbers, none = sent["candidate_numbers"], [math.nan] * 3
+    assert (str(numbers.dtype), numbers.shape) == ("float32", (2, 3, 2))
+    np.testing.assert_array_equal(
+        numbers[0, :, 1], np.array([80.1, math.nan, 60], np.float32)
+    )
+    np.testing.assert_array_equal(numbers[0, :, 0], none)
+    np.testing.assert_array_equal(numbers[1, :, 0], [0, math.nan, math.nan])
+    plain = codec.request_tensors([replace(PRICED, numbers={})])
+    assert plain.keys() == {"user_id", "item_ids"}
+
+
+def an_answer(columns: list[list[float]] | None) -> dict[str, Any]:
+    """Return the outputs for PRICED, with number columns if the bundle has any."""
+    texts = {"model_version": b"v1", "status": b"ok", "feature_version": b"-"}
+    answer: dict[str, Any] = {n: np.array([[t]], object) for n, t in texts.items()}
+    by_item = ("click_probability", "item_status", "propensity", "position")
+    answer |= {name: np.ones((1, 3)) for name in by_item}
+    if columns is not None:
+        answer["number_columns"] = np.array([columns], np.float32)
+        answer["number_column_names"] = np.array([NAMES], object)
+    return answer
+
+
+def test_impressions_carry_the_columns_that_the_answer_returned() -> None:
+    columns = [[80.1, 0.5, 10.0, 0.0], [0.0, 0.5, 0.0, 1.0], [60.0, 0.0, -10.0, 0.0]]
+    [ranking] = codec.rankings([PRICED], an_answer(columns).get)
+    expected = {"price": 80.1, "price_rank": 0.5, "price_difference": 10.0}
+    assert ranking.numbers_of("a") == expected
+    assert ranking.numbers_of("b") == {}
+    first, second, _ = ranking.impressions("r", 1_700_000_000_000, ["a", "b", "c"])
+    assert (first.numbers, second.numbers) == (expected, None)
+    assert decode(encode(first), 1_700_000_000_001) == first
+
+
+def test_training_reads_the_columns_as_they_were_served() -> None:
+    """To the last bit, though a caller shows fewer items than it ranks."""
+    rng = np.random.default_rng(6)
+    prices = [*rng.lognormal(4, 1, 20).tolist(), None]
+    items = [f"i{n}" for n in range(len(prices))]
+    request = RankRequest(user_id="u1", item_ids=items, numbers={"price": prices})
+    sent = codec.request_tensors([request])["candidate_numbers"]
+    served = list_columns(sent, np.arange(1, len(items) + 1)[None])
+    answer = an_answer(served[0].tolist())
+    by_item = ("click_probability", "item_status", "propensity", "position")
+    answer |= {name: np.ones((1, len(items))) for name in by_item}
+    [ranking] = codec.rankings([request], answer.get)
+    shown = ranking.impressions("r", 1_700_000_000_000, ["i20", "i3", "i0", "i7"])
+    texts = [json_text(each.numbers) if each.numbers else None for each in shown]
+    read = logged_columns(texts, ["price"], np.zeros(4, np.int64))
+    np.testing.assert_array_equal(read, served[0, [20, 3, 0, 7]])
+
+
+def test_without_declared_numbers_impressions_carry_what_was_sent() -> None:
+    [ranking] = codec.rankings([PRICED], an_answer(None).get)
+    assert ranking.numbers_of("a") == {"price": 80.1}
+    [plain] = codec.rankings([replace(PRICED, numbers={})], an_answer(None).get)
+    assert plain.numbers == {}
+    assert plain.impressions("r", 5, ["a"])[0].numbers is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"price": [1, 2]}, "'price' has 2 of 3 items"),
+        ({"price": [1, "2", 3]}, "numbers or None"),
+        ({"price": [1, math.inf, 3]}, "infinite"),
+    ],
+)
+def test_numbers_that_are_none_are_a_mistake(numbers: Any, message: str) -> None:
+    with pytest.raises(MistakeError, match=message):
+        replace(PRICED, numbers=numbers)
+
+
+class OfRelease03(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
+    """Has no inputs of numbers, as a bundle that was promoted by an older release."""
+
+    def __init__(self) -> None:
+        self.inputs: list[list[str]] = []
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.inputs.append([each.name for each in request.inputs])
+        wrong = [each for each in self.inputs[-1] if each.startswith("candidate_")]
+        text = f"unexpected inference input '{wrong[0]}'" if wrong else "the end"
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def test_a_server_without_such_inputs_is_called_without_numbers() -> None:
+    server, old = grpc.server(ThreadPoolExecutor(1)), OfRelease03()
+    add_GRPCInferenceServiceServicer_to_server(old, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with RankClient(address) as client, pytest.raises(MistakeError, match="the end"):
+            client.rank("u", ["a"], numbers={"price": [1]}, deadline_s=5.0)
+    finally:
+        server.stop(None).wait()
+    assert old.inputs == [
+        ["user_id", "item_ids", "candidate_numbers", "candidate_number_names"],
+        ["user_id", "item_ids"],
+    ]
 
 
 def test_no_server_is_a_connection_error_at_the_deadline() -> None:

@@ -46,7 +46,9 @@ def test_a_steps_tensors_are_the_schemas(step: model_config.StepConfig) -> None:
 def test_only_the_optional_inputs_may_be_left_out() -> None:
     config = parse(model_config.step_text(STEPS[0], LIMITS))
     optional = [tensor.name for tensor in config.input if tensor.optional]
-    assert optional == names(schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS)
+    assert optional == names(
+        schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
+    )
     rank, *_ = model_config.ensembles(STEPS)
     config = parse(model_config.ensemble_text(rank, LIMITS))
     assert names(config.input)[:2] == ["user_id", "item_ids"]
@@ -156,3 +158,32 @@ def test_a_bundle_with_user_fields_has_one_more_tensor(is_one: bool) -> None:
     assert spec.name in last.input_map
     passed = parse(model_config.ensemble_text(rank, limits)).ensemble_scheduling.step[-1]
     assert (spec.name in passed.input_map) is not is_one
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_a_bundle_with_numbers_of_candidates_returns_their_columns(is_one: bool) -> None:
+    limits = replace(LIMITS, sizes={**LIMITS.sizes, "J": 8})
+    returned = schema.number_tensors(limits.sizes)
+    steps = (
+        model_config.one_step("v7", PARAMETERS, 2, of_numbers=returned)
+        if is_one
+        else model_config.three_steps("v7", PARAMETERS, of_numbers=returned)
+    )
+    native = model_config.native_step("v7", returned) if is_one else None
+    for ensemble in model_config.ensembles(steps, native):
+        config = parse(model_config.ensemble_text(ensemble, limits))
+        found = {tensor.name: tuple(tensor.dims) for tensor in config.output}
+        has_items = ensemble.name in ("rank_clicks", "rank_clicks_canary")
+        assert (found.get("number_columns") == (-1, 8)) is has_items
+        assert ("number_column_names" in found) is has_items
+    assert schema.number_tensors(LIMITS.sizes) == ()
+
+
+def test_every_bundle_takes_numbers_of_candidates() -> None:
+    for steps in (STEPS, ONE_STEP):
+        rank, *_ = model_config.ensembles(steps)
+        config = parse(model_config.ensemble_text(rank, LIMITS))
+        optional = {tensor.name for tensor in config.input if tensor.optional}
+        assert set(names(schema.NUMBER_INPUTS)) <= optional
+        [first, *_] = config.ensemble_scheduling.step
+        assert set(names(schema.NUMBER_INPUTS)) <= set(first.input_map)

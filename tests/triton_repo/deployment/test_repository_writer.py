@@ -11,6 +11,7 @@ import pytest
 import srp4ctr
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors import compiled
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import repository_writer
 from tests.structure.source_tree import parse
@@ -61,6 +62,18 @@ def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> Non
     assert [file for file in files if not file.startswith(f"{folder}/srp4ctr/")] == []
     # Triton would take a compiled file for a change and reload the step in place.
     assert list(folder.rglob("*.pyc")) == []
+
+
+def test_the_step_computes_with_the_library_of_its_own_folder(rendered: Path) -> None:
+    folder = rendered / "click_ranker_v7" / "1"
+    script = (
+        "from srp4ctr.features.tensors import compiled\n"
+        "print(compiled.LIBRARY); print(compiled.is_loaded())"
+    )
+    if not compiled.is_loaded():
+        pytest.skip("no compiler was there when the package was installed")
+    library = folder / "srp4ctr/features/tensors/libcompiled.so"
+    assert run(script, folder) == [str(library), "True"]
 
 
 def test_the_copy_holds_all_that_it_imports_lazily_too(rendered: Path) -> None:

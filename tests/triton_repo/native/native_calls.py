@@ -30,12 +30,14 @@ WORDS = replace(
     ),
     user_fields=item_fields.build([{"town": town} for town in ("Ulm", "Bonn")] * 6),
     context_numbers=("hour",),
+    candidate_numbers=("price", "Weg in km – ü"),
 )
 STEP = model_names.step_name(model_names.CLICK_RANKER, "v1")
 NO_ATTRIBUTES = ItemStatus.NO_ATTRIBUTES
 OUTPUTS = [
     *(spec.name for spec in schema.SCORE_TENSORS + schema.RANKING_TENSORS),
     *(spec.name for spec in schema.POLICY_TENSORS + schema.RESPONSE_NOTES),
+    *(spec.name for spec in schema.NUMBER_OUTPUTS),
 ]
 CONTEXTS = [
     *("", "{}", '{"page": "home"}', '{"page": "home", "hour": "7.5"}'),
@@ -90,11 +92,22 @@ def sent(
     return made
 
 
+def numbered(tensors: dict[str, Any], names: list[str], numbers: Any) -> dict[str, Any]:
+    """Return ``tensors`` with ``numbers`` (N, K) of the items of each user."""
+    rows, encoded = len(tensors["user_id"]), [name.encode() for name in names]
+    given = np.asarray(numbers, np.float32).reshape(-1, len(names))
+    return {
+        **tensors,
+        "candidate_numbers": np.stack([given] * rows),
+        "candidate_number_names": np.array([encoded] * rows, object).reshape(rows, -1),
+    }
+
+
 def answer(
     client: InferenceServerClient, model: str, tensors: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the outputs of a call, or its error."""
-    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
+    specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
     wanted = [InferRequestedOutput(name) for name in OUTPUTS]
     try:
         found = client.infer(model, infer_inputs(specs, dict(tensors)), outputs=wanted)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import InferenceServerClient
 
+from srp4ctr.features.columns import number_columns
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.serving import serving_metrics
 from tests.builders import NOON_MS, an_item
@@ -23,10 +24,12 @@ from tests.triton_repo.native.native_calls import (
     NO_ATTRIBUTES,
     STEP,
     USERS,
+    WORDS,
     answer,
     check_alike,
     counted,
     metrics,
+    numbered,
     profile_of,
     sent,
     wait_until_native,
@@ -57,7 +60,14 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     context = draw(st.none() | st.sampled_from(CONTEXTS) | odd_contexts)
     if at_ms in (None, 0):  # each step would read the clock
         at_ms = NOON_MS
-    return sent(users, [items] * rows, at_ms, context)
+    made = sent(users, [items] * rows, at_ms, context)
+    if not items or draw(st.booleans()):
+        return made
+    names = draw(st.lists(st.sampled_from([*WORDS.candidate_numbers, "other"]), max_size=3))
+    count = len(items) + draw(st.sampled_from([0, 0, 0, 0, 1]))
+    number = st.floats(width=32) | st.sampled_from([0.0, 1.0, 80.5])
+    numbers = [draw(number) for _ in range(count * len(names))]
+    return numbered(made, names, numbers) if names else made
 
 
 @settings(
@@ -85,6 +95,28 @@ def test_calls_of_known_texts_need_no_python(
     wait_until_native(server, client, without)
     found = answer(client, model_names.RANK_CLICKS, without)
     assert np.isfinite(found["click_probability"][0, :-1]).all()
+
+
+def test_numbers_of_known_texts_need_no_python(
+    server: Server, client: InferenceServerClient
+) -> None:
+    price, way = WORDS.candidate_numbers
+    plain = sent(["bea"], [[*ITEMS[:5], ""]], NOON_MS, None)
+    numbers = [[80.5, 1], [np.nan, 2], [60, 3], [80.5, np.inf], [7, np.nan], [1, 1]]
+    for names in ([price, way], ["other", price], [way, way]):
+        tensors = numbered(plain, names, numbers)
+        wait_until_native(server, client, tensors)
+        check_alike(client, tensors)
+    found = answer(client, model_names.RANK_CLICKS, numbered(plain, [price, way], numbers))
+    assert [name.decode() for name in found["number_column_names"][0]] == [
+        *number_columns([price, way])
+    ]
+    expected = [[80.5, 0.625, 23.5, 0], [0, 0.5, 0, 1], [60, 0.25, 3, 0]]
+    np.testing.assert_allclose(found["number_columns"][0, :3, :4], expected)
+    assert not found["number_columns"][0, 5].any()  # it pads
+    without = answer(client, model_names.RANK_CLICKS, plain)
+    assert without["number_columns"][0, 0].tolist() == [0, 0.5, 0, 1] * 2
+    assert without["click_probability"].tolist() != found["click_probability"].tolist()
 
 
 def test_a_table_of_items_that_grows_is_followed(

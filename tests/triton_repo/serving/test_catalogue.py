@@ -38,7 +38,7 @@ class Shop:
     folder: Path
     memory: ItemMemory = field(default_factory=ItemMemory)
     offsets: int = 0
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
     rows: dict[int, Activity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Shop:
         return Catalogue(items, WORDS, table, self.profiles)
 
     def profiles(self, keys: Sequence[int]) -> Mapping[int, ItemProfile]:
-        self.asked += keys
+        self.requested += keys
         names = {KEYS["fresh"]: "fresh"}
         return {
             key: ItemProfile(
@@ -128,7 +128,7 @@ def test_the_total_of_all_items_is_offered_as_no_item(
     for offer in (looking.offer, again):
         for items in (offer.popular, offer.new, offer.usual):
             assert TOTAL_KEY not in items.keys
-    assert TOTAL_KEY not in shop.asked
+    assert TOTAL_KEY not in shop.requested
 
 
 def test_most_of_what_was_clicked_most_in_two_hours_is_a_candidate(shop: Shop) -> None:

@@ -33,13 +33,19 @@ class OneTensorPerItem:
     def of_candidates(self, users: Any, item_keys: Any, contexts: Any) -> RequestBatch:
         raise AssertionError("the calls of this file name their items")
 
-    def assemble(self, users: Any, items: Any, times: Any, contexts: Any) -> RequestBatch:
+    def assemble(
+        self, users: Any, items: Any, times: Any, contexts: Any, numbers: Any = None
+    ) -> RequestBatch:
         self.calls.append(len(users))
+        self.numbers = numbers
         if b"bad" in users:
             raise MistakeError("user_id is bad")
         rows = np.array([[len(item) for item in row] for row in items])
         return RequestBatch(
-            tensors={"candidate_item_rows": rows},
+            tensors={
+                "candidate_item_rows": rows,
+                "candidate_features": np.arange(rows.size * 10.0).reshape(*rows.shape, 10),
+            },
             item_status=np.zeros(rows.shape, dtype=np.uint8),
             statuses=tuple(f"of {user.decode()}" for user in users),
             feature_versions=("items=1",) * len(users),
@@ -113,6 +119,54 @@ def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
         assert together.keys() == single.keys() == ALL
         for name, array in single.items():
             np.testing.assert_array_equal(together[name], array)
+
+
+def priced(*users: bytes, names: tuple[bytes, ...], numbers: Any) -> Call:
+    call = a_call(*users)
+    given = {
+        "candidate_number_names": np.array([names] * len(users), dtype=object),
+        "candidate_numbers": np.array([numbers] * len(users), dtype=np.float32),
+    }
+    wanted = call.wanted | {spec.name for spec in schema.NUMBER_OUTPUTS}
+    return Call(given={**call.given, **given}, wanted=wanted)
+
+
+def test_numbers_are_read_by_name_and_their_columns_returned(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    ranker = replace(ranker, numbers=("order", "price"))
+    first = priced(b"u1", names=(b"price", b"other"), numbers=[[80, 1], [95, 2]])
+    second = priced(b"u2", names=(b"order", b"price"), numbers=[[0, 60], [1, 70]])
+    one, two = map(answered, ranker.answer_all([first, second]))
+    assert features.calls == [2]  # other names are no other shape
+    nan = np.nan
+    expected = [[[nan, 80], [nan, 95]], [[0, 60], [1, 70]]]
+    np.testing.assert_array_equal(features.numbers, np.array(expected, np.float32))
+    assert one["number_columns"].tolist() == [[[*range(2, 10)], [*range(12, 20)]]]
+    assert two["number_column_names"][0].tolist()[:5] == [
+        *(b"order", b"order_rank", b"order_difference", b"order_missing"),
+        b"price",
+    ]
+
+
+def test_a_bundle_without_numbers_ignores_those_that_are_sent(
+    ranker: Ranker, features: OneTensorPerItem
+) -> None:
+    call = priced(b"u1", names=(b"price",), numbers=[[80], [95]])
+    answer = answered(ranker.answer_all([call])[0])
+    assert (features.numbers, "number_columns" in answer) == (None, False)
+
+
+def test_numbers_without_names_are_refused(ranker: Ranker) -> None:
+    call = priced(b"u1", names=(b"price",), numbers=[[80], [95]])
+    given = {n: each for n, each in call.given.items() if n != "candidate_number_names"}
+    (refused,) = ranker.answer_all([replace(call, given=given)])
+    assert "send candidate_numbers and candidate_number_names" in str(refused)
+
+
+def test_numbers_of_other_items_are_refused(ranker: Ranker) -> None:
+    (refused,) = ranker.answer_all([priced(b"u1", names=(b"price",), numbers=[[80]] * 3)])
+    assert "differ in their sizes: {'N': [2, 3]}" in str(refused)
 
 
 def test_a_refused_call_affects_no_other(ranker: Ranker) -> None:
