@@ -191,9 +191,7 @@ def _provisional_figures(view: View) -> Iterator[Figure]:
             yield Figure("srp4ctr_provisional_click_rate", rate, labels)
 
 
-def _quality_figures(
-    quality: ModelQuality, *, as_probabilities: bool
-) -> Iterator[Figure]:
+def _quality_figures(quality: ModelQuality, *, as_probabilities: bool) -> Iterator[Figure]:
     """Yield the figures of a version; of scores that are no probabilities, no calibration.
 
     So neither an alert nor a panel judges them as probabilities.
