@@ -73,10 +73,10 @@ class RequestSnapshots:
     candidate_positions: Int64s
     candidate_clicked: NDArray[np.bool_]
     """The last label in the log: a click after the window counts."""
-    candidate_log_draw: NDArray[np.float64]
-    """Log of the probability that a sampled slate draws the candidate; 0 if shown."""
     candidate_numbers: Objects
     """JSON or None: ``Impression.numbers``."""
+    candidate_log_draw: NDArray[np.float64]
+    """Log of the probability that a sampled slate draws the candidate; 0 if shown."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
@@ -159,8 +159,8 @@ class RequestTables:
             candidate_item_keys=offered["item_key"].to_numpy(),
             candidate_positions=offered["position"].to_numpy(),
             candidate_clicked=offered["clicked"].to_numpy(),
-            candidate_log_draw=offered["log_draw"].to_numpy(),
             candidate_numbers=_objects(offered["numbers"]),
+            candidate_log_draw=offered["log_draw"].to_numpy(),
             candidate_activity=activity_of(
                 self._part(self.candidate_activity, "row", *of_these)
             ),

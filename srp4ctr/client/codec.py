@@ -91,8 +91,8 @@ def rankings(
             scores = by_item["click_probability"]
         order = np.argsort(-scores, kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
-    notes, calibrated = _notes(read), _calibrated(read)
     names, columns = (read(spec.name) for spec in reversed(schema.NUMBER_OUTPUTS))
+    notes, calibrated = _notes(read), _calibrated(read)
 
     def ranking(row: int, request: RankRequest) -> Ranking:
         scores, statuses, propensities, positions = (
@@ -109,8 +109,8 @@ def rankings(
             model_version=notes["model_version"][row],
             status=notes["status"][row],
             feature_version=notes["feature_version"][row],
-            calibrated=calibrated,
             numbers=_relative(names, columns, row) | _sent(request),
+            calibrated=calibrated,
         )
 
     return tuple(ranking(row, request) for row, request in enumerate(requests))

@@ -53,14 +53,14 @@ class Slates:
         present: NDArray[np.bool_] = self.tensors["candidate_item_rows"] != 0
         return present
 
+    def without_positions(self) -> "Slates":
+        """Return the same as if all impressions stood at the top, as serving scores."""
+        return replace(self, positions=np.zeros_like(self.positions))
+
     @property
     def are_sampled(self) -> bool:
         """Whether negatives were drawn: then they were for all slates."""
         return bool(self.log_draw[:1].any())
-
-    def without_positions(self) -> "Slates":
-        """Return the same as if all impressions stood at the top, as serving scores."""
-        return replace(self, positions=np.zeros_like(self.positions))
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
         """Return the requests ``rows`` in that order; a slice is not copied."""

@@ -248,9 +248,7 @@ def inputs_of(
         exposures=transforms.item_exposures(clicks.exposures.take(rows), keys, at_ms),
         sequences=sequences,
         history_attribute_rows=tensors["history_attribute_rows"],
-        number_columns=list_columns(
-            missing_numbers(keys, len(vocabulary.candidate_numbers)), keys
-        ),
+        number_columns=_missing(keys, vocabulary),
     )
     return tensors | {
         "candidate_item_rows": vocabulary.item_rows(keys).astype(np.int32),
@@ -259,6 +257,12 @@ def inputs_of(
             inputs, vocabulary.candidate_columns
         ),
     }
+
+
+def _missing(item_keys: Int64s, vocabulary: Vocabulary) -> NDArray[np.float32]:
+    """Return the columns (B, N, 4 K) of declared numbers, which no click has."""
+    count = len(vocabulary.candidate_numbers)
+    return list_columns(missing_numbers(item_keys, count), item_keys)
 
 
 def ranks_of(

@@ -113,10 +113,10 @@ class Ranker:
     count_part: CountPart
     of_users: frozenset[str] = frozenset()
     """The names of the bundle's ``schema.user_tensors``."""
-    calibrated: bool = True
-    """False: the bundle was trained on sampled negatives."""
     numbers: tuple[str, ...] = ()
     """The names of the bundle's numbers of candidates."""
+    calibrated: bool = True
+    """False: the bundle was trained on sampled negatives."""
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
@@ -287,8 +287,8 @@ class Ranker:
         }
         return {
             **notes,
-            "calibrated": np.full((len(batch.statuses), 1), self.calibrated, np.uint8),
             **self._number_columns(batch.tensors),
+            "calibrated": np.full((len(batch.statuses), 1), self.calibrated, np.uint8),
             "item_status": batch.item_status,
             TIMES: batch.times_ms,
             **batch.tensors,
