@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 GATE = "rule_of_thumb"
 """The gate that holds a bundle to the best rule: among training's, on the card."""
-LESS_BEST_RULE, HIT_LESS_BEST_RULE = "less_best_rule", "hit_10_less_best_rule"
-"""Among a bundle's metrics; the second where negatives are sampled."""
+LESS_BEST_RULE = "less_best_rule"
+"""Among a bundle's metrics."""
 HIT = "Hit@10"
+"""The metric where negatives are sampled, over the whole catalogue."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 
@@ -84,12 +85,10 @@ def metrics(results: Sequence[RuleResult]) -> dict[str, float]:
 
     Nothing where no rule was judged.
     """
-    best = best_first(results)[:1]
-    return {
-        HIT_LESS_BEST_RULE if each.metric == HIT else LESS_BEST_RULE: value
-        for each in best
-        if (value := each.gauc_difference.value) is not None
-    }
+    values = [each.gauc_difference.value for each in best_first(results)]
+    if not values or values[0] is None:
+        return {}
+    return {LESS_BEST_RULE: values[0]}
 
 
 def notes(results: Sequence[RuleResult]) -> tuple[str, ...]:
