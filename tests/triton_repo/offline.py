@@ -128,6 +128,7 @@ class OfflineLog:
         keys = np.array([[item_key(item) for item in request.item_ids]])
         sequence = self._sequences(request, versions)
         activity = _activities([self._count(item, offsets) for item in request.item_ids])
+        columns = self.words.candidate_columns
         rows, item_rows = self._attribute_rows(known_ms), self.words.item_rows(keys)
         attributes, history = rows(keys), rows(sequence.item_keys)
         status = (
@@ -150,9 +151,7 @@ class OfflineLog:
             "history_attribute_rows": history,
             "candidate_item_rows": item_rows,
             "candidate_attribute_rows": attributes,
-            "candidate_features": transforms.candidate_features(
-                inputs, self.words.candidate_columns
-            ),
+            "candidate_features": transforms.candidate_features(inputs, columns),
             "item_status": status.astype(np.uint8),
         }
 
