@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 GATE = "rule_of_thumb"
 """The gate that holds a bundle to the best rule: among training's, on the card."""
-LESS_BEST_RULE = "less_best_rule"
-"""Among a bundle's metrics."""
+LESS_BEST_RULE, HIT_LESS_BEST_RULE = "less_best_rule", "hit_10_less_best_rule"
+"""Among a bundle's metrics; the second where negatives are sampled."""
+HIT = "Hit@10"
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 
@@ -48,7 +49,8 @@ class RuleResult:
     requests: int
     """How many requests it was judged on: the shown order is not on those of a model."""
     metric: str = "gAUC"
-    """What ``gauc`` is: AUC where each request has one item."""
+    """What ``gauc`` is: AUC where each request has one item, and Hit@10 over the whole
+    catalogue where negatives are sampled."""
     gauc: float | None = None
     model_gauc: float | None = None
     gauc_difference: Contrast = Contrast()
@@ -82,10 +84,12 @@ def metrics(results: Sequence[RuleResult]) -> dict[str, float]:
 
     Nothing where no rule was judged.
     """
-    values = [each.gauc_difference.value for each in best_first(results)]
-    if not values or values[0] is None:
-        return {}
-    return {LESS_BEST_RULE: values[0]}
+    best = best_first(results)[:1]
+    return {
+        HIT_LESS_BEST_RULE if each.metric == HIT else LESS_BEST_RULE: value
+        for each in best
+        if (value := each.gauc_difference.value) is not None
+    }
 
 
 def notes(results: Sequence[RuleResult]) -> tuple[str, ...]:

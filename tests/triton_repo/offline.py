@@ -128,8 +128,8 @@ class OfflineLog:
         keys = np.array([[item_key(item) for item in request.item_ids]])
         sequence = self._sequences(request, versions)
         activity = _activities([self._count(item, offsets) for item in request.item_ids])
-        columns = self.words.candidate_columns
-        rows, item_rows = self._attribute_rows(known_ms), self.words.item_rows(keys)
+        rows, columns = self._attribute_rows(known_ms), self.words.candidate_columns
+        item_rows = self.words.item_rows(keys)
         attributes, history = rows(keys), rows(sequence.item_keys)
         status = (
             np.where(self.words.is_known(item_rows), 0, ItemStatus.UNKNOWN_ITEM)

@@ -78,6 +78,7 @@ def slates(
         tensors=_tensors(snapshots, requests, grid, vocabulary, attributes),
         clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
         positions=grid.filled(snapshots.candidate_positions),
+        log_draw=grid.filled(snapshots.candidate_log_draw.astype(np.float32)),
         request_at_ms=snapshots.times_ms[requests],
         user_ids=snapshots.user_ids[requests].astype(np.str_),
     )
@@ -156,15 +157,6 @@ def _tensors(
     }
 
 
-def _number_columns(snapshots: RequestSnapshots, vocabulary: Vocabulary) -> Float32s:
-    """Return the columns (M, J) of the impressions' numbers."""
-    names = vocabulary.candidate_numbers
-    if not names:
-        return np.empty((len(snapshots.candidate_requests), 0), dtype=np.float32)
-    texts = snapshots.candidate_numbers.tolist()
-    return logged_columns(texts, names, snapshots.candidate_requests)
-
-
 def _candidates(
     snapshots: RequestSnapshots,
     requests: _Int64s,
@@ -187,6 +179,15 @@ def _candidates(
         history_attribute_rows=attributes.of(sequences.item_keys, times_ms[:, None]),
         number_columns=grid.filled(_number_columns(snapshots, vocabulary)),
     )
+
+
+def _number_columns(snapshots: RequestSnapshots, vocabulary: Vocabulary) -> Float32s:
+    """Return the columns (M, J) of the impressions' numbers."""
+    names = vocabulary.candidate_numbers
+    if not names:
+        return np.empty((len(snapshots.candidate_requests), 0), dtype=np.float32)
+    texts = snapshots.candidate_numbers.tolist()
+    return logged_columns(texts, names, snapshots.candidate_requests)
 
 
 def _of_users(

@@ -120,7 +120,7 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
 
 
 def test_candidate_features_have_the_columns_of_the_table() -> None:
-    counts = [[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]
+    counts = [[[number] * 4] * 2 for number in (1.0, 0.0, 9.0)]
     activity = dataclasses.replace(
         empty_activity(1, 3),
         counts=np.array([counts]),
