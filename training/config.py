@@ -134,8 +134,8 @@ class RefreshConfig:
     Beauty's recipe has 0.7; its effect there was not measured separately."""
     negatives: Literal["impressions", "sampled"] = "impressions"
     """What a click model takes as not clicked: impressions, or, while a log has fewer than
-    ``enough_labels``, items ``sampled`` from what was popular before each click. Scores are
-    then a preference, not a calibrated probability."""
+    ``enough_labels``, items ``sampled`` from what was popular before each click. Scores
+    then order items by the probability of being the next click, and are not calibrated."""
     enough_labels: int = 10_000
     """From this number of impressions with matured labels on, none is sampled."""
     held_out_share: float = 0.1

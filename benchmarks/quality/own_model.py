@@ -239,7 +239,8 @@ def _joined(examples: Examples, later: Part) -> Part:
         name: np.concatenate([each.tensors[name] for each in slates])
         for name in examples.train.slates.tensors
     }
-    whole = replace(later.slates, tensors=tensors, **joined(slates, SLATE_ARRAYS))
+    labels = joined(slates, (*SLATE_ARRAYS, "log_draw"))
+    whole = replace(later.slates, tensors=tensors, **labels)
     return Part(slates=whole, **joined(parts, PART_ARRAYS))
 
 

@@ -36,12 +36,11 @@ from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import pretrained, trained_sasrec
 from benchmarks.quality.retrieval_serving import measured
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.triton_repo.serving.catalogue import blended
 from srp4ctr.triton_repo.serving.nearest import greatest
-from srp4ctr.triton_repo.serving.retriever import Shares
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[np.float32]

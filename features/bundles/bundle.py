@@ -94,6 +94,11 @@ class BundleManifest:
     gates: tuple[Gate, ...] = ()
     """Training's; promotion's are in the refresh report."""
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a score is a calibrated probability of a click."""
+        return self.negatives != "sampled"
+
     def __post_init__(self) -> None:
         if _VERSION.fullmatch(self.version) is None:
             raise ValueError(f"bundle version {self.version!r}; expected v1, v2, …")

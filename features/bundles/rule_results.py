@@ -12,6 +12,8 @@ GATE = "rule_of_thumb"
 """The gate that holds a bundle to the best rule: among training's, on the card."""
 LESS_BEST_RULE = "less_best_rule"
 """Among a bundle's metrics."""
+HIT = "Hit@10"
+"""The metric where negatives are sampled, over the whole catalogue."""
 SERVE_A_RULE = "docs/callers.md#serve-a-rule-of-thumb"
 
 
@@ -48,7 +50,8 @@ class RuleResult:
     requests: int
     """How many requests it was judged on: the shown order is not on those of a model."""
     metric: str = "gAUC"
-    """What ``gauc`` is: AUC where each request has one item."""
+    """What ``gauc`` is: AUC where each request has one item, and Hit@10 over the whole
+    catalogue where negatives are sampled."""
     gauc: float | None = None
     model_gauc: float | None = None
     gauc_difference: Contrast = Contrast()

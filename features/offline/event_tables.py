@@ -55,8 +55,9 @@ class EventLog:
     """The impressions of which examples are made: those of ``events`` whose label window
     has closed, or sampled ones."""
     labels: Table
-    """user_id, request_id, item_key, clicked: the strongest label of each impression, its
-    greatest revision. A click after the window corrects what the window said."""
+    """user_id, request_id, item_key, clicked, log_draw: the strongest label of each
+    impression, its greatest revision. A click after the window corrects what the window
+    said. log_draw is 0 for what was shown, else that of ``sampled_slates``."""
     items: Table
     """Item updates as published, with item_key; several updates of an item are rows."""
     profiles: Table
@@ -226,7 +227,8 @@ def _tables(
         events=events,
         shown=_matured(database, events, labels),
         labels=labels.group_by(*IDENTITY).aggregate(
-            clicked=lambda each: each.clicked.argmax(each.revision)
+            clicked=lambda each: each.clicked.argmax(each.revision),
+            log_draw=ibis.literal(0.0),
         ),
         items=items.inner_join(keys, "item_id"),
         profiles=profiles,

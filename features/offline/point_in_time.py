@@ -39,6 +39,7 @@ from srp4ctr.features.offline.visible_events import (
 )
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
+    ExposureArrays,
     ItemExposures,
     SequenceArrays,
     empty_sequences,
@@ -74,6 +75,8 @@ class RequestSnapshots:
     """The last label in the log: a click after the window counts."""
     candidate_numbers: Objects
     """JSON or None: ``Impression.numbers``."""
+    candidate_log_draw: NDArray[np.float64]
+    """Log of the probability that a sampled slate draws the candidate; 0 if shown."""
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
@@ -157,6 +160,7 @@ class RequestTables:
             candidate_positions=offered["position"].to_numpy(),
             candidate_clicked=offered["clicked"].to_numpy(),
             candidate_numbers=_objects(offered["numbers"]),
+            candidate_log_draw=offered["log_draw"].to_numpy(),
             candidate_activity=activity_of(
                 self._part(self.candidate_activity, "row", *of_these)
             ),
@@ -239,6 +243,26 @@ def snapshot(
     """Return all of ``request_tables`` at once."""
     tables = request_tables(log, length, ttl_days, exposure_length)
     return tables.read(0, log.rows(tables.requests.count()).as_py())
+
+
+def exposures_before(
+    log: EventLog, tables: RequestTables, requests: Int64s, length: int
+) -> ExposureArrays:
+    """Return the last ``length`` exposures (N, W) of the users of ``requests`` (N,).
+
+    ``requests`` are rows of ``tables``, ascending.
+    """
+    rows = ibis.memtable(pa.table({"row": requests}))
+    some = tables.requests.semi_join(rows, "row")
+    keys, shown_ms = np.zeros((2, len(requests), length), dtype=np.int64)
+    with log.kept(exposed(log.remembered(counted_events(log)))) as shown:
+        for part in latest_of(log, shown, some, length):
+            found = log.rows(part)
+            row = np.searchsorted(requests, found["row"].to_numpy())
+            index = row, length - 1 - found["age"].to_numpy()
+            keys[index] = found["item_key"].to_numpy()
+            shown_ms[index] = found["occurred_at"].to_numpy()
+    return ExposureArrays(item_keys=keys, shown_at_ms=shown_ms)
 
 
 def request_rows(log: EventLog) -> dict[tuple[str, str], int]:

@@ -7,6 +7,10 @@ a negative, else its absence would predict that click. The draws follow from the
 event_id. Clicked and drawn items come from the same pool: a repeated click, or the first
 on an item at all, makes no slate, for its item would be the only one used, or new.
 
+Popular items are drawn more often, so a model of the slates alone would not know what is
+popular. Each candidate has the log of its draw probability, by which training corrects
+its logit.
+
 Sampled slates are no events: no counter and no exposure has them, as in serving.
 """
 
@@ -40,28 +44,38 @@ def with_sampled_slates(log: EventLog) -> EventLog:
         numbers=ibis.null("string"),
         offset=ibis.literal(0, "int64"),
     )
-    return replace(log, shown=shown, labels=sampled.select(*_SLATE, "item_key", "clicked"))
+    labels = sampled.select(*_SLATE, "item_key", "clicked", "log_draw")
+    return replace(log, shown=shown, labels=labels)
 
 
 def sampled_slates(clicks: Table, acted: Table) -> Table:
-    """Return user_id, request_id, item_key, occurred_at, position and clicked.
+    """Return user_id, request_id, item_key, occurred_at, position, clicked and log_draw.
 
-    ``clicks`` has event_id, which becomes the request_id, user_id, item_key, occurred_at
-    and visible_at; ``acted`` the same without event_id, of all behaviours.
+    log_draw is the log of the probability that the slate draws the item; of the clicked
+    item too, as if it could be drawn. ``clicks`` has event_id, which becomes the
+    request_id, user_id, item_key, occurred_at and visible_at; ``acted`` the same without
+    event_id, of all behaviours.
     """
     once = clicks.group_by("user_id", "item_key", "event_id").aggregate(
         occurred_at=_.occurred_at.min(), visible_at=_.visible_at.min()
     )
     used = acted.group_by("user_id", "item_key").aggregate(used_at=_.visible_at.min())
     requests = _counted(_first_clicks(once, used), once)
-    drawn = _drawn(requests, once, used)
-    clicked = requests.select(*_SLATE, "item_key", "occurred_at", "draw", clicked=True)
-    both = ibis.union(clicked.semi_join(drawn, _SLATE), drawn)
+    pool = _pool(once)
+    drawn = _drawn(requests, pool, used)
+    tries = drawn.group_by(*_SLATE).aggregate(
+        tries=ibis.ifelse(_.count() < NEGATIVES, _DRAWS, _.turn.max() + 1)
+    )
+    clicked = requests.select(*_SLATE, "item_key", "occurred_at", "draw", "known")
+    clicked = clicked.mutate(clicked=True).inner_join(tries, _SLATE)
+    negatives = drawn.drop("turn").inner_join(tries, _SLATE)
+    both = _with_log_draw(ibis.union(clicked, negatives.select(*clicked.columns)), pool)
     # The order turns with the click: an item has no place of its own.
     turned = (_.item_key.abs() % _PRIME + _.draw) % _PRIME
     in_turn = ibis.window(group_by=_SLATE, order_by=("turned", "item_key"))
     placed = both.mutate(turned=turned).mutate(position=ibis.row_number().over(in_turn))
-    return placed.select(*_SLATE, "item_key", "occurred_at", "position", "clicked")
+    columns = ("item_key", "occurred_at", "position", "clicked", "log_draw")
+    return placed.select(*_SLATE, *columns)
 
 
 def _first_clicks(once: Table, used: Table) -> Table:
@@ -105,18 +119,25 @@ def _counted(first: Table, once: Table) -> Table:
     return running.filter(_.step == _REQUESTED, _.known > 0).drop("step", "at_ms")
 
 
-def _drawn(requests: Table, once: Table, used: Table) -> Table:
-    """Return up to ``NEGATIVES`` items of each slate, no two alike, with its columns."""
+def _pool(once: Table) -> Table:
+    """Return the clicks that items are drawn from: their places by time, and drawn_key."""
     by_time = ("visible_at", "user_id", "item_key", "event_id")
-    pool = once.select(
+    return once.select(
         place=ibis.row_number().over(ibis.window(order_by=by_time)), drawn_key=_.item_key
     )
+
+
+def _drawn(requests: Table, pool: Table, used: Table) -> Table:
+    """Return up to ``NEGATIVES`` items of each slate, no two alike, with its columns.
+
+    ``turn`` is the first draw of the item.
+    """
     turn = ibis.range(0, _DRAWS).unnest()
     draws = requests.mutate(turn=turn).mutate(turn=_.turn.cast("int64"))
     # Twice, as multiples of one number would lie at equal distances.
     mixed = (draws.draw + (draws.turn + 1) * _STEP) % _PRIME
     mixed = (mixed * (_STEP + draws.turn * _START)) % _PRIME
-    back = mixed % ibis.least(draws.known, RECENT_CLICKS)
+    back = mixed % _recent(draws)
     drawn = draws.mutate(place=draws.known - 1 - back).inner_join(pool, "place")
     drawn = drawn.filter(_.drawn_key != _.item_key)
     seen = used.rename(user="user_id", used_key="item_key")
@@ -124,12 +145,43 @@ def _drawn(requests: Table, once: Table, used: Table) -> Table:
         seen, (drawn.user_id == seen.user, drawn.drawn_key == seen.used_key)
     )
     unused = drawn.filter(drawn.used_at.isnull() | (drawn.used_at >= drawn.occurred_at))
-    distinct = unused.group_by(*_SLATE, "occurred_at", "draw", "drawn_key").aggregate(
-        turn=_.turn.min()
-    )
+    of_slate = (*_SLATE, "occurred_at", "draw", "known")
+    distinct = unused.group_by(*of_slate, "drawn_key").aggregate(turn=_.turn.min())
     in_turn = ibis.window(group_by=_SLATE, order_by="turn")
     ranked = distinct.mutate(rank=ibis.row_number().over(in_turn))
     kept = ranked.filter(_.rank < NEGATIVES)
-    return kept.select(
-        *_SLATE, "occurred_at", "draw", item_key="drawn_key", clicked=False
-    ).select(*_SLATE, "item_key", "occurred_at", "draw", "clicked")
+    return kept.select(*of_slate, "turn", item_key="drawn_key", clicked=False)
+
+
+def _recent(requests: Table) -> Any:
+    """Return from how many of the newest known clicks each request draws."""
+    return ibis.least(requests.known, RECENT_CLICKS)
+
+
+def _with_log_draw(candidates: Table, pool: Table) -> Table:
+    """Return ``candidates`` with log_draw instead of known and tries.
+
+    An item with the share q of the recent clicks is among ``tries`` draws with the
+    probability 1 - (1 - q)^tries. One without any counts as clicked once.
+    """
+    recent = _recent(candidates)
+    identity = (*_SLATE, "item_key")
+    # Clicks before a place, at both ends of what is drawn from.
+    ends = [
+        candidates.select(*identity, place=place, sign=ibis.literal(sign, "int64"))
+        for place, sign in ((candidates.known, 1), (candidates.known - recent, -1))
+    ]
+    none = {name: ibis.null(dtype) for name, dtype in ends[0].schema().items()}
+    clicks = pool.select(**none | {"item_key": pool.drawn_key, "place": pool.place})
+    steps = ibis.union(*ends, clicks.select(*ends[0].columns))
+    # An end comes before the click at its place.
+    so_far = ibis.cumulative_window(
+        group_by="item_key", order_by=("place", steps.sign.isnull())
+    )
+    running = steps.mutate(before=_.sign.isnull().sum().over(so_far))
+    counts = running.filter(_.sign.notnull()).group_by(*identity)
+    counts = counts.aggregate(count=(_.sign * _.before).sum())
+    counted = candidates.inner_join(counts, identity)
+    share = ibis.greatest(counted["count"], 1) / _recent(counted).cast("float64")
+    chance = 1.0 - (1.0 - share) ** counted.tries.cast("float64")
+    return counted.mutate(log_draw=chance.ln()).drop("known", "tries", "count")

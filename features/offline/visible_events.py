@@ -69,7 +69,7 @@ def candidates_of(log: EventLog, shown: Table, requests: Table) -> Table:
     owners = requests.select("user_id", "request_id", "at_ms", request="row")
     labelled = shown.inner_join(log.labels, IDENTITY)
     labelled = labelled.inner_join(owners, ("user_id", "request_id"))
-    columns = ("request", "position", "item_key", "at_ms", "clicked", "numbers")
+    columns = ("request", "position", "item_key", "at_ms", "clicked", "numbers", "log_draw")
     in_place = ibis.window(order_by=columns[:3])
     with log.kept(labelled.select(*columns)) as each:
         numbered = each.mutate(row=ibis.row_number().over(in_place))

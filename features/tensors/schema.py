@@ -205,6 +205,9 @@ REQUEST_NOTES = (
     TensorSpec("status", "string", (1,)),
     # Versions of the user's rows and the item table: see UserArrays.versions.
     TensorSpec("feature_version", "string", (1,)),
+    # 0: the bundle was trained on sampled negatives. Then click_probability is a score
+    # that orders items, and no calibrated probability. Else 1.
+    TensorSpec("calibrated", "uint8", (1,)),
 )
 RESPONSE_NOTES = ITEM_NOTES + REQUEST_NOTES
 

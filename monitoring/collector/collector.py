@@ -109,8 +109,10 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
     yield Figure("srp4ctr_label_window_seconds", view.label_window_s)
     if view.window_end_ms:
         yield Figure("srp4ctr_window_end_seconds", view.window_end_ms / 1000)
+    uncalibrated = {each.version for each in view.bundles if each.is_sampled}
     for quality in view.qualities:
-        yield from _quality_figures(quality)
+        of_scores = quality.model_version not in uncalibrated
+        yield from _quality_figures(quality, as_probabilities=of_scores)
     yield from _provisional_figures(view)
     for difference in view.differences:
         pair = (difference.model_version, difference.baseline)
@@ -189,16 +191,17 @@ def _provisional_figures(view: View) -> Iterator[Figure]:
             yield Figure("srp4ctr_provisional_click_rate", rate, labels)
 
 
-def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
+def _quality_figures(quality: ModelQuality, *, as_probabilities: bool) -> Iterator[Figure]:
+    """Yield the figures of a version; of scores that are no probabilities, no calibration.
+
+    So neither an alert nor a panel judges them as probabilities.
+    """
     version = (quality.model_version,)
     values = {
         "srp4ctr_matured_impressions": quality.impressions,
         "srp4ctr_matured_top_impressions": quality.top_impressions,
         "srp4ctr_matured_clicks": quality.clicks,
         "srp4ctr_late_clicks": quality.late_clicks,
-        "srp4ctr_live_log_loss_nats": quality.log_loss_nats,
-        "srp4ctr_live_normalized_entropy": quality.normalized_entropy,
-        "srp4ctr_expected_calibration_error": quality.expected_calibration_error,
         "srp4ctr_click_mean_reciprocal_rank": quality.mean_reciprocal_rank,
     }
     yield from _all(values, version)
@@ -208,11 +211,25 @@ def _quality_figures(quality: ModelQuality) -> Iterator[Figure]:
             quality.top_click_rate,
             quality.top_click_rate_interval,
         ),
-        "calibration_ratio": (quality.calibration_ratio, quality.calibration_interval),
         "live_auc": (quality.auc, quality.auc_interval),
     }
     for metric, (value, interval) in with_interval.items():
         yield from _with_bounds(f"srp4ctr_{metric}", value, interval, version)
+    if as_probabilities:
+        yield from _probability_figures(quality, version)
+
+
+def _probability_figures(
+    quality: ModelQuality, version: tuple[str, ...]
+) -> Iterator[Figure]:
+    values = {
+        "srp4ctr_live_log_loss_nats": quality.log_loss_nats,
+        "srp4ctr_live_normalized_entropy": quality.normalized_entropy,
+        "srp4ctr_expected_calibration_error": quality.expected_calibration_error,
+    }
+    yield from _all(values, version)
+    ratio = quality.calibration_ratio, quality.calibration_interval
+    yield from _with_bounds("srp4ctr_calibration_ratio", *ratio, version)
     for place, tenth in enumerate(quality.calibration_bins):
         labels = (*version, str(place))
         yield Figure("srp4ctr_calibration_bin_click_rate", tenth.click_rate, labels)

@@ -151,7 +151,7 @@ _CALIBRATION = line(
     lines(
         "Calibration",
         "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high; "
-        "trained with sampled negatives, scores are preferences, not probabilities.",
+        "no value of a version with sampled negatives, whose scores are no probabilities.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio"),
         limits=thresholds.CALIBRATION,

@@ -78,7 +78,7 @@ _RESULTS = line(
     stat(
         "Calibration",
         "Sum of the serving version's scores / clicks: 1 is calibrated, 2 twice too high; "
-        "trained with sampled negatives, scores are preferences, not probabilities.",
+        "no value of a version with sampled negatives, whose scores are no probabilities.",
         "none",
         over_time(of_serving("srp4ctr_calibration_ratio")),
         limits=thresholds.CALIBRATION,

@@ -81,6 +81,8 @@ class ShownRanking:
     request_id: str
     items: Sequence[RankedItem]
     model_version: str
+    calibrated: bool
+    """Whether a score is a probability of a click."""
     status: str
     advice: str
     """What the status means, "" for ``ok``."""

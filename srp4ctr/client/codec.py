@@ -91,8 +91,8 @@ def rankings(
             scores = by_item["click_probability"]
         order = np.argsort(-scores, kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
-    notes = _notes(read)
     names, columns = (read(spec.name) for spec in reversed(schema.NUMBER_OUTPUTS))
+    notes, calibrated = _notes(read), _calibrated(read)
 
     def ranking(row: int, request: RankRequest) -> Ranking:
         scores, statuses, propensities, positions = (
@@ -110,6 +110,7 @@ def rankings(
             status=notes["status"][row],
             feature_version=notes["feature_version"][row],
             numbers=_relative(names, columns, row) | _sent(request),
+            calibrated=calibrated,
         )
 
     return tuple(ranking(row, request) for row, request in enumerate(requests))
@@ -161,6 +162,7 @@ def recommendation(request: RecommendRequest, read: Callable[[str], Any]) -> Ran
         model_version=notes["model_version"][0],
         status=notes["status"][0],
         feature_version=notes["feature_version"][0],
+        calibrated=_calibrated(read),
     )
 
 
@@ -169,6 +171,12 @@ def _notes(read: Callable[[str], Any]) -> dict[str, list[str]]:
         name: [value.decode() for (value,) in read(name).tolist()]
         for name in ("model_version", "status", "feature_version")
     }
+
+
+def _calibrated(read: Callable[[str], Any]) -> bool:
+    """Return whether the bundle's scores are probabilities; an older server is silent."""
+    flags = read("calibrated")
+    return flags is None or bool(flags.all())
 
 
 def _context(request: RankRequest | RecommendRequest) -> str:

@@ -103,7 +103,7 @@ class Ranking:
     user_id: str
     item_ids: tuple[str, ...]
     scores: tuple[float, ...]
-    """Calibrated click probability of each item."""
+    """Calibrated click probability of each item; a mere score if not ``calibrated``."""
     item_statuses: tuple[int, ...]
     """Bits of ``features.tensors.schema.ItemStatus``."""
     propensities: tuple[float, ...]
@@ -113,6 +113,9 @@ class Ranking:
     status: str
     """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
     feature_version: str
+    calibrated: bool = True
+    """False: the bundle was trained on sampled negatives. Its scores order items, and are
+    no probabilities of a click."""
     utc_offset_minutes: int | None = None
     """The request's: a part of the impressions' context."""
     sources: tuple[str, ...] = ()

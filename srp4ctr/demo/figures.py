@@ -55,7 +55,7 @@ def figures(
         model_version=version,
         auc=card.metrics["auc"],
         log_loss=card.metrics["log_loss"],
-        calibration=card.metrics["calibration"],
+        calibration=card.metrics.get("calibration"),
         live_auc=live.value("srp4ctr_live_auc"),
         live_calibration=live.value("srp4ctr_calibration_ratio"),
         online_ctr=live.value(_AT_TOP) or 0.0,

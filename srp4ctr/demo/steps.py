@@ -35,10 +35,10 @@ from srp4ctr.training.config import MIN_REQUESTS
 
 SAMPLED = (
     "The log has too few slates (impressions with request_id): they are sampled\n"
-    '  from clicks (training.negatives = "sampled"). A score is a preference, not a\n'
+    '  from clicks (training.negatives = "sampled"). A score orders items and is no\n'
     "  calibrated probability, until real impressions arrive. Negatives are\n"
     "  drawn by popularity, which therefore ranks by chance here: the figures below\n"
-    "  say whether the loop runs, not how good the model is."
+    "  say whether the loop runs. How good the model is, hit_10 in its report says."
 )
 _POLL_S = 0.25
 

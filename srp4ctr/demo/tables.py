@@ -27,7 +27,8 @@ class DemoFigures:
     auc: float
     """``auc``, ``log_loss``, ``calibration``: the held-out slice, before promotion."""
     log_loss: float
-    calibration: float
+    calibration: float | None
+    """None where negatives are sampled: a score is no probability of a click."""
     live_auc: float | None
     live_calibration: float | None
     online_ctr: float
@@ -172,4 +173,6 @@ def _or_dash(value: float | None) -> str:
 
 
 def _between(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return ""
     return f"[dim]({interval.low:.3f} to {interval.high:.3f})[/dim]"

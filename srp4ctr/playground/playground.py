@@ -258,6 +258,7 @@ class LivePlayground:
             request_id=request_id,
             items=ranked,
             model_version=ranking.model_version,
+            calibrated=ranking.calibrated,
             status=ranking.status,
             advice=STATUS_ADVICE.get(ranking.status, ""),
             feature_version=ranking.feature_version,

@@ -21,7 +21,15 @@ NAMES = (
         "replicas",
         "retrieval",
     ),
-    *("results_page", "serving", "shift", "soak", "tracing", "training_memory"),
+    *(
+        "results_page",
+        "rules_of_thumb",
+        "serving",
+        "shift",
+        "soak",
+        "tracing",
+        "training_memory",
+    ),
 )
 
 

@@ -22,3 +22,24 @@ def test_the_positions_order_the_items_and_not_the_probabilities() -> None:
     cells = {str(column.header): [*column.cells] for column in columns}
     assert cells["id"] == ["first", "likely"]
     assert cells["click"] == ["0.100", "0.900"]
+
+
+def test_a_score_that_is_no_probability_is_not_called_a_click() -> None:
+    ranking = Ranking(
+        user_id="u1",
+        item_ids=("i1",),
+        scores=(0.000123456,),
+        item_statuses=(0,),
+        propensities=(1.0,),
+        positions=(0,),
+        model_version="v1",
+        status="cold_user",
+        feature_version="items=1",
+        calibrated=False,
+    )
+    table = results.ranking_table(ranking, {item_key("i1"): "One"})
+    cells = {str(column.header): [*column.cells] for column in table.columns}
+    assert cells["score"] == ["0.000123"]
+    assert "click" not in cells
+    assert str(table.caption).startswith(results.STATUS_ADVICE["cold_user"])
+    assert str(table.caption).endswith(results.UNCALIBRATED)

@@ -53,6 +53,7 @@ def settings_of(
         "TRITON__REPOSITORY": str(place.disks / f"{machine}-models"),
         "TRITON__GRPC": "127.0.0.1:1",
         "KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "FEATURES__REDIS": "127.0.0.1:1",
         **more,
     }
     for name, value in given.items():

@@ -83,6 +83,7 @@ def random_slates(count: int = 40, candidates: int = 5) -> Slates:
         tensors=arrays,
         clicked=liked.astype(np.float32),
         positions=np.tile(np.arange(candidates), (count, 1)),
+        log_draw=np.zeros((count, candidates), dtype=np.float32),
         request_at_ms=np.arange(count, dtype=np.int64),
         user_ids=np.array([f"u{i % 7}" for i in range(count)]),
     )

@@ -130,3 +130,27 @@ def _visit(
         )
         events.append((label, at_ms + WINDOW_MS))
     return events
+
+
+def write_clicks(folder: Path) -> FeatureConfig:
+    """Write clicks of 60 users, nine tenths on one colour each; some items are popular."""
+    from srp4ctr.features.online import feast_store
+
+    chance, colours = np.random.default_rng(0), ("red", "blue")
+    published: list[Published] = [
+        (an_item(f"i{n}", at_ms=NOON_MS - 1, colour=colours[n % 2]), NOON_MS - 1)
+        for n in range(60)
+    ]
+    for n in range(600):
+        user, item = int(chance.integers(60)), 2 * int(30 * chance.random() ** 1.5)
+        item += (user + (chance.random() < 0.1)) % 2
+        at_ms = NOON_MS + 1000 * n
+        ids = {"user_id": f"u{user}", "event_id": f"e{n}", "request_id": f"q{n}"}
+        click = a_click(f"i{item}", at_ms=at_ms, **ids)
+        published.append((click, at_ms))
+    config = FeatureConfig(
+        registry=str(folder / "registry.db"), log_dir=str(folder / "events")
+    )
+    write_log(folder / "events", published)
+    feast_store.apply(config)
+    return config

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srp4ctr.features.candidates import NEW_MS
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.state_store import ItemProfile
@@ -55,7 +56,7 @@ def test_new_is_what_was_first_seen_this_week_and_before_all_what_was_never_show
     week, today = item_key("week"), item_key("today")
     reader = MemoryReader(
         impressions={week: 1.0, today: 1.0},
-        times_ms={week: NOW_MS - catalogue.NEW_MS - 1, today: NOW_MS - HOUR_MS},
+        times_ms={week: NOW_MS - NEW_MS - 1, today: NOW_MS - HOUR_MS},
         attributes={item_key(name): {"genre": "war"} for name in ("first", "second")},
     )
     items = a_catalogue(tmp_path, reader)

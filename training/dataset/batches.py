@@ -38,6 +38,9 @@ class Slates:
     """``EXAMPLE_NAMES``, each with a leading axis R; with user fields USER_NAMES, too."""
     clicked: NDArray[np.float32]  # (R, N), 0 for padding
     positions: NDArray[np.int64]  # (R, N), 0 is the top
+    log_draw: NDArray[np.float32]
+    """(R, N): log of the probability that a sampled slate draws the candidate; 0 for what
+    was shown, and for padding."""
     request_at_ms: NDArray[np.int64]  # (R,)
     user_ids: NDArray[np.str_]  # (R,)
 
@@ -54,12 +57,18 @@ class Slates:
         """Return the same as if all impressions stood at the top, as serving scores."""
         return replace(self, positions=np.zeros_like(self.positions))
 
+    @property
+    def are_sampled(self) -> bool:
+        """Whether negatives were drawn: then they were for all slates."""
+        return bool(self.log_draw[:1].any())
+
     def take(self, rows: NDArray[np.int64] | slice) -> "Slates":
         """Return the requests ``rows`` in that order; a slice is not copied."""
         return Slates(
             tensors={name: array[rows] for name, array in self.tensors.items()},
             clicked=self.clicked[rows],
             positions=self.positions[rows],
+            log_draw=self.log_draw[rows],
             request_at_ms=self.request_at_ms[rows],
             user_ids=self.user_ids[rows],
         )
@@ -83,6 +92,7 @@ class Batch:
     tensors: dict[str, Tensor]
     clicked: Tensor  # (B, N)
     positions: Tensor  # (B, N)
+    log_draw: Tensor  # (B, N)
     shown: Tensor  # (B, N) bool
 
 
@@ -126,6 +136,7 @@ def slate_batch(
         tensors=tensors,
         clicked=torch.from_numpy(slates.clicked[rows, :shown]).to(device),
         positions=torch.from_numpy(slates.positions[rows, :shown]).to(device),
+        log_draw=torch.from_numpy(slates.log_draw[rows, :shown]).to(device),
         shown=tensors["candidate_item_rows"] != 0,
     )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.offline import event_tables, point_in_time
+from srp4ctr.features.offline import event_tables, item_replay, point_in_time
 from srp4ctr.features.offline.click_windows import COUNTS, click_counts
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.point_in_time import RequestTables
@@ -40,6 +40,11 @@ from srp4ctr.training.dataset import (
 )
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.cache import ArrayFiles
+from srp4ctr.training.dataset.catalogue_clicks import (
+    MAX_CLICKS,
+    WINDOWS_MS,
+    CatalogueClicks,
+)
 from srp4ctr.training.dataset.examples import Cutting
 from srp4ctr.training.evaluation.evaluate import boundary_ms
 from srp4ctr.training.evaluation.rules import INPUTS
@@ -64,6 +69,7 @@ class _Cut:
     labels: int
     """Of the log's own impressions."""
     is_sampled: bool
+    exposure_length: int
 
     @classmethod
     def of(
@@ -102,6 +108,7 @@ class _Cut:
             folder=folder,
             labels=labels,
             is_sampled=is_sampled,
+            exposure_length=streams.exposure_length,
         )
 
     def vocabulary(
@@ -244,6 +251,32 @@ class _Cut:
             counts=np.array([counts[key] for key in keys], dtype=np.int64),
         ).write(self.folder)
 
+    def write_catalogue_clicks(self, words: Vocabulary) -> None:
+        """Write clicks of the newer half of what is held out, evenly from all of them.
+
+        A request of a sampled slate is a user's first click on an item.
+        """
+        first = int(np.searchsorted(self.times_ms, self.boundary_ms))
+        middle, total = first + (len(self.times_ms) - first) // 2, len(self.times_ms)
+        snapshots = self.tables.read(middle, total)
+        number = min(MAX_CLICKS, total - middle)
+        chosen = np.linspace(0, total - middle, number, endpoint=False).astype(np.int64)
+        snapshots = snapshots.take(chosen)
+        attributes = item_attributes.of_updates(self.updates, words)
+        start_ms = int(snapshots.times_ms[0]) - max(WINDOWS_MS.values())
+        slates = examples.slates(snapshots, words, attributes)
+        CatalogueClicks(
+            slates=slates,
+            clicked_keys=snapshots.candidate_item_keys[snapshots.candidate_clicked],
+            sequences=snapshots.sequences,
+            total=snapshots.total_activity,
+            exposures=point_in_time.exposures_before(
+                self.log, self.tables, chosen + middle, self.exposure_length
+            ),
+            counted=item_replay.counted_since(self.log, start_ms),
+            attributes=attributes,
+        ).write(self.folder)
+
     def write_windows(self, words: Vocabulary, cutting: Cutting) -> int:
         """Write every user's windows; return how many."""
         past = point_in_time.history_table(self.log, self.boundary_ms)
@@ -287,7 +320,9 @@ def write_training_set(
         counts |= cut.write_slates(words) | {"labels": cut.labels}
         if champion is not None:
             cut.write_champion_judge(champion)
-        if not cut.is_sampled:
+        if cut.is_sampled:
+            cut.write_catalogue_clicks(words)
+        else:
             cut.write_rule_inputs()
         numbers = cut.number_counts(words.candidate_numbers)
         notes = [*log_notes.notes_of(log), *caller_order.notes_of(numbers, counts)]

@@ -27,6 +27,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, opened
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.dataset import catalogue_clicks
 from srp4ctr.training.dataset.batches import (
     EXAMPLE_NAMES,
     HISTORY_NAMES,
@@ -35,6 +36,7 @@ from srp4ctr.training.dataset.batches import (
     Slates,
     Windows,
 )
+from srp4ctr.training.dataset.catalogue_clicks import CatalogueClicks
 from srp4ctr.training.evaluation.evaluate import Split, split
 from srp4ctr.training.evaluation.rules import INPUTS, RuleInputs
 
@@ -42,8 +44,9 @@ FOLDER = "examples"  # among what is unfinished
 SLATES, CHAMPION_JUDGE, WINDOWS = "slates", "champion_judge", "windows"
 RULES = "rules"
 VOCABULARY = "vocabulary.json"
-OF_A_SLATE = ("clicked", "positions", "request_at_ms", "user_ids")
+OF_A_SLATE = ("clicked", "positions", "log_draw", "request_at_ms", "user_ids")
 NEWEST_MS = "newest_ms"
+_JUDGES = (CHAMPION_JUDGE, RULES, catalogue_clicks.PREFIX)  # nothing is trained on them
 _CATALOGUE = ("id_letters", "id_ends", "attribute_rows", "counts")
 _CARD = "examples.json"
 _FORMAT = 4  # of the files: others are cut again
@@ -94,6 +97,8 @@ class TrainingSet:
     """For the report: what the log's publishers should change."""
     catalogue: Catalogue | None = None
     """None: of a test."""
+    catalogue_clicks: CatalogueClicks | None = None
+    """Held-out clicks to rank the whole catalogue for; None without sampled slates."""
     champion_judge: Slates | None = None
     """``parts.judge`` in the rows of another vocabulary: of the bundle to compare with."""
     rule_inputs: RuleInputs | None = None
@@ -202,7 +207,7 @@ def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
         array = _mapped(folder, path.stem)
-        if array.dtype.kind in "iu" and not path.stem.startswith((CHAMPION_JUDGE, RULES)):
+        if array.dtype.kind in "iu" and not path.stem.startswith(_JUDGES):
             digest.update(f"{path.stem} {array.dtype} {array.shape}".encode())
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -231,6 +236,7 @@ def read(folder: Path, name: str = "") -> TrainingSet | None:
         ),
         windows=Windows(tensors=windows),
         window_newest_ms=_mapped(folder, f"{WINDOWS}.{NEWEST_MS}"),
+        catalogue_clicks=catalogue_clicks.read(folder),
         champion_judge=held_out,
         rule_inputs=_rule_inputs(folder),
         catalogue=Catalogue(

@@ -78,6 +78,7 @@ def slates(
         tensors=_tensors(snapshots, requests, grid, vocabulary, attributes),
         clicked=grid.filled(snapshots.candidate_clicked.astype(np.float32)),
         positions=grid.filled(snapshots.candidate_positions),
+        log_draw=grid.filled(snapshots.candidate_log_draw.astype(np.float32)),
         request_at_ms=snapshots.times_ms[requests],
         user_ids=snapshots.user_ids[requests].astype(np.str_),
     )

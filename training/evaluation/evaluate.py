@@ -41,9 +41,9 @@ class Scored:
 
     clicked: Floats
     probabilities: Floats
-    """Calibrated, as serving makes them."""
+    """Of a click in the slate: calibrated, and of a sampled one corrected by its draws."""
     ranking: Floats
-    """What serving orders a request's candidates by."""
+    """What serving orders a request's candidates by, corrected in the same way."""
     requests: NDArray[np.int64]
     users: NDArray[np.generic]
 
@@ -97,28 +97,28 @@ def split(slates: Slates, boundary: int) -> Split:
     )
 
 
-def evaluate(
-    model: SRP4CTR, parts: Split, config: RefreshConfig, negatives: str = "impressions"
-) -> Evaluation:
+def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     """Calibrate ``model`` in place, and evaluate it on the evaluation slates.
 
-    Where ``negatives`` are ``sampled`` by popularity, its AUC says nothing and is absent.
+    Sampled slates have no click rate to calibrate to: their scores stay as trained.
     """
     shown = parts.calibrate.shown
-    logits = serving_logits(model, parts.calibrate).click
-    fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
+    fitted = Calibration()
+    if not parts.judge.are_sampled:
+        logits = serving_logits(model, parts.calibrate).click
+        fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
     with torch.no_grad():
         model.head.calibration_scale.fill_(fitted.scale)
         model.head.calibration_bias.fill_(fitted.bias)
     click, ranking = serving_logits(model, parts.judge)
     judged = scored(parts.judge, fitted.probabilities(click), ranking)
     measured = _measure(parts.judge, judged)
-    if negatives == "sampled":
-        del measured["popularity_auc"]
     return Evaluation(
         calibration=fitted,
         metrics={name: value for name, value in measured.items() if np.isfinite(value)},
-        gates=gates(measured, judged, config),
+        gates=sampled_gates(measured, judged)
+        if parts.judge.are_sampled
+        else gates(measured, judged, config),
         judged=judged,
     )
 
@@ -127,26 +127,48 @@ def scored(
     slates: Slates, probabilities: NDArray[np.generic], ranking: NDArray[np.generic]
 ) -> Scored:
     """Return the shown impressions of ``slates`` with their scores (R, N)."""
-    shown = slates.shown
+    shown, log_draw = slates.shown, slates.log_draw[slates.shown].astype(np.float64)
+    served = np.asarray(probabilities[shown], dtype=np.float64)
     request = np.broadcast_to(np.arange(len(slates))[:, None], shown.shape)[shown]
     _, user = np.unique(slates.user_ids, return_inverse=True)  # a number, not a name, each
     return Scored(
         clicked=slates.clicked[shown].astype(np.float64),
-        probabilities=np.asarray(probabilities[shown], dtype=np.float64),
-        ranking=np.asarray(ranking[shown], dtype=np.float64),
+        probabilities=_in_slate(served, log_draw) if slates.are_sampled else served,
+        ranking=np.asarray(ranking[shown], dtype=np.float64) - log_draw,
         requests=request,
         users=user[request],
     )
 
 
+def _in_slate(probabilities: Floats, log_draw: Floats) -> Floats:
+    """Return the probabilities of a click in slates with negatives that were drawn."""
+    odds = probabilities / np.maximum(1.0 - probabilities, np.finfo(np.float32).tiny)
+    corrected: Floats = odds / (odds + np.exp(log_draw))
+    return corrected
+
+
+def served_probabilities(slates: Slates, judged: Scored) -> Floats:
+    """Return the scores that serving returns for what ``judged`` has of ``slates``."""
+    if not slates.are_sampled:
+        return judged.probabilities
+    log_draw = slates.log_draw[slates.shown].astype(np.float64)
+    return _in_slate(judged.probabilities, -log_draw)
+
+
 def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
     clicked, predicted = judged.clicked, judged.probabilities
-    popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
-    return {
+    measured = {
         "auc": metrics.auc(clicked, predicted),
         "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
         "ctr_at_1": _ctr_at_1(slates, judged),
         "log_loss": metrics.log_loss(clicked, predicted),
+        "judged_impressions": float(len(clicked)),
+        "judged_clicks": float(clicked.sum()),
+    }
+    if slates.are_sampled:  # popularity is drawn out of them, and there is no click rate
+        return measured
+    popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
+    return measured | {
         "calibration": metrics.calibration(clicked, predicted),
         "calibration_standard_error": metrics.calibration_standard_error(
             clicked, predicted
@@ -154,8 +176,6 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
         # The item's click rate of the last week, the same for all users.
         "popularity_auc": metrics.auc(clicked, popularity),
-        "judged_impressions": float(len(clicked)),
-        "judged_clicks": float(clicked.sum()),
     }
 
 
@@ -187,6 +207,23 @@ def gates(
         _entropy_gate(measured["normalised_entropy"], judged),
     )
     return found if np.isfinite(measured["auc"]) else (*found, _nothing_judged(judged))
+
+
+_OF_SAMPLED = {
+    "auc": "popularity is drawn out of sampled slates: see rule_of_thumb",
+    "gauc": "popularity is drawn out of sampled slates: see rule_of_thumb",
+    "calibration": "sampled slates have no click rate: scores are not calibrated",
+    "normalised_entropy": "sampled slates have no click rate: scores are not calibrated",
+}
+
+
+def sampled_gates(measured: Mapping[str, float], judged: Scored) -> tuple[Gate, ...]:
+    """Return the gates where negatives are sampled: their slates measure none of them.
+
+    ``full_catalogue.results`` judge such a bundle.
+    """
+    skips = tuple(skipped(name, why) for name, why in _OF_SAMPLED.items())
+    return skips if np.isfinite(measured["auc"]) else (*skips, _nothing_judged(judged))
 
 
 def _nothing_judged(judged: Scored) -> Gate:

@@ -32,9 +32,6 @@ Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 ORDER, PRICE = "order", "price"
 """Declared numbers of a candidate that a rule is made of."""
-SAMPLED = (
-    "negatives are sampled by popularity: these slates cannot say what a rule is worth"
-)
 _ORDERED_PAIRS = 0.95  # of neighbours: the number orders items as they were shown
 _UNTOUCHED = -1e18  # below every age in milliseconds, with a sign
 _HELP = (

@@ -31,7 +31,7 @@ from srp4ctr.training.dataset.batches import (
     torch_rows,
 )
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation.evaluate import Scored
+from srp4ctr.training.evaluation.evaluate import Scored, served_probabilities
 from srp4ctr.training.export import onnx_export, retrieval
 from srp4ctr.training.export.onnx_export import sample
 from srp4ctr.training.export.retrieval import Pretrained
@@ -107,7 +107,7 @@ def _write_reference(dataset: TrainingSet, judged: Scored, folder: Path) -> None
         slates.tensors,
         words.is_known(slates.tensors["candidate_item_rows"]),
         slates.shown,
-        judged.probabilities,
+        served_probabilities(slates, judged),
         words.candidate_columns.layout.names,
     )
     drift_reference.write_reference(folder, reference)

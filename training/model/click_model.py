@@ -141,6 +141,12 @@ class ClickModel(nn.Module, abc.ABC):
         passes none: every candidate is scored as if it were at the top.
         """
 
+    def shift_logits(self, offset: float) -> None:
+        """Add ``offset`` to all logits: where negatives are sampled, a model begins there.
+
+        A model without such a number learns it.
+        """
+
     def fast_parameters(self) -> list[Tensor]:
         """Return what is trained at ``FAST_RATE`` times the rate: few, frequent rows."""
         return list(self.context.parameters())

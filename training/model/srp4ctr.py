@@ -111,6 +111,11 @@ class SRP4CTR(ClickModel):
         """Return logits (B, N): encode and score in one call."""
         return self.logits({**tensors, **self.encode(tensors)}, positions)
 
+    @torch.no_grad()
+    def shift_logits(self, offset: float) -> None:
+        """Add ``offset`` to the bias of the head."""
+        self.head.out.bias.add_(offset)
+
     def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions and the parameters of the context."""
         return [self.head.position_bias.weight, *super().fast_parameters()]

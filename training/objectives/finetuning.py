@@ -5,6 +5,11 @@ the model sets the learning rate of each group of parameters. The loss per impre
 a logit a probability; the listwise loss trains what orders a slate: the item clicked
 before those that were not.
 
+Sampled slates draw popular items more often. Both losses subtract the log of the draw
+probability from the scores, so that the scores themselves order items by the probability
+of being the next click (Bengio & Senécal, IEEE TNN 2008; Yi et al., Sampling-Bias-Corrected
+Neural Modeling for Large Corpus Item Recommendations, RecSys 2019).
+
 Shapes: R requests, B of them in a batch, N candidates.
 """
 
@@ -50,6 +55,7 @@ def finetune(
     Features get their scales from the same ``slates``.
     """
     scale_features(model, slates)
+    start_at_draws(model, slates)
     return train_on_clicks(model, slates, config, options, held_out)
 
 
@@ -61,6 +67,16 @@ def scale_features(model: ClickModel, slates: Slates) -> None:
     requests = np.array(some.tensors["request_features"])  # torch needs a writable copy
     model.candidate_features.fit(torch.from_numpy(candidates).to(device))
     model.request_features.fit(torch.from_numpy(requests).to(device))
+
+
+def start_at_draws(model: ClickModel, slates: Slates) -> None:
+    """Shift the logits of a new ``model`` by the mean log draw probability of ``slates``.
+
+    Steps of the learning rate's size would need thousands for the same distance.
+    """
+    some = slates.take(slice(None, None, 1 + len(slates) // MAX_SCALED))
+    if some.are_sampled:
+        model.shift_logits(float(some.log_draw[some.shown].mean()))
 
 
 def train_on_clicks(
@@ -123,6 +139,7 @@ class ClickObjective(Objective):
         share = config.id_dropout if self.training else 0.0
         tensors = without_ids(batch.tensors, share)
         scores = self.model(tensors, batch.positions)
+        scores = Scores(*(each - batch.log_draw for each in scores))
         return click_losses(scores, batch.clicked, batch.shown, config)
 
 
@@ -144,7 +161,7 @@ def serving_logits(model: ClickModel, slates: Slates) -> Scores[NDArray[np.float
 def request_losses(model: ClickModel, slates: Slates) -> NDArray[np.float64]:
     """Return each request's log loss (R,), calibrated on the same ``slates``."""
     shown, clicked = slates.shown, slates.clicked[slates.shown]
-    logits = serving_logits(model, slates).click[shown]
+    logits = (serving_logits(model, slates).click - slates.log_draw)[shown]
     probabilities = fit_platt(clicked, logits).probabilities(logits)
     losses = np.zeros(shown.shape)
     losses[shown] = log_losses(clicked, probabilities)

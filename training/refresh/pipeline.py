@@ -18,7 +18,7 @@ import torch
 from srp4ctr.atomic_files import sync_folder
 from srp4ctr.features.bundles import bundle, rule_results
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.bundles.gates import Gate, failed, skipped
+from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.bundles.rule_results import RuleResult
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
@@ -26,11 +26,13 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.dataset.cache import TrainingSet
-from srp4ctr.training.evaluation import champion, rules
+from srp4ctr.training.evaluation import champion, full_catalogue, rules
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.evaluation.evaluate import Evaluation, Scored, evaluate
+from srp4ctr.training.evaluation.full_catalogue import CatalogueRanks
 from srp4ctr.training.export import bundle_writer
 from srp4ctr.training.export.bundle_writer import unfinished
+from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import (
     Clock,
@@ -39,6 +41,7 @@ from srp4ctr.training.loop.progress import (
     logging_to,
     silent,
 )
+from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
@@ -169,11 +172,11 @@ def _make_bundle(
 
         result = stages.train(start, training, log)
         with training.clock.step("judge"):
-            evaluation = evaluate(model, dataset.parts, config, dataset.negatives)
+            evaluation, ranks = _judged(model, result.pretrained, training)
         for name, value in evaluation.metrics.items():
             log(f"judged/{name}", value, 0)
         card = _card(training, evaluation, parent)
-        against = _compared(card.version, old, training, evaluation.judged)
+        against = _compared(card.version, old, training, evaluation.judged, ranks)
     with training.clock.step("export"):
         card = bundle_writer.export_bundle(
             bundle_writer.Trained(model=model, pretrained=result.pretrained),
@@ -186,6 +189,15 @@ def _make_bundle(
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
+
+
+def _judged(
+    model: SRP4CTR, pretrained: Pretrained | None, training: Training
+) -> tuple[Evaluation, CatalogueRanks | None]:
+    """Evaluate ``model`` on slates, and of sampled ones over the whole catalogue, too."""
+    ranks = full_catalogue.judge(model, pretrained, training.dataset)
+    evaluation = evaluate(model, training.dataset.parts, training.config)
+    return full_catalogue.with_metrics(evaluation, ranks), ranks
 
 
 def _card(
@@ -285,9 +297,16 @@ def _log_folder(config: RefreshConfig) -> Path:
 
 
 def _compared(
-    version: str, old: EarlierBundle | NoBundle, training: Training, judged: Scored
+    version: str,
+    old: EarlierBundle | NoBundle,
+    training: Training,
+    judged: Scored,
+    ranks: CatalogueRanks | None,
 ) -> _Comparisons:
-    """Compare bundle ``version``, which made ``judged``, on the judged requests."""
+    """Compare bundle ``version``, which made ``judged``, on the judged requests.
+
+    With sampled negatives rules compare by ``ranks``, over the whole catalogue.
+    """
     dataset, config = training.dataset, training.config
     champions = champion.rescored(old, dataset.champion_judge)
     if isinstance(champions, NoBundle):
@@ -297,8 +316,9 @@ def _compared(
         served, tolerance = old.card.version, config.champion_tolerance
         against = champion.compare(served, champions, judged, tolerance)
     if dataset.rule_inputs is None:
-        skip = skipped(rule_results.GATE, rules.SAMPLED)
-        return _Comparisons(gates=(*against, skip))
+        of_catalogue = full_catalogue.results(ranks) if ranks is not None else ()
+        gate = rules.gate(version, of_catalogue)
+        return _Comparisons(gates=(*against, gate), rules=of_catalogue)
     slates = dataset.parts.judge
     columns = dataset.vocabulary.candidate_columns.layout.names
     numbers = rules.numbers_of(slates, columns)

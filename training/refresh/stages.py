@@ -172,6 +172,8 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
     with training.clock.timed(finetuning.STAGE):
         # A handful of new requests would move the scales under the parent's weights.
         finetuning.scale_features(start.model, every_slate)
+        if parent is None:
+            finetuning.start_at_draws(start.model, every_slate)
         slates = parts.train.without_positions() if order else parts.train
         held_out = parts.calibrate
         losses = finetuning.train_on_clicks(start.model, slates, config, options, held_out)

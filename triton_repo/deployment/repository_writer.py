@@ -86,7 +86,7 @@ def render(
         native = model_config.native_step(version, of_numbers)
         folder = _step_folder(repository, native, limits)
         names = _number_names(source) if of_numbers else ()
-        _write_native(folder, steps[0], names, version, config)
+        _write_native(folder, steps[0], names, card, config)
     folders = [_step_folder(repository, step, limits) for step in steps]
     _write_shell(folders[0], source)
     if is_one:
@@ -197,19 +197,20 @@ def _write_native(
     folder: Path,
     python: StepConfig,
     numbers: Sequence[str],
-    version: str,
+    card: BundleManifest,
     config: TritonConfig,
 ) -> None:
     """Write the library of the native step, and its settings, a name and a value a line."""
     settings = {
         "python_step": python.name,
-        "version": version,
+        "version": card.version,
         "encoder": bundle.ENCODER_FILE,
         "head": bundle.HEAD_FILE,
         "max_candidates": config.max_candidates,
         "max_wait_us": round(config.max_wait_ms * 1000),
         "threads": config.instances,
         "logs_requests": int(config.served_log.share > 0.0),
+        "calibrated": int(card.is_calibrated),
     }
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     lines += [f"number {name.encode().hex()}\n" for name in numbers]  # any characters

@@ -117,6 +117,8 @@ static int write_output(Response *response, const char *name, const Ranker *rank
     if (!strcmp(name, "status")) return write_text(response, name, status);
     if (!strcmp(name, "feature_version")) return write_text(response, name, version);
     if (!strcmp(name, "model_version")) return write_text(response, name, ranker->version);
+    if (!strcmp(name, "calibrated"))
+        return write_numbers(response, name, T_UINT8, 1, &ranker->is_calibrated, 1);
     return 0;
 }
 

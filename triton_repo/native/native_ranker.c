@@ -58,6 +58,7 @@ typedef struct Ranker { /* one bundle */
     int64_t number_count;
     char folder[2048], python_step[512], version[256], encoder[256], head[256];
     int64_t max_candidates, max_wait_us, threads, logs_requests;
+    unsigned char is_calibrated;
     Allocator *allocator;
     Counters counters;
     Scoring scoring;
@@ -302,6 +303,8 @@ static int read_settings(Ranker *ranker) {
             ranker->threads = number;
         else if (!strcmp(name, "logs_requests"))
             ranker->logs_requests = number;
+        else if (!strcmp(name, "calibrated"))
+            ranker->is_calibrated = (unsigned char)number;
     }
     fclose(file);
     return is_right && *ranker->python_step && ranker->threads > 0 &&

@@ -20,6 +20,14 @@ from numpy.typing import NDArray
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle_items import ids_of, mapped
+from srp4ctr.features.candidates import (
+    LEAST_CLICKS,
+    MAX_NEW,
+    MAX_POPULAR,
+    NEW_MS,
+    POPULAR_SHARES,
+    blended,
+)
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.tensors.arrays import Arrays
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
@@ -34,14 +42,8 @@ Where = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes and the values of which an item must have one."""
 ReadProfiles = Callable[[Sequence[int]], Mapping[int, ItemProfile]]
 
-MAX_POPULAR, MAX_NEW = 1000, 200
-NEW_MS = 7 * 86_400_000  # since an item was first seen
-# Of the popular items, the share of those with the most clicks at each half-life: most of
-# those that were clicked most in the last two hours are among them, and so is what lasts.
-_POPULAR_SHARES = {0.25: 0.25, 4.0: 0.5, 24.0: 0.25}
-_LIVES = [HALF_LIVES_H.index(hours) for hours in _POPULAR_SHARES]
-_LIVES_MS = 3_600_000.0 * np.array([*_POPULAR_SHARES])
-_LEAST_CLICKS = 1e-3  # decayed; of fewer an item is not popular
+_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
+_LIVES_MS = 3_600_000.0 * np.array([*POPULAR_SHARES])
 # Half a percent of a core, a millisecond at a time, so that the slowest percent of requests
 # is not those that meet it. A million items take half a second: a hundred with the pauses.
 _EVERY_S, _BUSY_SHARE = 5.0, 0.005
@@ -118,12 +120,12 @@ class _Items(Arrays):
     attribute_rows: NDArray[np.int32]  # (n, A)
     is_available: NDArray[np.bool_]  # (n,)
     clicks: NDArray[np.float64]
-    """(n, 3): decayed, by the half-lives of ``_POPULAR_SHARES``."""
+    """(n, 3): decayed, by the half-lives of ``POPULAR_SHARES``."""
     first_seen_ms: Int64s  # (n,)
 
     def most_clicked(self) -> list[Int64s]:
         """Return the rows with the most clicks at each half-life, the first in front."""
-        is_popular = (self.clicks >= _LEAST_CLICKS) & self.is_available[:, None]
+        is_popular = (self.clicks >= LEAST_CLICKS) & self.is_available[:, None]
         scores = np.where(is_popular, self.clicks, 0.0)
         return [_best(each, MAX_POPULAR) for each in scores.T]
 
@@ -268,7 +270,7 @@ class Catalogue:
         joined = np.concatenate(firsts)
         self._most_clicked = found.keys[np.unique(joined)]
         by_key = [found.keys[each] for each in firsts]
-        places = blended(by_key, list(_POPULAR_SHARES.values()), MAX_POPULAR)
+        places = blended(by_key, list(POPULAR_SHARES.values()), MAX_POPULAR)
         clicked = self._listed(found.take(joined[places]), MAX_POPULAR)
         others = np.flatnonzero(~np.isin(usual.keys, clicked.keys))
         return clicked.joined(usual, others[: MAX_POPULAR - len(clicked.ids)])
@@ -349,21 +351,3 @@ def _best(scores: NDArray[Any], most: int) -> Int64s:
     rows = greatest(scores, most)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return rows[scores[rows] > 0.0]
-
-
-def blended(sources: Sequence[Int64s], shares: Sequence[float], most: int) -> Int64s:
-    """Return the places of the first ``most`` distinct items in the joined ``sources``.
-
-    At any depth each source has about its share of the items, for as long as it has any.
-    """
-    depths = np.concatenate(
-        [
-            (np.arange(len(keys)) + 0.5) / share if share else np.full(len(keys), np.inf)
-            for keys, share in zip(sources, shares, strict=True)
-        ]
-    )
-    order = np.argsort(depths, kind="stable")
-    order = order[np.isfinite(depths[order])]
-    _, first = np.unique(np.concatenate(sources)[order], return_index=True)
-    places: Int64s = order[np.sort(first)[:most]]
-    return places

@@ -115,6 +115,8 @@ class Ranker:
     """The names of the bundle's ``schema.user_tensors``."""
     numbers: tuple[str, ...] = ()
     """The names of the bundle's numbers of candidates."""
+    calibrated: bool = True
+    """False: the bundle was trained on sampled negatives."""
     policy: Policy | None = None
     """None: best first."""
     log: ServedLog | None = None
@@ -286,6 +288,7 @@ class Ranker:
         return {
             **notes,
             **self._number_columns(batch.tensors),
+            "calibrated": np.full((len(batch.statuses), 1), self.calibrated, np.uint8),
             "item_status": batch.item_status,
             TIMES: batch.times_ms,
             **batch.tensors,

@@ -15,6 +15,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.drift_reference import read_reference
 from srp4ctr.features.bundles.request_log import ServedLog
+from srp4ctr.features.candidates import Shares
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.connection import native_address
 from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
@@ -26,7 +27,7 @@ from srp4ctr.triton_repo.serving.exploration import policy_of
 from srp4ctr.triton_repo.serving.onnx_scorer import PROBABILITY, Scorer
 from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, Call, Ranker
 from srp4ctr.triton_repo.serving.recommender import Recommender
-from srp4ctr.triton_repo.serving.retriever import Retriever, Shares
+from srp4ctr.triton_repo.serving.retriever import Retriever
 from srp4ctr.triton_repo.serving.serving_metrics import (
     NEXT_ITEMS,
     RequestStats,
@@ -52,6 +53,7 @@ def load_ranker(
     tracing.start("triton")
     config = FeatureConfig(**json.loads(settings["features"])).relocated(environment)
     features, scorer = open_bundle(config, folder, _library(config, settings)), None
+    card = bundle.read(folder)
     count_part = part_counter(metrics, settings["model_version"])
     if (folder / bundle.ENCODER_FILE).is_file():
         scorer = Scorer(folder, int(settings["kept_states_bytes"]), count_part)
@@ -62,8 +64,9 @@ def load_ranker(
         features=features,
         scorer=scorer,
         count_part=count_part,
-        of_users=frozenset(spec.name for spec in user_tensors(bundle.read(folder).sizes)),
+        of_users=frozenset(spec.name for spec in user_tensors(card.sizes)),
         numbers=features.vocabulary.candidate_numbers,
+        calibrated=card.is_calibrated,
         policy=policy_of(**json.loads(settings["exploration"])),
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
@@ -73,10 +76,15 @@ def load_ranker(
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
     ranker.answer(Call(given=nobody, wanted=frozenset({PROBABILITY})))
     stats = RequestStats(metrics=metrics, reference=read_reference(folder))
+    return replace(ranker, stats=stats, backlog=_backlog(folder, settings, environment))
+
+
+def _backlog(
+    folder: Path, settings: Mapping[str, str], environment: Mapping[str, str]
+) -> Backlog:
     waiting = WaitingCalls(folder.name, environment)
     limit_s = float(settings["max_wait_ms"]) / 1000.0
-    backlog = Backlog(waiting, int(settings["processes"]), limit_s)
-    return replace(ranker, stats=stats, backlog=backlog)
+    return Backlog(waiting, int(settings["processes"]), limit_s)
 
 
 def _library(config: FeatureConfig, settings: Mapping[str, str]) -> Path | None:

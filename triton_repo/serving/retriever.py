@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.arrays import FoundUsers, UserArrays
@@ -25,7 +26,6 @@ from srp4ctr.triton_repo.serving.catalogue import (
     ItemList,
     Offer,
     Where,
-    blended,
     have,
 )
 from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
@@ -35,8 +35,6 @@ Int64s = NDArray[np.int64]
 MODEL, POPULAR, NEW = "model", "popular", "new"
 SOURCES = (MODEL, POPULAR, NEW)
 _NAMES = np.array([name.encode() for name in SOURCES], dtype=object)
-# Of a user without a history: the model knows only what is popular in training.
-_COLD_SHARES = (1e-9, 0.95, 0.05)
 REMEMBERED = 4096  # users whose next item is awaited, to measure recall
 
 
@@ -62,21 +60,6 @@ class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """``where`` as a key, the same for the same filters."""
         given = {n: [v] if isinstance(v, str) else v for n, v in self.where.items()}
         return tuple((name, tuple(sorted(given[name]))) for name in sorted(given))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """How many candidates are ranked, and the share of each source."""
-
-    candidates: int = 200
-    popular: float = 0.4
-    new: float = 0.05
-
-    def of(self, is_cold: bool) -> tuple[float, float, float]:
-        """Return the shares of ``SOURCES``; without a history the popular have most."""
-        if is_cold:
-            return _COLD_SHARES
-        return (1.0 - self.popular - self.new, self.popular, self.new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

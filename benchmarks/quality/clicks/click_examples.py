@@ -161,7 +161,12 @@ def _load_part(folder: Path, name: str) -> Part:
         files = {each: folder / f"{name}.{each}.npy" for each in names}
         return {each: np.load(file, mmap_mode="c") for each, file in files.items()}
 
-    slates = Slates(tensors=_load(folder, f"{name}.tensors"), **arrays(SLATE_ARRAYS))
+    labels = arrays(SLATE_ARRAYS)
+    slates = Slates(
+        tensors=_load(folder, f"{name}.tensors"),
+        **labels,
+        log_draw=np.zeros_like(labels["clicked"]),
+    )
     return Part(slates=slates, **arrays(PART_ARRAYS))
 
 

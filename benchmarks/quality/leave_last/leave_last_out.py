@@ -176,6 +176,7 @@ class LeaveLast:
             candidate_positions=np.zeros(rows * width, dtype=np.int64),
             candidate_clicked=np.tile(np.arange(width) == 0, rows),
             candidate_numbers=np.full(rows * width, None, dtype=object),
+            candidate_log_draw=np.zeros(rows * width),  # drawn evenly: it changes no order
             candidate_activity=_activity(seen.ravel(), flat_at_ms),
             candidate_exposures=ItemExposures(  # there are no impressions here
                 counts=np.zeros(rows * width, dtype=np.int64),

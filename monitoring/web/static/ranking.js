@@ -55,6 +55,8 @@ export class Ranking {
     replace(this.facts, ...facts(ranking));
     this.showCost(ranking);
     const best = Math.max(...ranking.items.map(({ score }) => score ?? 0), 0) || 1;
+    // A score of a bundle without calibration is no share of anything.
+    this.unit = ranking.calibrated ? "percentunit" : "none";
     replace(this.list, ...ranking.items.map((ranked, place) => this.row(ranked, place, best, before.get(ranked.item.item_id))));
     this.places = new Map(ranking.items.map(({ item, score }, place) => [item.item_id, { place, score }]));
   }
@@ -67,14 +69,15 @@ export class Ranking {
   row({ item, score, notes }, place, best, before) {
     const moved = before ? before.place - place : 0;
     const attributes = Object.values(item.attributes).join(" · ");
-    const label = `${place + 1}. ${item.title}, score ${format(score, "percentunit", 1)}: click it`;
+    const text = this.unit === "none" ? format(score) : format(score, this.unit, 1);
+    const label = `${place + 1}. ${item.title}, score ${text}: click it`;
     return h("li", { class: moved ? `moved ${moved > 0 ? "up" : "down"}` : null, "data-item": item.item_id }, h(
       "button", { type: "button", "aria-label": label, onclick: () => this.clicked(item) },
       h("span", { class: "place" }, String(place + 1)),
       h("span", { class: "what" }, h("b", {}, item.title), h("span", { class: "muted" }, [attributes, notes].filter(Boolean).join(" · "))),
       h("span", { class: "moves" }, moves(moved)),
       h("span", { class: "score-track" }, h("span", { class: "bar-fill", style: { "--share": `${(((score ?? 0) / best) * 100).toFixed(2)}%` } })),
-      h("span", { class: "score" }, format(score, "percentunit", 1), before ? change(score - before.score) : null),
+      h("span", { class: "score" }, text, before && this.unit !== "none" ? change(score - before.score) : null),
     ));
   }
 

@@ -74,16 +74,23 @@ STATUS_ADVICE = {
 }
 
 
+UNCALIBRATED = (
+    "The model learned from clicks and sampled negatives: a score orders items, and is no "
+    "probability of a click."
+)
+
+
 def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) -> Table:
     """Return the first ``top`` items of a ranking, and what to do about its status."""
     order = sorted(range(len(ranking.scores)), key=ranking.positions.__getitem__)[:top]
     sources = ranking.sources
+    score_format = ".3f" if ranking.calibrated else ".3g"
     rows = (
         (
             str(place),
             escape(names[item_key(ranking.item_ids[index])]),
             escape(ranking.item_ids[index]),
-            f"{ranking.scores[index]:.3f}",
+            f"{ranking.scores[index]:{score_format}}",
             *sources[index : index + 1],
             item_status_words(ranking.item_statuses[index]),
         )
@@ -96,14 +103,16 @@ def ranking_table(ranking: "Ranking", names: Mapping[int, str], top: int = 100) 
         figures("#"),
         "item",
         "id",
-        figures("click"),
+        figures("click" if ranking.calibrated else "score"),
         "source",
         "note",
     ]
     if not sources:
         columns.remove("source")
     table = a_table(title, *columns, rows=rows)
-    table.caption = STATUS_ADVICE.get(ranking.status)
+    notes = [STATUS_ADVICE.get(ranking.status, "")]
+    notes += [] if ranking.calibrated else [UNCALIBRATED]
+    table.caption = " ".join(filter(None, notes)) or None
     return table
 
 

@@ -46,6 +46,7 @@ def a_part() -> Part:
         tensors=tensors,
         clicked=np.array([[0, 1, 0], [1, 0, 0]], dtype=np.float32),
         positions=np.zeros((2, 3), dtype=np.int64),
+        log_draw=np.zeros((2, 3), dtype=np.float32),
         request_at_ms=np.array([1, 2]),
         user_ids=np.array(["u", "v"]),
     )

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import Published, write_log
-from srp4ctr.features.offline import point_in_time
+from benchmarks.harness.raw_logs import Published, label_of, write_log
+from srp4ctr.features.offline import point_in_time, sampled_slates
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.sampled_slates import NEGATIVES, with_sampled_slates
 from srp4ctr.streams.events.schema import Click, item_key
-from tests.builders import NOON_MS, a_behavior, a_click
+from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 Slates = dict[str, dict[str, tuple[int, bool]]]
 """request_id → item → its position, and whether it was clicked."""
@@ -153,7 +153,69 @@ def test_features_are_as_of_the_click_and_no_sampled_item_was_shown(
     assert not found.candidate_exposures.counts.any()
     # All are known before, else "never clicked yet" would give the click away.
     assert found.candidate_activity.clicks.all()
+    assert (found.candidate_log_draw < 0.0).all()
     histories = found.sequences.item_keys[requests]
     assert not (histories == found.candidate_item_keys[:, None]).any()
     at_ms = found.times_ms[:, None]
     assert (found.sequences.occurred_at_ms < at_ms).all()
+
+
+def draws(folder: Path, *published: Published) -> dict[str, dict[str, tuple[float, bool]]]:
+    """Return request_id → item → its log_draw, and whether it was clicked."""
+    with opened(write_log(folder, published)) as log:
+        log = with_sampled_slates(log)
+        rows = log.rows(log.labels).to_pylist()
+    found: dict[str, dict[str, tuple[float, bool]]] = {}
+    for row in rows:
+        slate = found.setdefault(row["request_id"], {})
+        slate[NAMES[row["item_key"]]] = row["log_draw"], row["clicked"]
+    return found
+
+
+def test_a_candidate_has_the_probability_that_its_share_of_recent_clicks_is_drawn(
+    tmp_path: Path, log: list[tuple[Click, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a count of its own; every draw of a full slate is one of at least nine."""
+    monkeypatch.setattr(sampled_slates, "RECENT_CLICKS", 100)
+    found, known = draws(tmp_path, *log), [event.item_id for event, _ in log]
+    assert len(found) > 100
+    for request, slate in found.items():
+        number = int(request.removeprefix("e"))
+        recent = known[max(number - 100, 0) : number]
+        tries = set()
+        for item, (log_draw, _) in slate.items():
+            share = max(recent.count(item), 1) / len(recent)
+            tries.add(round(np.log1p(-np.exp(log_draw)) / np.log1p(-share), 3))
+        (same,) = tries
+        assert same == round(same)
+        is_full = len(slate) == NEGATIVES + 1
+        assert NEGATIVES <= same <= 24 if is_full else same == 24
+
+
+def test_log_draw_is_how_often_an_item_is_drawn(tmp_path: Path) -> None:
+    """Of many slates with one past: the shares of those that have the item."""
+    past = [event for event, _ in clicks(400, users=10_000)]
+    at_ms = past[-1].occurred_at + 1
+    unpopular = "i39"
+    now = [
+        a_click(unpopular, at_ms=at_ms, user_id=f"new{n}", event_id=f"now{n}")
+        for n in range(600)
+    ]
+    found = draws(tmp_path, *((event, event.occurred_at) for event in [*past, *now]))
+    slates = [slate for name, slate in found.items() if name.startswith("now")]
+    assert len(slates) == 600
+    shares = {i: [each.item_id for each in past].count(i) / 400 for i in ITEMS}
+    clicked = np.array([slate[unpopular][0] for slate in slates])
+    tries = np.log1p(-np.exp(clicked)) / np.log1p(-shares[unpopular])
+    for item in ITEMS[:39]:
+        drawn = np.mean([item in slate for slate in slates])
+        expected = np.mean(1.0 - (1.0 - shares[item]) ** tries)
+        assert drawn == pytest.approx(expected, abs=0.06)
+
+
+def test_what_was_shown_was_not_drawn(tmp_path: Path) -> None:
+    shown = an_impression("i1", at_ms=NOON_MS)
+    published: list[Published] = [(shown, NOON_MS), (label_of(shown), NOON_MS + 1)]
+    with opened(write_log(tmp_path, published)) as log:
+        found = point_in_time.snapshot(log, 5, 90.0)
+    assert found.candidate_log_draw.tolist() == [0.0]

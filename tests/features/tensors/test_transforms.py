@@ -120,20 +120,20 @@ def test_a_user_never_seen_has_the_prior_and_a_year_of_silence() -> None:
 
 
 def test_candidate_features_have_the_columns_of_the_table() -> None:
-    counts = [[[1.0] * 4] * 2, [[0.0] * 4] * 2, [[9.0] * 4] * 2]
+    counts = [[[number] * 4] * 2 for number in (1.0, 0.0, 9.0)]
     activity = dataclasses.replace(
         empty_activity(1, 3),
         counts=np.array([counts]),
         first_seen_ms=np.array([[NOON_MS - HOUR_MS, 0, 5]]),
         counted_at_ms=np.full((1, 3), NOON_MS),
     )
-    of_all, history = an_activity(0.0, 9.0, NOON_MS), a_sequence([0, 0])
+    history = a_sequence([0, 0])
     inputs = CandidateArrays(
         request_time_ms=np.array([NOON_MS]),
         item_keys=np.array([[101, 7, 0]]),
         attribute_rows=np.zeros((1, 3, 1), dtype=np.int64),
         activity=activity,
-        total=of_all,
+        total=an_activity(0.0, 9.0, NOON_MS),
         exposures=ItemExposures(
             counts=np.array([[1, 0, 5]]), last_shown_ms=np.array([[NOON_MS, 0, 9]])
         ),
@@ -142,10 +142,8 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
         number_columns=np.empty((1, 3, 0), dtype=np.float32),
     )
     features = transforms.candidate_features(inputs, CandidateColumns())
-    known, new, padding = (
-        dict(zip(columns.CANDIDATE.names, each.tolist(), strict=True))
-        for each in features[0]
-    )
+    names = columns.CANDIDATE.names
+    known, new, padding = (dict(zip(names, e.tolist(), strict=True)) for e in features[0])
     for life in columns.HALF_LIVES:
         assert known[f"item_click_share_{life}"] == pytest.approx(math.log1p(1000.0))
         assert new[f"item_click_share_{life}"] == 0.0
@@ -156,8 +154,8 @@ def test_candidate_features_have_the_columns_of_the_table() -> None:
     assert known["item_log_hours_since_first_seen"] == pytest.approx(math.log(2))
     assert known["user_item_log_exposures"] == pytest.approx(math.log(2))
     assert [known["item_in_sequence"], new["item_in_sequence"]] == [1.0, 0.0]
-    assert known["item_log_seconds_since_behavior"] < 10.0
     never = math.log1p(transforms.NEVER_S)
+    assert known["item_log_seconds_since_behavior"] < 10.0
     assert new["item_log_seconds_since_behavior"] == pytest.approx(never)
     assert not any(padding.values())  # whatever its counters say
 

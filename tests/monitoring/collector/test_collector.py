@@ -65,7 +65,7 @@ BUNDLE = BundleFacts(
     window_end_ms=30_000,
     metrics={"auc": 0.75},
     cost=CostCard(),
-    is_sampled=True,
+    is_sampled=False,
     reference=None,
 )
 
@@ -247,3 +247,14 @@ def test_no_user_item_or_request_is_a_label() -> None:
 
 def test_every_declared_metric_has_a_figure() -> None:
     assert {name for name, _, _ in METRICS} == {f.metric for f in figures(a_view())}
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
+    """So no alert and no panel judges them by it."""
+    sampled = replace(BUNDLE, is_sampled=True)
+    lines = page_of(replace(a_view(), bundles=(sampled,)))
+    assert 'srp4ctr_bundle_sampled_negatives{model_version="v7"} 1.0' in lines
+    of_probabilities = ("calibration", "log_loss", "entropy")
+    samples = [line for line in lines if not line.startswith("#")]
+    assert not [x for x in samples if any(name in x for name in of_probabilities)]
+    assert 'srp4ctr_live_auc{model_version="v7"} 1.0' in lines

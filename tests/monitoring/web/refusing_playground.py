@@ -19,6 +19,7 @@ RANKING = ShownRanking(
         ),
     ),
     model_version="v1",
+    calibrated=True,
     status="ok",
     advice="",
     feature_version="user=1@1",

@@ -29,6 +29,7 @@ def slates_of(*numbers: NDArray[np.float32], items: int = WIDTH) -> Slates:
         },
         clicked=np.zeros((ROWS, WIDTH), np.float32),
         positions=np.tile(np.arange(WIDTH), (ROWS, 1)),
+        log_draw=np.zeros((ROWS, WIDTH), np.float32),
         request_at_ms=np.arange(ROWS),
         user_ids=np.full(ROWS, "u"),
     )

@@ -29,6 +29,7 @@ def some_slates(
         tensors={"candidate_item_rows": present},
         clicked=clicks,
         positions=np.broadcast_to(np.arange(clicks.shape[1]), clicks.shape).copy(),
+        log_draw=np.zeros(clicks.shape, dtype=np.float32),
         request_at_ms=NOW_MS + np.arange(len(clicks)),
         user_ids=np.array([f"u{n}" for n in range(len(clicks))]),
     )

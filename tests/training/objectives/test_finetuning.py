@@ -21,6 +21,7 @@ from srp4ctr.training.objectives.finetuning import (
     ClickObjective,
     finetune,
     serving_logits,
+    start_at_draws,
 )
 from tests.training.conftest import random_slates
 
@@ -231,3 +232,65 @@ def test_what_orders_a_slate_costs_the_probability_nothing(
         return found
 
     torch.testing.assert_close(gradient(5.0), gradient(0.0))
+
+
+POPULARITY = np.array([0.5, 0.3, 0.15, 0.05])  # of items: of being clicked, and drawn
+
+
+def slates_drawn_by_popularity(count: int = 600) -> Slates:
+    """Slates of a click and one negative, both drawn by POPULARITY, in the last rows."""
+    chance, slates = np.random.default_rng(0), random_slates(count, 2)
+    pairs = [
+        chance.choice(len(POPULARITY), 2, replace=False, p=POPULARITY)
+        for _ in range(4 * count)
+    ]
+    # As drawn apart: without replacement, the second is likelier if the first is popular.
+    weights = np.array([1.0 - POPULARITY[first] for first, _ in pairs])
+    chosen = chance.choice(len(pairs), count, p=weights / weights.sum())
+    items = np.array(pairs)[chosen]
+    rows = slates.tensors["candidate_item_rows"].max() - items
+    return replace(
+        slates,
+        tensors={**slates.tensors, "candidate_item_rows": rows},
+        clicked=np.tile(np.array([1.0, 0.0], dtype=np.float32), (count, 1)),
+        log_draw=np.log(POPULARITY)[items].astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("score", ["click", "ranking"])
+def test_sampled_slates_train_the_probability_of_being_the_next_click(
+    recipe: RefreshConfig, sizes: TableSizes, score: str
+) -> None:
+    """Each of the two losses, though the slates say nothing of popularity."""
+    torch.manual_seed(0)
+    slates, model = slates_drawn_by_popularity(), ItemBias(sizes.item_rows)
+    weight = {"click": 0.0, "ranking": 1e4}[score]
+    longer = replace(
+        recipe, finetune_epochs=30, finetune_learning_rate=0.1, slate_loss_weight=weight
+    )
+    finetune(model, slates, longer, FitOptions())
+    last = int(slates.tensors["candidate_item_rows"].max())
+    learned = model.bias.weight.detach().numpy()[last - np.arange(len(POPULARITY)), 0]
+    differences = np.diff(np.log(POPULARITY))
+    np.testing.assert_allclose(np.diff(learned), differences, atol=0.35)
+
+
+def test_a_model_of_sampled_slates_starts_at_the_mean_log_draw(
+    sizes: TableSizes, recipe: RefreshConfig
+) -> None:
+    torch.manual_seed(0)
+    model, slates = SRP4CTR(recipe.model, sizes), slates_drawn_by_popularity(40)
+    before = serving_logits(model, slates).click
+    start_at_draws(model, slates)
+    moved = serving_logits(model, slates).click - before
+    np.testing.assert_allclose(moved, slates.log_draw.mean(), rtol=1e-4)
+
+
+def test_a_model_of_impressions_starts_where_it_is(
+    slates: Slates, sizes: TableSizes, recipe: RefreshConfig
+) -> None:
+    torch.manual_seed(0)
+    model = SRP4CTR(recipe.model, sizes)
+    before = model.head.out.bias.clone()
+    start_at_draws(model, slates)
+    assert torch.equal(before, model.head.out.bias)

@@ -76,3 +76,20 @@ def test_a_price_within_a_list_is_used(
     assert ("no bias of positions was trained" in notes) is is_shown_order
     bias = load_file(report.folder / bundle.WEIGHTS_FILE)[POSITION_BIAS]
     assert bool(bias[1:SHOWN].any()) is not is_shown_order
+
+
+def test_rules_read_the_order_and_the_price_that_the_model_reads(
+    recipe: RefreshConfig, tmp_path: Path
+) -> None:
+    orders = np.tile(np.arange(SHOWN), (REQUESTS, 1))
+    write_log(tmp_path / "log", [*searches(orders)])
+    declared = (NumberConfig(name="price"), NumberConfig(name="order"))
+    features = FeatureConfig(log_dir=str(tmp_path / "log"), candidate_numbers=declared)
+    short = replace(recipe, bundles_dir=str(tmp_path / "bundles"), finetune_epochs=1)
+    found = {result.rule: result for result in refresh(short, features, STREAMS).rules}
+    assert found["cheapest"].gauc == found["cheapest"].ctr_at_1 == 1.0
+    order = found["callers_order"]
+    assert order.gates  # the model reads it
+    assert order.meaning == "the caller's order (order)"
+    assert order.requests == found["cheapest"].requests  # no model ordered any
+    assert "shown_order" not in found

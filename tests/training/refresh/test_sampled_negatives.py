@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import Published, write_log
+from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
@@ -19,11 +19,11 @@ from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.training.refresh.reports import RefreshOutcome
-from tests.builders import NOON_MS, a_click, an_item
-from tests.training.logs import write_world
+from tests.builders import NOON_MS, a_click
+from tests.training.logs import write_clicks, write_world
 
 STREAMS = StreamConfig(sequence_length=6)
-COLOURS = ("red", "blue")
+POPULARITY = {"popular_2h", "popular_24h", "popular_all"}
 
 
 @pytest.fixture
@@ -44,26 +44,8 @@ def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
 
 @pytest.fixture(scope="module")
 def clicks_only(tmp_path_factory: pytest.TempPathFactory) -> FeatureConfig:
-    """60 users, who click on nine tenths of one colour; some items are popular."""
-    from srp4ctr.features.online import feast_store
-
-    folder, chance = tmp_path_factory.mktemp("clicks"), np.random.default_rng(0)
-    published: list[Published] = [
-        (an_item(f"i{n}", at_ms=NOON_MS - 1, colour=COLOURS[n % 2]), NOON_MS - 1)
-        for n in range(60)
-    ]
-    for n in range(600):
-        user, item = int(chance.integers(60)), 2 * int(30 * chance.random() ** 1.5)
-        item += (user + (chance.random() < 0.1)) % 2
-        at_ms = NOON_MS + 1000 * n
-        click = a_click(f"i{item}", at_ms=at_ms, user_id=f"u{user}", event_id=f"e{n}")
-        published.append((click, at_ms))
-    config = FeatureConfig(
-        registry=str(folder / "registry.db"), log_dir=str(folder / "events")
-    )
-    write_log(folder / "events", published)
-    feast_store.apply(config)
-    return config
+    """The log of ``write_clicks``."""
+    return write_clicks(tmp_path_factory.mktemp("clicks"))
 
 
 def test_clicks_only_train_a_bundle_that_beats_popularity(
@@ -75,11 +57,21 @@ def test_clicks_only_train_a_bundle_that_beats_popularity(
     assert any(note.startswith(bundle.SAMPLED_NOTE) for note in report.notes)
     assert bundle.SAMPLED_NOTE in (report.folder / "report.md").read_text()
     # Its slates were drawn by popularity: they cannot say what a rule is worth.
-    assert "popularity_auc" not in report.metrics
-    assert report.rules == ()
-    [gate] = [each for each in report.gates if each.gate == "rule_of_thumb"]
-    assert gate.passed is None
-    assert "sampled" in gate.note
+    assert not {"popularity_auc", "calibration"} & report.metrics.keys()
+    gates = {each.gate: each for each in report.gates}
+    skipped = ("auc", "gauc", "calibration", "normalised_entropy")
+    assert [gates[name].passed for name in skipped] == [None] * 4
+    # The whole catalogue can, also for the gate.
+    assert {each.rule for each in report.rules} == POPULARITY
+    assert {each.metric for each in report.rules} == {"Hit@10"}
+    assert report.metrics["hit_5"] <= report.metrics["hit_10"] <= report.metrics["hit_20"]
+    assert {each.model_gauc for each in report.rules} == {report.metrics["hit_10"]}
+    best = max(report.metrics[f"{rule}_hit_10"] for rule in POPULARITY)
+    assert report.metrics["hit_10"] > best
+    assert gates["rule_of_thumb"].passed
+    assert report.metrics["less_best_rule"] > 0.0
+    assert not card.is_calibrated
+    assert (card.calibration_scale, card.calibration_bias) == (1.0, 0.0)
     judged = _popularity_auc(clicks_only, card.boundary_ms)
     assert report.metrics["auc"] > judged + 0.05
 
@@ -115,6 +107,7 @@ def test_with_enough_labels_a_refresh_passes_over_to_impressions(
         "from scratch: v1 was trained with sampled negatives, not with real impressions as"
         " now",
         "no negatives are sampled: there are 480 labels, 480 are enough",
+        "threads of the CPU: 1 (training.threads)",
     )
 
 

@@ -19,7 +19,7 @@ from tritonclient.grpc.service_pb2_grpc import (
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client import codec, rank_client
-from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.columns import number_columns
@@ -333,3 +333,24 @@ def test_only_the_versions_seen_last_keep_their_series() -> None:
         rank_client._count(f"v-{number}", "cold_user")
     assert len(versions() - {""}) == 8
     assert {"", "v-serving", "v-49", "v-43"} <= versions()
+
+
+@pytest.mark.parametrize(("flag", "calibrated"), [(None, True), (1, True), (0, False)])
+def test_a_ranking_says_whether_its_scores_are_probabilities(
+    flag: int | None, calibrated: bool
+) -> None:
+    """A server of an older release says nothing: its rankings are as they were."""
+    outputs: dict[str, Any] = {
+        name: np.zeros((1, 1))
+        for name in ("click_probability", "item_status", "propensity", "position")
+    }
+    for name in ("model_version", "status", "feature_version"):
+        outputs[name] = np.array([[b"-"]], dtype=object)
+    for name in ("recommended_item_ids", "candidate_source"):
+        outputs[name] = np.array([[b"i"]], dtype=object)
+    if flag is not None:
+        outputs["calibrated"] = np.array([[flag]], dtype=np.uint8)
+    [ranking] = codec.rankings([RankRequest(user_id="u", item_ids=["i"])], outputs.get)
+    assert ranking.calibrated is calibrated
+    request = RecommendRequest(user_id="u")
+    assert codec.recommendation(request, outputs.get).calibrated is calibrated

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.online import item_feed, row_codec
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import UP_TO_DATE_MS, ItemMemory
@@ -17,8 +18,7 @@ from srp4ctr.streams.events.schema import TOTAL_KEY, item_key
 from srp4ctr.streams.state.counters import Activity, Occurrence, count_all
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving import catalogue
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors, blended
-from srp4ctr.triton_repo.serving.retriever import Shares
+from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from tests.triton_repo.bundles import write_retrieval
 
 HOUR_MS = 3_600_000

@@ -308,3 +308,11 @@ def test_without_a_scorer_the_features_are_returned(ranker: Ranker) -> None:
     ranker = replace(ranker, scorer=None)
     call = Call(given=a_call(b"u1").given, wanted=frozenset({"candidate_item_rows"}))
     assert ranker.answer(call)["candidate_item_rows"].tolist() == [[1, 3]]
+
+
+def test_an_answer_says_whether_its_scores_are_probabilities(ranker: Ranker) -> None:
+    call = a_call(b"u1", b"u2")
+    assert ranker.answer(call)["calibrated"].tolist() == [[1], [1]]
+    of_sampled = replace(ranker, calibrated=False)
+    assert of_sampled.answer(call)["calibrated"].tolist() == [[0], [0]]
+    assert of_sampled.answer(call)["calibrated"].dtype == np.uint8

@@ -11,6 +11,7 @@ import pytest
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.features.online.request_features import RequestFeatures
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -18,12 +19,8 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving import catalogue
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors, blended
-from srp4ctr.triton_repo.serving.retriever import (
-    Filters,
-    Retriever,
-    Shares,
-)
+from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
+from srp4ctr.triton_repo.serving.retriever import Filters, Retriever
 from tests.features.readers import MemoryReader, table_of
 from tests.triton_repo.bundles import write_retrieval
 from tests.triton_repo.tiny_graphs import SIZES
