@@ -6,6 +6,7 @@ request raises: ``MistakeError`` with a message for the client.
 """
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -39,6 +40,7 @@ from srp4ctr.features.tensors.request_values import (
     ItemKeyCache,
     ReadContext,
     Text,
+    context_of,
     read_context,
     text_of,
     times_of,
@@ -53,6 +55,8 @@ Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
 
 MAX_CACHED_PROFILES = 10_000
 MAX_CACHED_CONTEXTS = 1_000
+_MAX_UNKNOWN_FIELDS = 32  # that are logged: callers may invent names
+LOG = logging.getLogger(__name__)
 
 
 class UserReader(Protocol):
@@ -97,9 +101,8 @@ class RequestFeatures:
         self._ttl_ms = round(ttl_days * MS_PER_DAY)
         self._keys = ItemKeyCache()
         self._user_rows = lru_cache(MAX_CACHED_PROFILES)(vocabulary.user_attribute_rows)
-        self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(
-            lambda text: read_context(self.vocabulary, text)
-        )
+        self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(self._read_context)
+        self._unknown_fields: set[str] = set()
 
     def assemble(
         self,
@@ -252,6 +255,20 @@ class RequestFeatures:
             ),
             "context_rows": np.array(rows),
         }
+
+    def _read_context(self, text: Text) -> ReadContext:
+        """Return what a context says; log each field that training never saw, once."""
+        context = context_of(text)
+        for name in self.vocabulary.unknown_fields(context):
+            is_new = name not in self._unknown_fields
+            if is_new and len(self._unknown_fields) < _MAX_UNKNOWN_FIELDS:
+                self._unknown_fields.add(name)
+                LOG.warning(
+                    "context field %r cannot help: no request that the bundle was trained "
+                    "on has it; log it with impressions and refresh, or correct its name",
+                    name,
+                )
+        return read_context(self.vocabulary, context)
 
     def _of_contexts(self, contexts: Texts | None, count: int) -> list[ReadContext]:
         texts = [""] * count if contexts is None else contexts

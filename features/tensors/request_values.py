@@ -1,7 +1,7 @@
 """What a caller sends of a request → ids, keys and times, or what is wrong with them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,15 @@ def text_of(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
     return text
 
 
-def read_context(words: Vocabulary, text: Text) -> ReadContext:
-    """Return what a context says; ``MistakeError`` for one that is no flat map."""
-    found = vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
-    numbers = vocabulary.context_numbers(found, words.context_numbers)
-    return vocabulary.context_rows(found), numbers, words.utc_offset_ms(found)
+def context_of(text: Text) -> dict[str, str]:
+    """Return a caller's context; ``MistakeError`` for one that is not a flat map."""
+    return vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_LETTERS))
+
+
+def read_context(words: Vocabulary, context: Mapping[str, str]) -> ReadContext:
+    """Return a context's rows and numbers, and how far the user's clock is ahead."""
+    numbers = vocabulary.context_numbers(context, words.context_numbers)
+    return vocabulary.context_rows(context), numbers, words.utc_offset_ms(context)
 
 
 def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:

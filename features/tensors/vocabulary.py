@@ -79,6 +79,8 @@ class Vocabulary:
     behaviours are of one action."""
     visit_gap_ms: int = 1_800_000
     """A visit ends after so long without a behaviour: ``features.visit_gap_minutes``."""
+    context_fields: tuple[str, ...] | None = None
+    """Names of the context's fields in the training window; None: an older release's."""
 
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
@@ -156,6 +158,12 @@ class Vocabulary:
     def user_attribute_rows(self, text: str) -> Int64s:
         """Return the rows (U,) of a user's attributes in JSON ``text``; "": none."""
         return self._of_users.of(parse_attributes(text))
+
+    def unknown_fields(self, context: Mapping[str, str]) -> list[str]:
+        """Return the names of a context's fields that training never saw."""
+        if self.context_fields is None:
+            return []
+        return sorted(context.keys() - {UTC_OFFSET_FIELD, *self.context_fields})
 
     def utc_offset_ms(self, context: Mapping[str, str]) -> int:
         """Return how far the clock of the request's user is ahead of UTC.
@@ -259,6 +267,12 @@ def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32
         number = number_of(context.get(name, "")) or 0.0
         numbers[place] = np.clip(number, -MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBER)
     return numbers
+
+
+def fields_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the names of all fields of ``contexts``, in order."""
+    names = {name for text in set(contexts) for name in parse_context(text)}
+    return tuple(sorted(names - {UTC_OFFSET_FIELD}))
 
 
 def parse_context(text: str | None) -> dict[str, str]:

@@ -125,7 +125,7 @@ class _Cut:
         )
         before = self.tables.requests.filter(_.at_ms < self.boundary_ms)
         contexts = self.log.rows(before.select("context").distinct())
-        numbers = vocabulary.numbers_of(contexts["context"].to_pylist())
+        texts = contexts["context"].to_pylist()
         of_items = self.profiles.values()
         of_users = map(parse_attributes, user_profiles(self.log, self.boundary_ms))
         old_items, old_users = (
@@ -135,7 +135,8 @@ class _Cut:
             found,
             item_fields=item_fields.build(of_items, features.item_fields, old_items),
             user_fields=item_fields.build(of_users, features.user_fields, old_users),
-            context_numbers=numbers,
+            context_numbers=vocabulary.numbers_of(texts),
+            context_fields=vocabulary.fields_of(texts),
             candidate_numbers=tuple(each.name for each in features.candidate_numbers),
             utc_offset_minutes=features.utc_offset_minutes,
             actions=point_in_time.frequent_actions(self.log, self.boundary_ms),

@@ -231,6 +231,35 @@ def test_a_number_in_the_context_is_read_as_one() -> None:
     assert batch.tensors["request_features"][:, place].tolist() == [17.0, 0.0]
 
 
+def test_a_context_field_that_training_never_saw_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    features = the_features(a_reader())
+    contexts = ['{"page": "a", "city": "x"}', '{"page": "b", "utc_offset_minutes": "60"}']
+
+    def rank() -> list[str]:
+        caplog.clear()
+        features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
+        return [each.getMessage() for each in caplog.records]
+
+    assert rank() == []  # a bundle of an older release does not know
+    contexts = [each.replace("}", ', "new": ""}') for each in contexts]
+    features.vocabulary = replace(features.vocabulary, context_fields=("city", "new"))
+    [message] = rank()
+    assert message.startswith("context field 'page' cannot help: no request")
+    assert rank() == []
+
+
+def test_no_more_than_some_unknown_context_fields_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    features = the_features(a_reader())
+    features.vocabulary = replace(features.vocabulary, context_fields=())
+    contexts = [f'{{"name{n}": "a"}}' for n in range(50)]
+    features.assemble(["u1"] * 50, [["1"]] * 50, [NOW_MS] * 50, contexts)
+    assert len(caplog.records) == 32
+
+
 @pytest.mark.redis
 def test_a_bundle_serves_what_the_stream_stored(
     store_config: FeatureConfig, tmp_path: Path

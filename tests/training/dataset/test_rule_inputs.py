@@ -47,12 +47,12 @@ def visits() -> tuple[list[Published], list[Act]]:
         at_ms = NOON_MS + visit * HOUR_MS
         mine = {"user_id": user, "request_id": request}
         by_model = {"model_version": "v7"} if visit % 2 else {}
+        context = {"page": "home", **({"newest": "yes"} if visit > 55 else {})}
         shown = random.permutation(6)[: 1 + visit % 4].tolist()
         for position, number in enumerate(shown):
             item, is_click = ITEMS[number], bool(random.random() < 0.4)
-            shown_event = an_impression(
-                item, at_ms=at_ms, position=position, **mine, **by_model
-            )
+            place = {"position": position, "context": context}
+            shown_event = an_impression(item, at_ms=at_ms, **place, **mine, **by_model)
             published.append((shown_event, at_ms))
             late_ms = int(random.choice([0, 5 * HOUR_MS]))
             act = Act(user, item, at_ms + 10, at_ms + 10 + late_ms, is_click)
@@ -124,6 +124,13 @@ def test_the_inputs_are_those_of_a_loop_over_the_events(
                 "touches": len(touched),
             }
             assert (inputs.first_seen_ms[row, column] > 0) == (name is not None)
+
+
+def test_the_vocabulary_has_the_context_fields_of_the_training_window(
+    features: FeatureConfig, tmp_path: Path
+) -> None:
+    """A field that only held-out requests have is unknown to the model."""
+    assert cut(features, tmp_path).vocabulary.context_fields == ("page",)
 
 
 WHAT = ("clicks_2h", "clicks_24h", "clicks_all", "touched_ms", "touches")
