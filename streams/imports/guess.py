@@ -4,6 +4,7 @@ Files of the same columns are one kind, of which the first is looked at. The kin
 most like a log is the log; others are catalogues, further events, or left out by name.
 """
 
+import itertools
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _IDS_SHARED = (
 )
 _TITLES = ("title", "name")
 _OWNERS = ("item", "user")
+_OWN = "# Each item has one value of each"
 _GENERIC = ("clicks",)  # a ready mapping that says less than a guess
 
 
@@ -83,8 +85,9 @@ def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
             draft.add(f"files = [{pattern}]", "the other files have other columns: below")
         guess_events(draft)
         draft.lines += [f"# Not looked at: {text}" for text in unread]
-        draft.lines += _others(log, others)
-        draft.lines += list(unused_lines(draft, draft.lines))
+        own, catalogues = list(draft.lines), list(_others(log, others))
+        own += itertools.dropwhile(lambda line: not line.startswith(_OWN), catalogues)
+        draft.lines += [*catalogues, *unused_lines(draft, own)]
     draft.lines += _csv_lines(form)
     return "\n".join(draft.lines) + "\n"
 
@@ -275,7 +278,7 @@ def _own_attributes(log: _Kind) -> Iterator[str]:
     )
     own = [n for n, pair in zip(free, numbers, strict=True) if pair == items]
     if own and rows > 1.2 * items:
-        yield f"# Each item has one value of each: {', '.join(own)}"
+        yield f"{_OWN}: {', '.join(own)}"
         yield f"item = {toml(item)}"
         yield from ("", "[items.attributes]")
         yield from (f"{_attribute(n)} = {toml(n)}" for n in own)

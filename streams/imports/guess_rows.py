@@ -39,7 +39,7 @@ from srp4ctr.streams.imports.mapping import SYNONYMS
 from srp4ctr.streams.imports.sql_text import literal, quoted, toml
 from srp4ctr.streams.imports.tables import Column
 
-_FEW_ITEMS, _ROWS_OF_FEW = 30, 200  # no items: as few values, each in as many rows
+_FEW, _ROWS_OF_FEW = 30, 200  # not ids: as few values, each in as many rows
 _MIN_WITH_ITEM = 0.1  # of an action's rows: the others name a filter, a place, a page
 _ID = r"(.+_)?(id|key|code|ref|reference|number|no|sku)"
 _NEGATIVES = (
@@ -66,8 +66,7 @@ class _Action:
 
 def guess_events(draft: Draft) -> None:
     """Add which columns are user, item and time, and which rows are what."""
-    if not draft.choose("user"):
-        draft.add('user = "?"', "no column is named like the user: fill it in")
+    _choose_user(draft)
     item = _choose_item(draft)
     _guess_time(draft)
     lists = find_lists(draft, item) if item else None
@@ -78,16 +77,39 @@ def guess_events(draft: Draft) -> None:
     draft.lines += draft.tail
 
 
-def _choose_item(draft: Draft) -> str | None:
-    """Return the column of items: by its name, by lists that have it, or like an id."""
-    named, few = draft.named("item"), ""
+def _choose_user(draft: Draft) -> None:
+    """Add the column of users: by its name, else that of visits, which works as well."""
+    found, few = _choose_of_many(draft, "user")
+    visits = [each for each in draft.named("request") if re.search("visit", snake(each))]
+    if not found and visits:
+        draft.take("user", visits[0], f"{few}a visit may be the user")
+    elif not found:
+        why = few.removesuffix("; ") or "no column is named like the user"
+        draft.add('user = "?"', f"{why}: fill it in")
+
+
+def _choose_of_many(draft: Draft, key: str) -> tuple[str | None, str]:
+    """Return the column that is ``key`` by its name, and why those before it are not.
+
+    Users and items have many values: a column with few in many rows is neither.
+    """
+    named, few = draft.named(key), ""
     for name in named:
         rows, values = draft.spread(name)
-        if values > _FEW_ITEMS or rows < values * _ROWS_OF_FEW:
+        if values > _FEW or rows < values * _ROWS_OF_FEW:
             others = ", ".join(each for each in named if each != name)
             reason = "by its name" + (f" (or {others}?)" if others else "")
-            return draft.take("item", name, f"{few}{reason}")
-        few += f"{name} has {values:,} values in {rows:,} rows, too few for items; "
+            return draft.take(key, name, f"{few}{reason}"), few
+        few += f"{name} has {values:,} values in {rows:,} rows, too few for {key}s; "
+    return None, few
+
+
+def _choose_item(draft: Draft) -> str | None:
+    """Return the column of items: by its name, by lists that have it, or like an id."""
+    named = draft.named("item")
+    found, few = _choose_of_many(draft, "item")
+    if found:
+        return found
     ids = [name for name in draft.table.columns if _may_be_ids(draft, name)]
     if lists := item_of_lists(draft, [name for name in ids if name not in named]):
         item = next(name for name in ids if text_of(draft, name) == lists.item_sql)
@@ -116,7 +138,7 @@ def _is_like_an_id(draft: Draft, name: str) -> bool:
     ):
         return False
     rows, values = draft.spread(name)
-    return _FEW_ITEMS < values < rows
+    return _FEW < values < rows
 
 
 def _guess_rows(draft: Draft) -> None:

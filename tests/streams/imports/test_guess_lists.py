@@ -231,6 +231,28 @@ def test_an_item_that_no_column_can_be_is_left_open(tmp_path: Path) -> None:
     assert report.counts["click"] == 20_000
 
 
+def test_a_visit_is_the_user_where_a_device_cannot_be(tmp_path: Path) -> None:
+    rows = "".join(
+        f"s{n // 3},{1_600_000_000 + n},b{n % 70},{('phone', 'desktop')[n // 3 % 2]}\n"
+        for n in range(900)
+    )
+    text, mapping = guessed(written(tmp_path, "visit,seconds,book,device\n" + rows))
+    assert (mapping.user, mapping.item) == ("visit", "book")
+    assert "device has 2 values in 900 rows, too few for users; a visit may be" in text
+    text, mapping = guessed(written(tmp_path, "entry,seconds,book,device\n" + rows))
+    assert mapping.user == "?"
+    assert "device has 2 values in 900 rows, too few for users: fill it in" in text
+
+
+def test_a_column_that_only_a_catalogue_reads_is_unused_in_the_log(tmp_path: Path) -> None:
+    source = hotel_file(tmp_path, "jsonl")
+    hotels = "".join(f"{n},c{n % 3}\n" for n in range(100, 109))
+    written(tmp_path, "hotel_id,city\n" + hotels, "hotels.csv")
+    text = guess_mapping([str(source), str(tmp_path / "hotels.csv")])
+    assert 'city = "city"' in text.splitlines()
+    assert suggestions(text)["city"].startswith("a context of the request")
+
+
 def suggestions(text: str) -> dict[str, str]:
     """Return the suggestion of each column that a guess lists as unused."""
     listed = text.partition("# Columns that nothing reads")[2].splitlines()[1:]
