@@ -62,11 +62,9 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "at least 0",
     ),
     (("pretrain_learning_rate", "finetune_learning_rate"), lambda x: x > 0, "above 0"),
+    (("batch_requests",), lambda x: x is None or x >= 1, "at least 1"),
     (
-        (
-            *("batch_users", "batch_requests", "accumulate", "enough_labels"),
-            "held_out_clicks",
-        ),
+        ("batch_users", "accumulate", "enough_labels", "held_out_clicks"),
         lambda x: x >= 1,
         "at least 1",
     ),
@@ -100,10 +98,12 @@ class RefreshConfig:
     the model is fine-tuned again for as many."""
     batch_users: int = 64
     """Pre-training: sequences per batch."""
-    batch_requests: int = 64
-    """Fine-tuning: requests (slates) per batch; a slate shares one encoding.
-    MovieLens-100K, judged AUC: 64 gives .7612, 128 gives .7575. With few slates
-    fewer are better: 32 on EB-NeRD's 22,000."""
+    batch_requests: int | None = None
+    """Fine-tuning: requests (slates) per batch; a slate shares one encoding. None: as many
+    as make some 700 steps of an epoch, a power of 2 from 8 to 64. A short log has too few
+    steps otherwise: 5,200 hotel searches of 25 hotels each, with prices and their order,
+    are ranked with a gAUC of .795 after batches of 64, and of .845 after batches of 16. On
+    MovieLens-100K 64 gives a judged AUC of .7612, 128 gives .7575."""
     pretrain_learning_rate: float = 4e-3
     """Adam's peak learning rate: it warms up, then falls linearly to 0. MovieLens-100K,
     held-out AUC: 4e-3 gives 0.7491, 2e-3 gives 0.7464, no pre-training 0.7414."""

@@ -172,7 +172,8 @@ def _options() -> argparse.Namespace:
     add("--device", default="cpu")
     add("--resume", type=Path, default=ROOT, help="where examples and results are cached")
     options = parser.parse_args()
-    config = RefreshConfig(bucket_by_length=True)
+    # All models and shares of the labels with one batch size, unless --set names another.
+    config = RefreshConfig(bucket_by_length=True, batch_requests=64)
     if options.quick:
         # Few slates: small batches, so that there are steps enough to learn anything.
         config = replace(config, pretrain_epochs=2, batch_users=32)

@@ -127,7 +127,9 @@ def main() -> None:
     restore(SEEDS, RUNS)
     rows: list[Row] = []
     for data in options.data:
-        config = changed(RefreshConfig(bucket_by_length=True), SETTINGS[data])
+        config = changed(
+            RefreshConfig(bucket_by_length=True, batch_requests=64), SETTINGS[data]
+        )
         if options.quick:
             config = replace(config, pretrain_epochs=1, finetune_epochs=1)
         examples, judged_ms = _examples(data, config, options.quick)

@@ -222,7 +222,7 @@ def _options() -> argparse.Namespace:
     add("--models", nargs="+", choices=MODELS, default=["din"])
     add("--epochs", type=int, default=2, help="as many as our DIN has")
     add("--rates", type=float, nargs="+", default=RATES, help="of these the best")
-    add("--batch-requests", type=int, default=RefreshConfig().batch_requests)
+    add("--batch-requests", type=int, default=64)
     add("--seeds", type=int, default=3)
     add("--with-size", action="store_true", help="with the slate's size in the context")
     add("--frozen", action="store_true", help="also features that do not change")

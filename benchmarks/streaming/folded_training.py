@@ -32,11 +32,13 @@ from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.finetuning import ClickObjective, finetune
+from srp4ctr.training.objectives.finetuning import ClickObjective, batch_size, finetune
 
 REQUESTS = 1_024
 # The slate's loss needs a slate; dropout and forgotten ids would differ by row.
+BATCH_REQUESTS = 64
 RECIPE = RefreshConfig(
+    batch_requests=BATCH_REQUESTS,
     model=ModelConfig(dropout=0.0),
     finetune_epochs=1,
     slate_loss_weight=0.0,
@@ -80,7 +82,7 @@ def main() -> None:
 def measure(slates: Slates, sizes: TableSizes, rounds: int) -> dict[str, float]:
     """Return the CPU seconds of an epoch in both forms, the median of ``rounds``."""
     shown = int(slates.shown.sum())
-    rows = RECIPE.batch_requests * shown // len(slates)
+    rows = BATCH_REQUESTS * shown // len(slates)
     folded = Form(slates=slates, config=RECIPE)
     unfolded = Form(
         slates=unfold(slates), config=replace(RECIPE, batch_requests=max(rows, 1))
@@ -129,7 +131,9 @@ def _loss(form: Form, sizes: TableSizes) -> float:
     objective = ClickObjective(_model(sizes), form.slates, form.config).eval()
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
-    for rows in in_order(np.arange(len(form.slates)), form.config.batch_requests):
+    for rows in in_order(
+        np.arange(len(form.slates)), batch_size(form.config, len(form.slates))
+    ):
         batch = objective.batch(rows, objective.lengths[rows].max(axis=0))
         with torch.no_grad():
             found = objective(batch)

@@ -34,7 +34,7 @@ from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.dropout import uniform, without_ids
-from srp4ctr.training.objectives.finetuning import optimiser_of
+from srp4ctr.training.objectives.finetuning import batch_size, optimiser_of
 from srp4ctr.training.objectives.pretraining import ITEMS, without_newest
 
 STAGE = "pre-train on feedback"
@@ -76,7 +76,7 @@ def pretrain_on_feedback(
         objective=objective,
         optimiser=optimiser_of(model, config),
         rows=len(objective.rows),
-        batch_rows=config.batch_requests,
+        batch_rows=batch_size(config, len(objective.rows)),
         epochs=EPOCHS,
         seed=config.seed * 3 + 2,
         config=config,

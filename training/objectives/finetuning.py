@@ -14,6 +14,7 @@ Shapes: R requests, B of them in a batch, N candidates.
 """
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from srp4ctr.training.model.dropout import without_ids
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
+STEPS_OF_AN_EPOCH, BATCH_SIZES = 700, (8, 64)
 SCORING_ROWS = 512  # requests at once when only scoring
 MAX_SCALED = 100_000  # requests, evenly from all, that the features' scales are taken from
 _HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
@@ -97,7 +99,7 @@ def train_on_clicks(
         objective=ClickObjective(model, slates, config),
         optimiser=optimiser_of(model, config),
         rows=len(slates),
-        batch_rows=config.batch_requests,
+        batch_rows=batch_size(config, len(slates)),
         epochs=config.finetune_epochs,
         seed=config.seed * 2 + 1,
         config=config,
@@ -106,6 +108,16 @@ def train_on_clicks(
         else None,
     )
     return fit(stage, options)
+
+
+def batch_size(config: RefreshConfig, requests: int) -> int:
+    """Return how many of so many ``requests`` are one batch."""
+    if config.batch_requests is not None:
+        return config.batch_requests
+    least, most = BATCH_SIZES
+    wanted = max(requests / STEPS_OF_AN_EPOCH, 1.0)
+    nearest: int = 2 ** round(math.log2(wanted))
+    return min(max(nearest, least), most)
 
 
 def optimiser_of(model: ClickModel, config: RefreshConfig) -> torch.optim.AdamW:

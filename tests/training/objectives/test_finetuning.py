@@ -19,6 +19,7 @@ from srp4ctr.training.model.embeddings import ContextEmbedding, NumericFeatures,
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import (
     ClickObjective,
+    batch_size,
     finetune,
     serving_logits,
     start_at_draws,
@@ -294,3 +295,12 @@ def test_a_model_of_impressions_starts_where_it_is(
     before = model.head.out.bias.clone()
     start_at_draws(model, slates)
     assert torch.equal(before, model.head.out.bias)
+
+
+@pytest.mark.parametrize(
+    ("requests", "size"),
+    [(0, 8), (20, 8), (5_200, 8), (12_000, 16), (22_000, 32), (45_000, 64), (10**7, 64)],
+)
+def test_a_short_log_is_trained_in_small_batches(requests: int, size: int) -> None:
+    assert batch_size(RefreshConfig(), requests) == size
+    assert batch_size(RefreshConfig(batch_requests=48), requests) == 48
