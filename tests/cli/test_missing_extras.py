@@ -1,5 +1,6 @@
 """A command whose extra is missing says which one to install."""
 
+import os
 import re
 import subprocess
 import sys
@@ -87,8 +88,14 @@ def test_a_command_ends_in_one_line() -> None:
         "import sys\nfrom srp4ctr.cli import main as cli\nsys.modules['faust'] = None\n"
         "sys.argv = ['srp4ctr', 'stream', 'run']\ncli.main()"
     )
+    names = ("SRP4CTR_FEATURES__REDIS", "SRP4CTR_KAFKA__BOOTSTRAP")
+    chosen = {**os.environ, **dict.fromkeys(names, "127.0.0.1:1")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=chosen,
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
