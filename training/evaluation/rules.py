@@ -33,6 +33,7 @@ Int64s = NDArray[np.int64]
 ORDER, PRICE = "order", "price"
 """Declared numbers of a candidate that a rule is made of."""
 _ORDERED_PAIRS = 0.95  # of neighbours: the number orders items as they were shown
+_ONE_ITEM_SHARE = 0.95
 _UNTOUCHED = -1e18  # below every age in milliseconds, with a sign
 _HELP = (
     "What usually helps: a column that the log lacks (a price, the caller's order, items' "
@@ -259,7 +260,13 @@ def _ranks(rule: Rule, shown: NDArray[np.bool_]) -> bool:
 
 
 def _has_one_item(shown: NDArray[np.bool_]) -> bool:
-    return bool((shown.sum(axis=1) <= 1).all())
+    """Return whether nearly all requests have one item, as in a feed.
+
+    A few impressions that share a millisecond are one request of a log without request
+    ids: their order alone would say nothing.
+    """
+    alone = np.count_nonzero(shown.sum(axis=1) <= 1)
+    return bool(alone >= _ONE_ITEM_SHARE * len(shown))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

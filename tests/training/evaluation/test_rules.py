@@ -282,6 +282,19 @@ def test_requests_of_one_item_are_compared_with_one_another() -> None:
     assert rules.gate("v3", [result]).passed is False
 
 
+def test_a_few_impressions_of_one_millisecond_make_no_feed_a_list() -> None:
+    random = np.random.default_rng(0)
+    clicks = random.random((200, 2)) < 0.3
+    shown = np.ones((200, 2), dtype=np.int32)
+    shown[3:, 1] = 0
+    slates = some_slates(clicks.astype(int).tolist(), shown.tolist())
+    inputs = some_inputs(slates, clicks_24h=clicks * 3 + random.integers(0, 3, (200, 2)))
+    every = rules.rules_of(slates, inputs)
+    judged = judged_by(slates, random.random((200, 2)))
+    metrics = {each.metric for each in rules.compare(every, slates.shown, judged)}
+    assert metrics == {"AUC"}
+
+
 def test_what_cannot_be_measured_refuses_no_bundle() -> None:
     slates, scores = coins(0)
     alone = replace(slates, user_ids=np.array(["u0"] * len(slates)))
