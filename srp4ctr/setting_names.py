@@ -47,6 +47,7 @@ DERIVED: Mapping[Key, str] = {
 }
 # Settings that are lists: a variable has them as JSON.
 LISTS: tuple[Key, ...] = (
+    ("features", "candidate_numbers"),
     ("features", "item_fields"),
     ("features", "user_fields"),
     ("triton", "replicas"),

@@ -19,10 +19,8 @@ from srp4ctr.features import columns
 
 TREES = 200  # of 31 leaves: a usual size
 ROWS = 20_000
-WIDTH = columns.REQUEST.width + columns.CANDIDATE.width
 _CONSTANTS = {
-    "rows": np.array([-1, WIDTH], dtype=np.int64),
-    "width": np.array([WIDTH - columns.CANDIDATE.width], dtype=np.int64),
+    "width": np.array([columns.REQUEST.width], dtype=np.int64),
     "of_request": np.array([1], dtype=np.int64),
     "zero": np.zeros(1, dtype=np.float32),
     "one": np.ones(1, dtype=np.float32),
@@ -31,10 +29,11 @@ _CONSTANTS = {
 }
 
 
-def drawn_booster() -> lightgbm.Booster:
+def drawn_booster(candidate_width: int) -> lightgbm.Booster:
     """Return ``TREES`` trees that learned clicks drawn from a few of the columns."""
     chance = np.random.default_rng(0)
-    rows = chance.normal(size=(ROWS, WIDTH)).astype(np.float32)
+    width = columns.REQUEST.width + candidate_width
+    rows = chance.normal(size=(ROWS, width)).astype(np.float32)
     logit = rows[:, ::4].sum(1) * 0.5 + np.sin(3.0 * rows[:, 1])
     clicked = chance.random(ROWS) < 1.0 / (1.0 + np.exp(-logit))
     data = lightgbm.Dataset(rows, clicked.astype(float))
@@ -65,12 +64,14 @@ def export_trees(booster: lightgbm.Booster, path: Path) -> None:
         node("Add", ["zeros", "one"], ["propensity"]),
     ]
     value, kind = helper.make_tensor_value_info, TensorProto.FLOAT
+    width = booster.num_feature()
+    constants = {**_CONSTANTS, "rows": np.array([-1, width], dtype=np.int64)}
     inputs = [
         value("request_features", kind, ["B", columns.REQUEST.width]),
-        value("candidate_features", kind, ["B", "N", columns.CANDIDATE.width]),
+        value("candidate_features", kind, ["B", "N", width - columns.REQUEST.width]),
     ]
     outputs = [value(n, kind, ["B", "N"]) for n in ("click_probability", "propensity")]
-    initial = [onnx.numpy_helper.from_array(each, n) for n, each in _CONSTANTS.items()]
+    initial = [onnx.numpy_helper.from_array(each, n) for n, each in constants.items()]
     graph = helper.make_graph(nodes, "trees", inputs, outputs, initial)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)

@@ -60,7 +60,7 @@ def add_forms(
             if name == DIN:
                 _export_din(sizes, words, whole)
             elif name == TREES:
-                trees_onnx.export_trees(trees_onnx.drawn_booster(), whole)
+                trees_onnx.export_trees(trees_onnx.drawn_booster(sizes["C"]), whole)
         _place_ensemble(repository, name, steps, limits)
     with InferenceServerClient(triton.grpc) as client:
         for name in forms:

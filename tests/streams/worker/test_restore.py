@@ -62,5 +62,6 @@ def test_the_log_that_workers_write_is_not_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", "127.0.0.1:1")
     done = CliRunner().invoke(app, ["events", "restore", ".data/events"])
     assert "move it away first" in str(done.exception)
