@@ -171,6 +171,9 @@ def c_header() -> str:
         for name, part in layout.parts.items():
             lines.append(f"    {prefix}_{name.upper()} = {part.start},")
         lines += [f"    {prefix}_WIDTH = {layout.width}", "};", ""]
+    lines.append(f"enum {{ CANDIDATE_RECENCY = {CANDIDATE.place('item_recency')} }};")
+    number = ", ".join(f"NUMBER{end.upper()}" for end in ("_value", *NUMBER_SUFFIXES))
+    lines += [f"enum {{ {number} }};", ""]
     sizes = {
         "CONTEXT_NUMBERS": NUM_CONTEXT_NUMBERS,
         "ACTION_WIDTH": ACTION_WIDTH,

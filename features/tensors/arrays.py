@@ -116,7 +116,8 @@ class CandidateArrays(Arrays):
     history_attribute_rows: NDArray[Any]
     """(…, L, A), of the items in ``sequences``."""
     number_columns: Float32s
-    """(…, N, J): what ``candidate_numbers`` makes of the callers' numbers."""
+    """(…, N, J): what ``candidate_numbers`` makes of the callers' numbers, or an answer
+    returned; FROM_LAST is NaN where it is to be computed of ``sequences``."""
 
     def flattened(self) -> "CandidateArrays":
         """Return the same with one leading axis."""

@@ -373,7 +373,7 @@ static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int
     float *own = features + CANDIDATE_OWN_ITEM, *next = features + CANDIDATE_WIDTH;
     features[CANDIDATE_ITEM_IN_SEQUENCE] = place < 0 ? 0.0f : 1.0f;
     write_touches(fixed, at_ms, item, own);
-    own[3] = item->rank ? (float)(1.0 / (double)item->rank) : 0.0f;
+    features[CANDIDATE_RECENCY] = item->rank ? (float)(1.0 / (double)item->rank) : 0.0f;
     own[4] = (float)item->is_last;
     for (int64_t at = 0; at < fixed->actions; at++, next += ACTION_WIDTH) {
         static const ActionTouches never = {0, 0};
@@ -455,16 +455,46 @@ static void write_list_column(const Fixed *fixed, const Request *request, int64_
         const double value =
             request->numbers ? candidate_number(fixed, request, first[at], number) : NAN;
         if (!keys[at]) continue;
-        features[0] = features[2] = 0.0f;
-        features[1] = 0.5f;
-        features[3] = 1.0f;
+        memset(features, 0, NUMBER_WIDTH * sizeof *features);
+        features[NUMBER_RANK] = 0.5f;
+        features[NUMBER_MISSING] = 1.0f;
         if (value != value) continue;
         const int64_t smaller = count_up_to(sorted, count, value, 0);
         const int64_t equal = count_up_to(sorted, count, value, 1) - smaller;
-        features[0] = (float)value;
-        features[1] = (float)(((double)smaller + 0.5 * (double)(equal - 1)) / (double)count);
-        features[2] = (float)(value - sum / (double)count);
-        features[3] = 0.0f;
+        features[NUMBER_VALUE] = (float)value;
+        const double below = (double)smaller + 0.5 * (double)(equal - 1);
+        features[NUMBER_RANK] = (float)(below / (double)count);
+        features[NUMBER_DIFFERENCE] = (float)(value - sum / (double)count);
+        features[NUMBER_MISSING] = 0.0f;
+    }
+}
+
+/* Return the place of the item of the list that the user acted on last; -1: of none. */
+static int64_t last_touched(const Fixed *fixed, const Request *request, const int64_t *keys) {
+    int64_t last = -1;
+    float best = 0.0f;
+    for (int64_t at = 0; at < request->candidates; at++) {
+        const float *features = request->candidate_features + at * fixed->candidate_width;
+        const float recency = features[CANDIDATE_RECENCY];
+        if (keys[at] && recency > best) best = recency, last = at;
+    }
+    return last;
+}
+
+/* Write with_from_last of all numbers. */
+static void write_from_last(const Fixed *fixed, const Request *request,
+                            const int64_t *keys) {
+    const int64_t width = fixed->candidate_width;
+    const int64_t last = last_touched(fixed, request, keys);
+    if (last < 0) return;
+    for (int64_t behind = fixed->numbers; behind; behind--) {
+        const int64_t number = width - NUMBER_WIDTH * behind;
+        const float *of_last = request->candidate_features + last * width + number;
+        for (int64_t at = 0; at < request->candidates && !of_last[NUMBER_MISSING]; at++) {
+            float *features = request->candidate_features + at * width + number;
+            if (keys[at] && !features[NUMBER_MISSING])
+                features[NUMBER_FROM_LAST] = features[NUMBER_VALUE] - of_last[NUMBER_VALUE];
+        }
     }
 }
 
@@ -481,6 +511,7 @@ static int write_list_columns(const Fixed *fixed, const Request *request, const 
             first[at] = keys[at] ? map_place(&places, keys[at], (int32_t)at) : (int32_t)at;
         for (int64_t number = 0; number < fixed->numbers; number++)
             write_list_column(fixed, request, number, keys, first, sorted);
+        write_from_last(fixed, request, keys);
     }
     free(places.keys), free(sorted);
     return has_memory;

@@ -22,6 +22,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemExposures,
     SequenceArrays,
 )
+from srp4ctr.features.tensors.candidate_numbers import with_from_last
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_GAP_BUCKETS, Field
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_H
@@ -44,6 +45,7 @@ _BATCH = 256  # requests: bounds a dense table
 DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
 _MATCHES = 1 << 24  # bounds the comparison of candidates with behaviours
 _REQUEST = feature_columns.REQUEST.parts
+_RECENCY = feature_columns.CANDIDATE.blocks["own_item"].index("item_recency")
 CLICK = action_code("click")
 _GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
 
@@ -98,6 +100,8 @@ def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Fl
     logs = np.log1p(counts)
     hours = _ages(activity.first_seen_ms, at_ms) / MS_PER_HOUR
     age = np.log1p(hours) * (activity.first_seen_ms > 0)
+    own = own_history(inputs, columns)
+    recency = own["own_item"][..., _RECENCY]
     blocks = {
         "item_click_rate": rates,
         "item_log_impressions": logs[..., 0, :],
@@ -111,8 +115,8 @@ def candidate_features(inputs: CandidateArrays, columns: CandidateColumns) -> Fl
             inputs.request_time_ms,
         ),
         "user_item_exposures": exposure_features(inputs.exposures, inputs.request_time_ms),
-        **own_history(inputs, columns),
-        "numbers": inputs.number_columns,
+        **own,
+        "numbers": with_from_last(inputs.number_columns, recency),
     }
     shape = (*inputs.item_keys.shape, layout.width)
     features = np.empty(shape, dtype=np.float32)

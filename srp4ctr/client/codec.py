@@ -12,12 +12,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.features.columns import NUMBER_WIDTH
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.candidate_numbers import (
-    DIFFERENCE,
-    MISSING,
-    RANK,
-    VALUE,
-)
+from srp4ctr.features.tensors.candidate_numbers import MISSING
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -134,7 +129,7 @@ def _relative(names: Any, columns: Any, row: int) -> dict[str, tuple[float, ...]
         return found
     for first in range(0, names.shape[1], NUMBER_WIDTH):
         missing = columns[row, :, first + MISSING] != 0
-        for place in (VALUE, RANK, DIFFERENCE):
+        for place in range(MISSING):
             values = np.where(missing, np.nan, columns[row, :, first + place])
             found[names[row, first + place].decode()] = tuple(values.tolist())
     return found

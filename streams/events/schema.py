@@ -37,7 +37,7 @@ MAX_ATTRIBUTE_VALUES = 64
 MAX_CONTEXT_FIELDS = 32
 MAX_CANDIDATE_NUMBERS = 32  # of one impression
 # How the names of a number's relative columns end, in answers and ``Impression.numbers``.
-NUMBER_SUFFIXES = ("_rank", "_difference", "_missing")
+NUMBER_SUFFIXES = ("_rank", "_difference", "_from_last", "_missing")
 _SAMPLE_PARTS = 1_000_000
 _ACTION = "^[a-z][a-z0-9_]*$"
 

@@ -49,15 +49,15 @@ def assert_near(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     """Weights and loss curves agree; the moments that made them need no look.
 
     A key's bias shifts all scores alike: its gradient is rounding alone, which Adam scales
-    up to whole steps. Some of the head's elements have a gradient that is little more:
-    they differ by 1.3e-5. The calibration of a model this young is 26, where
+    up to whole steps. What starts at 0 in the head has elements whose gradient is little
+    more: they differ by 1.3e-5. The calibration of a model this young is 26, where
     float32's own step is 2e-6: it alone may differ in proportion.
     """
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         if "optimiser/" not in name and not name.endswith("key.bias"):
             relative = 1e-5 if name.startswith("head.calibration_") else 0.0
-            near = 5e-5 if name.startswith("head.") else 1e-5
+            near = 5e-5 if name == "head.ranking" or ".widen." in name else 1e-5
             torch.testing.assert_close(
                 found[name], tensor, rtol=relative, atol=near, msg=f"{name}: {{}}".format
             )

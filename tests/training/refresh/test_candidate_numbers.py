@@ -69,7 +69,7 @@ def test_a_price_within_a_list_is_used(
     report = refresh(config, features, STREAMS)
     card, notes = bundle.verify(report.folder), " ".join(report.notes)
     assert report.metrics["gauc"] > 0.85  # items and users say nothing
-    assert card.sizes["J"] == 8
+    assert card.sizes["J"] == 10
     words = vocabulary.load(report.folder / bundle.VOCABULARY_FILE)
     assert words.candidate_numbers == ("price", "order")
     assert f"price: {REQUESTS * SHOWN:,} of {REQUESTS * SHOWN:,} impressions" in notes

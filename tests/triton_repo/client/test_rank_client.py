@@ -23,7 +23,11 @@ from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.columns import number_columns
-from srp4ctr.features.tensors.candidate_numbers import list_columns, logged_columns
+from srp4ctr.features.tensors.candidate_numbers import (
+    list_columns,
+    logged_columns,
+    with_from_last,
+)
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import json_text
@@ -130,9 +134,14 @@ def an_answer(columns: list[list[float]] | None) -> dict[str, Any]:
 
 
 def test_impressions_carry_the_columns_that_the_answer_returned() -> None:
-    columns = [[80.1, 0.5, 10.0, 0.0], [0.0, 0.5, 0.0, 1.0], [60.0, 0.0, -10.0, 0.0]]
+    columns = [
+        [80.1, 0.5, 10.0, 20.1, 0.0],
+        [0.0, 0.5, 0.0, 0.0, 1.0],
+        [60.0, 0.0, -10.0, 0.0, 0.0],
+    ]
     [ranking] = codec.rankings([PRICED], an_answer(columns).get)
     expected = {"price": 80.1, "price_rank": 0.5, "price_difference": 10.0}
+    expected["price_from_last"] = 20.1
     assert ranking.numbers_of("a") == expected
     assert ranking.numbers_of("b") == {}
     first, second, _ = ranking.impressions("r", 1_700_000_000_000, ["a", "b", "c"])
@@ -147,7 +156,8 @@ def test_training_reads_the_columns_as_they_were_served() -> None:
     items = [f"i{n}" for n in range(len(prices))]
     request = RankRequest(user_id="u1", item_ids=items, numbers={"price": prices})
     sent = codec.request_tensors([request])["candidate_numbers"]
-    served = list_columns(sent, np.arange(1, len(items) + 1)[None])
+    listed = list_columns(sent, np.arange(1, len(items) + 1)[None])
+    served = with_from_last(listed, rng.random((1, len(items))))
     answer = an_answer(served[0].tolist())
     by_item = ("click_probability", "item_status", "propensity", "position")
     answer |= {name: np.ones((1, len(items))) for name in by_item}
@@ -155,6 +165,7 @@ def test_training_reads_the_columns_as_they_were_served() -> None:
     shown = ranking.impressions("r", 1_700_000_000_000, ["i20", "i3", "i0", "i7"])
     texts = [json_text(each.numbers) if each.numbers else None for each in shown]
     read = logged_columns(texts, ["price"], np.zeros(4, np.int64))
+    read = with_from_last(read, np.zeros(4))
     np.testing.assert_array_equal(read, served[0, [20, 3, 0, 7]])
 
 

@@ -44,7 +44,7 @@ class OneTensorPerItem:
         return RequestBatch(
             tensors={
                 "candidate_item_rows": rows,
-                "candidate_features": np.arange(rows.size * 10.0).reshape(*rows.shape, 10),
+                "candidate_features": np.arange(rows.size * 12.0).reshape(*rows.shape, 12),
             },
             item_status=np.zeros(rows.shape, dtype=np.uint8),
             statuses=tuple(f"of {user.decode()}" for user in users),
@@ -142,10 +142,10 @@ def test_numbers_are_read_by_name_and_their_columns_returned(
     nan = np.nan
     expected = [[[nan, 80], [nan, 95]], [[0, 60], [1, 70]]]
     np.testing.assert_array_equal(features.numbers, np.array(expected, np.float32))
-    assert one["number_columns"].tolist() == [[[*range(2, 10)], [*range(12, 20)]]]
-    assert two["number_column_names"][0].tolist()[:5] == [
-        *(b"order", b"order_rank", b"order_difference", b"order_missing"),
-        b"price",
+    assert one["number_columns"].tolist() == [[[*range(2, 12)], [*range(14, 24)]]]
+    assert two["number_column_names"][0].tolist()[:6] == [
+        *(b"order", b"order_rank", b"order_difference", b"order_from_last"),
+        *(b"order_missing", b"price"),
     ]
 
 

@@ -7,6 +7,7 @@ versions that each answer names. The age of those versions is measured separatel
 
 import itertools
 import json
+import math
 import random
 import sys
 import time
@@ -31,6 +32,7 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.raw_log.delta_tables import covered_offsets, dataset
+from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
@@ -48,6 +50,7 @@ WORDS = vocabulary.build(  # two of the items it does not know
     [{"colour": colour} for colour in COLOURS] * MIN_ATTRIBUTE_ITEMS,
 )
 STEPS, REQUESTS_A_STEP, QUIET_REQUESTS = 4, 40, 5
+SHORTEST_HALF_LIFE_MS = min(HALF_LIVES_H) * 3_600_000
 SHARES = WORDS.candidate_columns.layout.parts["item_click_share"]
 
 
@@ -61,7 +64,7 @@ class Answer:
     tensors: Tensors
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Step:
     """Requests during which no item's counters or attributes changed.
 
@@ -74,6 +77,7 @@ class Step:
     answers: list[Answer] = field(default_factory=list)
     ended: dict[int, int] = field(default_factory=dict)
     """The next offset of each partition after the last request."""
+    ended_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +188,7 @@ def steps(serving: Serving) -> list[Step]:
                 step.answers.append(a_request(serving, rng))
                 time.sleep(0.02)
         step.ended.update(serving.live.wait_until_stored())
+        step.ended_ms = now_ms()
         found.append(step)
     return found
 
@@ -221,10 +226,16 @@ def test_every_served_value_equals_that_of_the_log(
             expected = log.user_tensors(request, versions) | log.item_tensors(
                 request, versions, step.committed, step.known_ms
             )
-            if number >= QUIET_REQUESTS:
-                # Under traffic the total may be of another instant than an item's row.
+            if number >= QUIET_REQUESTS:  # by a total of then, or of one of before the end
+                ended = log.item_tensors(request, versions, step.ended, step.known_ms)
                 shares = answer.tensors["candidate_features"][..., SHARES]
-                expected["candidate_features"][..., SHARES] = shares
+                most = expected["candidate_features"][..., SHARES]
+                least = ended["candidate_features"][..., SHARES]
+                # The total of the end has decayed until then, and is not turned back.
+                halvings = (step.ended_ms - request.at_ms) / SHORTEST_HALF_LIFE_MS
+                assert (shares <= most + 1e-6).all()
+                assert (shares >= least - math.log(2.0) * halvings - 1e-6).all()
+                most[...] = shares
             assert expected.keys() == answer.tensors.keys()
             for name, tensor in expected.items():
                 np.testing.assert_allclose(
