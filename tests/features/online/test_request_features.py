@@ -349,14 +349,15 @@ def test_numbers_reach_the_model_as_columns_of_candidates_only() -> None:
     }
     assert changed == {"candidate_features"}
     both = first.tensors["candidate_features"], second.tensors["candidate_features"]
-    np.testing.assert_array_equal(both[0][..., :-4], both[1][..., :-4])
-    assert both[0][0, :, -4:].tolist() == [[80, 0, -7.5, 0], [95, 0.5, 7.5, 0], [0] * 4]
-    assert both[1][0, 1, -4:].tolist() == [95, 0, -452.5, 0]  # by the other's price
+    np.testing.assert_array_equal(both[0][..., :-5], both[1][..., :-5])
+    prices = both[0][0, :, -5:].tolist()
+    assert prices == [[80, 0, -7.5, -15, 0], [95, 0.5, 7.5, 0, 0], [0] * 5]
+    assert both[1][0, 1, -5:].tolist() == [95, 0, -452.5, 0, 0]  # by the other's price
 
 
 def test_recommended_items_have_no_numbers_of_a_caller() -> None:
     features = priced_features(a_reader())
     users = features.read(["u1"], [NOW_MS])
     batch = features.of_candidates(users, np.array([[KNOWN[1], 0]]))
-    columns_of_price = batch.tensors["candidate_features"][0, :, -4:]
-    assert columns_of_price.tolist() == [[0, 0.5, 0, 1], [0, 0, 0, 0]]
+    columns_of_price = batch.tensors["candidate_features"][0, :, -5:]
+    assert columns_of_price.tolist() == [[0, 0.5, 0, 0, 1], [0] * 5]

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
 from srp4ctr.features.tensors import item_fields
+from srp4ctr.features.tensors.candidate_numbers import FROM_LAST
 from srp4ctr.features.tensors.vocabulary import Vocabulary, build
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE
@@ -176,25 +178,28 @@ def numbered(item_id: str, numbers: dict[str, float] | None, position: int) -> P
     return shown(item_id, position=position, numbers=numbers)
 
 
-def number_columns_of(folder: Path, *impressions: Published) -> list[list[float]]:
+def number_columns_of(
+    folder: Path, *impressions: Published, before: Sequence[Published] = ()
+) -> list[list[float]]:
     """Return the columns of ``price`` of one request, whose labels have matured."""
     words = replace(WORDS, candidate_numbers=("price",))
     items = [event.item_id for event, _ in impressions]  # type: ignore[union-attr]
-    log_dir = write_log(folder, [*impressions, *map(label, items)])
+    log_dir = write_log(folder, [*before, *impressions, *map(label, items)])
     with opened(log_dir) as log:
         snapshots = snapshot(log, length=4, ttl_days=90.0)
     made = examples.slates(snapshots, words, item_attributes.of_profiles({}, words))
     features = made.tensors["candidate_features"]
     assert features.shape[-1] == words.candidate_columns.layout.width
-    found: list[list[float]] = features[0, :, -4:].tolist()
+    found: list[list[float]] = features[0, :, -5:].tolist()
     return found
 
 
 def test_numbers_are_the_columns_that_the_answer_returned(tmp_path: Path) -> None:
     """The caller had ranked more items than these two."""
     columns = {"price": 80.0, "price_rank": 0.875, "price_difference": 12.5}
+    columns["price_from_last"] = -30.0
     found = number_columns_of(tmp_path, numbered("i1", columns, 0), numbered("i2", None, 1))
-    assert found == [[80.0, 0.875, 12.5, 0.0], [0.0, 0.5, 0.0, 1.0]]
+    assert found == [[80.0, 0.875, 12.5, -30.0, 0.0], [0.0, 0.5, 0.0, 0.0, 1.0]]
 
 
 def test_numbers_without_an_answer_s_columns_are_of_the_shown_list(tmp_path: Path) -> None:
@@ -204,7 +209,20 @@ def test_numbers_without_an_answer_s_columns_are_of_the_shown_list(tmp_path: Pat
         numbered("i2", {"price": 60.0}, 1),
         numbered("i3", {"other": 1.0}, 2),
     )
-    assert found == [[80, 0.5, 10, 0], [60, 0, -10, 0], [0, 0.5, 0, 1]]
+    assert found == [[80, 0.5, 10, 0, 0], [60, 0, -10, 0, 0], [0, 0.5, 0, 0, 1]]
+
+
+def test_numbers_are_compared_with_those_of_the_item_touched_last(tmp_path: Path) -> None:
+    done = [
+        (a_behavior(item, at_ms=NOON_MS - ago_ms), NOON_MS - ago_ms)
+        for item, ago_ms in (("i1", 9_000), ("i2", 5_000), ("not-shown", 1_000))
+    ]
+    found = number_columns_of(
+        tmp_path,
+        *(numbered(f"i{n}", {"price": 80.0 - 15 * n}, n) for n in (1, 2, 3)),
+        before=done,
+    )
+    assert [row[FROM_LAST] for row in found] == [15.0, 0.0, -15.0]
 
 
 def test_a_long_list_of_numbers_is_one_list_though_its_slate_is_cut(tmp_path: Path) -> None:
@@ -212,5 +230,5 @@ def test_a_long_list_of_numbers_is_one_list_though_its_slate_is_cut(tmp_path: Pa
     found = number_columns_of(
         tmp_path, *(numbered(NAMES[n], {"price": float(n)}, n) for n in range(count))
     )
-    assert found[0] == [0.0, 0.0, -(count - 1) / 2, 0.0]
+    assert found[0] == [0.0, 0.0, -(count - 1) / 2, 0.0, 0.0]
     assert found[MAX_SLATE - 1][1] == np.float32((MAX_SLATE - 1) / count)

@@ -135,13 +135,13 @@ def an_answer(columns: list[list[float]] | None) -> dict[str, Any]:
 
 def test_impressions_carry_the_columns_that_the_answer_returned() -> None:
     columns = [
-        [80.1, 0.5, 10.0, 20.1, 0.0],
+        [80.1, 0.5, 10.0, 20.5, 0.0],
         [0.0, 0.5, 0.0, 0.0, 1.0],
         [60.0, 0.0, -10.0, 0.0, 0.0],
     ]
     [ranking] = codec.rankings([PRICED], an_answer(columns).get)
     expected = {"price": 80.1, "price_rank": 0.5, "price_difference": 10.0}
-    expected["price_from_last"] = 20.1
+    expected["price_from_last"] = 20.5
     assert ranking.numbers_of("a") == expected
     assert ranking.numbers_of("b") == {}
     first, second, _ = ranking.impressions("r", 1_700_000_000_000, ["a", "b", "c"])
