@@ -57,6 +57,8 @@ class Addresses:
     intake_port: int = 0
     """Reserved for ``srp4ctr events serve``; 0 in a stack of an earlier version."""
     intake_metrics_port: int = 0
+    triton_http_port: int = 0
+    """0: Triton was started without HTTP."""
     cluster_ports: tuple[int, ...] = ()
     """Of a store that is a cluster: the other nodes' ports, then all nodes' bus ports."""
 
@@ -78,7 +80,11 @@ class Addresses:
             **{name: {port: "Redis"} for name, port in nodes},
             "broker": {self.kafka_port: "Kafka"},
             "kafka": {self.kafka_port: "Kafka"},
-            "triton": {self.triton_grpc_port: "gRPC", self.triton_metrics_port: "metrics"},
+            "triton": {
+                self.triton_grpc_port: "gRPC",
+                self.triton_metrics_port: "metrics",
+                **({self.triton_http_port: "HTTP"} if self.triton_http_port else {}),
+            },
             "prometheus": {self.prometheus_port: "HTTP"},
             "stream": {self.worker_metrics_port: "metrics"},
             "monitor": {self.monitor_port: "metrics"},

@@ -7,8 +7,8 @@ the second random ones.
 """
 
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from srp4ctr import processes
@@ -75,6 +75,8 @@ def up(
                 "choose another data folder"
             )
         if before.addresses and before.running and not before.ended:
+            for sentence in _ignored(before.addresses, config, http_port):
+                report(sentence)
             return before.addresses
         _stop_all(folder)
         serving = triton_install.build(Path(config.serving_dir), report)
@@ -122,6 +124,7 @@ def _start_all(
         keeps_former=(folder / _RECORD).is_file(),
     ) as free:
         addresses = _addresses(folder, config, free, has_prometheus=bool(binary))
+        addresses = replace(addresses, triton_http_port=http_port)
         _start_broker(folder, addresses, free["controller_port"], tied)
         store = addresses.settings()["features"]
         plan = triton_server.ServerPlan(
@@ -140,6 +143,26 @@ def _start_all(
             targets, port = addresses.scraped(), addresses.prometheus_port
             prometheus.start(binary, targets, port, folder, tied=tied)
     return addresses
+
+
+def _ignored(
+    running: Addresses, config: EmbeddedConfig, http_port: int
+) -> Iterator[str]:
+    """Yield a sentence for each setting that the stack was not started with.
+
+    Only of settings that somebody made: an option of the first start is not repeated.
+    """
+    usual, store = EmbeddedConfig(), "cluster" if running.cluster_ports else "single"
+    for name, wanted, default, found in (
+        ("triton.http_port", http_port, 0, running.triton_http_port),
+        ("embedded.broker", config.broker, usual.broker, running.broker),
+        ("embedded.store", config.store, usual.store, store),
+    ):
+        if wanted not in (default, found):
+            yield (
+                f"{name} = {wanted} changes nothing while the stack runs, which was started "
+                f"with {found}: `srp4ctr stack down`, then `up`"
+            )
 
 
 def _addresses(

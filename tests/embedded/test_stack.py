@@ -55,6 +55,18 @@ def test_up_twice_is_one_stack_and_a_dead_part_is_seen(config: EmbeddedConfig) -
     assert stack.status(config).ended == ("triton",)
 
 
+def test_up_names_settings_that_a_running_stack_ignores(config: EmbeddedConfig) -> None:
+    stack.up(config)
+    said: list[str] = []
+    stack.up(replace(config, store="cluster"), http_port=18_000, note=said.append)
+    stack.up(config, note=said.append)
+    assert [each.partition(" changes nothing")[0] for each in said] == [
+        "triton.http_port = 18000",
+        "embedded.store = cluster",
+    ]
+    assert all("`srp4ctr stack down`, then `up`" in each for each in said)
+
+
 def test_a_tied_stack_does_not_take_over_a_running_one(config: EmbeddedConfig) -> None:
     stack.up(config)
     with pytest.raises(ValueError, match=r"runs in .* already"):

@@ -211,7 +211,7 @@ class FeedbackObjective(Objective):
 
     def forward(self, batch: FeedbackBatch) -> Sums:
         """Return the cross entropy of clicks, with shares in the place of labels."""
-        share = self.config.id_dropout if self.training else 0.0
+        share = self.config.dropped_ids if self.training else 0.0
         logits = self.model(without_ids(batch.tensors, share)).click
         each = functional.binary_cross_entropy_with_logits
         known = batch.known

@@ -148,7 +148,7 @@ class ClickObjective(Objective):
     def forward(self, batch: Batch) -> Sums:
         """Return the sums of the losses of the impressions shown in ``batch``."""
         config = self.config
-        share = config.id_dropout if self.training else 0.0
+        share = config.dropped_ids if self.training else 0.0
         tensors = without_ids(batch.tensors, share)
         scores = self.model(tensors, batch.positions)
         scores = Scores(*(each - batch.log_draw for each in scores))

@@ -163,7 +163,7 @@ class MaskedObjective(Objective):
     def forward(self, batch: MaskedBatch) -> Sums:
         """Return the heads' losses at the positions that ``batch`` hides."""
         config, history = self.config, batch.history
-        share = 0.0 if config.pretraining == "bert" else config.id_dropout
+        share = 0.0 if config.pretraining == "bert" else config.dropped_ids
         drop = id_dropper(share)
         seen = hide({**history, **{ITEMS: drop(history[ITEMS])}}, batch.masks)
         states = self.encoder.predictions(*(seen[name] for name in HISTORY_NAMES))

@@ -16,7 +16,7 @@ import torch
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.dataset import cache, caller_order
+from srp4ctr.training.dataset import cache, caller_order, familiar_items
 from srp4ctr.training.dataset.cache import TrainingSet
 from srp4ctr.training.evaluation.champion import EarlierBundle, NoBundle
 from srp4ctr.training.export.bundle_writer import unfinished
@@ -145,6 +145,9 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
     config, dataset, parent = training.config, training.dataset, start.parent
     every_slate = dataset.parts.train
     order = caller_order.shown_order(every_slate, dataset.vocabulary.candidate_numbers)
+    config, of_ids = familiar_items.with_id_dropout(
+        config, every_slate, dataset.parts.calibrate
+    )
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
@@ -178,7 +181,8 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         held_out = parts.calibrate
         losses = finetuning.train_on_clicks(start.model, slates, config, options, held_out)
     notes = _notes(bool(before), len(losses), config.finetune_epochs)
-    note = "; ".join(filter(None, [*notes, caller_order.note_of_order(order)]))
+    notes += [of_ids, caller_order.note_of_order(order)]
+    note = "; ".join(filter(None, notes))
     return TrainingResult(pretrained=pretrained, note=note)
 
 
