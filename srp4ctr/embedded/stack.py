@@ -145,9 +145,7 @@ def _start_all(
     return addresses
 
 
-def _ignored(
-    running: Addresses, config: EmbeddedConfig, http_port: int
-) -> Iterator[str]:
+def _ignored(running: Addresses, config: EmbeddedConfig, http_port: int) -> Iterator[str]:
     """Yield a sentence for each setting that the stack was not started with.
 
     Only of settings that somebody made: an option of the first start is not repeated.
@@ -160,8 +158,8 @@ def _ignored(
     ):
         if wanted not in (default, found):
             yield (
-                f"{name} = {wanted} changes nothing while the stack runs, which was started "
-                f"with {found}: `srp4ctr stack down`, then `up`"
+                f"{name} = {wanted} changes nothing while the stack runs, which was "
+                f"started with {found}: `srp4ctr stack down`, then `up`"
             )
 
 
