@@ -225,6 +225,13 @@ def rank(
     items: Annotated[
         list[str], typer.Argument(help="Ids of the items to rank, separated by spaces.")
     ],
+    number: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A number of each item that the bundle reads, in the order of the items: "
+            "price=80,95,,60 (nothing: missing). Repeatable. Default: all are missing."
+        ),
+    ] = None,
     at: At = None,
 ) -> None:
     """Rank items for a user by click probability.
@@ -233,9 +240,9 @@ def rank(
     """
     from srp4ctr.ops.feature_store import rank
 
-    at_ms = _at_ms(at)
+    numbers, at_ms = dict(map(_number, number or [])), _at_ms(at)
     settings = load("triton", "store")
-    _print_ranking(settings, rank(settings, user, items, at_ms), at_ms)
+    _print_ranking(settings, rank(settings, user, items, at_ms, numbers), at_ms)
 
 
 @app.command("recommend")
@@ -305,6 +312,20 @@ def write_vectors(
             folder, settings.features, settings.streams, out_file, progress
         )
     out.print(f"{rows:,} impressions in {out_file}", soft_wrap=True)
+
+
+def _number(text: str) -> tuple[str, list[float | None]]:
+    """Return the name and values of one option ``--number``, None where one is missing."""
+    from srp4ctr.errors import MistakeError
+
+    name, equals, values = text.partition("=")
+    try:
+        found = [float(each) if each.strip() else None for each in values.split(",")]
+    except ValueError:
+        equals = ""
+    if not equals:
+        raise MistakeError(f"--number {text!r}: write NAME=80,95,,60, one of each item")
+    return name, found
 
 
 def _at_ms(text: str | None) -> int | None:

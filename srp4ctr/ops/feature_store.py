@@ -212,14 +212,20 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
 
 
 def rank(
-    settings: Settings, user: str, items: Sequence[str], at_ms: int | None = None
+    settings: Settings,
+    user: str,
+    items: Sequence[str],
+    at_ms: int | None = None,
+    numbers: Mapping[str, Sequence[float | None]] | None = None,
 ) -> "Ranking":
     """Return Triton's ranking of ``items`` as of ``at_ms``; None is now.
 
-    A pseudonym replaces the user if configured.
+    ``numbers`` are those of ``RankRequest``. A pseudonym replaces the user if configured.
     """
     with _client(settings) as client:
-        return client.rank(user, items, request_time_ms=at_ms, deadline_s=5.0)
+        return client.rank(
+            user, items, request_time_ms=at_ms, numbers=numbers, deadline_s=5.0
+        )
 
 
 def recommend(settings: Settings, user: str, count: int, **options: Any) -> "Ranking":

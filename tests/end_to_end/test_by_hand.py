@@ -120,6 +120,13 @@ def test_a_ranking_is_readable(shell: Shell) -> None:
     assert "unknown to the model" in shown
 
 
+def test_numbers_of_the_items_are_sent_from_the_terminal(shell: Shell) -> None:
+    typed = ("model", "rank", "user-1", "item-1", "item-2", "--number")
+    assert "status ok" in shell.type(*typed, "price=80,")
+    assert "numbers 'price' has 1 of 2 items" in shell.type(*typed, "price=80", expect=2)
+    assert "write NAME=80,95" in shell.type(*typed, "80,95", expect=2)
+
+
 def test_recommendations_are_readable_and_have_their_sources(shell: Shell) -> None:
     shown = shell.type("model", "recommend", "user-1", "-n", "5")
     assert "status ok" in shown
