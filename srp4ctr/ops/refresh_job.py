@@ -128,6 +128,7 @@ def _refresh(
     settings: Settings, plan: RefreshPlan, display: Display, processes: "Processes"
 ) -> RefreshReport:
     """Refresh once; with an object store, from what is there and into it."""
+    from srp4ctr.ops.published_log import wait_until_logged
     from srp4ctr.training.loop.distributed import device_of
     from srp4ctr.training.loop.progress import ways_to_shorten
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
@@ -137,6 +138,7 @@ def _refresh(
         store.synchronize(SERVING_FILE)
     hint = ways_to_shorten(settings.training, device_of(settings.training.device).type)
     with display.progress(hint) as progress:
+        late = wait_until_logged(settings, progress)
         options = RefreshOptions(
             promote=promoter(settings) if plan.promote else None,
             serving=serving_folder(settings),
@@ -144,6 +146,7 @@ def _refresh(
             force=plan.force,
             progress=progress,
             processes=processes,
+            notes=(late,) if late else (),
         )
         parts = (settings.training, settings.features, settings.streams)
         report = refresh(*parts, options)

@@ -65,6 +65,8 @@ class RefreshOptions:
     progress: ProgressListener = silent
     processes: Processes = ALONE
     """The processes that train: the first calls ``refresh``, the others ``run_worker``."""
+    notes: tuple[str, ...] = ()
+    """For the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,8 @@ def _make_bundle(
             config,
             _with_comparisons(card, against),
         )
-        notes = (start.note, result.note, _negatives(training), *dataset.notes, note)
+        of_training = (start.note, result.note, _negatives(training), *dataset.notes)
+        notes = (*of_training, *options.notes, note)
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
