@@ -118,7 +118,7 @@ def erase_forgotten(
         typer.Option("--dry-run", help="Print what would be erased; change nothing."),
     ] = False,
 ) -> None:
-    """Erase forgotten users from the raw log and from the served requests.
+    """Erase forgotten users from the raw log, served requests and the store's file.
 
     Their impressions and clicks stay without a user, for the counters of items; the erasure
     requests stay too. Safe with running workers: run it every night. Kafka drops records by
@@ -135,6 +135,8 @@ def erase_forgotten(
         f"{found.log.folders:,} folders {found.log.removed:,} rows removed, "
         f"{found.log.anonymized:,} anonymized{served}"
     )
+    if found.store:
+        out.print(found.store, markup=False, soft_wrap=True)
 
 
 @app.command("upgrade-log")

@@ -14,7 +14,7 @@ from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import audit_log
-from srp4ctr.settings import Settings
+from srp4ctr.settings import Settings, load
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import (
@@ -68,6 +68,8 @@ class ErasedFiles:
     log: "Erasure"
     served: int
     """Served requests that were removed; 0 in a dry run."""
+    store: str = ""
+    """What became of the store's append-only file; "" where no store is known."""
 
 
 def register_views(settings: Settings) -> list[str]:
@@ -149,8 +151,12 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
 
 
 def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
-    """Erase forgotten users from the raw log and the served requests; idempotent."""
+    """Erase forgotten users from the raw log, the served requests and the store's file.
+
+    Idempotent. Their rows in the store are empty already.
+    """
     from srp4ctr.features.bundles import request_log
+    from srp4ctr.features.online.store_files import rewrite_files
     from srp4ctr.streams.raw_log import erasure
 
     log = settings.features.raw_log
@@ -163,8 +169,18 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
             Path(settings.triton.served_log.folder),
             lambda each: erasure.is_erased(requests, each.user_id, each.time_ms),
         )
+        store = rewrite_files(settings.features) if _has_store() else ""
         operation.after = f"{found.folders} folders, {served} served requests"
-    return ErasedFiles(log=found, served=served)
+    return ErasedFiles(log=found, served=served, store=store)
+
+
+def _has_store() -> bool:
+    """Return whether this project has a store: another's may be at the default port."""
+    try:
+        load("store")
+    except MistakeError:
+        return False
+    return True
 
 
 def upgrade_log(settings: Settings, progress: Callable[[int], None]) -> str:

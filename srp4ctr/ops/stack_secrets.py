@@ -38,7 +38,8 @@ _READ, _SAFE = "+@connection +@read", "-@dangerous"
 _CHANGES = f"~* {_READ} +@write +@scripting {_SAFE}"
 REDIS_USERS = {
     "stream": _CHANGES,
-    "ops": _CHANGES,
+    # What erases users has the append-only file rewritten.
+    "ops": f"{_CHANGES} +info +bgrewriteaof",
     "promoter": f"~* {_READ} {_SAFE}",
     "triton": f"~* {_READ} {_SAFE}",
 }
