@@ -219,11 +219,13 @@ typedef struct {
     ActionTouches *actions;  /* `fixed->actions` for each item */
     double *weights;
     int64_t *exposures;
+    float log_never; /* of the seconds since what never was: true of most candidates */
 } User;
 
 static int user_make(const Fixed *fixed, User *user, int64_t done, int64_t slots,
                      int64_t shown) {
     memset(user, 0, sizeof *user);
+    user->log_never = (float)log1p(fixed->never_hours * 3600.0);
     user->items = calloc((size_t)done + 1, sizeof *user->items);
     user->values = calloc((size_t)(done * slots) + 1, sizeof *user->values);
     user->actions = calloc((size_t)(done * fixed->actions) + 1, sizeof *user->actions);
@@ -348,19 +350,22 @@ static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t
     exposures[1] = (float)log1p(fmin(hours, fixed->never_hours));
 }
 
+static float log_count(int64_t count) { return count ? (float)log1p((double)count) : 0.0f; }
+
 /* Return log(1 + seconds since `last_ms`), of what was `count` times. */
-static float log_since(const Fixed *fixed, int64_t at_ms, int64_t count, int64_t last_ms) {
-    const double never_s = fixed->never_hours * 3600.0;
-    const double since_s = count ? age_ms(last_ms, at_ms) / 1000.0 : never_s;
-    return (float)log1p(fmin(since_s, never_s));
+static float log_since(const Fixed *fixed, const User *user, int64_t at_ms, int64_t count,
+                       int64_t last_ms) {
+    if (!count) return user->log_never;
+    const double since_s = age_ms(last_ms, at_ms) / 1000.0;
+    return (float)log1p(fmin(since_s, fixed->never_hours * 3600.0));
 }
 
-static void write_touches(const Fixed *fixed, int64_t at_ms, const Touches *touches,
-                          float *features) {
+static void write_touches(const Fixed *fixed, const User *user, int64_t at_ms,
+                          const Touches *touches, float *features) {
     const int64_t count = touches->visit + touches->earlier;
-    features[0] = (float)log1p((double)touches->visit);
-    features[1] = (float)log1p((double)touches->earlier);
-    features[2] = log_since(fixed, at_ms, count, touches->last_ms);
+    features[0] = log_count(touches->visit);
+    features[1] = log_count(touches->earlier);
+    features[2] = log_since(fixed, user, at_ms, count, touches->last_ms);
 }
 
 /* Write own_history: what the user did with the item, by action too, and with others of its
@@ -372,21 +377,21 @@ static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int
     const Touches *item = place < 0 ? &none : user->items + place;
     float *own = features + CANDIDATE_OWN_ITEM, *next = features + CANDIDATE_WIDTH;
     features[CANDIDATE_ITEM_IN_SEQUENCE] = place < 0 ? 0.0f : 1.0f;
-    write_touches(fixed, at_ms, item, own);
+    write_touches(fixed, user, at_ms, item, own);
     features[CANDIDATE_RECENCY] = item->rank ? (float)(1.0 / (double)item->rank) : 0.0f;
     own[4] = (float)item->is_last;
     for (int64_t at = 0; at < fixed->actions; at++, next += ACTION_WIDTH) {
         static const ActionTouches never = {0, 0};
         const ActionTouches *touches =
             place < 0 ? &never : user->actions + place * fixed->actions + at;
-        next[0] = (float)log1p((double)touches->count);
-        next[1] = log_since(fixed, at_ms, touches->count, touches->last_ms);
+        next[0] = log_count(touches->count);
+        next[1] = log_since(fixed, user, at_ms, touches->count, touches->last_ms);
     }
     for (int64_t at = 0; at < fixed->main_fields; at++, next += FIELD_WIDTH) {
         const int64_t row = attributes[fixed->main_slots[at]];
         const int32_t value = row ? map_place(&user->attributes, row, -1) : -1;
         const Touches *touches = value < 0 ? &none : user->values + value;
-        write_touches(fixed, at_ms, touches, next);
+        write_touches(fixed, user, at_ms, touches, next);
         next[3] = (float)touches->is_last;
     }
 }

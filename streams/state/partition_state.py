@@ -182,19 +182,24 @@ class PartitionState:
         self.decided, self.rejected, self.folded = [], [], []
         return new
 
-    def stored_users(self, count: int) -> list[str]:
-        """Return at most ``count`` users of those whose rows ``take_pending`` gave before.
+    def stored_offsets(self, count: int) -> dict[str, int]:
+        """Return the last offsets of at most ``count`` rows that ``take_pending`` gave.
 
-        The store has them if no write is in progress. They are the least recently used:
-        whoever acted since a loss has a row again.
+        By user. The store has them if no write is in progress. Half are the least recently
+        used, for whoever acted since a loss has a row again; half the most recently used,
+        which an older copy of the store lacks.
         """
-        changed = self.dirty.users.keys()
-        stored = (
-            user_id
-            for user_id, row in self._rows.users.items()
-            if row.version_us and user_id not in changed
-        )
-        return list(islice(stored, count))
+        changed, users = self.dirty.users.keys(), self._rows.users
+
+        def stored(names: Iterable[str], most: int) -> dict[str, int]:
+            known = (
+                (name, users[name].last_offset)
+                for name in names
+                if users[name].version_us and name not in changed
+            )
+            return dict(islice(known, most))
+
+        return stored(users, count - count // 2) | stored(reversed(users), count // 2)
 
     def rebuilt(self, command: Rebuild, end: int) -> None:
         """Drop the rows in memory, and go on behind ``command``: the store has new ones.

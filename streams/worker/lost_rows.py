@@ -1,9 +1,11 @@
 """A store that has lost rows it had acknowledged → a rebuild, ordered without an operator.
 
-In: users of a partition whose rows are stored for sure. Out: where too many of a sample are
-missing (a store restarted without its data, flushed, or failed over to an empty replica),
-a rebuild command on the partition, as ``srp4ctr stream rebuild`` would send it. The command
-is in Kafka: if the worker crashes before it has rebuilt, the next one does.
+In: users of a partition, and which event is in the row of each for sure. Out: where too
+many rows of a sample are missing (a store restarted without its data, flushed, or failed
+over to an empty replica), or any is of before that event (failed over to a replica that was
+behind, or a restored dump), a rebuild command on the partition, as ``srp4ctr stream
+rebuild`` would send it. The command is in Kafka: if the worker crashes before it has
+rebuilt, the next one does.
 """
 
 import logging
@@ -30,6 +32,8 @@ LOST_AT = Gauge(
 CHECK_S = 30.0
 SAMPLE = 100
 """Users of a partition that are looked up at a time: one read of the store."""
+UNKNOWN = -1
+"""The offset of a user of whom it is only known that there is a row."""
 # An intact store lacks none: rows have no time to live, an erasure writes one, and nobody
 # reads while they are written. A few may have been removed by hand; of a cluster of ten
 # nodes one lacks a tenth.
@@ -40,10 +44,17 @@ Order = Callable[[TopicPartition], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-def is_lost(users: Collection[str], rows: Rows) -> bool:
-    """Return whether ``rows``, all that the store has of ``users``, lack too many."""
-    known = set(users) - {FORGOTTEN_USER}
-    return len(known - rows.users.keys()) > _LOST_SHARE * len(known)
+def is_lost(stored: Mapping[str, int], rows: Rows) -> bool:
+    """Return whether ``rows``, all that the store has, lack what was ``stored``.
+
+    ``stored`` has the offset of an event in each user's row. A row of before it has no
+    other cause; a row that is missing may have been removed by hand.
+    """
+    known = stored.keys() - {FORGOTTEN_USER}
+    missing = known - rows.users.keys()
+    if len(missing) > _LOST_SHARE * len(known):
+        return True
+    return any(rows.users[user].last_offset < stored[user] for user in known - missing)
 
 
 class LossWatch:
@@ -53,7 +64,7 @@ class LossWatch:
         self._read = read
         self._order = order
         self._ordered: set[TopicPartition] = set()
-        self._sampled: dict[TopicPartition, Collection[str]] = {}
+        self._sampled: dict[TopicPartition, Mapping[str, int]] = {}
         self.due = time.monotonic() + CHECK_S
         """When to ``check_all``, by the monotonic clock."""
 
@@ -61,13 +72,13 @@ class LossWatch:
         """Check a sample of each partition; no write may be in progress."""
         self.due = time.monotonic() + CHECK_S
         for source, state in list(partitions.items()):
-            users = state.stored_users(SAMPLE)  # none where nothing has come yet
-            await self.check(source, users or self._sampled.get(source, ()))
+            stored = state.stored_offsets(SAMPLE)  # none where nothing has come yet
+            await self.check(source, stored or self._sampled.get(source, {}))
 
-    async def check(self, source: TopicPartition, users: Collection[str]) -> None:
-        """Order a rebuild of ``source`` if the store has lost ``users`` of it."""
-        self._sampled[source] = users
-        if source in self._ordered or not is_lost(users, await self._read(users, ())):
+    async def check(self, source: TopicPartition, stored: Mapping[str, int]) -> None:
+        """Order a rebuild of ``source`` if the store has lost what was ``stored`` of it."""
+        self._sampled[source] = stored
+        if source in self._ordered or not is_lost(stored, await self._read(stored, ())):
             return
         self._ordered.add(source)
         LOSSES.inc()
@@ -82,6 +93,7 @@ class LossWatch:
     def rebuilt(self, source: TopicPartition) -> None:
         """Note that ``source`` is complete again."""
         self._ordered.discard(source)
+        self._sampled.pop(source, None)
 
     def clear(self) -> None:
         """Drop what is known of all partitions: other members may have them now."""

@@ -27,7 +27,7 @@ from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import FeatureSink
 from srp4ctr.streams.worker import measurements
-from srp4ctr.streams.worker.lost_rows import SAMPLE, LossWatch
+from srp4ctr.streams.worker.lost_rows import SAMPLE, UNKNOWN, LossWatch
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource, replay_memory
 
@@ -87,24 +87,28 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         """Replay what the partition remembers; rows are loaded as events need them."""
         start, has_committed = await self.group.seek_committed(source)
         replay = partial(self._replayed, source, start)
-        state, users = await self.group.retry("replay", replay)
+        state, stored = await self.group.retry("replay", replay)
         self.group.partitions[source] = state
         self._quiet_since[source] = time.monotonic()
         self._losses.rebuilt(source)  # or another member has: what was ordered is over
-        if users and has_committed:
-            await self._losses.check(source, users)
+        if stored and has_committed:
+            await self._losses.check(source, stored)
 
     async def _replayed(
         self, source: TopicPartition, start: int
-    ) -> tuple[PartitionState, set[str]]:
-        """Return the state at ``start``, and the users of the last events before it."""
+    ) -> tuple[PartitionState, dict[str, int]]:
+        """Return the state at ``start``, and the users of the last events before it.
+
+        Which event their rows end with is unknown: it may not have changed them.
+        """
         state = PartitionState(source.partition, start, self._config)
         if not start:
-            return state, set()
+            return state, {}
         async with ReplaySource.opened(self._kafka, self._raw_log, source) as past:
             await replay_memory(past, self._config, state)
             last = past.events(0, start, max(0, start - SAMPLE))
-            return state, {each.event.user_id async for some in last for each in some}
+            users = {each.event.user_id async for some in last for each in some}
+            return state, dict.fromkeys(users, UNKNOWN)
 
     async def _fold(
         self, source: TopicPartition, state: PartitionState, records: Sequence[Record]

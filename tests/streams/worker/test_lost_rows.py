@@ -17,7 +17,13 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker import lost_rows
-from srp4ctr.streams.worker.lost_rows import LOSSES, LOST_AT, LossWatch, is_lost
+from srp4ctr.streams.worker.lost_rows import (
+    LOSSES,
+    LOST_AT,
+    UNKNOWN,
+    LossWatch,
+    is_lost,
+)
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import NOON_MS, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
@@ -34,25 +40,37 @@ from tests.streams.worker.rebuilds import (
 from tests.streams.workers import running
 
 
-def rows_of(*users: str) -> Rows:
-    return Rows(users={user: UserState() for user in users})
+def rows_of(*users: str, offset: int = 7) -> Rows:
+    return Rows(users={user: UserState(last_offset=offset) for user in users})
+
+
+def stored(*users: str) -> dict[str, int]:
+    return dict.fromkeys(users, 7)
 
 
 def test_a_store_that_lacks_one_of_many_has_lost_nothing() -> None:
     users = [f"u{n}" for n in range(100)]
-    assert not is_lost(users, rows_of(*users[5:]))
-    assert is_lost(users, rows_of(*users[50:]))
-    assert is_lost(users[:1], rows_of())
-    assert not is_lost([], rows_of())
+    assert not is_lost(stored(*users), rows_of(*users[5:]))
+    assert is_lost(stored(*users), rows_of(*users[50:]))
+    assert is_lost(stored("u1"), rows_of())
+    assert not is_lost({}, rows_of())
 
 
 def test_a_node_of_ten_is_a_loss() -> None:
     users = [f"u{n}" for n in range(100)]
-    assert is_lost(users, rows_of(*users[10:]))
+    assert is_lost(stored(*users), rows_of(*users[10:]))
+
+
+def test_one_row_of_before_is_a_loss() -> None:
+    rows = rows_of(*(f"u{n}" for n in range(100)))
+    assert not is_lost(stored(*rows.users), rows)
+    rows.users["u50"] = UserState(last_offset=6)
+    assert is_lost(stored(*rows.users), rows)
+    assert not is_lost({**stored(*rows.users), "u50": UNKNOWN}, rows)
 
 
 def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
-    assert not is_lost([FORGOTTEN_USER], rows_of())
+    assert not is_lost(stored(FORGOTTEN_USER), rows_of())
 
 
 def test_a_loss_is_ordered_counted_and_dated_once() -> None:
@@ -66,8 +84,8 @@ def test_a_loss_is_ordered_counted_and_dated_once() -> None:
 
     async def look_twice() -> None:
         watch = LossWatch(read, order)
-        await watch.check(source, ["u1", "u2"])
-        await watch.check(source, ["u1", "u2"])
+        await watch.check(source, stored("u1", "u2"))
+        await watch.check(source, stored("u1", "u2"))
 
     begun = time.time()
     asyncio.run(look_twice())
@@ -75,39 +93,67 @@ def test_a_loss_is_ordered_counted_and_dated_once() -> None:
     assert begun <= LOST_AT._value.get() <= time.time()
 
 
-def test_a_loss_is_found_although_most_users_of_the_last_events_have_rows_again() -> None:
-    source, sink, ordered = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 3), MemorySink(), []
-    state, users = a_state(), [f"u{n}" for n in range(3 * lost_rows.SAMPLE)]
+class Watched:
+    """A partition of which a watch looks up users in a store."""
 
-    async def read(users: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
-        return sink.read(users, shares)
+    def __init__(self) -> None:
+        self.source = TopicPartition(BEHAVIOR_EVENTS_TOPIC, 3)
+        self.ordered: list[TopicPartition] = []
+        self.sink, self.state = MemorySink(), a_state()
+        self._watch = LossWatch(self._read, self._order)
 
-    async def order(lost: TopicPartition) -> None:
-        ordered.append(lost)
+    async def _read(
+        self, users: Collection[str], shares: Collection[ItemPartitionKey]
+    ) -> Rows:
+        return self.sink.read(users, shares)
 
-    def act(names: Sequence[str]) -> None:
+    async def _order(self, lost: TopicPartition) -> None:
+        self.ordered.append(lost)
+
+    def act(self, users: Sequence[str]) -> None:
         events = [
-            an_impression(user_id=each, request_id=f"{sink.writes}") for each in names
+            an_impression(user_id=each, request_id=f"{self.sink.writes}") for each in users
         ]
-        fold_batch(state, records(*events, start=state.next_offset), sink)
-        write_rows(state, sink)
+        start = self.state.next_offset
+        fold_batch(self.state, records(*events, start=start), self.sink)
+        write_rows(self.state, self.sink)
 
-    watch = LossWatch(read, order)
-    act(users)
-    asyncio.run(watch.check_all({source: state}))
-    assert ordered == []
-    sink.rows = Rows()
-    act(users[lost_rows.SAMPLE :])
-    asyncio.run(watch.check_all({source: state}))
-    assert ordered == [source]
+    def is_rebuild_ordered(self) -> bool:
+        asyncio.run(self._watch.check_all({self.source: self.state}))
+        return self.ordered == [self.source]
+
+
+USERS = [f"u{n}" for n in range(3 * lost_rows.SAMPLE)]
+
+
+def test_a_loss_is_found_although_most_users_of_the_last_events_have_rows_again() -> None:
+    watched = Watched()
+    watched.act(USERS)
+    assert not watched.is_rebuild_ordered()
+    watched.sink.rows = Rows()
+    watched.act(USERS[lost_rows.SAMPLE :])
+    assert watched.is_rebuild_ordered()
+
+
+def test_an_older_copy_of_the_store_is_found_by_what_was_written_last() -> None:
+    """As after a failover to a replica that had not caught up, or a restored dump."""
+    watched = Watched()
+    watched.act(USERS)
+    rows = watched.sink.rows
+    copied = Rows(users=dict(rows.users), shares=dict(rows.shares))
+    watched.act(USERS[:3])
+    assert not watched.is_rebuild_ordered()
+    watched.sink.rows = copied
+    assert watched.is_rebuild_ordered()
 
 
 def test_users_without_a_row_and_changed_ones_are_not_looked_up() -> None:
     state = a_state()
-    state.cache_rows(["nobody", "u1"], [], Rows(users={"u1": UserState(version_us=1)}))
+    state.cache_rows(
+        ["nobody", "u1"], [], Rows(users={"u1": UserState(version_us=1, last_offset=5)})
+    )
     fold_batch(state, records(an_impression(user_id="u2")))
-    assert state.stored_users(1) == ["u1"]
-    assert state.stored_users(9) == ["u1"]
+    assert state.stored_offsets(1) == state.stored_offsets(9) == {"u1": 5}
 
 
 @pytest.mark.kafka
