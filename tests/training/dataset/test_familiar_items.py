@@ -9,6 +9,7 @@ from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.familiar_items import (
     UNFAMILIAR_ID_DROPOUT,
     median_clicks,
+    newest_share,
     with_id_dropout,
 )
 
@@ -52,6 +53,20 @@ def test_ids_are_hidden_where_items_are_clicked_rarely(before: int, share: float
     assert ("at most 4 clicks" in note) == (share == UNFAMILIAR_ID_DROPOUT)
     given = replace(RefreshConfig(), id_dropout=0.1)
     assert with_id_dropout(given, train, later) == (given, "")
+
+
+@pytest.mark.parametrize(
+    ("newest", "share"), [(3, FAMILIAR_ID_DROPOUT), (4, UNFAMILIAR_ID_DROPOUT)]
+)
+def test_ids_are_hidden_where_items_live_shortly(newest: int, share: float) -> None:
+    """Ten of a hundred requests are the newest: with 3 of 10 clicks an item stays."""
+    item, other = FIRST_KNOWN_ROW, FIRST_KNOWN_ROW + 9
+    clicks = [*[item] * (10 - newest), *[other] * (80 + newest)]
+    train = slates_of(*clicks, *[item] * newest, *[other] * (10 - newest))
+    assert newest_share(train, slates_of(item)) == newest / 10
+    config, note = with_id_dropout(RefreshConfig(), train, slates_of(item))
+    assert config.id_dropout == share
+    assert ("40% of the clicks" in note) == (share == UNFAMILIAR_ID_DROPOUT)
 
 
 def test_without_later_clicks_ids_are_dropped_as_usual() -> None:
