@@ -189,15 +189,6 @@ def read_rows(
             yield batch.to_pylist()
 
 
-def known_ms(log: Log, topic: str, partition: int, offset: int) -> int | None:
-    """Return when the last event at or before ``offset`` became known, if it is logged."""
-    query = f"""SELECT arg_max(created_at, "offset") FROM logged
-        WHERE "partition" = {partition} AND "offset" <= {offset}"""
-    with reading(log), _logged(log, topic) as database:
-        found: int | None = database.sql(query).fetchall()[0][0]
-    return found
-
-
 @contextmanager
 def _logged(log: Log, topic: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a database that has the topic's rows as ``logged``."""

@@ -7,25 +7,28 @@ committed.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent, decode_record
+from srp4ctr.streams.events.codec import LoggedEvent, decode_record, place_of
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, known_ms, read_rows
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
 
 _WAIT_MS = 500
 _BATCH = 2000
-_MARKERS = 100
+_MINUTE_MS = 60_000
+MOST_RECORDS = 5_000_000
+"""What a start reads at most. 50 million took nine minutes; a group waits five."""
+_log = logging.getLogger(__name__)
 
 
 class ReplaySource:
@@ -35,7 +38,8 @@ class ReplaySource:
         self._reader = reader
         self.log_dir = log_dir
         """The raw log."""
-        self._source = source
+        self.source = source
+        """The partition."""
         self._place = (log_dir, source.topic, source.partition)
         self._first = 0
         self.end = 0
@@ -73,31 +77,25 @@ class ReplaySource:
         start, end = covered_offsets(*self._place)
         return self._first == 0 or start == 0 <= end
 
-    async def known_ms(self, offset: int) -> int | None:
-        """Return the timestamp of the record at ``offset``, or of one before it in the log.
+    async def newest_ms(self, end: int) -> int:
+        """Return the latest time of the records that Kafka holds before ``end``.
 
-        None where neither Kafka nor the raw log holds it any more. Raises ``OutageError``
-        where Kafka holds it and does not hand it out.
+        To the minute, and not after now. The last record's may be far earlier: backfilled
+        events have the times at which they happened.
         """
-        if offset < self._first:
-            return await asyncio.to_thread(known_ms, *self._place, offset)
-        # A producer's transaction ends with an offset that no record has.
-        self._reader.seek(self._source, max(self._first, offset - _MARKERS))
-        found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
-        known = [
-            record.timestamp
-            for record in found.get(self._source, ())
-            if record.offset <= offset
-        ]
-        if not known:
-            raise OutageError(f"no record of {self._source} at {offset}")
-        last: int = known[-1]
-        return last
+        earliest, latest = 0, now_ms()
+        while latest - earliest > _MINUTE_MS:
+            middle = (earliest + latest) // 2
+            if await self.offset_since(middle, end) < end:
+                earliest = middle
+            else:
+                latest = middle
+        return earliest
 
     async def offset_since(self, since_ms: int, end: int) -> int:
         """Return the first offset that Kafka holds of ``since_ms`` or later, or ``end``."""
-        found = (await self._reader.offsets_for_times({self._source: max(0, since_ms)}))[
-            self._source
+        found = (await self._reader.offsets_for_times({self.source: max(0, since_ms)}))[
+            self.source
         ]
         return end if found is None else min(max(self._first, found.offset), end)
 
@@ -119,12 +117,12 @@ class ReplaySource:
         position = max(start, await self.offset_since(since_ms, end))
         if position >= end:
             return
-        self._reader.seek(self._source, position)
-        while await self._reader.position(self._source) < end:
+        self._reader.seek(self.source, position)
+        while await self._reader.position(self.source) < end:
             found = await self._reader.getmany(
-                self._source, timeout_ms=_WAIT_MS, max_records=_BATCH
+                self.source, timeout_ms=_WAIT_MS, max_records=_BATCH
             )
-            records = [each for each in found.get(self._source, ()) if each.offset < end]
+            records = [each for each in found.get(self.source, ()) if each.offset < end]
             decoded = map(decode_record, records)
             yield [each for each in decoded if isinstance(each, LoggedEvent)]
 
@@ -135,14 +133,22 @@ async def replay_memory(
     """Replay into ``state`` what it would remember at ``state.next_offset``.
 
     That is ``DUPLICATE_RECORDS``, and what labels wait for: the records of the label
-    window, and ``max_kept_impressions`` for corrections.
+    window, and ``max_kept_impressions`` for corrections. ``MOST_RECORDS`` at most, since
+    among records out of order one early record of the window is followed by the whole past.
     """
-    end = min(state.next_offset, past.end)
-    last_ms = await past.known_ms(end - 1) if end else None
-    if last_ms is None:
+    if not (end := min(state.next_offset, past.end)):
         return
     window_ms = round(config.label_window_s * 1000)
-    in_window = await past.offset_since(last_ms - window_ms, end)
+    in_window = await past.offset_since(await past.newest_ms(end) - window_ms, end)
     records = max(DUPLICATE_RECORDS, config.max_kept_impressions)
-    async for events in past.events(0, end, max(0, min(in_window, end - records))):
+    start, least = min(in_window, end - records), end - max(MOST_RECORDS, records)
+    if in_window < least:
+        _log.warning(
+            "replays %d records: impressions before offset %d that wait for a click get no "
+            "label. Publish backfills in the order of time",
+            end - least,
+            least,
+            extra=place_of(past.source, least),
+        )
+    async for events in past.events(0, end, max(0, start, least)):
         state.replay(events, now_ms())
