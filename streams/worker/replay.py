@@ -8,17 +8,23 @@ committed.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
+from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent, decode_record, place_of
+from srp4ctr.streams.events.codec import LoggedEvent, Record, decode_record, place_of
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, read_rows
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    covered_offsets,
+    read_rows,
+    skipped_offsets,
+)
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
@@ -54,7 +60,7 @@ class ReplaySource:
         reader: Any = AIOKafkaConsumer(
             **client_arguments(kafka),
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # what is dropped meanwhile is in the raw log
         )
         past = cls(reader, log_dir, source)
         try:
@@ -75,7 +81,14 @@ class ReplaySource:
     def is_whole(self) -> bool:
         """Whether nothing is missing since the partition's first record."""
         start, end = covered_offsets(*self._place)
-        return self._first == 0 or start == 0 <= end
+        return self._first == 0 or start == 0 <= end >= self._first - 1
+
+    @property
+    def missing(self) -> int:
+        """How many offsets Kafka dropped before the raw log had them."""
+        _, end = covered_offsets(*self._place)
+        skipped = skipped_offsets(self.log_dir, self.source.topic)
+        return skipped.get(self.source.partition, 0) + max(0, self._first - 1 - end)
 
     async def newest_ms(self, end: int) -> int:
         """Return the latest time of the records that Kafka holds before ``end``.
@@ -119,12 +132,28 @@ class ReplaySource:
             return
         self._reader.seek(self.source, position)
         while await self._reader.position(self.source) < end:
+            polled = await self._polled()
+            records = [each for each in polled if each.offset < end]
+            decoded = map(decode_record, records)
+            yield [each for each in decoded if isinstance(each, LoggedEvent)]
+
+    async def _polled(self) -> Sequence[Record]:
+        """Return some more records; ``OutageError`` if Kafka drops them meanwhile.
+
+        Another try has them from the raw log.
+        """
+        try:
             found = await self._reader.getmany(
                 self.source, timeout_ms=_WAIT_MS, max_records=_BATCH
             )
-            records = [each for each in found.get(self.source, ()) if each.offset < end]
-            decoded = map(decode_record, records)
-            yield [each for each in decoded if isinstance(each, LoggedEvent)]
+        except errors.NoOffsetForPartitionError:  # of before ``seek``
+            return ()
+        except errors.OffsetOutOfRangeError as error:
+            raise OutageError(
+                f"Kafka drops records while they are read: {error}"
+            ) from error
+        records: Sequence[Record] = found.get(self.source, ())
+        return records
 
 
 async def replay_memory(
