@@ -31,7 +31,7 @@ from srp4ctr.streams.events.schema import (
     TOTAL_KEY,
     item_key,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, skipped_offsets
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
@@ -116,7 +116,7 @@ def check_features(
         *(_compare_total(log_dir, rows, progress, p) for _, p in totals),
     ]
     has = {p: max(progress.stored[p], last[p]) for p in logged}
-    return _summary(found, len(cut), _behind_ms(done, has))
+    return _summary(found, len(cut), _skipped(log_dir), _behind_ms(done, has))
 
 
 def _sampled(
@@ -166,6 +166,10 @@ def _logged_offsets(
 
 def _covered(log_dir: Log, partition: int) -> tuple[int, int]:
     return covered_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
+
+
+def _skipped(log_dir: Log) -> int:
+    return sum(skipped_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC).values())
 
 
 def _compare_users(
@@ -250,7 +254,9 @@ def _behind_ms(logged: _Logged, has: Mapping[int, int]) -> int:
     return now_ms - min(missing, default=now_ms)
 
 
-def _summary(found: Sequence[_Finding], cut: int, behind_ms: int) -> FeatureCheck:
+def _summary(
+    found: Sequence[_Finding], cut: int, skipped: int, behind_ms: int
+) -> FeatureCheck:
     wrong = [each for each in found if each.wrong]
     waiting = sum(each.is_waiting for each in found)
     return FeatureCheck(
@@ -262,6 +268,7 @@ def _summary(found: Sequence[_Finding], cut: int, behind_ms: int) -> FeatureChec
         largest_difference=max((each.difference for each in wrong), default=0.0),
         waiting=waiting,
         partitions_left_out=cut,
+        skipped_offsets=skipped,
         behind_s=behind_ms / 1000,
         details=tuple(each.wrong for each in wrong[:_MAX_DETAILS]),
     )

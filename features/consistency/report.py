@@ -24,6 +24,8 @@ class FeatureCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Sampled rows that have seen events which the log does not hold yet: not compared."""
     partitions_left_out: int = 0
     """Partitions of which the log does not hold the beginning: not compared."""
+    skipped_offsets: int = 0
+    """Offsets that Kafka dropped before the log had them; the store may lack them, too."""
     behind_s: float = 0.0
     """Age of the oldest event of the sample that is in the log and not in the store."""
     details: tuple[str, ...] = ()

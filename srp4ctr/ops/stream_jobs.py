@@ -3,6 +3,7 @@
 Faust is imported when a process needs it: it costs seconds.
 """
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
 
+_log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Gets the number of partitions finished since the last call, and of all partitions."""
 
@@ -88,7 +90,16 @@ def rebuild(settings: Settings, since: datetime, wait_s: float, progress: Progre
 def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progress) -> str:
     from srp4ctr.features.online.store import FeatureStoreSink
     from srp4ctr.streams.broker.commands import request_rebuild, wait_until_read
+    from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+    from srp4ctr.streams.raw_log.delta_tables import skipped_offsets
 
+    skipped = skipped_offsets(settings.features.raw_log, BEHAVIOR_EVENTS_TOPIC)
+    if lacks := sum(skipped.values()):
+        _log.warning(
+            "the raw log lacks %s records that Kafka dropped before they were logged: the "
+            "rebuilt rows lack them, too",
+            f"{lacks:,}",
+        )
     offsets = request_rebuild(settings.kafka, since_ms)
     done = wait_until_read(
         settings.kafka,

@@ -91,16 +91,27 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
             REJECTED.labels(reason).inc(number)
 
     async def _publish_letter(self, rejected: RejectedRecord) -> None:
-        value = rejected.record.value or b""
+        key, value = rejected.record.key, rejected.record.value or b""
         try:
-            await self._send_rejected(rejected, value, [])
+            await self._send_rejected(rejected, key, value, [])
         except errors.MessageSizeTooLargeError:
-            # Its headers made it larger than the topic takes; its beginning is enough.
-            note = [("truncated_from", str(len(value)).encode())]
-            await self._send_rejected(rejected, value[:_KEPT_BYTES], note)
+            # Its headers made it larger than the topic takes, or it came compressed, of
+            # which the size before does not count; the beginnings are enough.
+            parts = (("truncated_from", value), ("key_truncated_from", key or b""))
+            notes = [
+                (name, str(len(part)).encode())
+                for name, part in parts
+                if len(part) > _KEPT_BYTES
+            ]
+            kept = (key and key[:_KEPT_BYTES], value[:_KEPT_BYTES])
+            await self._send_rejected(rejected, *kept, notes)
 
     async def _send_rejected(
-        self, rejected: RejectedRecord, value: bytes, notes: list[tuple[str, bytes]]
+        self,
+        rejected: RejectedRecord,
+        key: bytes | None,
+        value: bytes,
+        notes: list[tuple[str, bytes]],
     ) -> None:
         record = rejected.record
         headers = [
@@ -112,5 +123,5 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
             ("source_timestamp", str(record.timestamp).encode()),
         ]
         await self._producer.send_and_wait(
-            REJECTED_TOPIC, value=value, key=record.key, headers=headers + notes
+            REJECTED_TOPIC, value=value, key=key, headers=headers + notes
         )

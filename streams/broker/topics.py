@@ -86,6 +86,14 @@ def committed_offsets(kafka: KafkaConfig, group_id: str, topic: str) -> dict[int
     }
 
 
+def beginning_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
+    """Return the offset of the first record of each partition; {} without the topic."""
+    with connected(KafkaConsumer, kafka, enable_auto_commit=False) as consumer:
+        numbers = consumer.partitions_for_topic(topic) or ()
+        first = consumer.beginning_offsets([TopicPartition(topic, n) for n in numbers])
+    return {source.partition: at for source, at in first.items()}
+
+
 def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
     """Return the offset behind the last record of each partition; {} without the topic."""
     with connected(KafkaConsumer, kafka, enable_auto_commit=False) as consumer:

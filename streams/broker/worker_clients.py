@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.abc import ConsumerRebalanceListener
+from prometheus_client import Counter
 
 from srp4ctr.errors import OutageError
 from srp4ctr.retries import retry_async
@@ -20,6 +21,11 @@ from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import Record, place_of
 
+SKIPPED = Counter(
+    "srp4ctr_skipped_offsets_total",
+    "Offsets that Kafka dropped before a consumer group had read them",
+    ["group"],
+)
 FETCH_BYTES = 4 * 1024 * 1024
 # A member that begins with a partition replays half a million records of it, which takes up
 # to a minute: until then the others wait for it. A crashed one is out after its session,
@@ -66,7 +72,7 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
             **client_arguments(self._kafka),
             group_id=self._group_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # a gap is to be noticed: ``seek`` counts it
             max_partition_fetch_bytes=FETCH_BYTES,
             rebalance_timeout_ms=REBALANCE_MS,
         )
@@ -95,10 +101,14 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
         # Without the lock: in a rebalance a poll waits until partitions are released.
         polled: Batches = {}
         pause_ms = 0 if self._assigned - self.partitions.keys() else _POLL_MS
-        with suppress(errors.ConsumerStoppedError):
-            polled = await self.consumer.getmany(
-                timeout_ms=pause_ms, max_records=self._max_records
-            )
+        # Without a position until ``begin`` has sought one.
+        with suppress(errors.ConsumerStoppedError, errors.NoOffsetForPartitionError):
+            try:
+                polled = await self.consumer.getmany(
+                    timeout_ms=pause_ms, max_records=self._max_records
+                )
+            except errors.OffsetOutOfRangeError as error:
+                await self._begin_again(error.args[0])
         generation = self._generation  # nothing was awaited since the records came
         async with self.lock:
             known = set(self.partitions) if generation == self._generation else set()
@@ -114,14 +124,51 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
                 raise
         await asyncio.sleep(0)  # let a rebalance have the lock
 
-    async def seek_committed(self, source: TopicPartition) -> tuple[int, bool]:
-        """Go to the next offset to read of ``source``, however far it was read before.
+    async def _begin_again(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Store everything, and begin with those that are still at ``positions`` again."""
+        async with self.lock:
+            gone = [
+                source
+                for source, at in positions.items()
+                if source in self.partitions and await self.consumer.position(source) == at
+            ]
+            if gone:
+                await self._store()
+                for source in gone:
+                    self.partitions.pop(source, None)
 
-        Returns it, and whether the group has ever committed it.
+    async def next_offset(self, source: TopicPartition) -> tuple[int, bool]:
+        """Return the next offset to read of ``source``, however far it was read before.
+
+        And whether the group has ever committed it.
         """
-        start, is_committed = await self.retry("offsets", lambda: self._next(source))
-        self.consumer.seek(source, start)
-        return start, is_committed
+        return await self.retry("offsets", lambda: self._next(source))
+
+    async def seek(self, source: TopicPartition, start: int) -> int:
+        """Go to ``start``, or to the first record if Kafka has none there; return where.
+
+        Counts and logs what Kafka dropped before it was read.
+        """
+        first, end = await self.retry("offsets", lambda: self._span(source))
+        if start < first:
+            SKIPPED.labels(self._group_id).inc(first - start)
+            _log.error(
+                "skips %d offsets, which were dropped by Kafka before group %s had read "
+                "them: lengthen the topic's retention. srp4ctr stream rebuild folds those "
+                "that the raw log has",
+                first - start,
+                self._group_id,
+                extra=place_of(source, start),
+            )
+        elif start > end:
+            _log.warning("Kafka lost records: reads again", extra=place_of(source, end))
+        at = start if first <= start <= end else first
+        self.consumer.seek(source, at)
+        return at
+
+    async def _span(self, source: TopicPartition) -> tuple[int, int]:
+        first = (await self.consumer.beginning_offsets([source]))[source]
+        return first, (await self.consumer.end_offsets([source]))[source]
 
     async def _next(self, source: TopicPartition) -> tuple[int, bool]:
         committed: int | None = await self.consumer.committed(source)

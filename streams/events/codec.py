@@ -17,6 +17,7 @@ from srp4ctr import tracing
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
+    FORGOTTEN_USER,
     ITEMS_TOPIC,
     TOTAL_ITEM,
     Event,
@@ -35,6 +36,8 @@ _YEAR_S = 365 * 24 * 3600
 COMMAND_KEY = b"\0command"
 # A record with this header is of the past: its age says nothing of the stream.
 BACKFILL_HEADER = "backfill"
+# A record with this header is of a raw log, which has rows of ``FORGOTTEN_USER``.
+RESTORED_HEADER = "restored"
 
 
 class Reason(StrEnum):
@@ -201,7 +204,8 @@ def decode_published(record: Record) -> Event | RejectedEvent:
     """
     if record.topic == ITEMS_TOPIC and record.value is None and record.key:
         return _deleted(record, record.key)
-    event = decode(record.value, record.timestamp)
+    is_restored = any(name == RESTORED_HEADER for name, _ in record.headers)
+    event = decode(record.value, record.timestamp, is_restored=is_restored)
     if isinstance(event, RejectedEvent):
         return event
     if (topic := event_topic(event)) != record.topic:
@@ -214,12 +218,14 @@ def decode_published(record: Record) -> Event | RejectedEvent:
     return event
 
 
-def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
+def decode(
+    payload: bytes | None, now_ms: int, *, is_restored: bool = False
+) -> Event | RejectedEvent:
     """Return the event in ``payload``, or why there is none; never raises.
 
     ``now_ms`` is when the message became known (its record's timestamp and no reader's
     clock, so that all readers agree): an event more than five minutes after it is
-    rejected.
+    rejected. Only one that ``is_restored`` may be of an erased user.
     """
     if payload is None:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail="the message is empty")
@@ -232,7 +238,7 @@ def decode(payload: bytes | None, now_ms: int) -> Event | RejectedEvent:
         return _refused(str(error))
     except _DECODE_ERRORS as error:
         return RejectedEvent(reason=Reason.BROKEN_JSON, detail=str(error))
-    return _check_item(event) or _check_time(event, now_ms) or event
+    return _check_ids(event, is_restored) or _check_time(event, now_ms) or event
 
 
 def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
@@ -247,7 +253,7 @@ def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
         )
     except (UnicodeDecodeError, msgspec.ValidationError) as error:
         return RejectedEvent(reason=Reason.WRONG_KEY, detail=str(error))
-    return _check_item(update) or update
+    return _check_ids(update) or update
 
 
 def event_key(event: Event) -> bytes:
@@ -276,11 +282,14 @@ def _refused(message: str) -> RejectedEvent:
     return RejectedEvent(reason=Reason.INVALID_FIELD, detail=message)
 
 
-def _check_item(event: Event) -> RejectedEvent | None:
-    """Return why ``event`` may not name its item, or None."""
-    if getattr(event, "item_id", None) != TOTAL_ITEM:
+def _check_ids(event: Event, is_restored: bool = False) -> RejectedEvent | None:
+    """Return why ``event`` may not name its item or its user, or None."""
+    if getattr(event, "item_id", None) == TOTAL_ITEM:
+        detail = f"item_id {TOTAL_ITEM!r} is reserved for the total of all items: rename it"
+    elif getattr(event, "user_id", None) == FORGOTTEN_USER and not is_restored:
+        detail = f"user_id {FORGOTTEN_USER!r} is reserved for erased users: rename it"
+    else:
         return None
-    detail = f"item_id {TOTAL_ITEM!r} is reserved for the total of all items: rename it"
     return RejectedEvent(reason=Reason.INVALID_FIELD, detail=detail)
 
 

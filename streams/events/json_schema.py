@@ -100,6 +100,10 @@ _REJECTED = {
                 "type": "string",
                 "description": "Its size, where it was cut.",
             },
+            "key_truncated_from": {
+                "type": "string",
+                "description": "Its key's size, where that was cut.",
+            },
         },
     },
     "payload": {"description": "The record's bytes, whatever they are."},

@@ -114,6 +114,46 @@ def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, range]) -> boo
         return True
 
 
+def skip(log: Log, topic: str, partition: int, hole: range) -> None:
+    """Record that the offsets of ``hole``, where the log ends, will never be in it.
+
+    What is logged begins anew behind them: rows before stay, and are not all of the past.
+    """
+    table = created(log, topic)
+    if next_offset(table, partition) != hole.start:  # another writer has
+        return
+    skipped = _skipped_offsets(table, partition) + len(hole)
+    offsets = {str(partition): hole.stop, _first(partition): hole.stop}
+    with outages(log):
+        write_deltalake(
+            table,
+            table_of(topic, []),
+            mode="append",
+            schema_mode="merge",
+            commit_properties=_commit(offsets | {_skipped(partition): skipped}),
+        )
+
+
+def skipped_offsets(log: Log, topic: str) -> dict[int, int]:
+    """Return how many offsets Kafka dropped before they were logged, by partition.
+
+    Only of partitions that have rows and lack some.
+    """
+    if (table := opened(log, topic)) is None:
+        return {}
+    numbers = {int(each["partition"]) for each in table.partitions()}
+    found = {number: _skipped_offsets(table, number) for number in sorted(numbers)}
+    return {number: offsets for number, offsets in found.items() if offsets}
+
+
+def _skipped_offsets(table: DeltaTable, partition: int) -> int:
+    return table.transaction_version(_skipped(partition)) or 0
+
+
+def _skipped(partition: int) -> str:
+    return f"{partition} skipped"
+
+
 def _first(partition: int) -> str:
     return f"{partition} first"
 
@@ -187,15 +227,6 @@ def read_rows(
     with reading(log), _logged(log, topic) as database:
         for batch in database.sql(query).to_arrow_reader(_ROWS_AT_ONCE):
             yield batch.to_pylist()
-
-
-def known_ms(log: Log, topic: str, partition: int, offset: int) -> int | None:
-    """Return when the last event at or before ``offset`` became known, if it is logged."""
-    query = f"""SELECT arg_max(created_at, "offset") FROM logged
-        WHERE "partition" = {partition} AND "offset" <= {offset}"""
-    with reading(log), _logged(log, topic) as database:
-        found: int | None = database.sql(query).fetchall()[0][0]
-    return found
 
 
 @contextmanager

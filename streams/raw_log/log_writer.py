@@ -86,7 +86,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
 
         Raises ``MistakeError`` where the table is of a broker that is not this one.
         """
-        start, has_committed = await self.group.seek_committed(source)
+        start, has_committed = await self.group.next_offset(source)
         logged = await self.group.in_thread("log_files", self._logged, source)
         if logged is not None and not has_committed:
             raise MistakeError(
@@ -97,11 +97,15 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
         consumer = self.group.consumer
         ends = await self.group.retry("offsets", lambda: consumer.end_offsets([source]))
         start = start if logged is None else min(logged, ends[source])
+        start = await self.group.seek(source, start)
         # Before the first row: a table of a group that has committed nothing is refused.
         if not await self.group.commit({source: start}):
             return
-        consumer.seek(source, start)
         partition = _Partition(logged=start, taken=start)
+        if logged is not None and start > logged:
+            hole = range(logged, start)
+            place = (self._raw_log, source.topic, source.partition)
+            await self.group.in_thread("log_files", delta_tables.skip, *place, hole)
         if logged is not None and start < logged:
             where = place_of(source, start)
             _log.warning("Kafka lost records, which stay in the raw log", extra=where)

@@ -5,7 +5,6 @@ events, duplicates and any batches. Pure: watermarks and the wall clock are pass
 """
 
 import heapq
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,7 +84,9 @@ class LabelJoin:
         self._max_kept = max_kept
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
-        self._keys_of: dict[str, list[_Key]] = {}  # by user, of both: for erasure
+        # By user, of both, in the order in which they came: for erasure.
+        self._keys_of: dict[str, dict[_Key, None]] = {}
+        self._version: str | None = None  # of the last impression
         # Impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[_Due] = []
         self._leaving: list[_Due] = []
@@ -158,9 +159,8 @@ class LabelJoin:
     def _release(self, key: _Key) -> bool:
         """Drop an impression; return whether it was still kept."""
         gone = self._kept.pop(key, None)
-        keys = self._keys_of.get(key[0], [])
-        if key in keys:
-            keys.remove(key)  # the oldest, most often: found at once
+        keys = self._keys_of.get(key[0], {})
+        keys.pop(key, None)
         if not keys:
             self._keys_of.pop(key[0], None)
         return gone is not None
@@ -170,15 +170,39 @@ class LabelJoin:
         if key in self._kept:
             return []
         due_ms = impression.occurred_at + self._window_ms
-        label = _unclicked(impression, due_ms)
+        label = self._unclicked(impression, due_ms)
         key = (label.user_id, label.request_id, label.item_id)  # the strings held once
         kept = self._kept[key] = _Kept(label)
         heapq.heappush(self._maturing, (due_ms, due_ms, key))
         click_at = self._early_clicks.pop(key, None)
         if click_at is not None:
             return self._click(kept, click_at)
-        self._keys_of.setdefault(key[0], []).append(key)
+        self._keys_of.setdefault(key[0], {})[key] = None
         return []
+
+    def _unclicked(self, shown: Impression, due_ms: int) -> ImpressionLabel:
+        """Return the label of ``shown`` without a click; a slate holds its ids once.
+
+        Not by ``sys.intern``, which some versions of Python never free.
+        """
+        keys = self._keys_of.get(shown.user_id)
+        user_id, request_id, _ = next(reversed(keys)) if keys else _key(shown)
+        if self._version != shown.model_version:
+            self._version = shown.model_version
+        return ImpressionLabel(
+            request_id=request_id if request_id == shown.request_id else shown.request_id,
+            user_id=user_id,
+            item_id=shown.item_id,
+            position=shown.position,
+            score=shown.score,
+            propensity=shown.propensity,
+            model_version=self._version,
+            impression_at=shown.occurred_at,
+            clicked=False,
+            within_window=True,
+            matured_at=due_ms,
+            revision=UNCLICKED,
+        )
 
     def _add_click(self, click: Click) -> list[ImpressionLabel]:
         key = _key(click)
@@ -189,7 +213,7 @@ class LabelJoin:
             kept_ms = self._window_ms + self._correction_ms
             until = max(click.occurred_at, self.watermark_ms) + kept_ms
             heapq.heappush(self._expiring, (until, click.occurred_at, key))
-            self._keys_of.setdefault(key[0], []).append(key)
+            self._keys_of.setdefault(key[0], {})[key] = None
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
         return []
@@ -225,31 +249,13 @@ class LabelJoin:
 
     def _forget_user(self, forget: Forget) -> None:
         """Drop the user's impressions and clicks; their keys stay in the queues unused."""
-        for key in self._keys_of.pop(forget.user_id, []):
+        for key in self._keys_of.pop(forget.user_id, {}):
             self._kept.pop(key, None)
             self._early_clicks.pop(key, None)
 
 
 def _key(event: Impression | Click) -> _Key:
     return (event.user_id, event.request_id, event.item_id)
-
-
-def _unclicked(shown: Impression, due_ms: int) -> ImpressionLabel:
-    """Return the label of ``shown`` without a click; equal strings are held once."""
-    return ImpressionLabel(
-        request_id=sys.intern(shown.request_id),
-        user_id=sys.intern(shown.user_id),
-        item_id=shown.item_id,
-        position=shown.position,
-        score=shown.score,
-        propensity=shown.propensity,
-        model_version=shown.model_version and sys.intern(shown.model_version),
-        impression_at=shown.occurred_at,
-        clicked=False,
-        within_window=True,
-        matured_at=due_ms,
-        revision=UNCLICKED,
-    )
 
 
 def _due(queue: list[_Due], watermark_ms: int) -> Iterator[_Due]:

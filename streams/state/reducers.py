@@ -76,17 +76,19 @@ class Deduplication:
         self._newer: dict[int, int] = {}
         self._older: dict[int, int] = {}
         self._began = 0
-        # By user, the erasure requests: until when, and at which offset.
-        self._erasures: dict[str, set[tuple[int, int]]] = {}
+        # By user, the erasure requests: at which offset, and until when. Each covers more
+        # than those before it, of which at most one still applies.
+        self._erasures: dict[str, list[tuple[int, int]]] = {}
+
+    @property
+    def erasures(self) -> int:
+        """How many erasure requests are held."""
+        return sum(map(len, self._erasures.values()))
 
     def take(self, logged: LoggedEvent) -> Fate:
         """Return what becomes of ``logged``, which comes after all that was taken."""
         event, offset = logged.event, logged.offset
-        erased_until_ms, forgotten_at = 0, _NEVER
-        for until_ms, at in self._erasures.get(event.user_id, ()):
-            # Of equal ones the first: a request that covers no more changes nothing.
-            if at < offset and (until_ms, -at) > (erased_until_ms, -forgotten_at):
-                erased_until_ms, forgotten_at = until_ms, at
+        forgotten_at, erased_until_ms = self._covering(event.user_id, offset)
         if event.occurred_at <= erased_until_ms:
             return Fate.ERASED
         if isinstance(event, Forget):
@@ -104,11 +106,27 @@ class Deduplication:
 
     def add_erasure(self, user_id: str, until_ms: int, offset: int) -> None:
         """Apply a request that was stored, or is taken, to what comes after it."""
-        self._erasures.setdefault(user_id, set()).add((until_ms, offset))
+        before = self._erasures.get(user_id, ())
+        if any(at <= offset and until >= until_ms for at, until in before):
+            return  # a request that covers no more changes nothing
+        kept = [(at, until) for at, until in before if at < offset or until > until_ms]
+        self._erasures[user_id] = sorted([*kept, (offset, until_ms)])
 
     def drop_erasures(self, user_id: str) -> None:
         """Drop the requests of a user whose row is read again before the next event."""
         self._erasures.pop(user_id, None)
+
+    def _covering(self, user_id: str, offset: int) -> tuple[int, int]:
+        """Return the request that covers most of those before ``offset``, and drop others.
+
+        One that the store had may be met only later, where a batch is read again.
+        """
+        requests = self._erasures.get(user_id)
+        if requests is None or requests[0][0] >= offset:
+            return _NEVER, 0
+        while len(requests) > 1 and requests[1][0] < offset:
+            del requests[0]
+        return requests[0]
 
     def _remember(self, identity: int, offset: int) -> int:
         """Note where ``identity`` came, and return where it came before."""

@@ -8,6 +8,7 @@ rounding errors at most.
 """
 
 import asyncio
+import logging
 from array import array
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -21,7 +22,7 @@ import xxhash
 from msgspec.structs import replace
 
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent
+from srp4ctr.streams.events.codec import LoggedEvent, place_of
 from srp4ctr.streams.events.schema import (
     FORGOTTEN_USER,
     TOTAL_KEY,
@@ -45,6 +46,7 @@ EVENTS_IN_MEMORY = 50_000
 """Of a group, and of those that wait to be written: a group has as few events on average,
 unless a partition has more than 50 million."""
 _MAX_GROUPS = 1024
+_log = logging.getLogger(__name__)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[LoggedEvent])
 
@@ -112,6 +114,10 @@ async def rebuild_rows(
     versions, and erasure requests stay in force; so do attributes, which a user may have
     had before the span.
     """
+    if missing := await asyncio.to_thread(lambda: past.missing):
+        records = "1 record" if missing == 1 else f"{missing:,} records"
+        at = place_of(past.source, span.end)
+        _log.warning("rebuilds without %s that Kafka dropped unlogged", records, extra=at)
     users, is_all, of_all = 0, past.is_whole and span.since_ms <= 0, _GroupedTotal()
     folder = past.log_dir if Path(past.log_dir).is_dir() else None
     with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:

@@ -7,25 +7,34 @@ committed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
-from srp4ctr.streams.events.codec import LoggedEvent, decode_record
+from srp4ctr.streams.events.codec import LoggedEvent, Record, decode_record, place_of
 from srp4ctr.streams.events.schema import now_ms
-from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, known_ms, read_rows
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    covered_offsets,
+    read_rows,
+    skipped_offsets,
+)
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
 
 _WAIT_MS = 500
 _BATCH = 2000
-_MARKERS = 100
+_MINUTE_MS = 60_000
+MOST_RECORDS = 5_000_000
+"""What a start reads at most. 50 million took nine minutes; a group waits five."""
+_log = logging.getLogger(__name__)
 
 
 class ReplaySource:
@@ -35,7 +44,8 @@ class ReplaySource:
         self._reader = reader
         self.log_dir = log_dir
         """The raw log."""
-        self._source = source
+        self.source = source
+        """The partition."""
         self._place = (log_dir, source.topic, source.partition)
         self._first = 0
         self.end = 0
@@ -50,7 +60,7 @@ class ReplaySource:
         reader: Any = AIOKafkaConsumer(
             **client_arguments(kafka),
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # what is dropped meanwhile is in the raw log
         )
         past = cls(reader, log_dir, source)
         try:
@@ -71,33 +81,34 @@ class ReplaySource:
     def is_whole(self) -> bool:
         """Whether nothing is missing since the partition's first record."""
         start, end = covered_offsets(*self._place)
-        return self._first == 0 or start == 0 <= end
+        return self._first == 0 or start == 0 <= end >= self._first - 1
 
-    async def known_ms(self, offset: int) -> int | None:
-        """Return the timestamp of the record at ``offset``, or of one before it in the log.
+    @property
+    def missing(self) -> int:
+        """How many offsets Kafka dropped before the raw log had them."""
+        _, end = covered_offsets(*self._place)
+        skipped = skipped_offsets(self.log_dir, self.source.topic)
+        return skipped.get(self.source.partition, 0) + max(0, self._first - 1 - end)
 
-        None where neither Kafka nor the raw log holds it any more. Raises ``OutageError``
-        where Kafka holds it and does not hand it out.
+    async def newest_ms(self, end: int) -> int:
+        """Return the latest time of the records that Kafka holds before ``end``.
+
+        To the minute, and not after now. The last record's may be far earlier: backfilled
+        events have the times at which they happened.
         """
-        if offset < self._first:
-            return await asyncio.to_thread(known_ms, *self._place, offset)
-        # A producer's transaction ends with an offset that no record has.
-        self._reader.seek(self._source, max(self._first, offset - _MARKERS))
-        found = await self._reader.getmany(self._source, timeout_ms=_WAIT_MS * 10)
-        known = [
-            record.timestamp
-            for record in found.get(self._source, ())
-            if record.offset <= offset
-        ]
-        if not known:
-            raise OutageError(f"no record of {self._source} at {offset}")
-        last: int = known[-1]
-        return last
+        earliest, latest = 0, now_ms()
+        while latest - earliest > _MINUTE_MS:
+            middle = (earliest + latest) // 2
+            if await self.offset_since(middle, end) < end:
+                earliest = middle
+            else:
+                latest = middle
+        return earliest
 
     async def offset_since(self, since_ms: int, end: int) -> int:
         """Return the first offset that Kafka holds of ``since_ms`` or later, or ``end``."""
-        found = (await self._reader.offsets_for_times({self._source: max(0, since_ms)}))[
-            self._source
+        found = (await self._reader.offsets_for_times({self.source: max(0, since_ms)}))[
+            self.source
         ]
         return end if found is None else min(max(self._first, found.offset), end)
 
@@ -119,14 +130,30 @@ class ReplaySource:
         position = max(start, await self.offset_since(since_ms, end))
         if position >= end:
             return
-        self._reader.seek(self._source, position)
-        while await self._reader.position(self._source) < end:
-            found = await self._reader.getmany(
-                self._source, timeout_ms=_WAIT_MS, max_records=_BATCH
-            )
-            records = [each for each in found.get(self._source, ()) if each.offset < end]
+        self._reader.seek(self.source, position)
+        while await self._reader.position(self.source) < end:
+            polled = await self._polled()
+            records = [each for each in polled if each.offset < end]
             decoded = map(decode_record, records)
             yield [each for each in decoded if isinstance(each, LoggedEvent)]
+
+    async def _polled(self) -> Sequence[Record]:
+        """Return some more records; ``OutageError`` if Kafka drops them meanwhile.
+
+        Another try has them from the raw log.
+        """
+        try:
+            found = await self._reader.getmany(
+                self.source, timeout_ms=_WAIT_MS, max_records=_BATCH
+            )
+        except errors.NoOffsetForPartitionError:  # of before ``seek``
+            return ()
+        except errors.OffsetOutOfRangeError as error:
+            raise OutageError(
+                f"Kafka drops records while they are read: {error}"
+            ) from error
+        records: Sequence[Record] = found.get(self.source, ())
+        return records
 
 
 async def replay_memory(
@@ -135,14 +162,22 @@ async def replay_memory(
     """Replay into ``state`` what it would remember at ``state.next_offset``.
 
     That is ``DUPLICATE_RECORDS``, and what labels wait for: the records of the label
-    window, and ``max_kept_impressions`` for corrections.
+    window, and ``max_kept_impressions`` for corrections. ``MOST_RECORDS`` at most, since
+    among records out of order one early record of the window is followed by the whole past.
     """
-    end = min(state.next_offset, past.end)
-    last_ms = await past.known_ms(end - 1) if end else None
-    if last_ms is None:
+    if not (end := min(state.next_offset, past.end)):
         return
     window_ms = round(config.label_window_s * 1000)
-    in_window = await past.offset_since(last_ms - window_ms, end)
+    in_window = await past.offset_since(await past.newest_ms(end) - window_ms, end)
     records = max(DUPLICATE_RECORDS, config.max_kept_impressions)
-    async for events in past.events(0, end, max(0, min(in_window, end - records))):
+    start, least = min(in_window, end - records), end - max(MOST_RECORDS, records)
+    if in_window < least:
+        _log.warning(
+            "replays %d records: impressions before offset %d that wait for a click get no "
+            "label. Publish backfills in the order of time",
+            end - least,
+            least,
+            extra=place_of(past.source, least),
+        )
+    async for events in past.events(0, end, max(0, start, least)):
         state.replay(events, now_ms())

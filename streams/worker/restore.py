@@ -14,11 +14,12 @@ from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.streams.broker.producer import BACKFILL_HEADERS, EventPublisher
 from srp4ctr.streams.broker.topics import end_offsets, ensure_topics
 from srp4ctr.streams.config import KafkaConfig
-from srp4ctr.streams.events.codec import encode, event_key, event_topic
+from srp4ctr.streams.events.codec import RESTORED_HEADER, encode, event_key, event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
 from srp4ctr.streams.raw_log.delta_tables import Log, opened, partitions_of, read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of, update_of
 
+_HEADERS = (*BACKFILL_HEADERS, (RESTORED_HEADER, b"1"))
 TOPICS = (ITEMS_TOPIC, BEHAVIOR_EVENTS_TOPIC)  # items first: events are of them
 
 
@@ -43,7 +44,7 @@ def restore(
         for event, known_ms in logged(log_dir):
             topic = event_topic(event)
             key, payload = event_key(event), encode(event)
-            publisher.send(topic, payload, key, known_ms, BACKFILL_HEADERS)
+            publisher.send(topic, payload, key, known_ms, _HEADERS)
             done[topic] += 1
             progress(done.total())
     return done

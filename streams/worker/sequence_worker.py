@@ -85,7 +85,8 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
 
     async def _begin(self, source: TopicPartition) -> None:
         """Replay what the partition remembers; rows are loaded as events need them."""
-        start, has_committed = await self.group.seek_committed(source)
+        committed, has_committed = await self.group.next_offset(source)
+        start = await self.group.seek(source, committed)
         replay = partial(self._replayed, source, start)
         state, stored = await self.group.retry("replay", replay)
         self.group.partitions[source] = state

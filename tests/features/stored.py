@@ -72,7 +72,7 @@ class _Past:
     """A partition's past, as a rebuild reads it."""
 
     log_dir = Path("no-log")
-    is_whole = True
+    is_whole, missing = True, 0
 
     def __init__(self, log: Sequence[LoggedEvent]) -> None:
         self._log = log

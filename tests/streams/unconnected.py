@@ -48,6 +48,9 @@ class AConsumer:
     ) -> dict[TopicPartition, int]:
         return dict.fromkeys(sources, 0)
 
+    async def end_offsets(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(sources, 99)
+
     def seek(self, source: TopicPartition, offset: int) -> None:
         self.state.seek(source, offset)
         self.sought.append((source, offset))

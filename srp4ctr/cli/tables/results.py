@@ -157,6 +157,7 @@ def check_table(check: FeatureCheck) -> Table:
         "largest difference, events": f"{check.largest_difference:.3g}",
         "rows ahead of the log, not compared": f"{check.waiting:,}",
         "partitions whose log is incomplete": f"{check.partitions_left_out:,}",
+        "records that Kafka dropped before they were logged": f"{check.skipped_offsets:,}",
         "store behind the log, seconds": f"{check.behind_s:.1f}",
     }
     wrong = [("[red]wrong[/red]", escape(sentence)) for sentence in check.details]

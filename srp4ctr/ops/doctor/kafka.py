@@ -23,6 +23,7 @@ from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_chec
 from srp4ctr.ops.kafka_acl import ALL_TOPICS
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import connect, opened, tls_context
+from srp4ctr.streams.broker.topics import beginning_offsets, committed_offsets
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 
@@ -118,6 +119,25 @@ def topics(settings: Settings) -> Iterator[Finding]:
             yield _newest_label(admin)
     finally:
         admin.close()
+
+
+def unread(settings: Settings) -> Iterator[Finding]:
+    """Yield whether Kafka has dropped records before workers have read them."""
+    check, streams, gone = "unread records", settings.streams, dict[str, int]()
+    first = beginning_offsets(settings.kafka, BEHAVIOR_EVENTS_TOPIC)
+    for group in (streams.group_id, streams.log_group_id):
+        read = committed_offsets(settings.kafka, group, BEHAVIOR_EVENTS_TOPIC)
+        lacks = sum(max(0, first.get(p, 0) - at) for p, at in read.items())
+        if lacks:
+            gone[group] = lacks
+    if gone:
+        by_group = ", ".join(
+            f"{number:,} records of {group}" for group, number in gone.items()
+        )
+        found = f"Kafka dropped them before they were read: {by_group}"
+        yield is_wrong(check, found, "lengthen the topic's retention; srp4ctr stream run")
+    else:
+        yield ok(check, "Kafka has all that workers have not read")
 
 
 def _newest_label(admin: KafkaAdminClient) -> Finding:

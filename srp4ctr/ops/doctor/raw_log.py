@@ -23,7 +23,12 @@ from srp4ctr.ops.doctor.check_result import (
     ok,
 )
 from srp4ctr.settings import Settings
-from srp4ctr.streams.raw_log.delta_tables import outages, store_options
+from srp4ctr.streams.raw_log.delta_tables import (
+    LOGGED_TOPICS,
+    outages,
+    skipped_offsets,
+    store_options,
+)
 
 _TIMEOUT_S = 5.0
 _WRITERS, _COMMITS = 6, 4
@@ -76,6 +81,20 @@ def commits(settings: Settings) -> Iterator[Finding]:
         do = "a server with conditional PUT (If-None-Match): docs/scaling.md"
         found = f"{log} keeps {kept} of {written} rows that are committed at once"
         yield is_wrong(check, found, do)
+
+
+def holes(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the log lacks records that Kafka dropped before they were in it."""
+    check, log = "log holes", settings.features.raw_log
+    holes = {topic: skipped_offsets(log, topic) for topic in LOGGED_TOPICS}
+    skipped = sum(sum(each.values()) for each in holes.values())
+    if skipped:
+        where = ", ".join(f"{t} {p}" for t, each in holes.items() for p in each)
+        found = f"{log} lacks {skipped:,} records that Kafka dropped ({where})"
+        do = "publish them again with --backfill, if their producers still have them"
+        yield is_wrong(check, found, do)
+    else:
+        yield ok(check, f"{log} has all records that Kafka had")
 
 
 def _kept(place: str) -> int:

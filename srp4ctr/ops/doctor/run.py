@@ -23,8 +23,13 @@ CHECKS = {
         "certificates": "expiry",
         "metrics": "metrics",
     },
-    "kafka": {"kafka access": "anonymous", "kafka rules": "rules", "topics": "topics"},
-    "raw_log": {"bucket access": "anonymous", "raw log": "commits"},
+    "kafka": {
+        "kafka access": "anonymous",
+        "kafka rules": "rules",
+        "topics": "topics",
+        "unread records": "unread",
+    },
+    "raw_log": {"bucket access": "anonymous", "raw log": "commits", "log holes": "holes"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
     "intake": {"intake access": "anonymous"},
     "triton": {
@@ -38,7 +43,9 @@ NEED_CREDENTIALS = {
     *(
         "kafka rules",
         "topics",
+        "unread records",
         "raw log",
+        "log holes",
         "store user",
         "store",
         "triton control",

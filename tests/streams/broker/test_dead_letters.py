@@ -1,6 +1,7 @@
 """Dead letters go back once what was wrong is fixed, as if they had never been any."""
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,3 +193,31 @@ def test_a_letter_with_strange_headers_is_still_read() -> None:
     headers = [("source_timestamp", b"noon"), ("reason", b"\xff")]
     letter = read_letter(ARecord(encode(a_behavior()), headers))
     assert letter.known_at_ms == NOON_MS + 3_600_000
+
+
+@pytest.mark.parametrize("size", [5, 9])
+def test_a_key_that_compresses_below_the_limit_becomes_a_letter_that_can_go_back(
+    kafka: KafkaConfig, config: StreamConfig, size: int
+) -> None:
+    at_ms, long = now_ms() - 1000, b"k" * (size * 1024 * 1024)
+    (viewed,) = a_visit("u1", at_ms)[-1:]
+    with closing(
+        KafkaProducer(
+            bootstrap_servers=kafka.bootstrap,
+            compression_type="gzip",
+            max_request_size=2 * len(long),
+        )
+    ) as producer:
+        value = encode(viewed)
+        sent = producer.send(BEHAVIOR_EVENTS_TOPIC, value, long, timestamp_ms=at_ms)
+        sent.get(timeout=30)
+    sink = MemorySink()
+    run_until_committed(kafka, config, sink, 1)
+    (letter,) = read_topic(kafka, REJECTED_TOPIC)
+    headers = dict(letter.headers)
+    assert (letter.value, len(letter.key)) == (value, 64 * 1024)
+    assert headers["reason"] == b"wrong_key"
+    assert headers["key_truncated_from"] == str(len(long)).encode()
+    assert replay(kafka).replayed == Counter(wrong_key=1)
+    run_until_committed(kafka, config, sink, 2)
+    assert len(sink.rows.users["u1"].sequence) == 1

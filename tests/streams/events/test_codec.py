@@ -10,12 +10,22 @@ from srp4ctr.streams.events import codec
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
+    FORGOTTEN_USER,
     ITEMS_TOPIC,
+    SYNTHETIC_USERS,
     TOTAL_ITEM,
     Behavior,
     Event,
 )
-from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
+from tests.builders import (
+    NOON_MS,
+    a_behavior,
+    a_click,
+    a_forget,
+    a_profile,
+    an_impression,
+    an_item,
+)
 from tests.streams.records import ARecord
 
 
@@ -68,6 +78,12 @@ def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
             a_click(TOTAL_ITEM),
             "invalid_field: item_id 'srp4ctr-total' is reserved .*rename",
         ),
+        (
+            a_click(user_id=FORGOTTEN_USER),
+            "user_id 'srp4ctr-forgotten' is reserved",
+        ),
+        (a_forget(user_id=FORGOTTEN_USER), "user_id 'srp4ctr-forgotten' is reserved"),
+        (a_profile(user_id=FORGOTTEN_USER), "user_id 'srp4ctr-forgotten' is reserved"),
         (an_item(TOTAL_ITEM), "invalid_field: item_id 'srp4ctr-total' is reserved"),
         (a_behavior(action="Buy it"), r"invalid_field: .*at `\$.action`"),
         (an_impression(context={"page": 3}), r"invalid_field: .*at `\$.context\[...\]`"),
@@ -84,6 +100,20 @@ def test_an_event_that_would_be_rejected_is_a_mistake_of_its_publisher(
     with pytest.raises(MistakeError, match=message):
         codec.checked(event, NOON_MS)
     assert codec.checked(a_click(), NOON_MS) == a_click()
+
+
+def test_the_user_of_erased_rows_is_a_dead_letter_and_a_probe_is_a_user() -> None:
+    forgotten, probe = (
+        a_click(user_id=FORGOTTEN_USER),
+        a_click(user_id=f"{SYNTHETIC_USERS}1"),
+    )
+    for event, reason in ((forgotten, codec.Reason.INVALID_FIELD), (probe, None)):
+        record = ARecord(value=codec.encode(event), key=codec.event_key(event))
+        found = codec.decode_record(record)
+        rejected = (
+            found.rejected.reason if isinstance(found, codec.RejectedRecord) else None
+        )
+        assert rejected == reason
 
 
 def test_a_field_nobody_knows_is_ignored() -> None:

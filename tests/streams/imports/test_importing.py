@@ -167,6 +167,10 @@ BAD = {
     "seconds among milliseconds": ("u,i,1600000000000,4", "read as ms it is 2020-09-13"),
     "no time": ("u,i,yesterday,4", "the time 'yesterday' is not a number"),
     "a long id": (f"{'u' * 10_000},i,1600000000,4", "user_id has more than 256 characters"),
+    "the user of erased rows": (
+        "srp4ctr-forgotten,i,1600000000,4",
+        "user_id 'srp4ctr-forgotten' is reserved",
+    ),
     "no user": (",i,1600000000,4", "the row has no user"),
     "no number": ("u,i,1600000000,n/a", "the value 'n/a' is not a number"),
     "1970": ("u,i,1600000,4", "the time is 1970-01-19 12:26, before 1973"),

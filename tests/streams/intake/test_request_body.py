@@ -43,6 +43,7 @@ def test_a_bad_event_is_rejected_alone_for_its_reason() -> None:
         b'{"type": "buy", "event_id": "e7"}': Reason.UNKNOWN_TYPE,
         encode(a_click(at_ms=1_700_000_000, event_id="e7")): Reason.TIME_IN_SECONDS,
         encode(a_click(at_ms=NOON_MS + 10**9, event_id="e7")): Reason.TIME_IN_FUTURE,
+        encode(a_click(user_id="srp4ctr-forgotten", event_id="e7")): Reason.INVALID_FIELD,
         b'{"type": "rebuild", "event_id": "e7", "since_ms": 0}': Reason.UNKNOWN_TYPE,
     }
     found = read(b"[" + b",".join([encode(a_click()), *bodies]) + b"]")

@@ -20,7 +20,6 @@ from srp4ctr.streams.raw_log.delta_tables import (
     covered_offsets,
     created,
     dataset,
-    known_ms,
     next_offset,
     opened,
     partitions_of,
@@ -61,7 +60,6 @@ def test_an_absent_log_is_empty_and_is_not_made(tmp_path: Path) -> None:
     log = tmp_path / "none"
     assert (offsets(log), partitions_of(log, TOPIC), opened(log, TOPIC)) == ([], [], None)
     assert covered_offsets(log, *PLACE) == (0, -1)
-    assert known_ms(log, *PLACE, 7) is None
     vacuum(log, TOPIC)
     assert not log.exists()
 
@@ -123,13 +121,6 @@ def test_rows_are_read_in_order_some_at_a_time(
     assert max(map(len, found)) == 4
     some = read_rows(tmp_path, *PLACE, MIDNIGHT_MS, MIDNIGHT_AT + 1)
     assert [row["offset"] for each in some for row in each] == [21, 22, 24, 25]
-
-
-def test_when_an_offset_became_known_is_that_of_the_row_before(raw_log: Log) -> None:
-    for start in (0, 5, 10):
-        write_log(raw_log, [(a_behavior(), NOON_MS + start)], PARTITION, start)
-    known = {at: known_ms(raw_log, *PLACE, at) for at in (0, 4, 5, 99)}
-    assert known == {0: NOON_MS, 4: NOON_MS, 5: NOON_MS + 5, 99: NOON_MS + 10}
 
 
 def test_dates_before_a_day_leave_the_log_and_then_the_disk(raw_log: Log) -> None:

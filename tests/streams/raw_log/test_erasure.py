@@ -240,7 +240,7 @@ def test_whatever_happened_items_keep_their_counters(
 class AsLogged:
     """A past that is nothing but a raw log: what Kafka held is gone."""
 
-    is_whole = True
+    is_whole, missing = True, 0
 
     def __init__(self, log: Path) -> None:
         self.log_dir = log

@@ -1,4 +1,5 @@
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -298,3 +299,47 @@ def test_a_flood_of_clicks_without_impressions_is_bounded() -> None:
     assert (join.waiting, join.unmatched_clicks) == (3, 2)
     shown = [an_impression(request_id=f"r{number}") for number in range(7, 12)]
     assert [label.request_id for label in add(join, *shown)] == ["r9", "r10", "r11"]
+
+
+def fresh(text: str) -> str:
+    """Return a string of its own, as a decoder makes."""
+    return "".join(list(text))
+
+
+def test_ids_are_not_interned_and_a_slate_holds_them_once() -> None:
+    join = a_join()
+    for place in range(3):
+        shown = an_impression(
+            fresh(f"slate-item-{place}"),
+            user_id=fresh("slate-user"),
+            request_id=fresh("slate-request"),
+            model_version=fresh("slate-version"),
+        )
+        add(join, shown)
+    first, *others = pass_time(join, END_MS)
+    for name in ("user_id", "request_id", "model_version"):
+        held = getattr(first, name)
+        assert all(getattr(each, name) is held for each in others)
+        copy = fresh(held)
+        assert sys.intern(copy) is copy  # no equal string was there
+
+
+def test_impressions_that_arrive_newest_first_are_removed_linearly() -> None:
+    compared: list[str] = []
+
+    class Compared(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return str(self) == other
+
+    number, join = 300, a_join()
+    for second in reversed(range(number)):
+        at_ms, request = NOON_MS + second, Compared(f"r{second}")
+        join.add(an_impression(at_ms=at_ms, request_id=request), NOON_MS + number)
+    later_ms = NOON_MS + WINDOW_MS + CORRECTION_MS + number
+    assert len(pass_time(join, later_ms)) == number
+    pass_time(join, later_ms + CORRECTION_MS)
+    assert join.waiting == 0
+    assert len(compared) < 20 * number

@@ -8,10 +8,15 @@ from typer.testing import CliRunner
 from benchmarks.fault_injection.topic_reading import read_topic
 from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.cli.main import app
-from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    REJECTED_TOPIC,
+)
 from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.worker.restore import logged, restore
 from tests.builders import (
     NOON_MS,
@@ -22,6 +27,8 @@ from tests.builders import (
     an_impression,
     an_item,
 )
+from tests.streams.memory_sink import MemorySink
+from tests.streams.workers import impressions_of, run_until_committed
 
 LATE_MS = NOON_MS + 3_600_000
 A_PAST: list[Published] = [
@@ -51,6 +58,18 @@ def test_a_new_broker_holds_what_the_lost_one_held(
     assert {dict(record.headers).get(BACKFILL_HEADER) for record in found} == {b"1"}
     with pytest.raises(ValueError, match="has had 1 records"):
         restore(kafka, log)  # everything would count twice
+
+
+@pytest.mark.kafka
+def test_what_was_anonymized_comes_back_and_counts(
+    kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path, [*A_PAST[:3], (a_forget(at_ms=LATE_MS), LATE_MS)])
+    erase_forgotten(log)
+    assert restore(kafka, log) == {ITEMS_TOPIC: 1, BEHAVIOR_EVENTS_TOPIC: 3}
+    run_until_committed(kafka, config, sink := MemorySink(), 3)
+    assert read_topic(kafka, REJECTED_TOPIC) == []
+    assert impressions_of(sink, "i1") == pytest.approx(1, abs=0.01)
 
 
 def test_another_folder_is_no_raw_log(tmp_path: Path) -> None:
