@@ -71,8 +71,7 @@ static int write_number_columns(Response *response, const char *name, const Rank
     return place != NULL;
 }
 
-static const char *const NUMBER_SUFFIXES[NUMBER_WIDTH] = {"", "_rank", "_difference",
-                                                          "_missing"};
+static const char *const NUMBER_SUFFIXES[NUMBER_WIDTH] = NUMBER_ENDS;
 
 static int write_number_names(Response *response, const char *name, const Ranker *ranker) {
     uint64_t bytes = 0;
