@@ -127,10 +127,9 @@ static Error *copy_input(Input *input, HandedRequest *request) {
     return error;
 }
 
-/* Copy inputs, wanted outputs, parameters and the time limit. */
+/* Copy inputs, wanted outputs and parameters. */
 static Error *copy_request(Request_ *from, HandedRequest *request) {
     uint32_t inputs = 0, outputs = 0, parameters = 0;
-    uint64_t timeout_us = 0;
     Error *error = TRITONBACKEND_RequestInputCount(from, &inputs);
     for (uint32_t at = 0; !error && at < inputs; at++) {
         Input *input;
@@ -152,10 +151,6 @@ static Error *copy_request(Request_ *from, HandedRequest *request) {
         if (!error && type == STRING_PARAMETER)
             error = TRITONSERVER_InferenceRequestSetStringParameter(request, name, value);
     }
-    if (!error)
-        error = TRITONBACKEND_InferenceRequestTimeoutMicroseconds(from, &timeout_us);
-    if (!error && timeout_us)
-        error = TRITONSERVER_InferenceRequestSetTimeoutMicroseconds(request, timeout_us);
     return error;
 }
 
@@ -178,13 +173,16 @@ static Error *send_on(Ranker *ranker, HandedRequest *request,
     return error;
 }
 
-/* Let the Python step answer. */
-static void hand_over(Call *call) {
+/* Let the Python step answer, for which the call may wait as long as it has `left_us`. */
+static void hand_over(Call *call, uint64_t left_us) {
     Ranker *ranker = call->ranker;
     HandedRequest *request = NULL;
     Error *error =
         TRITONSERVER_InferenceRequestNew(&request, ranker->server, ranker->python_step, -1);
-    if (!error && (error = copy_request(call->request, request)))
+    if (!error)
+        error = TRITONSERVER_InferenceRequestSetTimeoutMicroseconds(request, left_us);
+    if (!error) error = copy_request(call->request, request);
+    if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error)
         error = send_on(ranker, request, on_answer, call);

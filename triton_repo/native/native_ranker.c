@@ -224,7 +224,8 @@ static void answer(Worker *worker, Call *call) {
     forget(TRITONBACKEND_InferenceRequestTimeoutMicroseconds(call->request, &limit_us));
     if (!limit_us || limit_us > (uint64_t)ranker->max_wait_us)
         limit_us = (uint64_t)ranker->max_wait_us;
-    if ((now - call->arrived_ns) / 1000 > (int64_t)limit_us) {
+    const int64_t left_us = (int64_t)limit_us - (now - call->arrived_ns) / 1000;
+    if (left_us <= 0) {
         respond_error(call, UNAVAILABLE, WAITED);
         end_call(call, 0);
         return;
@@ -232,7 +233,7 @@ static void answer(Worker *worker, Call *call) {
     ParsedCache *known = is_sample(ranker, now) ? NULL : hold(ranker);
     const int is_over = known && rank(worker, known, call);
     if (known) let_go(ranker, known);
-    if (!is_over) hand_over(call);
+    if (!is_over) hand_over(call, (uint64_t)left_us);
 }
 
 /* Answer calls, the oldest first, until the end; those that wait then are answered. */
