@@ -305,30 +305,42 @@ static int pause_watch(Ranker *ranker) {
     return is_over;
 }
 
+static void say_failed_load(const Ranker *ranker, int64_t again_ms) {
+    char message[160];
+    add(ranker->counters.failed_loads, 1.0);
+    snprintf(message, sizeof message,
+             "the native step cannot load: the Python step answers its calls, and it tries "
+             "again in %lld s",
+             (long long)again_ms / 1000);
+    say(LOG_WARNING, message);
+}
+
 /* Keep what is known up to date: ask at the start, when the table of items has moved, and
  * when the file is gone, for the step's processes have been replaced then. */
 static void *watch(void *own) {
     Ranker *ranker = own;
     char path[sizeof ranker->path], refused[sizeof ranker->path] = "";
-    int64_t asked_ns = 0;
+    int64_t asked_ns = 0, ask_after_ms = ASK_AFTER_MS;
     do {
         ParsedCache *known = hold(ranker);
         const int is_right = known && is_current(known) && is_of(known, known->path);
         const int64_t now = now_ns(CLOCK_MONOTONIC);
         if (!is_right && !is_asking(ranker) &&
-            (!asked_ns || now - asked_ns > ASK_AFTER_MS * INT64_C(1000000))) {
+            (!asked_ns || now - asked_ns > ask_after_ms * INT64_C(1000000))) {
             ask(ranker);
             asked_ns = now;
             *refused = 0;
         }
-        if (is_right) asked_ns = 0;
+        if (is_right) asked_ns = 0, ask_after_ms = ASK_AFTER_MS;
         pthread_mutex_lock(&ranker->lock);
         strcpy(path, ranker->path);
         pthread_mutex_unlock(&ranker->lock);
         if (*path && !access(path, F_OK) && strcmp(path, refused) &&
             (!known || !is_of(known, path)) && !learn(ranker, path)) {
             strcpy(refused, path); /* until it is asked again */
-            say(LOG_WARNING, "calls are answered by Python: the native step cannot start");
+            ask_after_ms = ask_after_ms < LONGEST_ASK_MS / 2 ? 2 * ask_after_ms
+                                                             : LONGEST_ASK_MS;
+            say_failed_load(ranker, ask_after_ms);
         }
         if (known) let_go(ranker, known);
     } while (!pause_watch(ranker));

@@ -37,7 +37,8 @@ static int64_t now_ns(clockid_t clock) {
 #include "user_row.h"
 
 enum { MOST_LETTERS = 256, MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
-enum { STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
+enum { LONGEST_ASK_MS = 60000 }; /* between loads that fail */
+enum { STORE_OUTAGES = 3, STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
 static const int64_t FIRST_MS = INT64_C(100000000000), LAST_MS = INT64_C(4102444800000);
 static const char WAITED[] = "queued for too long: the server has more to do than it can";
 
@@ -73,6 +74,7 @@ typedef struct Ranker { /* one bundle */
 } Ranker;
 
 typedef struct { /* a thread's own memory */
+    int outcome; /* of its call: one of OUTCOME_NAMES */
     StoreConnection connection;
     char *memory;
     size_t size;
@@ -231,7 +233,10 @@ static void answer(Worker *worker, Call *call) {
         return;
     }
     ParsedCache *known = is_sample(ranker, now) ? NULL : hold(ranker);
+    worker->outcome = known ? OTHER_CALL : NOT_LOADED;
     const int is_over = known && rank(worker, known, call);
+    if (is_over) worker->outcome = ANSWERED;
+    add(ranker->counters.outcomes[worker->outcome], 1.0);
     if (known) let_go(ranker, known);
     if (!is_over) hand_over(call, (uint64_t)left_us);
 }
