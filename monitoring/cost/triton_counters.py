@@ -42,6 +42,8 @@ FEATURE_BIN = "srp4ctr_feature_bin"
 REFUSED = "srp4ctr_refused"
 NEXT_ITEMS = "srp4ctr_next_items"
 NATIVE_CALLS, NATIVE_LOADS = "srp4ctr_native_calls", "srp4ctr_native_failed_loads"
+NATIVE_COMPARISONS = "srp4ctr_native_comparisons"
+NATIVE_MISMATCHES = "srp4ctr_native_mismatches"
 STEP_COUNTERS = {
     **dict.fromkeys((CPU_US, CANDIDATES, ANSWERS_US, FEATURE_AGE_MS), ""),
     **dict.fromkeys((TABLE_AGE_MS, TABLE_READS), ""),
@@ -52,6 +54,8 @@ STEP_COUNTERS = {
     NEXT_ITEMS: "place",
     NATIVE_CALLS: "outcome",
     NATIVE_LOADS: "",
+    NATIVE_COMPARISONS: "",
+    NATIVE_MISMATCHES: "output",
 }
 # The single-step model reports its parts under the counters of separate steps.
 PARTS = {

@@ -156,9 +156,9 @@ static Error *copy_request(Request_ *from, HandedRequest *request) {
 
 /* Send `request` to the Python step; it is deleted where that does not take it. */
 static Error *send_on(Ranker *ranker, HandedRequest *request,
-                      void (*answered)(HandedResponse *, uint32_t, void *), void *own) {
-    Error *error =
-        TRITONSERVER_InferenceRequestSetReleaseCallback(request, on_release, NULL);
+                      void (*answered)(HandedResponse *, uint32_t, void *), void *own,
+                      void (*released)(HandedRequest *, uint32_t, void *)) {
+    Error *error = TRITONSERVER_InferenceRequestSetReleaseCallback(request, released, own);
     if (!error)
         error = TRITONSERVER_InferenceRequestSetResponseCallback(request, ranker->allocator,
                                                                  NULL, answered, own);
@@ -173,8 +173,9 @@ static Error *send_on(Ranker *ranker, HandedRequest *request,
     return error;
 }
 
-/* Let the Python step answer, for which the call may wait as long as it has `left_us`. */
-static void hand_over(Call *call, uint64_t left_us) {
+/* Let the Python step answer, for which the call may wait as long as it has `left_us`. One
+ * that is no sample is marked: those handed over are not as the others. */
+static void hand_over(Call *call, uint64_t left_us, int is_sample) {
     Ranker *ranker = call->ranker;
     HandedRequest *request = NULL;
     Error *error =
@@ -182,10 +183,12 @@ static void hand_over(Call *call, uint64_t left_us) {
     if (!error)
         error = TRITONSERVER_InferenceRequestSetTimeoutMicroseconds(request, left_us);
     if (!error) error = copy_request(call->request, request);
+    if (!error && !is_sample)
+        error = TRITONSERVER_InferenceRequestSetStringParameter(request, NOT_SAMPLED, "1");
     if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error)
-        error = send_on(ranker, request, on_answer, call);
+        error = send_on(ranker, request, on_answer, call, on_release);
     if (!error) return;
     respond_error(call, TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
     forget(error);
@@ -237,7 +240,7 @@ static void ask(Ranker *ranker) {
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error) {
         __atomic_store_n(&ranker->is_asking, 1, __ATOMIC_RELEASE);
-        error = send_on(ranker, request, on_parsed_cache, ranker);
+        error = send_on(ranker, request, on_parsed_cache, ranker, on_release);
         if (error) __atomic_store_n(&ranker->is_asking, 0, __ATOMIC_RELEASE);
     }
     forget(error); /* the step is not ready: it is asked again */

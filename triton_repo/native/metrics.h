@@ -19,7 +19,16 @@ enum { ANSWERED, NOT_LOADED, STORE_DOWN, UNREADABLE_ROW, OTHER_CALL, OUTCOMES };
 static const char *const OUTCOME_NAMES[OUTCOMES] = {"answered", "not_loaded", "store_down",
                                                     "unreadable_row", "other_call"};
 
+/* Outputs of the sampled call, which both steps answer. */
+enum { FEATURE_VERSIONS, PROBABILITIES, RANKING_SCORES, POSITIONS };
+enum { COMPARED_ALWAYS = 9, COMPARED = 11, REFUSALS = COMPARED };
+static const char *const COMPARED_NAMES[COMPARED + 1] = {
+    "feature_version", "click_probability", "ranking_score", "position",
+    "propensity",      "item_status",       "status",        "model_version",
+    "calibrated",      "number_columns",    "number_column_names", "refused"};
+
 typedef struct {
+    Metric *comparisons, *mismatches[COMPARED + 1];
     Metric *outcomes[OUTCOMES], *failed_loads;
     Metric *part_runs[PARTS], *part_us[PARTS], *cpu_us, *candidates, *answers_us;
     Metric *answers[ANSWER_BOUNDS + 1], *ages[AGE_BOUNDS + 1], *age_ms, *table_age_ms;
@@ -105,6 +114,13 @@ static void counters_open(Counters *counters, const char *model, const char *ver
                                  "Calls of the native step by what became of them.");
     for (int at = 0; at < OUTCOMES; at++)
         counters->outcomes[at] = counter_of(outcomes, model, "outcome", OUTCOME_NAMES[at]);
+    counters->comparisons =
+        open_counter("srp4ctr_native_comparisons", "Calls that both steps answered.", model);
+    Family *mismatches = family_of("srp4ctr_native_mismatches",
+                                   "Outputs of these in which the two answers differ.");
+    for (int at = 0; at <= COMPARED; at++)
+        counters->mismatches[at] =
+            counter_of(mismatches, model, "output", COMPARED_NAMES[at]);
     counters->failed_loads =
         open_counter("srp4ctr_native_failed_loads",
                      "Times that the native step could not load what it needs.", model);
