@@ -173,7 +173,8 @@ def c_header() -> str:
         lines += [f"    {prefix}_WIDTH = {layout.width}", "};", ""]
     lines.append(f"enum {{ CANDIDATE_RECENCY = {CANDIDATE.place('item_recency')} }};")
     number = ", ".join(f"NUMBER{end.upper()}" for end in ("_value", *NUMBER_SUFFIXES))
-    lines += [f"enum {{ {number} }};", ""]
+    ends = ", ".join(f'"{end}"' for end in ("", *NUMBER_SUFFIXES))
+    lines += [f"enum {{ {number} }};", f"#define NUMBER_ENDS {{{ends}}}", ""]
     sizes = {
         "CONTEXT_NUMBERS": NUM_CONTEXT_NUMBERS,
         "ACTION_WIDTH": ACTION_WIDTH,

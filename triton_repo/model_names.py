@@ -31,6 +31,9 @@ MODEL_INPUTS = schema.MODEL_INPUTS
 SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))
 # Another: the file of what the step knows, for NATIVE_RANKER; "" where there is none.
 PARSED_CACHE = TensorSpec(name="parsed_cache_file", dtype="string", shape=(1,))
+# A parameter of calls that NATIVE_RANKER hands over: no drift is computed from them, but
+# from its sample of all calls.
+NOT_SAMPLED = "srp4ctr_not_sampled"
 
 
 def step_name(step: str, version: str) -> str:

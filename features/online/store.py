@@ -75,6 +75,7 @@ for _, key in ipairs(KEYS) do
 end
 """
 
+_NO_TIME = b"\xff\xff"  # which cannot be decoded
 T = TypeVar("T")
 
 
@@ -162,8 +163,8 @@ class OnlineViews:
         with client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(key, fields)
-            answer: list[list[Any]] = pipe.execute()
-        return answer
+            answers = pipe.execute(raise_on_error=False)
+        return [_fields_of(answer, len(fields)) for answer in answers]
 
     def _read_one(self, pool: Any, key: bytes, fields: Sequence[bytes]) -> list[Any]:
         """Return a user's fields, as requests read them: by a connection that is kept.
@@ -176,7 +177,11 @@ class OnlineViews:
             connection = pool.get_connection()
         try:
             connection.send_command("HMGET", key, *fields)
-            found: list[Any] = connection.read_response()
+            try:
+                answer = connection.read_response()
+            except exceptions.ResponseError as error:
+                answer = error
+            found = _fields_of(answer, len(fields))
         except BaseException:
             connection.disconnect()
             pool.release(connection)
@@ -269,6 +274,19 @@ def _nodes(client: Any) -> list[Any]:
         return [client]
     cluster: Any = client  # untyped
     return [cluster.get_redis_connection(each) for each in cluster.get_primaries()]
+
+
+def _fields_of(answer: Any, count: int) -> list[Any]:
+    """Return the fields of a key; where it holds no hash, those of a damaged row.
+
+    Raises any other error that is in place of an answer.
+    """
+    if isinstance(answer, Exception):
+        if not str(answer).startswith("WRONGTYPE"):
+            raise answer
+        return [_NO_TIME, *[None] * (count - 1)]
+    fields: list[Any] = answer
+    return fields
 
 
 def _reliably(call: Callable[[], T]) -> T:

@@ -27,6 +27,7 @@ enum {
 
 enum { CANDIDATE_RECENCY = 25 };
 enum { NUMBER_VALUE, NUMBER_RANK, NUMBER_DIFFERENCE, NUMBER_FROM_LAST, NUMBER_MISSING };
+#define NUMBER_ENDS {"", "_rank", "_difference", "_from_last", "_missing"}
 
 enum { CONTEXT_NUMBERS = 8, ACTION_WIDTH = 2, FIELD_WIDTH = 4, NUMBER_WIDTH = 5 };
 enum { MAX_ACTIONS = 8, MAX_MAIN_FIELDS = 3, MAX_ACTION_CODES = 128 };

@@ -76,6 +76,18 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Users' next new items by their place among the candidates.",
         (*_V, "place"),
     ),
+    (
+        "srp4ctr_native_calls_total",
+        "Calls of the native step; all that it has not answered the Python step answers.",
+        (*_V, "outcome"),
+    ),
+    ("srp4ctr_native_failed_loads_total", "Times the native step could not load.", _V),
+    ("srp4ctr_native_comparisons_total", "Calls that both steps answered.", _V),
+    (
+        "srp4ctr_native_mismatches_total",
+        "Outputs of those in which the answers differ.",
+        (*_V, "output"),
+    ),
     # Inputs.
     ("srp4ctr_requests_by_status_total", "Requests by the user's status.", _STATUS),
     ("srp4ctr_candidates_by_status_total", "Candidates by the item's status.", _STATUS),

@@ -42,6 +42,8 @@ def cost_figures(
         "srp4ctr_candidates_by_status_total": of.ITEM_STATUS,
         "srp4ctr_refused_requests_total": of.REFUSED,
         "srp4ctr_next_items_total": of.NEXT_ITEMS,
+        "srp4ctr_native_calls_total": of.NATIVE_CALLS,
+        "srp4ctr_native_mismatches_total": of.NATIVE_MISMATCHES,
     }
     for metric, counter in by_label.items():
         for labels, value in sorted(totals.labelled(counter).items()):
@@ -69,6 +71,8 @@ def _versions(totals: ServingTotals) -> Iterator[Figure]:
         "srp4ctr_encoder_runs_total": totals.by_version(of.RUNS, of.ENCODER),
         "srp4ctr_scored_candidates_total": totals.by_version(of.CANDIDATES),
         "srp4ctr_serving_cpu_seconds_total": _in_s(totals.by_version(of.CPU_US), 1e6),
+        "srp4ctr_native_failed_loads_total": totals.by_version(of.NATIVE_LOADS),
+        "srp4ctr_native_comparisons_total": totals.by_version(of.NATIVE_COMPARISONS),
         "srp4ctr_item_cache_age_seconds": totals.item_cache_age_s,
     }
     for metric, by_version in values.items():

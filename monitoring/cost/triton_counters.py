@@ -41,6 +41,9 @@ TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
 FEATURE_BIN = "srp4ctr_feature_bin"
 REFUSED = "srp4ctr_refused"
 NEXT_ITEMS = "srp4ctr_next_items"
+NATIVE_CALLS, NATIVE_LOADS = "srp4ctr_native_calls", "srp4ctr_native_failed_loads"
+NATIVE_COMPARISONS = "srp4ctr_native_comparisons"
+NATIVE_MISMATCHES = "srp4ctr_native_mismatches"
 STEP_COUNTERS = {
     **dict.fromkeys((CPU_US, CANDIDATES, ANSWERS_US, FEATURE_AGE_MS), ""),
     **dict.fromkeys((TABLE_AGE_MS, TABLE_READS), ""),
@@ -49,6 +52,10 @@ STEP_COUNTERS = {
     FEATURE_BIN: "cell",
     REFUSED: "reason",
     NEXT_ITEMS: "place",
+    NATIVE_CALLS: "outcome",
+    NATIVE_LOADS: "",
+    NATIVE_COMPARISONS: "",
+    NATIVE_MISMATCHES: "output",
 }
 # The single-step model reports its parts under the counters of separate steps.
 PARTS = {

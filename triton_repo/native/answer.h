@@ -20,15 +20,30 @@ static void write_positions(const float *scores, int64_t count, int64_t *positio
     for (int64_t at = 0; at < count; at++) positions[order[at]] = at;
 }
 
-/* Return the place for an output of the response, NULL where Triton gives none. */
-static void *wide_place(Response *response, const char *name, int type, int64_t count,
+typedef struct { /* an output of an answer */
+    int type;
+    size_t bytes;
+    void *content;
+} Kept;
+
+typedef struct { /* where outputs are written: a response, or else the next of `kept` */
+    Response *response;
+    Kept *kept;
+} Sink;
+
+/* Return the place for an output, NULL where there is no memory. */
+static void *wide_place(Sink *sink, const char *name, int type, int64_t count,
                         int64_t width, uint64_t bytes) {
+    if (!sink->response) {
+        *sink->kept = (Kept){type, bytes, malloc(bytes + 1)};
+        return sink->kept++->content;
+    }
     const int64_t shape[3] = {1, count, width};
     Output *output;
     void *place = NULL;
     int memory = IN_MEMORY;
     int64_t memory_id = 0;
-    Error *error = TRITONBACKEND_ResponseOutput(response, &output, name, type, shape,
+    Error *error = TRITONBACKEND_ResponseOutput(sink->response, &output, name, type, shape,
                                                 width < 0 ? 2 : 3);
     if (!error)
         error = TRITONBACKEND_OutputBuffer(output, &place, bytes, &memory, &memory_id);
@@ -36,50 +51,49 @@ static void *wide_place(Response *response, const char *name, int type, int64_t 
     return error || memory != IN_MEMORY ? NULL : place;
 }
 
-static void *output_place(Response *response, const char *name, int type, int64_t count,
+static void *output_place(Sink *sink, const char *name, int type, int64_t count,
                           uint64_t bytes) {
-    return wide_place(response, name, type, count, -1, bytes);
+    return wide_place(sink, name, type, count, -1, bytes);
 }
 
-static int write_text(Response *response, const char *name, const char *text) {
+static int write_text(Sink *sink, const char *name, const char *text) {
     const uint32_t length = (uint32_t)strlen(text);
-    char *place = output_place(response, name, T_TEXTS, 1, 4 + (uint64_t)length);
+    char *place = output_place(sink, name, T_TEXTS, 1, 4 + (uint64_t)length);
     if (!place) return 0;
     memcpy(place, &length, 4);
     memcpy(place + 4, text, length);
     return 1;
 }
 
-static int write_numbers(Response *response, const char *name, int type, int64_t count,
+static int write_numbers(Sink *sink, const char *name, int type, int64_t count,
                          const void *numbers, int bytes) {
-    void *place = output_place(response, name, type, count, (uint64_t)(count * bytes));
+    void *place = output_place(sink, name, type, count, (uint64_t)(count * bytes));
     if (place) memcpy(place, numbers, (size_t)(count * bytes));
     return place != NULL;
 }
 
 /* Write the last columns of the candidates' features: those of the bundle's numbers. */
-static int write_number_columns(Response *response, const char *name, const Ranker *ranker,
+static int write_number_columns(Sink *sink, const char *name, const Ranker *ranker,
                                 const Arrays *arrays, int64_t count) {
     const int64_t width = NUMBER_WIDTH * ranker->number_count;
     const int64_t before = arrays->candidate_width - width;
     const size_t bytes = (size_t)width * sizeof(float);
     float *place =
-        wide_place(response, name, T_FP32, count, width, (uint64_t)count * bytes);
+        wide_place(sink, name, T_FP32, count, width, (uint64_t)count * bytes);
     for (int64_t at = 0; place && at < count; at++)
         memcpy(place + at * width,
                arrays->candidate_features + at * arrays->candidate_width + before, bytes);
     return place != NULL;
 }
 
-static const char *const NUMBER_SUFFIXES[NUMBER_WIDTH] = {"", "_rank", "_difference",
-                                                          "_missing"};
+static const char *const NUMBER_SUFFIXES[NUMBER_WIDTH] = NUMBER_ENDS;
 
-static int write_number_names(Response *response, const char *name, const Ranker *ranker) {
+static int write_number_names(Sink *sink, const char *name, const Ranker *ranker) {
     uint64_t bytes = 0;
     for (int64_t at = 0; at < ranker->number_count; at++)
         for (int end = 0; end < NUMBER_WIDTH; end++)
             bytes += 4 + strlen(ranker->numbers[at]) + strlen(NUMBER_SUFFIXES[end]);
-    char *place = output_place(response, name, T_TEXTS, NUMBER_WIDTH * ranker->number_count,
+    char *place = output_place(sink, name, T_TEXTS, NUMBER_WIDTH * ranker->number_count,
                                bytes);
     for (int64_t at = 0; place && at < ranker->number_count; at++)
         for (int end = 0; end < NUMBER_WIDTH; end++) {
@@ -94,31 +108,31 @@ static int write_number_names(Response *response, const char *name, const Ranker
     return place != NULL;
 }
 
-static int write_output(Response *response, const char *name, const Ranker *ranker,
+static int write_output(Sink *sink, const char *name, const Ranker *ranker,
                         const Arrays *arrays, int64_t count, const char *status,
                         const char *version) {
     if (!strcmp(name, "click_probability"))
-        return write_numbers(response, name, T_FP32, count, arrays->scores, 4);
+        return write_numbers(sink, name, T_FP32, count, arrays->scores, 4);
     if (!strcmp(name, "ranking_score"))
-        return write_numbers(response, name, T_FP32, count, arrays->scores + count, 4);
+        return write_numbers(sink, name, T_FP32, count, arrays->scores + count, 4);
     if (!strcmp(name, "position"))
-        return write_numbers(response, name, T_INT64, count, arrays->positions, 8);
+        return write_numbers(sink, name, T_INT64, count, arrays->positions, 8);
     if (!strcmp(name, "item_status"))
-        return write_numbers(response, name, T_UINT8, count, arrays->item_status, 1);
+        return write_numbers(sink, name, T_UINT8, count, arrays->item_status, 1);
     if (!strcmp(name, "propensity")) {
-        float *place = output_place(response, name, T_FP32, count, (uint64_t)count * 4);
+        float *place = output_place(sink, name, T_FP32, count, (uint64_t)count * 4);
         for (int64_t at = 0; place && at < count; at++) place[at] = 1.0f;
         return place != NULL;
     }
     if (!strcmp(name, "number_columns"))
-        return write_number_columns(response, name, ranker, arrays, count);
+        return write_number_columns(sink, name, ranker, arrays, count);
     if (!strcmp(name, "number_column_names"))
-        return write_number_names(response, name, ranker);
-    if (!strcmp(name, "status")) return write_text(response, name, status);
-    if (!strcmp(name, "feature_version")) return write_text(response, name, version);
-    if (!strcmp(name, "model_version")) return write_text(response, name, ranker->version);
+        return write_number_names(sink, name, ranker);
+    if (!strcmp(name, "status")) return write_text(sink, name, status);
+    if (!strcmp(name, "feature_version")) return write_text(sink, name, version);
+    if (!strcmp(name, "model_version")) return write_text(sink, name, ranker->version);
     if (!strcmp(name, "calibrated"))
-        return write_numbers(response, name, T_UINT8, 1, &ranker->is_calibrated, 1);
+        return write_numbers(sink, name, T_UINT8, 1, &ranker->is_calibrated, 1);
     return 0;
 }
 
@@ -133,11 +147,12 @@ static int respond(const Call *call, const Arrays *arrays, int64_t count, int st
         forget(error);
         return 0;
     }
+    Sink sink = {.response = response};
     forget(TRITONBACKEND_RequestOutputCount(call->request, &outputs));
     for (uint32_t at = 0; is_whole && at < outputs; at++) {
         const char *name = "";
         forget(TRITONBACKEND_RequestOutputName(call->request, at, &name));
-        is_whole = write_output(response, name, call->ranker, arrays, count,
+        is_whole = write_output(&sink, name, call->ranker, arrays, count,
                                 STATUS_NAMES[status], version);
     }
     error = is_whole ? NULL : TRITONSERVER_ErrorNew(INTERNAL, "no memory for the answer");

@@ -127,10 +127,9 @@ static Error *copy_input(Input *input, HandedRequest *request) {
     return error;
 }
 
-/* Copy inputs, wanted outputs, parameters and the time limit. */
+/* Copy inputs, wanted outputs and parameters. */
 static Error *copy_request(Request_ *from, HandedRequest *request) {
     uint32_t inputs = 0, outputs = 0, parameters = 0;
-    uint64_t timeout_us = 0;
     Error *error = TRITONBACKEND_RequestInputCount(from, &inputs);
     for (uint32_t at = 0; !error && at < inputs; at++) {
         Input *input;
@@ -152,18 +151,14 @@ static Error *copy_request(Request_ *from, HandedRequest *request) {
         if (!error && type == STRING_PARAMETER)
             error = TRITONSERVER_InferenceRequestSetStringParameter(request, name, value);
     }
-    if (!error)
-        error = TRITONBACKEND_InferenceRequestTimeoutMicroseconds(from, &timeout_us);
-    if (!error && timeout_us)
-        error = TRITONSERVER_InferenceRequestSetTimeoutMicroseconds(request, timeout_us);
     return error;
 }
 
 /* Send `request` to the Python step; it is deleted where that does not take it. */
 static Error *send_on(Ranker *ranker, HandedRequest *request,
-                      void (*answered)(HandedResponse *, uint32_t, void *), void *own) {
-    Error *error =
-        TRITONSERVER_InferenceRequestSetReleaseCallback(request, on_release, NULL);
+                      void (*answered)(HandedResponse *, uint32_t, void *), void *own,
+                      void (*released)(HandedRequest *, uint32_t, void *)) {
+    Error *error = TRITONSERVER_InferenceRequestSetReleaseCallback(request, released, own);
     if (!error)
         error = TRITONSERVER_InferenceRequestSetResponseCallback(request, ranker->allocator,
                                                                  NULL, answered, own);
@@ -178,16 +173,22 @@ static Error *send_on(Ranker *ranker, HandedRequest *request,
     return error;
 }
 
-/* Let the Python step answer. */
-static void hand_over(Call *call) {
+/* Let the Python step answer, for which the call may wait as long as it has `left_us`. One
+ * that is no sample is marked: those handed over are not as the others. */
+static void hand_over(Call *call, uint64_t left_us, int is_sample) {
     Ranker *ranker = call->ranker;
     HandedRequest *request = NULL;
     Error *error =
         TRITONSERVER_InferenceRequestNew(&request, ranker->server, ranker->python_step, -1);
-    if (!error && (error = copy_request(call->request, request)))
+    if (!error)
+        error = TRITONSERVER_InferenceRequestSetTimeoutMicroseconds(request, left_us);
+    if (!error) error = copy_request(call->request, request);
+    if (!error && !is_sample)
+        error = TRITONSERVER_InferenceRequestSetStringParameter(request, NOT_SAMPLED, "1");
+    if (error && request)
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error)
-        error = send_on(ranker, request, on_answer, call);
+        error = send_on(ranker, request, on_answer, call, on_release);
     if (!error) return;
     respond_error(call, TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
     forget(error);
@@ -239,7 +240,7 @@ static void ask(Ranker *ranker) {
         forget(TRITONSERVER_InferenceRequestDelete(request));
     else if (!error) {
         __atomic_store_n(&ranker->is_asking, 1, __ATOMIC_RELEASE);
-        error = send_on(ranker, request, on_parsed_cache, ranker);
+        error = send_on(ranker, request, on_parsed_cache, ranker, on_release);
         if (error) __atomic_store_n(&ranker->is_asking, 0, __ATOMIC_RELEASE);
     }
     forget(error); /* the step is not ready: it is asked again */
@@ -307,30 +308,42 @@ static int pause_watch(Ranker *ranker) {
     return is_over;
 }
 
+static void say_failed_load(const Ranker *ranker, int64_t again_ms) {
+    char message[160];
+    add(ranker->counters.failed_loads, 1.0);
+    snprintf(message, sizeof message,
+             "the native step cannot load: the Python step answers its calls, and it tries "
+             "again in %lld s",
+             (long long)again_ms / 1000);
+    say(LOG_WARNING, message);
+}
+
 /* Keep what is known up to date: ask at the start, when the table of items has moved, and
  * when the file is gone, for the step's processes have been replaced then. */
 static void *watch(void *own) {
     Ranker *ranker = own;
     char path[sizeof ranker->path], refused[sizeof ranker->path] = "";
-    int64_t asked_ns = 0;
+    int64_t asked_ns = 0, ask_after_ms = ASK_AFTER_MS;
     do {
         ParsedCache *known = hold(ranker);
         const int is_right = known && is_current(known) && is_of(known, known->path);
         const int64_t now = now_ns(CLOCK_MONOTONIC);
         if (!is_right && !is_asking(ranker) &&
-            (!asked_ns || now - asked_ns > ASK_AFTER_MS * INT64_C(1000000))) {
+            (!asked_ns || now - asked_ns > ask_after_ms * INT64_C(1000000))) {
             ask(ranker);
             asked_ns = now;
             *refused = 0;
         }
-        if (is_right) asked_ns = 0;
+        if (is_right) asked_ns = 0, ask_after_ms = ASK_AFTER_MS;
         pthread_mutex_lock(&ranker->lock);
         strcpy(path, ranker->path);
         pthread_mutex_unlock(&ranker->lock);
         if (*path && !access(path, F_OK) && strcmp(path, refused) &&
             (!known || !is_of(known, path)) && !learn(ranker, path)) {
             strcpy(refused, path); /* until it is asked again */
-            say(LOG_WARNING, "calls are answered by Python: the native step cannot start");
+            ask_after_ms = ask_after_ms < LONGEST_ASK_MS / 2 ? 2 * ask_after_ms
+                                                             : LONGEST_ASK_MS;
+            say_failed_load(ranker, ask_after_ms);
         }
         if (known) let_go(ranker, known);
     } while (!pause_watch(ranker));

@@ -1,5 +1,5 @@
 /* Counters of serving_metrics.py, by the same names and labels: those of the Python step,
- * to whose calls they add the native step's. */
+ * to whose calls they add the native step's. And its own: srp4ctr_native_…. */
 
 enum { ANSWER_BOUNDS = 14, AGE_BOUNDS = 10, PARTS = 3, STATUSES = 4, ITEM_STATUSES = 5 };
 static const double ANSWERS_UNDER[ANSWER_BOUNDS] = {
@@ -14,7 +14,22 @@ static const char *const STATUS_NAMES[STATUSES] = {"ok", "cold_user", "empty_seq
 static const char *const ITEM_STATUS_NAMES[ITEM_STATUSES] = {
     "ok", "unknown_item", "no_attributes", "no_activity", "unavailable"};
 
+/* What became of calls. OTHER_CALL: of several users, with an unknown text, and so on. */
+enum { ANSWERED, NOT_LOADED, STORE_DOWN, UNREADABLE_ROW, OTHER_CALL, OUTCOMES };
+static const char *const OUTCOME_NAMES[OUTCOMES] = {"answered", "not_loaded", "store_down",
+                                                    "unreadable_row", "other_call"};
+
+/* Outputs of the sampled call, which both steps answer. */
+enum { FEATURE_VERSIONS, PROBABILITIES, RANKING_SCORES, POSITIONS };
+enum { COMPARED_ALWAYS = 9, COMPARED = 11, REFUSALS = COMPARED };
+static const char *const COMPARED_NAMES[COMPARED + 1] = {
+    "feature_version", "click_probability", "ranking_score", "position",
+    "propensity",      "item_status",       "status",        "model_version",
+    "calibrated",      "number_columns",    "number_column_names", "refused"};
+
 typedef struct {
+    Metric *comparisons, *mismatches[COMPARED + 1];
+    Metric *outcomes[OUTCOMES], *failed_loads;
     Metric *part_runs[PARTS], *part_us[PARTS], *cpu_us, *candidates, *answers_us;
     Metric *answers[ANSWER_BOUNDS + 1], *ages[AGE_BOUNDS + 1], *age_ms, *table_age_ms;
     Metric *statuses[STATUSES], *item_statuses[ITEM_STATUSES], *table_reads;
@@ -95,6 +110,20 @@ static void counters_open(Counters *counters, const char *model, const char *ver
         family_of("srp4ctr_request_status", "Requests by what was known of their user.");
     for (int at = 0; at < STATUSES; at++)
         counters->statuses[at] = counter_of(statuses, model, "status", STATUS_NAMES[at]);
+    Family *outcomes = family_of("srp4ctr_native_calls",
+                                 "Calls of the native step by what became of them.");
+    for (int at = 0; at < OUTCOMES; at++)
+        counters->outcomes[at] = counter_of(outcomes, model, "outcome", OUTCOME_NAMES[at]);
+    counters->comparisons =
+        open_counter("srp4ctr_native_comparisons", "Calls that both steps answered.", model);
+    Family *mismatches = family_of("srp4ctr_native_mismatches",
+                                   "Outputs of these in which the two answers differ.");
+    for (int at = 0; at <= COMPARED; at++)
+        counters->mismatches[at] =
+            counter_of(mismatches, model, "output", COMPARED_NAMES[at]);
+    counters->failed_loads =
+        open_counter("srp4ctr_native_failed_loads",
+                     "Times that the native step could not load what it needs.", model);
     Family *of_items =
         family_of("srp4ctr_item_status", "Candidates by what was known of them.");
     for (int at = 0; at < ITEM_STATUSES; at++)

@@ -37,7 +37,10 @@ static int64_t now_ns(clockid_t clock) {
 #include "user_row.h"
 
 enum { MOST_LETTERS = 256, MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
-enum { STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
+enum { MOST_INPUTS = 8 };        /* of a call that the native step answers */
+static const char NOT_SAMPLED[] = "srp4ctr_not_sampled"; /* as in model_names.py */
+enum { LONGEST_ASK_MS = 60000 }; /* between loads that fail */
+enum { STORE_OUTAGES = 3, STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
 static const int64_t FIRST_MS = INT64_C(100000000000), LAST_MS = INT64_C(4102444800000);
 static const char WAITED[] = "queued for too long: the server has more to do than it can";
 
@@ -73,6 +76,7 @@ typedef struct Ranker { /* one bundle */
 } Ranker;
 
 typedef struct { /* a thread's own memory */
+    int outcome; /* of its call: one of OUTCOME_NAMES */
     StoreConnection connection;
     char *memory;
     size_t size;
@@ -106,6 +110,7 @@ static void forget(Error *error) {
 #include "answer.h"
 #include "handover.h"
 #include "request.h"
+#include "comparison.h"
 
 typedef struct { /* of a call's way, in ns */
     int64_t began, made, encoded, ended, cpu;
@@ -176,8 +181,9 @@ static void write_version(const UserRow *user, int64_t table_ms, char *into, siz
         snprintf(into, size, "items=%lld", (long long)table_ms);
 }
 
-/* Answer a call by what is known; return whether it was. */
-static int rank(Worker *worker, ParsedCache *known, Call *call) {
+/* Answer a call by what is known; return whether it was. The sample is answered by both
+ * steps, and the Python step counts it. */
+static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     Ranker *ranker = call->ranker;
     Times times = {.began = now_ns(CLOCK_MONOTONIC),
                    .cpu = -now_ns(CLOCK_THREAD_CPUTIME_ID)};
@@ -200,16 +206,18 @@ static int rank(Worker *worker, ParsedCache *known, Call *call) {
     const int is_answered = respond(call, &arrays, count, status, version);
     times.ended = now_ns(CLOCK_MONOTONIC);
     times.cpu += now_ns(CLOCK_THREAD_CPUTIME_ID);
-    if (is_answered)
+    if (is_answered && is_sample)
+        compare(call, &given, &arrays, status, version);
+    else if (is_answered)
         count_call(ranker, call, &times, &given, &user, status, &arrays, table_ms,
                    known->fixed.padding);
     end_call(call, is_answered);
     return 1;
 }
 
-/* Return whether this call is the one in a second whose features the Python step compares
- * with those of training. */
-static int is_sample(Ranker *ranker, int64_t now) {
+/* Return whether this call is the one in a second that both steps answer, and whose features
+ * the Python step compares with those of training, whichever step could answer it. */
+static int take_sample(Ranker *ranker, int64_t now) {
     pthread_mutex_lock(&ranker->lock);
     const int is_due = now - ranker->sampled_ns >= INT64_C(1000000000);
     if (is_due) ranker->sampled_ns = now;
@@ -224,15 +232,20 @@ static void answer(Worker *worker, Call *call) {
     forget(TRITONBACKEND_InferenceRequestTimeoutMicroseconds(call->request, &limit_us));
     if (!limit_us || limit_us > (uint64_t)ranker->max_wait_us)
         limit_us = (uint64_t)ranker->max_wait_us;
-    if ((now - call->arrived_ns) / 1000 > (int64_t)limit_us) {
+    const int64_t left_us = (int64_t)limit_us - (now - call->arrived_ns) / 1000;
+    if (left_us <= 0) {
         respond_error(call, UNAVAILABLE, WAITED);
         end_call(call, 0);
         return;
     }
-    ParsedCache *known = is_sample(ranker, now) ? NULL : hold(ranker);
-    const int is_over = known && rank(worker, known, call);
+    const int is_sample = take_sample(ranker, now);
+    ParsedCache *known = hold(ranker);
+    worker->outcome = known ? OTHER_CALL : NOT_LOADED;
+    const int is_over = known && rank(worker, known, call, is_sample);
+    if (is_over) worker->outcome = ANSWERED;
+    add(ranker->counters.outcomes[worker->outcome], 1.0);
     if (known) let_go(ranker, known);
-    if (!is_over) hand_over(call);
+    if (!is_over) hand_over(call, (uint64_t)left_us, is_sample);
 }
 
 /* Answer calls, the oldest first, until the end; those that wait then are answered. */

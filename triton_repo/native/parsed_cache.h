@@ -28,7 +28,8 @@ typedef struct {
     int reads; /* fields of a user's row */
     char path[1024], library[1024];
     int users;                    /* threads that use it; guarded by the model's lock */
-    int64_t store_rests_until_ns; /* the store did not answer: the Python step asks it */
+    int store_outages;            /* in a row */
+    int64_t store_rests_until_ns; /* after some of them: the Python step asks it */
 } ParsedCache;
 
 static int map_file(const char *path, int protection, Mapped *mapped) {

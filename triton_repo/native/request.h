@@ -149,18 +149,24 @@ static int read_keys(Texts texts, int64_t *keys, Map *seen) {
     return texts.bytes == 0;
 }
 
-/* Read a key of the store. After an outage it is not asked for a while: calls would wait
- * for its silence, and those behind them for these. */
+/* Read a key of the store. After a few outages in a row it is not asked for a while: calls
+ * would wait for its silence, and those behind them for these. */
 static int read_store(Worker *worker, ParsedCache *known, const char *key, int64_t length,
                       StoreValue *values) {
     const int64_t now = now_ns(CLOCK_MONOTONIC);
+    worker->outcome = STORE_DOWN;
     if (now < __atomic_load_n(&known->store_rests_until_ns, __ATOMIC_RELAXED)) return 0;
-    if (store_read(&worker->connection, &known->store, key, (size_t)length, known->fields,
-                   known->reads, values))
-        return 1;
-    __atomic_store_n(&known->store_rests_until_ns,
-                     now_ns(CLOCK_MONOTONIC) + STORE_RESTS_MS * INT64_C(1000000),
-                     __ATOMIC_RELAXED);
+    const int step = store_read(&worker->connection, &known->store, key, (size_t)length,
+                                known->fields, known->reads, values);
+    if (step != STORE_FAILED) {
+        __atomic_store_n(&known->store_outages, 0, __ATOMIC_RELAXED);
+        worker->outcome = UNREADABLE_ROW; /* until it is read */
+        return step == STORE_DONE;
+    }
+    if (__atomic_add_fetch(&known->store_outages, 1, __ATOMIC_RELAXED) >= STORE_OUTAGES)
+        __atomic_store_n(&known->store_rests_until_ns,
+                         now_ns(CLOCK_MONOTONIC) + STORE_RESTS_MS * INT64_C(1000000),
+                         __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -179,8 +185,11 @@ static int read_user(Worker *worker, ParsedCache *known, StoreValue id, UserRow 
     memcpy(key + known->prefix.length + 4, &length, 4);
     memcpy(key + known->prefix.length + 8, id.at, (size_t)id.length);
     memcpy(key + size, known->suffix.at, (size_t)known->suffix.length);
-    return read_store(worker, known, key, size + known->suffix.length, values) &&
-           read_user_row(values, known->reads, user);
+    if (!read_store(worker, known, key, size + known->suffix.length, values) ||
+        !read_user_row(values, known->reads, user))
+        return 0;
+    worker->outcome = OTHER_CALL;
+    return 1;
 }
 
 static int status_of_user(const UserRow *user, int64_t behaviors) {

@@ -52,10 +52,11 @@ typedef struct {
 enum { STORE_FIRST_SIZE = 1 << 14, STORE_LARGEST = 1 << 24 }; /* bytes of the buffer */
 enum { STORE_LONGEST_WAIT_MS = 1 << 29, STORE_DIGITS = 9 };   /* no int overflows */
 
-/* What became of a step. LOST: the peer ended the connection, before it answered. */
-enum { STORE_FAILED, STORE_DONE, STORE_LOST };
-/* What was received of an answer. */
-enum { STORE_WRONG, STORE_INCOMPLETE, STORE_WHOLE };
+/* What became of a step. LOST: the peer ended the connection, before it answered.
+ * UNREADABLE: it answered, and this key has no hash, or one that is too large. */
+enum { STORE_FAILED, STORE_DONE, STORE_LOST, STORE_UNREADABLE };
+/* What was received of an answer. LARGE: more than is read. */
+enum { STORE_WRONG, STORE_INCOMPLETE, STORE_WHOLE, STORE_LARGE };
 
 /* How long a step may take: it ends at `until_ms`, and the kernel ends a call that has
  * blocked for `timeout_ms`. */
@@ -257,7 +258,7 @@ static int store_parse(const char *text, size_t filled, int count, StoreValue *v
         if (found != STORE_WHOLE) return found;
         values[value] = (StoreValue){NULL, -1};
         if (number < 0) continue;
-        if (number > STORE_LARGEST) return STORE_WRONG;
+        if (number > STORE_LARGEST) return STORE_LARGE;
         const size_t length = (size_t)number;
         if (filled - at < length + 2) return STORE_INCOMPLETE;
         if (text[at + length] != '\r' || text[at + length + 1] != '\n') return STORE_WRONG;
@@ -388,17 +389,28 @@ static int store_write_hmget(StoreConnection *connection, const char *key,
     return 1;
 }
 
+/* Return whether what was received is an error of this key alone. */
+static int store_is_wrong_type(const StoreConnection *connection) {
+    static const char WRONG_TYPE[] = "-WRONGTYPE";
+    const size_t length = sizeof WRONG_TYPE - 1;
+    return connection->filled >= length &&
+           !memcmp(connection->buffer, WRONG_TYPE, length);
+}
+
 /* Send the command in the buffer, and receive its answer. */
 static int store_exchange(StoreConnection *connection, int count, StoreValue *values,
                           const StoreLimit *limit) {
     int step = store_send(connection, limit);
     while (step == STORE_DONE) {
+        if (connection->filled == STORE_LARGEST) return STORE_UNREADABLE;
         step = store_receive(connection, limit);
         if (step != STORE_DONE) return step;
         const int found =
             store_parse(connection->buffer, connection->filled, count, values);
-        if (found != STORE_INCOMPLETE)
-            return found == STORE_WHOLE ? STORE_DONE : STORE_FAILED;
+        if (found == STORE_WHOLE) return STORE_DONE;
+        if (found == STORE_LARGE || store_is_wrong_type(connection))
+            return STORE_UNREADABLE;
+        if (found == STORE_WRONG) return STORE_FAILED;
     }
     return step;
 }
@@ -416,25 +428,28 @@ static int store_try(StoreConnection *connection, const StoreAddress *address,
         const int64_t soon_ms = store_now_ms() + timeout_ms;
         const StoreLimit opening = {soon_ms < limit.until_ms ? soon_ms : limit.until_ms,
                                     timeout_ms};
-        if (connection->socket < 0 && !store_open(connection, address, &opening)) return 0;
-        if (!store_write_hmget(connection, key, key_length, fields, count)) return 0;
+        if (connection->socket < 0 && !store_open(connection, address, &opening))
+            return STORE_FAILED;
+        if (!store_write_hmget(connection, key, key_length, fields, count))
+            return STORE_FAILED;
         const int step = store_exchange(connection, count, values, &limit);
-        if (step != STORE_LOST || !was_kept) return step == STORE_DONE;
+        if (step != STORE_LOST || !was_kept) return step;
         store_close(connection);
     }
 }
 
-/* Read `count` fields of the hash at `key`; return 0 if that failed: the connection is
- * closed then. The values are in the connection's buffer until its next call. */
+/* Read `count` fields of the hash at `key`; return STORE_DONE, or how that failed: the
+ * connection is closed then. The values are in its buffer until its next call. */
 static int store_read(StoreConnection *connection, const StoreAddress *address,
                       const char *key, size_t key_length, const StoreValue *fields,
                       int count, StoreValue *values) {
-    if (count > 0 && store_is_address(address) &&
-        store_try(connection, address, key, key_length, fields, count, values))
-        return 1;
+    int step = STORE_FAILED;
+    if (count > 0 && store_is_address(address))
+        step = store_try(connection, address, key, key_length, fields, count, values);
+    if (step == STORE_DONE) return step;
     store_close(connection);
     for (int value = 0; value < count; value++) values[value] = (StoreValue){NULL, -1};
-    return 0;
+    return step == STORE_UNREADABLE ? step : STORE_FAILED;
 }
 
 #endif

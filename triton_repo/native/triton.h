@@ -19,7 +19,7 @@ typedef struct TRITONBACKEND_Response Response;
 typedef struct TRITONBACKEND_Input Input;
 typedef struct TRITONBACKEND_Output Output;
 
-enum { INTERNAL = 1, UNAVAILABLE = 4 };                       /* errors */
+enum { INTERNAL = 1, INVALID = 3, UNAVAILABLE = 4 };          /* errors */
 enum { T_UINT8 = 2, T_INT64 = 9, T_FP32 = 11, T_TEXTS = 13 }; /* types of tensors */
 enum { STRING_PARAMETER = 0, COUNTER = 0, IN_MEMORY = 0, LAST = 1, WHOLE = 1 };
 enum { LOG_INFO = 0, LOG_WARNING = 1 };

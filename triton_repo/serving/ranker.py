@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,12 @@ from srp4ctr.features.columns import number_columns
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.candidate_numbers import in_order
-from srp4ctr.triton_repo.model_names import FETCH_FEATURES, PARSED_CACHE, SCORING_CPU
+from srp4ctr.triton_repo.model_names import (
+    FETCH_FEATURES,
+    NOT_SAMPLED,
+    PARSED_CACHE,
+    SCORING_CPU,
+)
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
 from srp4ctr.triton_repo.serving.onnx_scorer import (
@@ -90,15 +95,21 @@ class Call:
     given: Tensors
     wanted: frozenset[str]
     parameters: str = ""
-    """JSON; with ``traceparent`` where the caller's trace is recorded."""
+    """JSON; with ``traceparent`` where the caller's trace is recorded, NOT_SAMPLED where
+    the native step's sample of all calls does not have this one."""
     max_wait_s: float = 0.0
     """For how long it may have waited; 0: as long as any."""
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether drift may be computed from it."""
+        return NOT_SAMPLED not in self.parameters
 
     @property
     def shape(self) -> tuple[object, ...]:
         """Equal for calls that can be one batch."""
         shapes = ((name, *each.shape[1:]) for name, each in sorted(self.given.items()))
-        return (self.wanted, *shapes)
+        return (self.wanted, self.is_sample, *shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +187,7 @@ class Ranker:
                 positions, propensities = apply_policy(made[RANKING], self.policy)
                 made = {**made, POSITION: positions, PROPENSITY: propensities}
         if is_ids and self.stats is not None:
-            self.stats.observe_requests(made, made[TIMES])
+            self.stats.observe_requests(made, made[TIMES], is_sample=call.is_sample)
         if found is not None:
             made = found.best(made)
         return {name: made[name] for name in call.wanted if name in made}
@@ -243,7 +254,7 @@ class Ranker:
             name: np.concatenate([call.given[name] for call in calls])
             for name in calls[0].given
         }
-        made = self.answer(Call(given=joined, wanted=calls[0].wanted))
+        made = self.answer(replace(calls[0], given=joined))
         ends = np.cumsum([_requests(call) for call in calls])[:-1]
         split = {name: np.split(array, ends) for name, array in made.items()}
         return [{name: split[name][place] for name in made} for place in range(len(calls))]

@@ -233,8 +233,13 @@ class RequestStats:
         if self.reference is not None:
             self.metrics.before_flush = partial(self._compare_last, self.reference)
 
-    def observe_requests(self, made: Tensors, times_ms: NDArray[np.int64]) -> None:
-        """Count B answered requests: ``made`` are their tensors and notes."""
+    def observe_requests(
+        self, made: Tensors, times_ms: NDArray[np.int64], *, is_sample: bool = True
+    ) -> None:
+        """Count B answered requests: ``made`` are their tensors and notes.
+
+        Only those of a sample may be compared with the reference.
+        """
         for status in made["status"][:, 0].tolist():
             self.metrics.add(REQUEST_STATUS, 1, status)
         versions = made["feature_version"][:, 0].tolist()
@@ -242,7 +247,7 @@ class RequestStats:
             self._observe_age(version, at_ms)
         is_scored = "click_probability" in made
         self._observe_items(made["item_status"], is_scored)
-        if is_scored:
+        if is_scored and is_sample:
             self._last.append(made)
 
     def observe_scores(self, probabilities: NDArray[np.float32]) -> None:

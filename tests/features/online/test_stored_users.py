@@ -120,6 +120,24 @@ def features_of(config: FeatureConfig, folder: Path) -> request_features.Request
     return request_features.open_bundle(config, folder)
 
 
+def test_a_key_without_a_hash_is_one_users_damaged_row(
+    store_config: FeatureConfig, sink: FeatureSink, tmp_path: Path
+) -> None:
+    sink.write(a_user("h-good", 2))
+    host, _, port = store_config.redis.rpartition(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        client.set(row_codec.USERS.key("h-text"), "no hash")
+        features = features_of(store_config, tmp_path)
+        try:
+            for ids in [["h-text"]] * 4 + [["h-good"], ["h-text", "h-good"]]:
+                users = features.read(ids, [AT_MS + 10] * len(ids))
+                statuses = ["store_unavailable" if i == "h-text" else "ok" for i in ids]
+                assert list(users.arrays.statuses) == statuses
+        finally:
+            features.close()
+            client.delete(row_codec.USERS.key("h-text"))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_row_is_one_users_alone(
     store_config: FeatureConfig, sink: FeatureSink, tmp_path: Path, damage: str

@@ -18,6 +18,10 @@ from srp4ctr.monitoring.cost.triton_counters import (
     FEATURE_AGE,
     FEATURE_AGE_MS,
     ITEM_STATUS,
+    NATIVE_CALLS,
+    NATIVE_COMPARISONS,
+    NATIVE_LOADS,
+    NATIVE_MISMATCHES,
     NEXT_ITEMS,
     REFUSED,
     REQUEST_STATUS,
@@ -101,6 +105,10 @@ def some_totals() -> ServingTotals:
             CounterKey(ITEM_STATUS, ranker, "ok"): 300.0,
             CounterKey(REFUSED, ranker, "shape"): 2.0,
             CounterKey(NEXT_ITEMS, ranker, "1-20"): 5.0,
+            CounterKey(NATIVE_CALLS, ranker, "answered"): 2.0,
+            CounterKey(NATIVE_LOADS, ranker): 1.0,
+            CounterKey(NATIVE_COMPARISONS, ranker): 9.0,
+            CounterKey(NATIVE_MISMATCHES, ranker, "status"): 4.0,
         }
     )
     return totals
@@ -166,6 +174,10 @@ LINES = (
     'srp4ctr_requests_by_status_total{model_version="v7",status="cold_user"} 1.0',
     'srp4ctr_refused_requests_total{model_version="v7",reason="shape"} 2.0',
     'srp4ctr_next_items_total{model_version="v7",place="1-20"} 5.0',
+    'srp4ctr_native_calls_total{model_version="v7",outcome="answered"} 2.0',
+    'srp4ctr_native_failed_loads_total{model_version="v7"} 1.0',
+    'srp4ctr_native_comparisons_total{model_version="v7"} 9.0',
+    'srp4ctr_native_mismatches_total{model_version="v7",output="status"} 4.0',
     'srp4ctr_live_normalized_entropy{model_version="v7"} 0.7075187496394219',
     'srp4ctr_expected_calibration_error{model_version="v7"} 0.375',
     'srp4ctr_calibration_bin_click_rate{bin="1",model_version="v7"} 1.0',

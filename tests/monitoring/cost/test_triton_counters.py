@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +22,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     sample_of,
     served_versions,
 )
+from srp4ctr.triton_repo.deployment import native_library
 from srp4ctr.triton_repo.serving.serving_metrics import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
 from tests.monitoring.conftest import PAGE
 
@@ -165,7 +168,10 @@ def test_a_labelled_counter_is_added_up_by_version_and_label() -> None:
 
 def test_the_step_and_the_monitor_name_the_same_counters() -> None:
     of_step = {n: label for n, (label, _) in FAMILIES.items() if n not in PARTS}
-    assert of_step == STEP_COUNTERS
+    of_native = {n: each for n, each in STEP_COUNTERS.items() if "_native_" in n}
+    assert of_step | of_native == STEP_COUNTERS
+    in_c = (native_library.LIBRARY.parent / "metrics.h").read_text()
+    assert of_native.keys() == set(re.findall(r'"(srp4ctr_native_\w+)"', in_c))
     assert FAMILIES.keys() & PARTS.keys() == PARTS.keys()
     bounds = {
         "srp4ctr_request_duration_seconds": ANSWER_BOUNDS,

@@ -158,6 +158,16 @@ def counted(server: Server) -> Counter[str]:
     return found
 
 
+def outcomes(server: Server) -> dict[str, int]:
+    """Return how many calls of the native step had which outcome."""
+    found = {}
+    for line in metrics(server):
+        if line.startswith("srp4ctr_native_calls{"):
+            name, value = line.rsplit(" ", 1)
+            found[name.partition('outcome="')[2].partition('"')[0]] = round(float(value))
+    return found
+
+
 def is_native(server: Server, client: InferenceServerClient, tensors: Any) -> bool:
     """Return whether a call is answered without the Python step; one a second is not."""
     before = python_calls(server)

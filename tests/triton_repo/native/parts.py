@@ -51,6 +51,7 @@ int read_fields(StoreConnection *connection, const StoreAddress *address, const 
 }
 void close_store(StoreConnection *connection) { store_close(connection); }
 """
+DONE, UNREADABLE = 1, 3  # of store.h
 WAIT_MS = 20_000  # a busy machine is not what these tests are of
 
 
@@ -103,7 +104,8 @@ class Reader:
         is_read = self.library.read_fields(
             *places, key, ctypes.c_size_t(len(key)), wanted, len(fields), found
         )
-        if is_read:
+        self.is_unreadable = is_read == UNREADABLE
+        if is_read == DONE:
             return [each.read() for each in found]
         assert (self.connection.socket, self.connection.buffer) == (-1, None)
         return None

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from srp4ctr.triton_repo.config import ExplorationConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import native_library, repository_writer
 from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, MakeBundle, promote
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.native.native_calls import counted
 
 PLAN_TEXTS = tuple(b"%d" % number for number in range(15))
 
@@ -92,6 +95,32 @@ def test_a_server_that_cannot_load_the_library_ranks_in_python(
         promote(make_bundle("v2", mark=2.0, reverses=True), server.triton, server.features)
         assert "native_ranker_v2" in steps(server.plan.repository)
         assert client.rank("u", [KNOWN_ITEM]).model_version == "v2"
+
+
+@pytest.mark.triton
+@pytest.mark.stack
+def test_a_load_that_fails_is_counted_and_tried_ever_less_often(
+    server: Server, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = repository_writer._write_native
+
+    def without_encoder(folder: Path, *more: Any) -> None:
+        write(folder, *more)
+        settings = folder / "settings.txt"
+        text = settings.read_text().replace(bundle.ENCODER_FILE, "missing.onnx")
+        settings.write_text(text)
+
+    monkeypatch.setattr(repository_writer, "_write_native", without_encoder)
+    promote(make_bundle("v3", mark=1.0, reverses=True), server.triton, server.features)
+    log = server.folder / "logs" / "triton.log"
+    until_s = time.monotonic() + 30.0
+    while len(pauses := re.findall(r"tries again in (\d+) s", log.read_text())) < 3:
+        assert time.monotonic() < until_s, log.read_text()[-2000:]
+        time.sleep(0.1)
+    assert pauses[:3] == ["2", "4", "8"]
+    assert counted(server)["srp4ctr_native_failed_loads"] >= 3
+    with RankClient(server.triton.grpc) as client:
+        assert client.rank("u", [KNOWN_ITEM]).model_version == "v3"
 
 
 def a_plan(folder: Path) -> ParsedCachePlan:

@@ -111,11 +111,11 @@ def test_numbers_of_known_texts_need_no_python(
     assert [name.decode() for name in found["number_column_names"][0]] == [
         *number_columns([price, way])
     ]
-    expected = [[80.5, 0.625, 23.5, 0], [0, 0.5, 0, 1], [60, 0.25, 3, 0]]
-    np.testing.assert_allclose(found["number_columns"][0, :3, :4], expected)
+    expected = [[80.5, 0.625, 23.5, 0, 0], [0, 0.5, 0, 0, 1], [60, 0.25, 3, 0, 0]]
+    np.testing.assert_allclose(found["number_columns"][0, :3, :5], expected)
     assert not found["number_columns"][0, 5].any()  # it pads
     without = answer(client, model_names.RANK_CLICKS, plain)
-    assert without["number_columns"][0, 0].tolist() == [0, 0.5, 0, 1] * 2
+    assert without["number_columns"][0, 0].tolist() == [0, 0.5, 0, 0, 1] * 2
     assert without["click_probability"].tolist() != found["click_probability"].tolist()
 
 
@@ -148,7 +148,7 @@ def test_native_counters_are_those_of_the_python_step(
     expected = set(serving_metrics.keys(STEP, "v1", folder))
     found = set()
     for line in metrics(server):
-        if name := re.match(r"(srp4ctr_\w+)\{(.*)\} ", line):
+        if name := re.match(r"(srp4ctr_(?!native_)\w+)\{(.*)\} ", line):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', name[2]))
             model = labels.pop("model")
             found.add((name[1], model, "".join(labels.values())))

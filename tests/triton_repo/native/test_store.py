@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from srp4ctr.embedded import ports
 from tests.triton_repo.native.parts import Reader, Value, sized
 
-WRONG, INCOMPLETE, WHOLE = range(3)
+WRONG, INCOMPLETE, WHOLE, LARGE = range(4)
 TIMEOUT_S, SLACK_S = 0.5, 1.0  # of a server that is too slow; of a busy machine
 TWO = b"*2\r\n$1\r\na\r\n$-1\r\n"
+TOO_LARGE = (b"$16777217\r", b"$999999999\r")
 # What a server sends in answer to a command: bytes, and pauses in seconds.
 Turn = Sequence[bytes | float]
 # Between two calls: a NUL, a line's end, no bytes at all, and nil.
@@ -143,7 +144,8 @@ def test_a_wrong_answer_ends_the_connection(
     library: Any, reader_of: ReaderOf, answer: bytes
 ) -> None:
     found = library.parse(*sized(answer), 2, (Value * 2)())
-    assert found == (INCOMPLETE if TWO.startswith(answer) else WRONG)
+    expected = LARGE if answer[4:].startswith(TOO_LARGE) else WRONG
+    assert found == (INCOMPLETE if TWO.startswith(answer) else expected)
     with answering([[answer]], [[TWO], [answer]], []) as (port, _):
         reader = reader_of(port)
         assert reader.read(b"key", b"1", b"2") is None

@@ -12,6 +12,7 @@ from tests.triton_repo.native.parts import Reader
 pytestmark = pytest.mark.redis
 BINARY = bytes(range(256))
 HASH = {b"plain": b"value", b"\x00\r\n\xff": BINARY, b"empty": b"", b"": b"unnamed"}
+STORE_LARGEST = 1 << 24  # of store.h
 KEY = b"user\x00\r\n\xff"
 
 
@@ -121,3 +122,22 @@ def test_a_password_with_a_user_and_without(
 
 def test_a_name_is_resolved(client: Any, reader_at: Callable[..., Reader]) -> None:
     assert reader_at(host=b"localhost").read(KEY, b"plain") == [b"value"]
+
+
+def test_a_key_that_cannot_be_read_is_no_outage(client: Any, reader: Reader) -> None:
+    client.set(b"text", b"no hash")
+    client.hset(b"large", b"plain", bytes(STORE_LARGEST + 1))
+    many = {b"field %d" % number: bytes(STORE_LARGEST // 8) for number in range(9)}
+    client.hset(b"many", mapping=many)
+    for key, fields in ((b"text", [b"plain"]), (b"large", [b"plain"]), (b"many", many)):
+        assert reader.read(key, *fields) is None
+        assert reader.is_unreadable
+        assert reader.read(KEY, *HASH) == [*HASH.values()]
+
+
+def test_a_server_that_refuses_to_read_has_an_outage(
+    client: Any, reader_at: Callable[..., Reader]
+) -> None:
+    reader = reader_at(database=99)
+    assert reader.read(KEY, *HASH) is None
+    assert not reader.is_unreadable
