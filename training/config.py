@@ -184,7 +184,7 @@ class RefreshConfig:
     error."""
     champion_tolerance: float = 0.002
     """Gate: how much worse than the serving bundle's log loss, AUC and gAUC may be, beyond
-    the margin of error."""
+    the margin of error; also of all refreshes together since the best bundle."""
     max_gpu_memory_share: float = 1.0
     """The refresh's maximal share of a GPU that it shares with serving."""
     niceness: int = 0

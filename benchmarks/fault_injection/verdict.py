@@ -1,11 +1,11 @@
 """Compares what was stored, labelled, dead-lettered and logged with what was published.
 
-In: the acknowledged messages and an idle cluster. Out: counts that must be zero, and for
+In: the published messages and an idle cluster. Out: counts that must be zero, and for
 each some names to look for.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ _Owner = TypeVar("_Owner")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What the broker has acknowledged, by place on ``behavior-events``."""
+    """What is on the topics, by place on ``behavior-events``."""
 
     events: dict[Place, LoggedEvent]
     poison: dict[Place, str]
@@ -47,7 +47,7 @@ class Verdict:
     """Names of what is wrong, by kind: all must be empty."""
 
     lost: list[Place] = field(default_factory=list)
-    """Acknowledged, but not on the topic, or valid, but not in the raw log."""
+    """Acknowledged, but not on the topic; or valid and there, but not in the raw log."""
     logged_twice: list[Place] = field(default_factory=list)
     sequences: list[str] = field(default_factory=list)
     exposures: list[str] = field(default_factory=list)
@@ -71,14 +71,18 @@ class Verdict:
         )
 
 
-def acknowledged(published: Iterable[tuple[Message, Any]]) -> Published:
-    """Return where the messages are; raises the error of one that was not taken."""
+def published_to(
+    topics: Iterable[Any], messages: Iterable[tuple[Message, Any]]
+) -> Published:
+    """Return where ``messages`` are, by the records of both ``topics``.
+
+    One that the broker did not acknowledge in time may be there or not: the topics decide.
+    """
     events: dict[Place, LoggedEvent] = {}
     poison: dict[Place, str] = {}
     values: dict[Place, bytes | None] = {}
     updates: dict[str, ItemUpdate] = {}
-    for message, sent in published:
-        taken = sent.get(timeout=0)
+    for message, taken in _places(topics, messages):
         event = message.event
         if isinstance(event, ItemUpdate):
             before = updates.get(event.item_id)
@@ -94,6 +98,28 @@ def acknowledged(published: Iterable[tuple[Message, Any]]) -> Published:
                 event=event, offset=taken.offset, known_at_ms=taken.timestamp
             )
     return Published(events=events, poison=poison, values=values, updates=updates)
+
+
+def _places(
+    topics: Iterable[Any], messages: Iterable[tuple[Message, Any]]
+) -> Iterator[tuple[Message, Any]]:
+    """Yield each message that is on a topic, with its acknowledgement or its record."""
+    taken: set[tuple[str, int, int]] = set()
+    unknown: list[Message] = []
+    for message, sent in messages:
+        if sent.succeeded():
+            place = sent.value
+            taken.add((place.topic, place.partition, place.offset))
+            yield message, place
+        else:
+            unknown.append(message)
+    unclaimed = defaultdict[tuple[Any, ...], list[Any]](list)
+    for record in topics:
+        if (record.topic, record.partition, record.offset) not in taken:
+            unclaimed[record.topic, record.key, record.value].append(record)
+    for message in unknown:  # the same bytes may be published twice
+        if found := unclaimed[message.topic, message.key, message.value]:
+            yield message, found.pop()
 
 
 def judge(cluster: Cluster, published: Published) -> Verdict:

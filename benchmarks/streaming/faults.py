@@ -34,8 +34,9 @@ from benchmarks.fault_injection.faults import (
 )
 from benchmarks.fault_injection.progress import Progress, behind
 from benchmarks.fault_injection.tidying import Tidying
+from benchmarks.fault_injection.topic_reading import read_topic
 from benchmarks.fault_injection.traffic import Shape, Traffic
-from benchmarks.fault_injection.verdict import Published, Verdict, acknowledged, judge
+from benchmarks.fault_injection.verdict import Published, Verdict, judge, published_to
 from benchmarks.harness.figures import table
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.config import StreamConfig
@@ -123,7 +124,12 @@ def run(
             finally:
                 tidying.end()
             say("the last labels mature")
-            published = acknowledged(stage.traffic.published)
+            topics = (
+                record
+                for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
+                for record in read_topic(whole.kafka, topic)
+            )
+            published = published_to(topics, stage.traffic.published)
             verdict = _verdict(whole, published)
     return Report(
         rows=rows,

@@ -18,7 +18,7 @@ import msgspec
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles.gates import Gate
-from srp4ctr.features.tensors import schema
+from srp4ctr.features.tensors.fingerprint import fingerprint
 
 WEIGHTS_FILE = "weights.safetensors"
 ENCODER_FILE = "encoder.onnx"
@@ -67,7 +67,7 @@ class BundleManifest:
     sizes: Mapping[str, _Size]
     """Of the schema's symbols: L, W, E, D, S, M, A, X, R, C; with user fields U; with
     numbers of candidates J."""
-    schema_fingerprint: str = field(default_factory=schema.fingerprint)
+    schema_fingerprint: str = field(default_factory=fingerprint)
     window_start_ms: int = 0
     """The earliest request of the training data."""
     window_end_ms: int = 0
@@ -157,7 +157,7 @@ def read_hashes(manifest: Path) -> dict[str, str]:
 
 def check_fingerprint(card: BundleManifest) -> None:
     """Raise ``ArtifactError`` if the bundle was trained on other tensors than ours."""
-    if card.schema_fingerprint != (ours := schema.fingerprint(card.sizes)):
+    if card.schema_fingerprint != (ours := fingerprint(card.sizes)):
         raise ArtifactError(
             f"bundle {card.version} was trained with feature schema "
             f"{card.schema_fingerprint}, this code has {ours}: "

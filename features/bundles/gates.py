@@ -23,6 +23,10 @@ class Gate:
     """What is compared, by how much it failed and how to fix it, or why it was skipped."""
     warning: bool = False
     """It passed, and the note says what is wrong all the same."""
+    lost: float = 0.0
+    """By how much the bundles that replaced each other since the best one became worse."""
+    lost_error: float = 0.0
+    """The standard error of ``lost``."""
 
     def __str__(self) -> str:
         return f"{self.gate}: {self.note or f'{self.value} against {self.limit}'}"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.online import row_codec
+from srp4ctr.features.online.packing import MAX_STORED_MS
 from srp4ctr.features.online.row_codec import (
     COUNTERS_ENTRY,
     PROFILE_KEY,
@@ -62,6 +63,11 @@ def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
     shares = np.frombuffer(b"".join(counters), dtype=SHARE)
     partitions = shares["partition"]
     is_sound = (partitions >= 0) & (partitions < _MAX_PARTITIONS)
+    for name in ("counted_at_ms", "first_seen_ms"):  # compiled.c subtracts them
+        is_sound &= (shares[name] >= 0) & (shares[name] <= MAX_STORED_MS)
+    for name in ("impressions", "clicks"):
+        counts = shares[name]
+        is_sound &= ((counts >= 0.0) & (counts < np.inf)).all(axis=1)
     return Changes(
         shares=shares[is_sound & (shares["item_key"] != 0)],
         profiles=[each for each in profiles if each.item_key and _is_readable(each)],

@@ -5,6 +5,7 @@ when an event next changes the user. What is called former goes with the release
 """
 
 import logging
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     UserArrays,
 )
+from srp4ctr.streams.events.schema import NUM_ACTION_CODES
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.sequences import (
     HAS_VALUE,
@@ -47,6 +49,10 @@ ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 3, 2
 _USER = struct.Struct("<B8d5qIBqIBq")
 _NARROW, _WIDE = 4, 8
 _WITHOUT_VALUE = bytes(range(HAS_VALUE))  # codes of actions
+_ACTIONS = bytes(range(NUM_ACTION_CODES))  # those that a model has
+_ACTIONS += bytes(HAS_VALUE | code for code in _ACTIONS)
+MAX_STORED_MS = 9_000_000_000_000_000
+"""Differences and sums of such times, in microseconds too, fit in 64 bits."""
 FORMER_VIEWS = ("user_activity", "user_exposures")
 """Of a user, in the former release, besides the one whose name is still in use."""
 # The format's number, last_offset, forgotten_at_ms and forgotten_offset; then elements:
@@ -136,7 +142,7 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
     values = packed[ends[-1] :]
     if len(packed) != ends[-1] + 8 * len(codes.translate(None, _WITHOUT_VALUE)):
         raise ArtifactError("a user's row is damaged: its columns are cut off")
-    return UserState(
+    user = UserState(
         impressions=tuple(fields[:4]),
         clicks=tuple(fields[4:8]),
         counted_at_ms=counted_at_ms,
@@ -148,6 +154,32 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
         forgotten_at_ms=forgotten_at_ms,
         forgotten_offset=forgotten_offset,
     )
+    _check_values(user)
+    return user
+
+
+def _check_values(user: UserState) -> None:
+    """Raise if ``user`` has what no event makes; user_row.h checks the same.
+
+    compiled.c adds and subtracts times without a check of its own.
+    """
+    if user.sequence.codes.translate(None, _ACTIONS):
+        raise ArtifactError("a user's row is damaged: it has the code of no action")
+    if not all(0.0 <= count < math.inf for count in (*user.impressions, *user.clicks)):
+        raise ArtifactError("a user's row is damaged: a counter is negative or infinite")
+    done_ms, shown_ms = map(_bounds_ms, (user.sequence, user.exposures))
+    times_ms = (user.counted_at_ms, *done_ms, *shown_ms)
+    if min(times_ms) < 0 or max(times_ms) > MAX_STORED_MS:
+        raise ArtifactError("a user's row is damaged: a time is impossible")
+
+
+def _bounds_ms(sequence: BehaviorSequence) -> tuple[int, ...]:
+    """Return times that are in bounds if all times of ``sequence`` are."""
+    base_ms = sequence.base_ms
+    if sequence.is_narrow:  # and no later than 49 days after that
+        return (base_ms,)
+    times = memoryview(sequence.times).cast("q")  # little-endian, as every machine we know
+    return base_ms, min(times), max(times)
 
 
 def _unpack_former(

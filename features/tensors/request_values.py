@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.events.codec import MIN_OCCURRED_AT_MS
+from srp4ctr.streams.events.codec import MAX_OCCURRED_AT_MS, MIN_OCCURRED_AT_MS
 from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 
 Text = str | bytes
 # A context's rows (X,), its numbers, and how far the user's clock is ahead, in ms.
 ReadContext = tuple[NDArray[np.int64], NDArray[np.float32], int]
 Int64s = NDArray[np.int64]
-MAX_REQUEST_TIME_MS = 4_102_444_800_000  # in 2100; of microseconds it is February 1970
 # More than a catalogue's ids; ids that clients invent must not fill the memory.
 MAX_CACHED_IDS = 200_000
 _MAX_CONTEXT_LETTERS = 1 << 16
@@ -68,7 +67,7 @@ def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64
             f"request_time_ms {min(times)} is before 1973: is it in seconds? "
             "Send milliseconds"
         )
-    if times and max(times) > MAX_REQUEST_TIME_MS:
+    if times and max(times) > MAX_OCCURRED_AT_MS:
         raise MistakeError(
             f"request_time_ms {max(times)} is after 2100: is it in microseconds? "
             "Send milliseconds"

@@ -14,11 +14,8 @@ history; then those of pooled older behaviours, where L is long, and of the newe
 D1 = D + 1. No tensor has W: the number of a user's last exposures that are counted.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from srp4ctr.features import columns
@@ -230,15 +227,3 @@ def user_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
 def number_tensors(sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
     """Return NUMBER_OUTPUTS for a bundle of these sizes; () without declared numbers."""
     return NUMBER_OUTPUTS if "J" in sizes else ()
-
-
-def fingerprint(sizes: Mapping[str, int] = MappingProxyType({})) -> str:
-    """Return 16 hex digits that change with every tensor and feature column.
-
-    A bundle carries the fingerprint that it was trained with; a server refuses another.
-    """
-    tables = (ENCODER_INPUTS, HEAD_INPUTS + user_tensors(sizes), HEAD_OUTPUTS)
-    described = [[(t.name, t.dtype, t.shape) for t in table] for table in tables]
-    fields = [(f.name, f.kind, f.size) for f in BEHAVIOR_FIELDS]
-    text = json.dumps([described, fields, *columns.templates(), NUM_CONTEXT_ROWS])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

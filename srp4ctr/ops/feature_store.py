@@ -75,7 +75,7 @@ class ErasedFiles:
 def register_views(settings: Settings) -> list[str]:
     """Register the feature views with Feast and return their names; idempotent."""
     from srp4ctr.features.online.feast_store import apply
-    from srp4ctr.features.tensors.schema import fingerprint
+    from srp4ctr.features.tensors.fingerprint import fingerprint
 
     with audit_log(settings).audited("features apply") as operation:
         names = list(apply(settings.features))

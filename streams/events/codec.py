@@ -30,6 +30,7 @@ from srp4ctr.streams.events.schema import (
 MAX_MESSAGE_BYTES = 64 * 1024  # an event of this schema with long ids is under 8 kB
 # 1e11 is March 1973 in milliseconds and the year 5138 in seconds.
 MIN_OCCURRED_AT_MS = 100_000_000_000
+MAX_OCCURRED_AT_MS = 4_102_444_800_000  # in 2100: a producer also sets the time of sending
 MAX_CLOCK_SKEW_MS = 5 * 60 * 1000  # a phone's clock may be minutes ahead, not hours
 _YEAR_S = 365 * 24 * 3600
 # No producer's record has it: an event's key is its user, anything else is rejected.
@@ -253,7 +254,7 @@ def _deleted(record: Record, key: bytes) -> ItemUpdate | RejectedEvent:
         )
     except (UnicodeDecodeError, msgspec.ValidationError) as error:
         return RejectedEvent(reason=Reason.WRONG_KEY, detail=str(error))
-    return _check_ids(update) or update
+    return _check_ids(update) or _check_time(update, record.timestamp) or update
 
 
 def event_key(event: Event) -> bytes:
@@ -300,6 +301,12 @@ def _check_time(event: Event, now_ms: int) -> RejectedEvent | None:
         return RejectedEvent(
             reason=Reason.TIME_IN_SECONDS,
             detail=f"occurred_at {at} is before 1973: is it in seconds? Send milliseconds",
+        )
+    if at > MAX_OCCURRED_AT_MS:
+        return RejectedEvent(
+            reason=Reason.TIME_IN_FUTURE,
+            detail=f"occurred_at {at} is after 2100: is it in microseconds? "
+            "Send milliseconds",
         )
     if at > now_ms + MAX_CLOCK_SKEW_MS:
         ahead_s = (at - now_ms) // 1000

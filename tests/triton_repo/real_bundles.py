@@ -6,7 +6,8 @@ import torch
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import onnx_export
@@ -39,7 +40,7 @@ def a_bundle(folder: Path, words: vocabulary.Vocabulary) -> Path:
         version=folder.name,
         created_at_ms=1,
         sizes=sizes | {"W": EXPOSURE_LENGTH},
-        schema_fingerprint=schema.fingerprint(sizes),
+        schema_fingerprint=fingerprint(sizes),
     )
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)

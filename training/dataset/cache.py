@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from srp4ctr.atomic_files import replace_text, sync_folder
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.tensors import schema, vocabulary
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, opened
@@ -124,7 +125,7 @@ def name_of(
     cut = (config.held_out_share, config.held_out_clicks, config.min_item_count)
     negatives = (config.negatives, config.enough_labels)
     described = (cut, negatives, config.train_window_days, features, lengths, champion)
-    digest = hashlib.sha256(repr((described, _FORMAT, schema.fingerprint())).encode())
+    digest = hashlib.sha256(repr((described, _FORMAT, fingerprint())).encode())
     for topic in LOGGED_TOPICS:
         if table := opened(features.raw_log, topic):
             digest.update("\n".join(sorted(table.file_uris())).encode())

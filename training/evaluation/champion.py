@@ -2,9 +2,14 @@
 
 In: the serving bundle's files and the judged requests in its own vocabulary. Out: three
 gates, paired by user. Its training cannot have seen the slice, because it is the newest.
+
+What each bundle loses against the one before it adds up in the gates of its card, until a
+bundle has won it back: else every refresh could lose the tolerance once more.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +75,13 @@ def load(folder: Path | None, length: int) -> EarlierBundle | NoBundle:
     return found
 
 
-def skip(reason: str) -> tuple[Gate, ...]:
-    """Return the gates where nothing can be compared, for ``reason``."""
-    return tuple(skipped(name, reason) for name in GATES)
+def skip(reason: str, before: Iterable[Gate] = ()) -> tuple[Gate, ...]:
+    """Return the gates where nothing can be compared, for ``reason``.
+
+    ``before`` are those of the champion's card: what it has lost stays lost.
+    """
+    losses = _by_name(before)
+    return tuple(_skipped(name, reason, losses[name]) for name in GATES)
 
 
 def rescored(
@@ -91,13 +100,19 @@ def rescored(
 
 
 def compare(
-    version: str, champions: Scored, judged: Scored, tolerance: float
+    version: str,
+    champions: Scored,
+    judged: Scored,
+    tolerance: float,
+    before: Iterable[Gate] = (),
 ) -> tuple[Gate, ...]:
     """Return whether ``judged`` is no worse than ``champions`` on the same impressions.
 
-    ``version`` made the latter. Worse means by more than the one-sided margin of error
-    (95 %, by users) plus ``tolerance``.
+    ``version`` made the latter, and ``before`` are the gates of its card. Worse means by
+    more than the one-sided margin of error (95 %, by users) plus ``tolerance``: in this
+    refresh, and together with what was lost before.
     """
+    losses = _by_name(before)
     clicked, users = judged.clicked, judged.users
     new, old = judged.probabilities, champions.probabilities
     ids, orders = judged.requests, (judged.ranking, champions.ranking)
@@ -119,7 +134,7 @@ def compare(
         ),
     )
     return tuple(
-        _gate(name, version, each, tolerance)
+        _gate(name, version, each, tolerance, losses[name])
         for name, each in zip(GATES, compared, strict=True)
     )
 
@@ -135,20 +150,41 @@ def score(folder: Path, slates: Slates) -> Scored:
     return scored(slates, *made)
 
 
-def _gate(name: str, version: str, compared: _Comparison, tolerance: float) -> Gate:
+def _by_name(before: Iterable[Gate]) -> dict[str, Gate]:
+    """Return the gate of each of GATES; one that lost nothing if ``before`` has none."""
+    none = {name: skipped(name, "") for name in GATES}
+    return none | {each.gate: each for each in before if each.gate in none}
+
+
+def _skipped(name: str, reason: str, before: Gate) -> Gate:
+    skip_gate = skipped(name, reason)
+    return replace(skip_gate, lost=before.lost, lost_error=before.lost_error)
+
+
+def _gate(
+    name: str, version: str, compared: _Comparison, tolerance: float, before: Gate
+) -> Gate:
     champion, difference = compared.champion, compared.difference
     if np.isnan(difference.value):
-        return skipped(name, "undefined: too few clicks")
+        return _skipped(name, "undefined: too few clicks", before)
     if np.isinf(difference.margin):
-        return skipped(name, "of one user: the margin of error is unknown")
-    allowed = difference.margin + tolerance
+        return _skipped(name, "of one user: the margin of error is unknown", before)
+    lost = before.lost - compared.sign * difference.value
+    error = math.hypot(before.lost_error, difference.standard_error)
+    total = Difference(value=lost, standard_error=error)
+    allowed = min(difference.margin, total.margin - before.lost) + tolerance
     shown = round(difference.value, 4) + 0.0  # a rounding error below zero is no "-0.0000"
+    earlier = (
+        f", of which earlier refreshes have used {before.lost:.4f}" if before.lost else ""
+    )
     return Gate(
         gate=name,
         passed=bool(compared.sign * difference.value >= -allowed),
         value=finite(champion + difference.value),
         limit=finite(champion - compared.sign * allowed),
         note=f"{version} has {champion:.4f}; difference {shown:+.4f}; tolerated are the "
-        f"margin of error {difference.margin:.4f} and training.champion_tolerance "
-        f"{tolerance:g}",
+        f"margin of error {total.margin:.4f} and training.champion_tolerance "
+        f"{tolerance:g}{earlier}",
+        lost=max(lost, 0.0),
+        lost_error=error if lost > 0.0 else 0.0,
     )

@@ -22,7 +22,8 @@ from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, fingerprint
+from srp4ctr.features.tensors.fingerprint import fingerprint
+from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
 from srp4ctr.features.tensors.vocabulary import FIRST_OOV_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import (

@@ -313,11 +313,14 @@ def _compared(
     dataset, config = training.dataset, training.config
     champions = champion.rescored(old, dataset.champion_judge)
     if isinstance(champions, NoBundle):
-        against = champion.skip(champions.reason)
+        before = old.card.gates if isinstance(old, EarlierBundle) else ()
+        against = champion.skip(champions.reason, before)
     else:
         assert isinstance(old, EarlierBundle)
-        served, tolerance = old.card.version, config.champion_tolerance
-        against = champion.compare(served, champions, judged, tolerance)
+        served, tolerance = old.card, config.champion_tolerance
+        against = champion.compare(
+            served.version, champions, judged, tolerance, served.gates
+        )
     if dataset.rule_inputs is None:
         of_catalogue = full_catalogue.results(ranks) if ranks is not None else ()
         gate = rules.gate(version, of_catalogue)
@@ -330,7 +333,9 @@ def _compared(
     serving = None
     if isinstance(champions, Scored):
         served_results = rules.compare(every, slates.shown, champions)
-        serving = rules.Champion(version=served, results=served_results, gates=against)
+        serving = rules.Champion(
+            version=served.version, results=served_results, gates=against
+        )
     gate = rules.gate(version, results, serving)
     return _Comparisons(gates=(*against, gate), rules=results)
 

@@ -1,6 +1,8 @@
 /* A user's row as the store has it: packing.py and row_codec.py pack it. */
 
 enum { USER_FORMAT = 3, USER_HEAD = 131, OF_HISTORY = 2, OF_FORMER = 4, OF_PART = 2 };
+enum { ACTIONS = 64 };                                          /* NUM_ACTION_CODES */
+static const int64_t MAX_STORED_MS = INT64_C(9000000000000000); /* as in packing.py */
 
 typedef struct {
     int is_there;
@@ -57,7 +59,27 @@ static int sequence_of(const char *head, Columns *columns) {
     return columns->time_bytes == 4 || columns->time_bytes == 8;
 }
 
-/* Unpack the row that pack_user has packed; return whether all of it is there. */
+static int is_time(int64_t stored_ms) {
+    return stored_ms >= 0 && stored_ms <= MAX_STORED_MS;
+}
+
+/* Return whether compiled.c can add to the times, and subtract them. */
+static int are_times(const Columns *columns) {
+    int is_right = is_time(columns->base_ms);
+    for (int64_t at = 0; columns->time_bytes == 8 && at < columns->count; at++)
+        is_right &= is_time(number_at(columns->times + 8 * at));
+    return is_right;
+}
+
+static int are_counts(const double *counts) {
+    int is_right = 1;
+    for (int at = 0; at < COUNTS; at++)
+        is_right &= counts[at] >= 0.0 && counts[at] < (double)INFINITY;
+    return is_right;
+}
+
+/* Unpack the row that pack_user has packed; return whether all of it is there, and what
+ * can be: packing.py checks the same. */
 static int unpack_row(StoreValue packed, UserRow *user) {
     const char *head = packed.at;
     if (packed.length < USER_HEAD || head[0] != USER_FORMAT) return 0;
@@ -80,9 +102,12 @@ static int unpack_row(StoreValue packed, UserRow *user) {
     done->codes = (const uint8_t *)places[2];
     shown->times = places[3], shown->keys = places[4];
     done->values = at;
-    for (int64_t each = 0; each < done->count; each++)
+    for (int64_t each = 0; each < done->count; each++) {
+        if ((done->codes[each] & ~HAS_VALUE) >= ACTIONS) return 0;
         done->values_count += (done->codes[each] & HAS_VALUE) != 0;
-    return end - at == 8 * done->values_count;
+    }
+    return end - at == 8 * done->values_count && are_counts(user->counts) &&
+           is_time(user->counted_at_ms) && are_times(done) && are_times(shown);
 }
 
 /* Read a user's fields: OF_HISTORY, OF_FORMER, and OF_PART if there are as many. Returns

@@ -1,11 +1,13 @@
 """Rows of items → the table: sums as ``counters.total`` makes them, and room for more."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from srp4ctr.features.online import item_feed, row_codec
 from srp4ctr.features.online.item_cache import ItemTable
@@ -56,6 +58,25 @@ def test_the_table_has_the_counters_that_total_adds_up(given: Any, chance: Any) 
         assert found.clicks[place] == pytest.approx(wanted.clicks, abs=1e-9)
         assert found.counted_at_ms[place] == wanted.counted_at_ms
         assert found.first_seen_ms[place] == wanted.first_seen_ms
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"counted_at_ms": -(2**63)},
+        {"first_seen_ms": 2**63 - 1},
+        {"clicks": (1.0, math.nan, 1.0, 1.0)},
+        {"impressions": (math.inf,) * 4},
+    ],
+)
+def test_a_share_of_no_time_and_no_count_that_can_be_is_not_read(hostile: Any) -> None:
+    good = count(Activity(), at_ms=AT_MS, is_click=False, offset=0)
+    rows = [
+        row_codec.ITEM_ACTIVITY.stored((1, partition), activity)
+        for partition, activity in enumerate([good, replace(good, **hostile)])
+    ]
+    (share,) = item_feed.stored_changes(rows).shares
+    assert share["partition"] == 0
 
 
 def test_changes_are_the_items_written_since_the_last_look() -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.packing import DAMAGED
+from srp4ctr.features.online.packing import DAMAGED, MAX_STORED_MS
 from srp4ctr.features.online.row_codec import View
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES, item_key
 from srp4ctr.streams.state.counters import Activity, Counts
@@ -18,10 +18,11 @@ from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 
 int64s = st.integers(-(2**63), 2**63 - 1)
+times = st.integers(0, MAX_STORED_MS)
 counts = st.tuples(*[st.floats(0, 1e12)] * 4)
 elements = st.builds(
     SequenceElement,
-    occurred_at=int64s,
+    occurred_at=times,
     item_key=int64s,
     action=st.integers(1, NUM_ACTION_CODES - 1),
     value=st.none() | st.floats(allow_nan=False),
@@ -50,7 +51,7 @@ def again(view: View[Any, R], key: Any, row: R) -> R | None:
     st.lists(elements, max_size=5),
     counts,
     counts,
-    st.tuples(*[int64s] * 5),
+    st.tuples(times, *[int64s] * 4),
     st.integers(1, 2**53),
 )
 def test_a_user_is_the_same_when_unpacked(

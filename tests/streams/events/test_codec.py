@@ -162,6 +162,18 @@ def test_a_phone_whose_clock_is_minutes_ahead_is_believed() -> None:
     assert isinstance(decode(a_payload(occurred_at=NOON_MS + 240_000), NOON_MS), Behavior)
 
 
+def test_a_time_after_2100_is_rejected_whatever_the_records_time_says() -> None:
+    """A producer sets both times; the store's versions are such a time in 64 bits."""
+    far_ms = 2**62
+    event = ARecord(value=a_payload(occurred_at=far_ms), key=b"u1", timestamp=far_ms)
+    deleted = ARecord(value=None, key=b"i1", topic=ITEMS_TOPIC, timestamp=far_ms)
+    for record in (event, deleted):
+        rejected = codec.decode_published(record)
+        assert isinstance(rejected, RejectedEvent)
+        assert rejected.reason == Reason.TIME_IN_FUTURE
+        assert "is after 2100" in rejected.detail
+
+
 def test_the_reserved_item_is_neither_described_nor_deleted() -> None:
     update = an_item(TOTAL_ITEM)
     for value in (codec.encode(update), None):

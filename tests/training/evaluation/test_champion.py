@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.gates import Gate, failed, skipped
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion
 from srp4ctr.training.evaluation.evaluate import Scored, scored
-from srp4ctr.training.evaluation.metrics import Difference
+from srp4ctr.training.evaluation.metrics import Difference, Floats
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshReport
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
 
+LEVEL = skipped("champion_auc", "nothing is lost")
 STREAMS = StreamConfig(sequence_length=6)
 LENIENT = replace(
     RECIPE,
@@ -102,7 +103,7 @@ def test_worse_is_beyond_the_margin_and_the_tolerance(
 ) -> None:
     difference = Difference(value=-0.03 * sign, standard_error=0.01)
     compared = champion._Comparison(champion=0.7, difference=difference, sign=sign)
-    gate = champion._gate("champion_auc", "v1", compared, tolerance)
+    gate = champion._gate("champion_auc", "v1", compared, tolerance, LEVEL)
     assert gate.passed is not is_worse
     assert gate.value == pytest.approx(0.7 - 0.03 * sign)
     assert gate.limit == pytest.approx(0.7 - sign * (0.01645 + tolerance))
@@ -111,7 +112,7 @@ def test_worse_is_beyond_the_margin_and_the_tolerance(
 def test_what_is_undefined_refuses_no_bundle() -> None:
     difference = Difference(value=float("nan"), standard_error=float("nan"))
     compared = champion._Comparison(champion=0.7, difference=difference, sign=1.0)
-    assert champion._gate("champion_auc", "v1", compared, 0.0).passed is None
+    assert champion._gate("champion_auc", "v1", compared, 0.0, LEVEL).passed is None
 
 
 def test_a_champion_that_was_trained_on_these_requests_is_not_compared(
@@ -142,6 +143,90 @@ def test_of_one_user_nothing_is_compared() -> None:
     for gate in champion.compare("v1", better, alone, 0.0):
         assert gate.passed is None
         assert "one user" in gate.note
+
+
+REFRESHES, TOLERANCE = 24, 0.002
+USERS, SHOWN = 1600, 25  # impressions of each user
+
+
+class Quality:
+    """Models whose log loss exceeds the best possible one by ``excess``, on new slices."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def two(self, old: float, new: float) -> tuple[Scored, Scored]:
+        """Return the scores of two models on one slice; half of their error is shared."""
+        count = USERS * SHOWN
+        logits = self.rng.normal(-1.0, 1.0, count)
+        chances = 1 / (1 + np.exp(-logits))
+        clicked = (self.rng.random(count) < chances).astype(np.float64)
+        # Log loss grows by half of p (1 - p) times the variance of a logit's error.
+        per_variance = 0.5 * (chances * (1 - chances)).mean()
+        shared = min(old, new) / 2
+        both = logits + self.rng.normal(0, (shared / per_variance) ** 0.5, count)
+        scores = [
+            both + self.rng.normal(0, ((excess - shared) / per_variance) ** 0.5, count)
+            for excess in (old, new)
+        ]
+        return self._scored(clicked, scores[0]), self._scored(clicked, scores[1])
+
+    def _scored(self, clicked: Floats, logits: Floats) -> Scored:
+        return Scored(
+            clicked=clicked,
+            probabilities=1 / (1 + np.exp(-logits)),
+            ranking=logits,
+            requests=np.arange(len(logits)) // 5,
+            users=np.arange(len(logits)) // SHOWN,
+        )
+
+
+def refreshed(seed: int, change: float) -> tuple[float, int]:
+    """Return the excess that serves after 24 refreshes, and how many were refused.
+
+    Each new bundle is worse by ``change`` than the one that serves.
+    """
+    quality, serving, refused = Quality(seed), 0.002, 0
+    gates: tuple[Gate, ...] = ()
+    for _ in range(REFRESHES):
+        old, new = quality.two(serving, serving + change)
+        found = champion.compare("v1", old, new, TOLERANCE, gates)
+        if failed(found):
+            refused += 1
+        else:
+            serving, gates = serving + change, found
+    return serving, refused
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_refreshes_lose_adds_up(seed: int) -> None:
+    serving, refused = refreshed(seed, 0.002)
+    assert serving < 0.002 + 4.5 * TOLERANCE  # without a sum it would be 0.048
+    assert refused > 2 * REFRESHES / 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_bundles_as_good_as_what_serves_are_not_refused(seed: int) -> None:
+    assert refreshed(seed, 0.0)[1] <= REFRESHES / 6  # three gates, each wrong at times
+
+
+def test_what_was_lost_is_won_back_and_is_kept_where_nothing_is_compared() -> None:
+    def gate(value: float, before: Gate) -> Gate:
+        found = champion._Comparison(
+            champion=0.7, difference=Difference(value=value, standard_error=0.001), sign=1.0
+        )
+        return champion._gate("champion_auc", "v1", found, TOLERANCE, before)
+
+    worse = gate(-0.003, LEVEL)
+    assert worse.passed
+    assert worse.lost == pytest.approx(0.003)
+    assert not gate(-0.003, worse).passed
+    assert "earlier refreshes have used 0.0030" in gate(-0.003, worse).note
+    kept = {each.gate: each for each in champion.skip("too few", [worse])}["champion_auc"]
+    assert (kept.lost, kept.lost_error) == (worse.lost, worse.lost_error)
+    better = gate(0.004, kept)
+    assert (better.lost, better.lost_error) == (0.0, 0.0)
+    assert gate(-0.003, better).passed
 
 
 def test_what_cannot_score_this_slice_is_no_champion(

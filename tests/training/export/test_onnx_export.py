@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks.models.downstream_models import score_knowing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.tensors.schema import ENCODER_INPUTS, Field, fingerprint
+from srp4ctr.features.tensors.fingerprint import fingerprint
+from srp4ctr.features.tensors.schema import ENCODER_INPUTS, Field
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (

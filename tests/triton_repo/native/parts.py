@@ -17,8 +17,11 @@ STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 MORE_FLAGS = "SRP4CTR_TEST_NATIVE_FLAGS"
 # Each text is copied to memory of just its size: the sanitizers see whoever reads beyond.
 SHIM = """
+#define SRP4CTR_SOURCE 0u
 #include "store.h"
 #include "hashes.h"
+#include "../../features/tensors/compiled.c"
+#include "user_row.h"
 
 static unsigned char *exact(const void *text, size_t length) {
     unsigned char *copy = malloc(length);
@@ -50,6 +53,35 @@ int read_fields(StoreConnection *connection, const StoreAddress *address, const 
     return store_read(connection, address, key, key_length, fields, count, values);
 }
 void close_store(StoreConnection *connection) { store_close(connection); }
+/* Write the tensors of a user by the stored time and row; -3 where the row is refused. */
+int64_t row_features(const Fixed *fixed, const Request *given, const int64_t *keys,
+                     const double *numbers, const char *time, size_t time_length,
+                     const char *row, size_t row_length) {
+    unsigned char *time_copy = exact(time, time_length), *copy = exact(row, row_length);
+    const StoreValue nil = {NULL, -1};
+    const StoreValue values[] = {{(char *)time_copy, (int64_t)time_length},
+                                 {(char *)copy, (int64_t)row_length},
+                                 nil, nil, nil, nil};
+    Request request = *given;
+    UserRow user;
+    int64_t behaviors = -3;
+    if (read_user_row(values, 6, &user)) {
+        memcpy(request.counts, user.counts, sizeof user.counts);
+        request.counted_at_ms = user.counted_at_ms;
+        request.done = user.done.count;
+        request.done_time_bytes = user.done.time_bytes;
+        request.done_base_ms = user.done.base_ms;
+        request.done_values = user.done.values_count;
+        request.shown = user.shown.count;
+        request.shown_time_bytes = user.shown.time_bytes;
+        request.shown_base_ms = user.shown.base_ms;
+        behaviors = srp4ctr_assemble(fixed, &request, keys, numbers, user.done.times,
+                                     user.done.keys, (const char *)user.done.codes,
+                                     user.done.values, user.shown.times, user.shown.keys);
+    }
+    free(time_copy), free(copy);
+    return behaviors;
+}
 """
 DONE, UNREADABLE = 1, 3  # of store.h
 WAIT_MS = 20_000  # a busy machine is not what these tests are of
@@ -126,13 +158,15 @@ def build(folder: Path) -> Any:
     """Return the library, with the types of its results."""
     (folder / "shim.c").write_text(SHIM)
     flags = [*STRICT, *shlex.split(os.environ.get(MORE_FLAGS, "")), "-fPIC", "-shared"]
+    flags.append("-ffp-contract=off")  # as hatch_build.py has it: numpy's results
     headers = ["-I", str(ROOT / "triton_repo/native")]
     target = ["-o", str(folder / "shim.so")]
     subprocess.run(
-        [*compiler(), *flags, *headers, str(folder / "shim.c"), *target], check=True
+        [*compiler(), *flags, *headers, str(folder / "shim.c"), *target, "-lm"], check=True
     )
     loaded = ctypes.CDLL(str(folder / "shim.so"))
     loaded.hash64.restype, loaded.letters.restype = ctypes.c_uint64, ctypes.c_int64
+    loaded.row_features.restype = ctypes.c_int64
     return loaded
 
 

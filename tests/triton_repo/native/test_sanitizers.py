@@ -10,7 +10,7 @@ import pytest
 from tests.triton_repo.native.parts import MORE_FLAGS, ROOT, compiler
 
 FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
-FILES = ("test_hashes.py", "test_store.py", "test_store_tls.py")
+FILES = ("test_hashes.py", "test_store.py", "test_store_tls.py", "test_user_row_fuzz.py")
 
 
 def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
@@ -29,6 +29,7 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
     # The other conftest.py import much, which takes long under the sanitizers.
     options = ["--noconftest", "-p", "tests.triton_repo.native.conftest", "-n", "0"]
     options += ["-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]
+    options.append("--capture=sys")  # what the sanitizers print is not Python's
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
         cwd=ROOT,
