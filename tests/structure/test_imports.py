@@ -38,6 +38,7 @@ VENDOR_HOMES = {
     "redis": (
         "features/online/connection.py",
         "features/online/store.py",
+        "features/online/store_files.py",
         "srp4ctr/*.py",
     ),
     "torch": ("training/*.py", "training/model/*.py"),

@@ -187,8 +187,7 @@ def _make_bundle(
             config,
             _with_comparisons(card, against),
         )
-        of_training = (start.note, result.note, _negatives(training), *dataset.notes)
-        notes = (*of_training, *options.notes, note)
+        notes = start.note, result.note, _negatives(training), *dataset.notes, note
         report = _with_rules(_report(card, notes, options, config), against.rules)
         _publish(report, config)
     return report
@@ -275,7 +274,7 @@ def _report(
         outcome=RefreshOutcome.REFUSED if failed(card.gates) else passed,
         gates=card.gates,
         parent=card.parent,
-        notes=tuple(each for each in (*notes, threads) if each),
+        notes=tuple(each for each in (*notes, *options.notes, threads) if each),
         metrics=card.metrics,
         cost=card.cost,
         counts=card.counts,

@@ -143,11 +143,9 @@ def _start(training: Training, found: EarlierBundle | NoBundle) -> Start:
 def train(start: Start, training: Training, log: ScalarLog = unlogged) -> TrainingResult:
     """Train ``start.model`` in all stages, resuming from their checkpoints."""
     config, dataset, parent = training.config, training.dataset, start.parent
-    every_slate = dataset.parts.train
+    every_slate, held_out = dataset.parts.train, dataset.parts.calibrate
     order = caller_order.shown_order(every_slate, dataset.vocabulary.candidate_numbers)
-    config, of_ids = familiar_items.with_id_dropout(
-        config, every_slate, dataset.parts.calibrate
-    )
+    config, of_ids = familiar_items.with_id_dropout(config, every_slate, held_out)
     if parent is not None:
         dataset = warm_start.since(dataset, parent.card.boundary_ms, config)
         config = warm_start.shortened(config)
@@ -178,12 +176,10 @@ def train(start: Start, training: Training, log: ScalarLog = unlogged) -> Traini
         if parent is None:
             finetuning.start_at_draws(start.model, every_slate)
         slates = parts.train.without_positions() if order else parts.train
-        held_out = parts.calibrate
         losses = finetuning.train_on_clicks(start.model, slates, config, options, held_out)
     notes = _notes(bool(before), len(losses), config.finetune_epochs)
-    notes += [of_ids, caller_order.note_of_order(order)]
-    note = "; ".join(filter(None, notes))
-    return TrainingResult(pretrained=pretrained, note=note)
+    notes += filter(None, [of_ids, caller_order.note_of_order(order)])
+    return TrainingResult(pretrained=pretrained, note="; ".join(notes))
 
 
 def _notes(has_feedback: bool, epochs: int, wanted: int) -> list[str]:
