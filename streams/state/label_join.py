@@ -55,9 +55,21 @@ def decode_label(payload: bytes) -> ImpressionLabel:
 
 
 _Key = tuple[str, str, str]  # user, request, item: another user's click never matches
-# When it is due, and its own time: behind the watermark many are due at once, and of those
-# the oldest is the first.
-_Due = tuple[int, int, _Key]
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A place in the queues; without a key once nothing waits there any more.
+
+    So the id of a user who was erased is in no queue.
+    """
+
+    key: _Key | None
+
+
+# When it is due, its own time and its arrival: behind the watermark many are due at once,
+# and of those the oldest is the first.
+_Due = tuple[int, int, int, _Ticket]
 
 
 @dataclass(slots=True)
@@ -85,7 +97,8 @@ class LabelJoin:
         self._kept: dict[_Key, _Kept] = {}
         self._early_clicks: dict[_Key, int] = {}
         # By user, of both, in the order in which they came: for erasure.
-        self._keys_of: dict[str, dict[_Key, None]] = {}
+        self._keys_of: dict[str, dict[_Key, _Ticket]] = {}
+        self._arrivals = 0
         self._version: str | None = None  # of the last impression
         # Impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[_Due] = []
@@ -130,40 +143,52 @@ class LabelJoin:
         self._idle_until_ms = max(self._idle_until_ms, idle_until_ms)
         watermark = self.watermark_ms
         labels: list[ImpressionLabel] = []
-        for at_ms, _, key in _due(self._maturing, watermark):
+        for at_ms, key, ticket in _due(self._maturing, watermark):
             if kept := self._kept.get(key):
                 labels += self._mature(kept)
                 # A late impression has as long for corrections as a punctual one.
                 until = max(at_ms, watermark) + self._correction_ms
-                heapq.heappush(self._leaving, (until, at_ms, key))
-        for _, _, key in _due(self._leaving, watermark):
-            self._release(key)
-        for _, _, key in _due(self._expiring, watermark):
-            self._expire(key)
+                self._queue(self._leaving, until, at_ms, ticket)
+        for _, key, ticket in _due(self._leaving, watermark):
+            self._release(key, ticket)
+        for _, key, ticket in _due(self._expiring, watermark):
+            self._expire(key, ticket)
         self._make_room()
         return labels
 
     def _make_room(self) -> None:
         """Drop what has waited longest, first the clicks without an impression."""
         while self._expiring and len(self._early_clicks) > self._max_kept:
-            self._expire(heapq.heappop(self._expiring)[-1])
+            ticket = heapq.heappop(self._expiring)[-1]
+            if ticket.key:
+                self._expire(ticket.key, ticket)
         while self._leaving and self.waiting > self._max_kept:
-            self.dropped_early += self._release(heapq.heappop(self._leaving)[-1])
+            ticket = heapq.heappop(self._leaving)[-1]
+            if ticket.key:
+                self.dropped_early += self._release(ticket.key, ticket)
 
-    def _expire(self, key: _Key) -> None:
+    def _queue(self, queue: list[_Due], due_ms: int, at_ms: int, ticket: _Ticket) -> None:
+        self._arrivals += 1
+        heapq.heappush(queue, (due_ms, at_ms, self._arrivals, ticket))
+
+    def _ticket(self, key: _Key) -> _Ticket:
+        """Return the ticket of ``key``, a new one if nothing of it waits yet."""
+        return self._keys_of.setdefault(key[0], {}).setdefault(key, _Ticket(key))
+
+    def _expire(self, key: _Key, ticket: _Ticket) -> None:
         """Drop an early click, unless its impression has come."""
         if self._early_clicks.pop(key, None) is not None:
-            self._release(key)
+            self._release(key, ticket)
             self.unmatched_clicks += 1
 
-    def _release(self, key: _Key) -> bool:
+    def _release(self, key: _Key, ticket: _Ticket) -> bool:
         """Drop an impression; return whether it was still kept."""
-        gone = self._kept.pop(key, None)
+        ticket.key = None
         keys = self._keys_of.get(key[0], {})
         keys.pop(key, None)
         if not keys:
             self._keys_of.pop(key[0], None)
-        return gone is not None
+        return self._kept.pop(key, None) is not None
 
     def _add_impression(self, impression: Impression) -> list[ImpressionLabel]:
         key = _key(impression)
@@ -173,12 +198,9 @@ class LabelJoin:
         label = self._unclicked(impression, due_ms)
         key = (label.user_id, label.request_id, label.item_id)  # the strings held once
         kept = self._kept[key] = _Kept(label)
-        heapq.heappush(self._maturing, (due_ms, due_ms, key))
+        self._queue(self._maturing, due_ms, due_ms, self._ticket(key))
         click_at = self._early_clicks.pop(key, None)
-        if click_at is not None:
-            return self._click(kept, click_at)
-        self._keys_of.setdefault(key[0], {})[key] = None
-        return []
+        return [] if click_at is None else self._click(kept, click_at)
 
     def _unclicked(self, shown: Impression, due_ms: int) -> ImpressionLabel:
         """Return the label of ``shown`` without a click; a slate holds its ids once.
@@ -212,8 +234,7 @@ class LabelJoin:
         if key not in self._early_clicks:
             kept_ms = self._window_ms + self._correction_ms
             until = max(click.occurred_at, self.watermark_ms) + kept_ms
-            heapq.heappush(self._expiring, (until, click.occurred_at, key))
-            self._keys_of.setdefault(key[0], {})[key] = None
+            self._queue(self._expiring, until, click.occurred_at, self._ticket(key))
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
         return []
@@ -248,8 +269,9 @@ class LabelJoin:
         return [label]
 
     def _forget_user(self, forget: Forget) -> None:
-        """Drop the user's impressions and clicks; their keys stay in the queues unused."""
-        for key in self._keys_of.pop(forget.user_id, {}):
+        """Drop the user's impressions and clicks, and the keys of their places."""
+        for key, ticket in self._keys_of.pop(forget.user_id, {}).items():
+            ticket.key = None
             self._kept.pop(key, None)
             self._early_clicks.pop(key, None)
 
@@ -258,6 +280,9 @@ def _key(event: Impression | Click) -> _Key:
     return (event.user_id, event.request_id, event.item_id)
 
 
-def _due(queue: list[_Due], watermark_ms: int) -> Iterator[_Due]:
+def _due(queue: list[_Due], watermark_ms: int) -> Iterator[tuple[int, _Key, _Ticket]]:
+    """Take what is due; yield its due time, its key and its ticket, where it has a key."""
     while queue and queue[0][0] <= watermark_ms:
-        yield heapq.heappop(queue)
+        due_ms, _, _, ticket = heapq.heappop(queue)
+        if ticket.key:
+            yield due_ms, ticket.key, ticket

@@ -343,3 +343,17 @@ def test_impressions_that_arrive_newest_first_are_removed_linearly() -> None:
     pass_time(join, later_ms + CORRECTION_MS)
     assert join.waiting == 0
     assert len(compared) < 20 * number
+
+
+def test_no_queue_knows_a_user_who_was_erased() -> None:
+    join = a_join()
+    for number, user in enumerate(["ann", "bob"] * 3):
+        request = {"user_id": user, "request_id": f"{user}-{number}"}
+        add(join, an_impression(at_ms=NOON_MS + number, **request))
+        add(join, a_click(at_ms=NOON_MS + number, **request))
+        add(join, a_click("early", at_ms=NOON_MS + number, **request))
+    join.advance(NOON_MS + WINDOW_MS + 2)  # some wait to mature, some to leave
+    assert "ann" in repr(vars(join))
+    add(join, a_forget(user_id="ann", at_ms=NOON_MS + WINDOW_MS))
+    assert "ann" not in repr(vars(join))
+    assert "bob" in repr(vars(join))
