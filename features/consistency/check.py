@@ -8,8 +8,8 @@ differences, and lag is reported separately.
 
 import random
 import time
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -31,7 +31,12 @@ from srp4ctr.streams.events.schema import (
     TOTAL_KEY,
     item_key,
 )
-from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets, skipped_offsets
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    covered_offsets,
+    partitions_of,
+    skipped_offsets,
+)
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
@@ -93,9 +98,11 @@ def check_features(
     whose log lacks their first event, because of its retention, are left out.
     """
     log_dir = config.raw_log
-    users, cut = _sampled(log_dir, places(log_dir, "user_id"), sample)
-    items, cut_of_items = _sampled(log_dir, of_items := places(log_dir, "item_id"), sample)
-    totals = _sampled_total(of_items, cut_of_items)
+    spans = {p: _covered(log_dir, p) for p in partitions_of(log_dir, BEHAVIOR_EVENTS_TOPIC)}
+    cut = {partition for partition, (first, _) in spans.items() if first > 0}
+    users = _short(places(log_dir, "user_id", sample, cut))
+    items = _short(places(log_dir, "item_id", sample, cut))
+    totals = _sampled_total({p: last for p, (_, last) in spans.items() if p not in cut})
     rows = sink.read(
         [user_id for user_id, _ in users],
         [(item_key(item_id), partition) for item_id, partition in items + totals],
@@ -119,24 +126,16 @@ def check_features(
     return _summary(found, len(cut), _skipped(log_dir), _behind_ms(done, has))
 
 
-def _sampled(
-    log_dir: Log, found: Mapping[Place, int], sample: int
-) -> tuple[list[Place], set[int]]:
-    """Return a sample of the whole partitions' places, and the partitions left out."""
-    cut = {p for p in {p for _, p in found} if _covered(log_dir, p)[0] > 0}
-    whole = [place for place in found if place[1] not in cut]
-    drawn = random.sample(whole, min(sample, len(whole)))
-    until = accumulate(found[place] for place in drawn)
-    places_until = zip(drawn, until, strict=True)
-    return [p for p, events in places_until if events - found[p] < _MOST_EVENTS], cut
+def _short(found: Mapping[Place, int]) -> list[Place]:
+    """Return the first of ``found`` that have not too many events together."""
+    until = accumulate(found.values())
+    ends = zip(found.items(), until, strict=True)
+    return [place for (place, own), events in ends if events - own < _MOST_EVENTS]
 
 
-def _sampled_total(found: Mapping[Place, int], cut: Collection[int]) -> list[Place]:
-    """Return the place of one partition's total, drawn from those that are not too long."""
-    events: Counter[int] = Counter()
-    for (_, partition), count in found.items():
-        events[partition] += count
-    short = [p for p, n in events.items() if p not in cut and n <= _MOST_OF_TOTAL]
+def _sampled_total(last: Mapping[int, int]) -> list[Place]:
+    """Return the place of one partition's total, of those whose last offset is not far."""
+    short = [partition for partition, offset in last.items() if offset < _MOST_OF_TOTAL]
     return [(TOTAL_ITEM, random.choice(short))] if short else []
 
 

@@ -4,6 +4,7 @@ In: some users or items, and an offset of their partition. Out: their events, an
 by the stream's own reducers. Exact and slow: for checks and for people, not for training.
 """
 
+import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,13 @@ import pyarrow.compute as pc
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
-from srp4ctr.streams.raw_log.delta_tables import Log, dataset, read_rows, reading
+from srp4ctr.streams.raw_log.delta_tables import (
+    Log,
+    database_of,
+    dataset,
+    read_rows,
+    reading,
+)
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import (
@@ -25,6 +32,7 @@ from srp4ctr.streams.state.reducers import (
 from srp4ctr.streams.state.user_state import UserState
 
 Owner = Literal["user_id", "item_id"]
+_SPARE = 10
 Place = tuple[str, int]
 """A user or an item, and a partition."""
 _TYPES: Mapping[Owner, Sequence[str]] = {
@@ -33,21 +41,32 @@ _TYPES: Mapping[Owner, Sequence[str]] = {
 }
 
 
-def places(log_dir: Log, owner: Owner) -> dict[Place, int]:
-    """Return the users of each partition of the log, or the items that were shown.
+def places(
+    log_dir: Log, owner: Owner, most: int, without: Collection[int] = ()
+) -> dict[Place, int]:
+    """Return users of the log's partitions, or items that were shown, in random order.
 
-    With each, how many events ``events_of`` would find.
+    At most ``most``, drawn by a hash of each, none of the partitions ``without``. With
+    each, how many events ``events_of`` would find. A log of any length takes the memory of
+    those that are drawn.
     """
-    columns, is_wanted = [owner, "partition"], pc.field("type").isin(_TYPES[owner])
-    if owner == "user_id":
-        is_wanted &= pc.field(owner) != FORGOTTEN_USER
-    with reading(log_dir):
-        table = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(
-            columns=columns, filter=is_wanted
-        )
-    found = table.group_by(columns).aggregate([([], "count_all")]).to_pydict()
-    counted_at = zip(found[owner], found["partition"], found["count_all"], strict=True)
-    return {(value, partition): count for value, partition, count in sorted(counted_at)}
+    salt, types = random.getrandbits(32), ", ".join(f"'{each}'" for each in _TYPES[owner])
+    hidden = ", ".join(map(str, without)) or "-1"
+    # One text: DuckDB joins the hashes of several by exclusive or, which favours some.
+    drawn = f"""hash({owner} || '/' || "partition" || '/{salt}')"""
+    wanted = f"""FROM logged WHERE type IN ({types}) AND {owner} <> '{FORGOTTEN_USER}'
+        AND "partition" NOT IN ({hidden})"""
+    with reading(log_dir), database_of(log_dir, BEHAVIOR_EVENTS_TOPIC) as database:
+        counted = f'SELECT approx_count_distinct(({owner}, "partition")) {wanted}'
+        [(number,)] = database.sql(counted).fetchall()
+        # Twice as many as are wanted pass the filter: the number is an estimate.
+        share = min(1.0, 2.0 * (most + _SPARE) / max(number, 1))
+        found = database.sql(
+            f"""SELECT {owner}, "partition", count(*) {wanted}
+            AND {drawn} >> 32 < {round(share * 2**32)}
+            GROUP BY ALL ORDER BY any_value({drawn}) LIMIT {most}"""
+        ).fetchall()
+    return {(value, partition): events for value, partition, events in found}
 
 
 def events_of(

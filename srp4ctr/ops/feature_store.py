@@ -18,6 +18,7 @@ from srp4ctr.settings import Settings, load
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
     NO_CODES,
     ActionCodes,
     Behavior,
@@ -204,13 +205,14 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
     """Return the store's rows of a user; ``MistakeError`` for an unknown user."""
     from srp4ctr.features.consistency import replay
     from srp4ctr.features.online.store import OnlineViews
+    from srp4ctr.streams.raw_log.delta_tables import partitions_of
 
     user = OnlineViews(features).read_users([user_id]).get(user_id)
     if user is None:
         raise MistakeError(f"the store has no rows of user {user_id!r}")
     log = features.raw_log
-    places = [at for at in replay.places(log, "user_id") if at[0] == user_id]
-    found = replay.events_of(log, "user_id", places)
+    partitions = partitions_of(log, BEHAVIOR_EVENTS_TOPIC)
+    found = replay.events_of(log, "user_id", [(user_id, each) for each in partitions])
     logged = [(at[1], each) for at, events in found.items() for each in events]
     elements = user.sequence.elements + user.exposures.elements
     keys = {each.item_key for each in elements}

@@ -224,14 +224,14 @@ def read_rows(
     query = f"""SELECT * FROM logged WHERE "partition" = {partition}
         AND "offset" >= {start} AND "date" >= strftime(epoch_ms({since_ms}), '%Y-%m-%d')
         ORDER BY "offset" """
-    with reading(log), _logged(log, topic) as database:
+    with reading(log), database_of(log, topic) as database:
         for batch in database.sql(query).to_arrow_reader(_ROWS_AT_ONCE):
             yield batch.to_pylist()
 
 
 @contextmanager
-def _logged(log: Log, topic: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a database that has the topic's rows as ``logged``."""
+def database_of(log: Log, topic: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database that has the topic's rows as ``logged``; its memory is bounded."""
     rows = dataset(log, topic)
     with tempfile.TemporaryDirectory(prefix="srp4ctr-") as spilled:
         limits = {"memory_limit": _SORT_MEMORY, "temp_directory": spilled}

@@ -80,14 +80,14 @@ class OfflineLog:
     @cached_property
     def users(self) -> dict[str, list[LoggedEvent]]:
         """Each user's events; a user is in one partition."""
-        found = events_of(self.log_dir, "user_id", places(self.log_dir, "user_id"))
+        found = events_of(self.log_dir, "user_id", places(self.log_dir, "user_id", 10_000))
         assert len({user_id for user_id, _ in found}) == len(found)
         return {user_id: events for (user_id, _), events in found.items()}
 
     @cached_property
     def _items(self) -> dict[str, dict[int, list[LoggedEvent]]]:
         found: dict[str, dict[int, list[LoggedEvent]]] = {}
-        shown = events_of(self.log_dir, "item_id", places(self.log_dir, "item_id"))
+        shown = events_of(self.log_dir, "item_id", places(self.log_dir, "item_id", 10_000))
         for (item_id, partition), events in shown.items():
             found.setdefault(item_id, {})[partition] = events
         return found

@@ -295,7 +295,7 @@ def traffic(live: LiveStream) -> Iterator[None]:
     thread = threading.Thread(target=publish_until, args=(live, stop))
     thread.start()
     try:
-        while not places(Path(live.features.log_dir), "user_id"):
+        while not places(Path(live.features.log_dir), "user_id", 1):
             time.sleep(0.2)
         yield
     finally:

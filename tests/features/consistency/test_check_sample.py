@@ -1,5 +1,6 @@
 """Which users a check takes: so many at most, and no more events than it can hold."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,20 +38,32 @@ def test_the_sample_ends_where_it_holds_so_many_users_or_events(
     users: int,
 ) -> None:
     monkeypatch.setattr(check, "_MOST_EVENTS", most_events)
-    found, cut = check._sampled(log_dir, places(log_dir, "user_id"), sample)
+    found = check._short(places(log_dir, "user_id", sample))
     assert len(set(found)) == users
-    assert cut == set()
 
 
 def test_a_log_of_nobody_has_no_sample(tmp_path: Path) -> None:
-    assert check._sampled(tmp_path, places(tmp_path, "user_id"), 200) == ([], set())
+    assert check._short(places(tmp_path, "user_id", 200)) == []
 
 
-def test_the_total_of_a_partition_that_is_neither_too_long_nor_cut_is_drawn(
+def test_each_user_is_drawn_as_often_as_others(log_dir: Path) -> None:
+    every = places(log_dir, "user_id", 1000)
+    drawn = Counter(each for _ in range(200) for each in places(log_dir, "user_id", 1))
+    assert drawn.keys() == every.keys()
+    assert min(drawn.values()) > 0.5 * 200 / len(every)
+
+
+def test_partitions_are_left_out(log_dir: Path) -> None:
+    [(_, partition), *_] = places(log_dir, "user_id", 1000)
+    left = places(log_dir, "user_id", 1000, without={partition})
+    assert partition not in {each for _, each in left}
+
+
+def test_the_total_of_a_partition_that_is_not_too_long_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shown = {("i1", 0): 3, ("i2", 0): 3, ("i1", 1): 5, ("i1", 2): 1}
     monkeypatch.setattr(check, "_MOST_OF_TOTAL", 5)
-    drawn = {place for _ in range(50) for place in check._sampled_total(shown, cut={2})}
+    last = {0: 5, 1: 4}
+    drawn = {place for _ in range(50) for place in check._sampled_total(last)}
     assert drawn == {(TOTAL_ITEM, 1)}
-    assert check._sampled_total({}, cut=()) == []
+    assert check._sampled_total({}) == []

@@ -67,8 +67,8 @@ def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
     for seed in range(10):
         life, log = a_life(random.Random(seed)), tmp_path / str(seed)
         write_log(log, [(event, NOON_MS) for event in life], partition=3)
-        done = events_of(log, "user_id", places(log, "user_id"))
-        shown = events_of(log, "item_id", places(log, "item_id"))
+        done = events_of(log, "user_id", places(log, "user_id", 1000))
+        shown = events_of(log, "item_id", places(log, "item_id", 1000))
         for end in (1, 20, 79):
             rows = stored_after(life[: end + 1], partition=3)
             for (user_id, partition), events in done.items():
@@ -86,12 +86,12 @@ def test_every_row_is_recomputed_as_of_any_offset(tmp_path: Path) -> None:
 def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:
     for partition in (0, 2):
         write_log(tmp_path, [(a_behavior(), NOON_MS)], partition=partition)
-    assert places(tmp_path, "user_id") == {("u1", 0): 1, ("u1", 2): 1}
+    assert places(tmp_path, "user_id", 9) == {("u1", 0): 1, ("u1", 2): 1}
     assert list(events_of(tmp_path, "user_id", [("u1", 2)])) == [("u1", 2)]
 
 
 def test_an_absent_log_has_nobody(tmp_path: Path) -> None:
-    assert places(tmp_path / "nowhere", "item_id") == {}
+    assert places(tmp_path / "nowhere", "item_id", 9) == {}
     assert events_of(tmp_path / "nowhere", "user_id", []) == {}
 
 
