@@ -307,7 +307,7 @@ def test_numbers_of_candidates_are_declared_as_tables(here: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["price_rank"], "no _rank, _difference, _missing at its end"),
+        (["price_rank"], "no _rank, _difference, _from_last, _missing at its end"),
         ([""], "has the name ''"),
         (["price", "price"], "candidate_numbers names a field twice"),
         ([f"n{place}" for place in range(9)], "9 numbers; at most 8"),
