@@ -98,19 +98,15 @@ def check_features(
     whose log lacks their first event, because of its retention, are left out.
     """
     log_dir = config.raw_log
-    spans = {p: _covered(log_dir, p) for p in partitions_of(log_dir, BEHAVIOR_EVENTS_TOPIC)}
-    cut = {partition for partition, (first, _) in spans.items() if first > 0}
-    users = _short(places(log_dir, "user_id", sample, cut))
-    items = _short(places(log_dir, "item_id", sample, cut))
-    totals = _sampled_total({p: last for p, (_, last) in spans.items() if p not in cut})
+    users, items, totals, cut = _drawn(log_dir, sample)
     rows = sink.read(
         [user_id for user_id, _ in users],
         [(item_key(item_id), partition) for item_id, partition in items + totals],
     )
     last = _last_offsets(users, rows)
     patience_s = _PATIENCE_S + streams.log_flush_interval_s
-    drawn = {p for _, p in users + items + totals}
-    logged = _logged_offsets(log_dir, drawn, last, patience_s)
+    drawn_of = {p for _, p in users + items + totals}
+    logged = _logged_offsets(log_dir, drawn_of, last, patience_s)
     progress = _Progress(
         stored=defaultdict(lambda: -1, {p: end - 1 for p, end in committed.items()}),
         logged=logged,
@@ -124,6 +120,18 @@ def check_features(
     ]
     has = {p: max(progress.stored[p], last[p]) for p in logged}
     return _summary(found, len(cut), _skipped(log_dir), _behind_ms(done, has))
+
+
+def _drawn(
+    log_dir: Log, sample: int
+) -> tuple[list[Place], list[Place], list[Place], set[int]]:
+    """Return users, items and a total of whole partitions, and the partitions left out."""
+    spans = {p: _covered(log_dir, p) for p in partitions_of(log_dir, BEHAVIOR_EVENTS_TOPIC)}
+    cut = {partition for partition, (first, _) in spans.items() if first > 0}
+    users = _short(places(log_dir, "user_id", sample, cut))
+    items = _short(places(log_dir, "item_id", sample, cut))
+    totals = _sampled_total({p: last for p, (_, last) in spans.items() if p not in cut})
+    return users, items, totals, cut
 
 
 def _short(found: Mapping[Place, int]) -> list[Place]:
