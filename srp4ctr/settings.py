@@ -143,6 +143,18 @@ def load(*services: str) -> Settings:
     return settings
 
 
+def has_service(service: str) -> bool:
+    """Return whether this process may use ``service``, as ``load`` has it.
+
+    At its default port another project's may run.
+    """
+    try:
+        load(service)
+    except SettingsError:
+        return False
+    return True
+
+
 def use_data_dir(data_dir: str, *, needs_stack: bool) -> None:
     """Make ``data_dir`` the stack's folder for this process and those that it starts.
 

@@ -14,7 +14,7 @@ from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import audit_log
-from srp4ctr.settings import Settings, load
+from srp4ctr.settings import Settings, has_service
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import (
@@ -170,18 +170,9 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
             Path(settings.triton.served_log.folder),
             lambda each: erasure.is_erased(requests, each.user_id, each.time_ms),
         )
-        store = rewrite_files(settings.features) if _has_store() else ""
+        store = rewrite_files(settings.features) if has_service("store") else ""
         operation.after = f"{found.folders} folders, {served} served requests"
     return ErasedFiles(log=found, served=served, store=store)
-
-
-def _has_store() -> bool:
-    """Return whether this project has a store: another's may be at the default port."""
-    try:
-        load("store")
-    except MistakeError:
-        return False
-    return True
 
 
 def upgrade_log(settings: Settings, progress: Callable[[int], None]) -> str:

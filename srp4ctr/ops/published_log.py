@@ -1,17 +1,15 @@
 """Topics → a raw log that holds what had been published: a refresh trains on all of it.
 
-In: the broker's end offsets, and those that the log's tables have reached. An import
-publishes faster than a worker writes, so that a refresh right after it would train without
-the newest events.
+In: the broker's end offsets, and those that the log's tables have reached. Where a worker
+is behind, or none runs, a refresh would train without the newest events and not say so.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
 
-from srp4ctr import settings as all_settings
 from srp4ctr.errors import MistakeError, OutageError
-from srp4ctr.settings import Settings
+from srp4ctr.settings import Settings, has_service
 from srp4ctr.streams.broker.topics import end_offsets
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.delta_tables import covered_offsets
@@ -30,9 +28,7 @@ def wait_until_logged(settings: Settings, progress: ProgressListener) -> str:
     "" where nothing is missing, or where this process knows no broker: training needs the
     log alone.
     """
-    try:
-        all_settings.load("kafka")
-    except MistakeError:
+    if not has_service("kafka"):
         return ""
     try:
         missing = 0

@@ -143,51 +143,46 @@ class LabelJoin:
         self._idle_until_ms = max(self._idle_until_ms, idle_until_ms)
         watermark = self.watermark_ms
         labels: list[ImpressionLabel] = []
-        for at_ms, key, ticket in _due(self._maturing, watermark):
+        for at_ms, key in _due(self._maturing, watermark):
             if kept := self._kept.get(key):
                 labels += self._mature(kept)
                 # A late impression has as long for corrections as a punctual one.
                 until = max(at_ms, watermark) + self._correction_ms
-                self._queue(self._leaving, until, at_ms, ticket)
-        for _, key, ticket in _due(self._leaving, watermark):
-            self._release(key, ticket)
-        for _, key, ticket in _due(self._expiring, watermark):
-            self._expire(key, ticket)
+                self._queue(self._leaving, until, at_ms, key)
+        for _, key in _due(self._leaving, watermark):
+            self._release(key)
+        for _, key in _due(self._expiring, watermark):
+            self._expire(key)
         self._make_room()
         return labels
 
     def _make_room(self) -> None:
         """Drop what has waited longest, first the clicks without an impression."""
         while self._expiring and len(self._early_clicks) > self._max_kept:
-            ticket = heapq.heappop(self._expiring)[-1]
-            if ticket.key:
-                self._expire(ticket.key, ticket)
+            if key := heapq.heappop(self._expiring)[-1].key:
+                self._expire(key)
         while self._leaving and self.waiting > self._max_kept:
-            ticket = heapq.heappop(self._leaving)[-1]
-            if ticket.key:
-                self.dropped_early += self._release(ticket.key, ticket)
+            if key := heapq.heappop(self._leaving)[-1].key:
+                self.dropped_early += self._release(key)
 
-    def _queue(self, queue: list[_Due], due_ms: int, at_ms: int, ticket: _Ticket) -> None:
+    def _queue(self, queue: list[_Due], due_ms: int, at_ms: int, key: _Key) -> None:
+        """Put ``key`` into ``queue``; all its places share a ticket."""
+        ticket = self._keys_of.setdefault(key[0], {}).setdefault(key, _Ticket(key))
         self._arrivals += 1
         heapq.heappush(queue, (due_ms, at_ms, self._arrivals, ticket))
 
-    def _ticket(self, key: _Key) -> _Ticket:
-        """Return the ticket of ``key``, a new one if nothing of it waits yet."""
-        return self._keys_of.setdefault(key[0], {}).setdefault(key, _Ticket(key))
-
-    def _expire(self, key: _Key, ticket: _Ticket) -> None:
+    def _expire(self, key: _Key) -> None:
         """Drop an early click, unless its impression has come."""
         if self._early_clicks.pop(key, None) is not None:
-            self._release(key, ticket)
+            self._release(key)
             self.unmatched_clicks += 1
 
-    def _release(self, key: _Key, ticket: _Ticket) -> bool:
+    def _release(self, key: _Key) -> bool:
         """Drop an impression; return whether it was still kept."""
-        ticket.key = None
-        keys = self._keys_of.get(key[0], {})
-        keys.pop(key, None)
-        if not keys:
-            self._keys_of.pop(key[0], None)
+        tickets = self._keys_of[key[0]]
+        tickets.pop(key).key = None
+        if not tickets:
+            del self._keys_of[key[0]]
         return self._kept.pop(key, None) is not None
 
     def _add_impression(self, impression: Impression) -> list[ImpressionLabel]:
@@ -198,7 +193,7 @@ class LabelJoin:
         label = self._unclicked(impression, due_ms)
         key = (label.user_id, label.request_id, label.item_id)  # the strings held once
         kept = self._kept[key] = _Kept(label)
-        self._queue(self._maturing, due_ms, due_ms, self._ticket(key))
+        self._queue(self._maturing, due_ms, due_ms, key)
         click_at = self._early_clicks.pop(key, None)
         return [] if click_at is None else self._click(kept, click_at)
 
@@ -234,7 +229,7 @@ class LabelJoin:
         if key not in self._early_clicks:
             kept_ms = self._window_ms + self._correction_ms
             until = max(click.occurred_at, self.watermark_ms) + kept_ms
-            self._queue(self._expiring, until, click.occurred_at, self._ticket(key))
+            self._queue(self._expiring, until, click.occurred_at, key)
         seen = self._early_clicks.get(key, click.occurred_at)
         self._early_clicks[key] = min(seen, click.occurred_at)
         return []
@@ -280,9 +275,9 @@ def _key(event: Impression | Click) -> _Key:
     return (event.user_id, event.request_id, event.item_id)
 
 
-def _due(queue: list[_Due], watermark_ms: int) -> Iterator[tuple[int, _Key, _Ticket]]:
-    """Take what is due; yield its due time, its key and its ticket, where it has a key."""
+def _due(queue: list[_Due], watermark_ms: int) -> Iterator[tuple[int, _Key]]:
+    """Take what is due; yield its due time and its key, where it still has one."""
     while queue and queue[0][0] <= watermark_ms:
         due_ms, _, _, ticket = heapq.heappop(queue)
         if ticket.key:
-            yield due_ms, ticket.key, ticket
+            yield due_ms, ticket.key

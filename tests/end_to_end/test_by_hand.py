@@ -60,7 +60,9 @@ def refresh_when_labels_are_there(shell: Shell) -> None:
             if len(log.rows(log.labels)) == shown:
                 break
         time.sleep(1)
-    assert "v1: promoted" in shell.type("model", "refresh")
+    said = " ".join(shell.type("model", "refresh").split())
+    assert "v1: promoted" in said
+    assert "not in the raw log" not in said  # the log has all that was published
 
 
 def grpc_address(shell: Shell) -> str:

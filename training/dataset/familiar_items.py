@@ -23,25 +23,20 @@ SHORT_LIVED_SHARE = 0.3
 items stay (.08 to .11 on hotels, films and short videos), half on news (.48, .59)."""
 
 
-def median_clicks(train: Slates, later: Slates) -> float | None:
-    """Return how often training saw a click on the items of the ``later`` clicks.
+def clicks_before(train: Slates, later: Slates) -> tuple[float, float] | None:
+    """Return how often training saw a click on the items of the ``later`` clicks, and when.
 
-    The median over these clicks; an item that the vocabulary lacks has none. None without
-    later clicks.
+    The median over these clicks, where an item that the vocabulary lacks has none; and
+    which share of those of ``train`` is in the newest tenth of its requests, 0.0 of none.
+    None without later clicks.
     """
     clicked = _clicked_rows(later)
-    return float(np.median(_counts(train, later)[clicked])) if len(clicked) else None
-
-
-def newest_share(train: Slates, later: Slates) -> float:
-    """Return which share of the clicks on the items of ``later`` clicks came just before.
-
-    That is in the newest tenth of the requests of ``train``; 0.0 where there are none.
-    """
-    clicked = _clicked_rows(later)
+    if not len(clicked):
+        return None
     newest = train.take(slice(len(train) - round(NEWEST_SHARE * len(train)), None))
-    every = _counts(train, later)[clicked].sum()
-    return float(_counts(newest, later)[clicked].sum() / every) if every else 0.0
+    of_all, of_newest = (_counts(each, clicked) for each in (train, newest))
+    total = int(of_all.sum())
+    return float(np.median(of_all)), float(of_newest.sum() / total) if total else 0.0
 
 
 def with_id_dropout(
@@ -50,8 +45,9 @@ def with_id_dropout(
     """Return ``config`` with an ``id_dropout``, and a note if it is not the usual one."""
     if config.id_dropout is not None:
         return config, ""
-    clicks, share, why = median_clicks(train, later), newest_share(train, later), ""
-    if clicks is not None and clicks < FAMILIAR_CLICKS:
+    clicks, share = clicks_before(train, later) or (FAMILIAR_CLICKS, 0.0)
+    why = ""
+    if clicks < FAMILIAR_CLICKS:
         why = (
             f"half of the clicks to predict are on items with at most {clicks:g} clicks in "
             "training"
@@ -70,12 +66,12 @@ def with_id_dropout(
     return replace(config, id_dropout=UNFAMILIAR_ID_DROPOUT), note
 
 
-def _counts(slates: Slates, later: Slates) -> NDArray[np.int64]:
-    """Return the clicks of ``slates`` by item row, 0 for items that share a row."""
-    most = int(_clicked_rows(later).max(initial=FIRST_KNOWN_ROW))
-    counts: NDArray[np.int64] = np.bincount(_clicked_rows(slates), minlength=1 + most)
+def _counts(slates: Slates, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the clicks of ``slates`` on each item of ``rows``, 0 where items share one."""
+    least = 1 + int(rows.max(initial=FIRST_KNOWN_ROW))
+    counts: NDArray[np.int64] = np.bincount(_clicked_rows(slates), minlength=least)
     counts[:FIRST_KNOWN_ROW] = 0
-    return counts
+    return counts[rows]
 
 
 def _clicked_rows(slates: Slates) -> NDArray[np.int64]:

@@ -8,8 +8,7 @@ from srp4ctr.training.config import FAMILIAR_ID_DROPOUT, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.familiar_items import (
     UNFAMILIAR_ID_DROPOUT,
-    median_clicks,
-    newest_share,
+    clicks_before,
     with_id_dropout,
 )
 
@@ -33,13 +32,13 @@ def slates_of(*clicked_rows: int) -> Slates:
 def test_the_median_is_over_later_clicks() -> None:
     first, second, third = FIRST_KNOWN_ROW + np.array([0, 5, 900])
     train = slates_of(*[first] * 7, *[second] * 3)
-    assert median_clicks(train, slates_of(first, second, third)) == 3.0
-    assert median_clicks(train, slates_of(first, first, third)) == 7.0
-    assert median_clicks(train, slates_of()) is None
+    assert clicks_before(train, slates_of(first, second, third)) == (3.0, 0.1)
+    assert clicks_before(train, slates_of(first, first, third)) == (7.0, 0.0)
+    assert clicks_before(train, slates_of()) is None
 
 
 def test_items_that_share_a_row_are_new_each_time() -> None:
-    assert median_clicks(slates_of(*[NEW] * 100), slates_of(NEW)) == 0.0
+    assert clicks_before(slates_of(*[NEW] * 100), slates_of(NEW)) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_ids_are_hidden_where_items_live_shortly(newest: int, share: float) -> N
     item, other = FIRST_KNOWN_ROW, FIRST_KNOWN_ROW + 9
     clicks = [*[item] * (10 - newest), *[other] * (80 + newest)]
     train = slates_of(*clicks, *[item] * newest, *[other] * (10 - newest))
-    assert newest_share(train, slates_of(item)) == newest / 10
+    assert clicks_before(train, slates_of(item)) == (10.0, newest / 10)
     config, note = with_id_dropout(RefreshConfig(), train, slates_of(item))
     assert config.id_dropout == share
     assert ("40% of the clicks" in note) == (share == UNFAMILIAR_ID_DROPOUT)
