@@ -120,7 +120,7 @@ class RefreshConfig:
     id_dropout: float | None = None
     """All stages make this share of a batch's items unknown, so that new items can be
     scored. None: 0.3, and 0.95 where half of the items that are clicked next had fewer than
-    five clicks in training, or live shortly. News expire before their ids are trained
+    five clicks in training, or are short-lived. News expire before their ids are trained
     (EB-NeRD, newest tenth of the train week, AUC / gAUC: .8068 / .7734 at 0.3, .8106 /
     .7798 at 0.99); of many hotels with few visits the ids of each example are learned by
     heart (gAUC / CTR at 1: .802 / .424 at 0.3, .851 / .500 at 0.95)."""

@@ -28,7 +28,7 @@ def rewrite_files(config: FeatureConfig) -> str:
                         raise
     except (RedisError, OutageError) as error:
         return (
-            f"the store does not rewrite its append-only file ({error}): what was erased "
+            f"the store did not rewrite its append-only file ({error}): what was erased "
             "from its rows stays in that file until it does (BGREWRITEAOF)"
         )
-    return "the store rewrites its append-only file"
+    return "the store is rewriting its append-only file"

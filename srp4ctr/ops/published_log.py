@@ -41,7 +41,7 @@ def wait_until_logged(settings: Settings, progress: ProgressListener) -> str:
         return ""
     return (
         f"{missing:,} published messages are not in the raw log and were not trained on: "
-        "does `srp4ctr stream run` run, or were they rejected?"
+        "is `srp4ctr stream run` running, or were they rejected?"
     )
 
 

@@ -114,10 +114,7 @@ async def rebuild_rows(
     versions, and erasure requests stay in force; so do attributes, which a user may have
     had before the span.
     """
-    if missing := await asyncio.to_thread(lambda: past.missing):
-        records = "1 record" if missing == 1 else f"{missing:,} records"
-        at = place_of(past.source, span.end)
-        _log.warning("rebuilds without %s that Kafka dropped unlogged", records, extra=at)
+    await _warn_of_missing(past, span)
     users, is_all, of_all = 0, past.is_whole and span.since_ms <= 0, _GroupedTotal()
     folder = past.log_dir if Path(past.log_dir).is_dir() else None
     with TemporaryFile(dir=folder) as of_users, TemporaryFile(dir=folder) as of_items:
@@ -145,6 +142,16 @@ async def rebuild_rows(
     blank = _blank(await read((), {key}))
     await write(Rows(shares=of_all.rows(key, blank.shares.get(key, Activity()))))
     return users
+
+
+async def _warn_of_missing(past: ReplaySource, span: Span) -> None:
+    """Log how many records are missing: Kafka dropped them before they were logged."""
+    if missing := await asyncio.to_thread(lambda: past.missing):
+        _log.warning(
+            "rebuilds without %s that Kafka dropped before they were logged",
+            "1 record" if missing == 1 else f"{missing:,} records",
+            extra=place_of(past.source, span.end),
+        )
 
 
 class _GroupedTotal:

@@ -2,8 +2,8 @@
 
 In: the slates of training and of calibration. Out: the share of item ids to leave out of a
 batch. Where the clicked items are mostly new, in a large catalogue with few visits, a model
-that learns ids learns its examples by heart; where they live shortly, as news do, it learns
-what was popular then.
+that learns ids learns its examples by heart; where they are short-lived, as news are, it
+learns what was popular then.
 """
 
 from dataclasses import replace
@@ -48,14 +48,12 @@ def with_id_dropout(
     clicks, share = clicks_before(train, later) or (FAMILIAR_CLICKS, 0.0)
     why = ""
     if clicks < FAMILIAR_CLICKS:
-        why = (
-            f"half of the clicks to predict are on items with at most {clicks:g} clicks in "
-            "training"
-        )
+        known = f"at most {clicks:g} clicks" if clicks else "no click"
+        why = f"half of the clicks to predict are on items with {known} in training"
     elif share > SHORT_LIVED_SHARE:
         why = (
-            f"items live shortly: {share:.0%} of the clicks on those that are clicked now "
-            f"came in the newest {NEWEST_SHARE:.0%} of the requests"
+            f"items are short-lived: {share:.0%} of the clicks on those that are clicked "
+            f"now came in the newest {NEWEST_SHARE:.0%} of the requests"
         )
     if not why:
         return replace(config, id_dropout=FAMILIAR_ID_DROPOUT), ""

@@ -39,7 +39,7 @@ def test_a_row_of_before_leaves_the_store_s_files(store: Redis, tmp_path: Path) 
     store.set("user", ERASED)
     store.set("user", b"")
     assert ERASED in on_disk(tmp_path)
-    assert rewrite_files(config_of(store)) == "the store rewrites its append-only file"
+    assert rewrite_files(config_of(store)) == "the store is rewriting its append-only file"
     deadline = time.monotonic() + 60
     while ERASED in on_disk(tmp_path):
         assert time.monotonic() < deadline
@@ -55,4 +55,4 @@ def test_a_store_that_forbids_it_is_named(store: Redis) -> None:
 def test_a_store_that_is_away_is_named() -> None:
     with ports.reserved_ports(1) as (port,):
         said = rewrite_files(FeatureConfig(redis=f"{ports.HOST}:{port}"))
-    assert said.startswith("the store does not rewrite")
+    assert said.startswith("the store did not rewrite")

@@ -57,7 +57,7 @@ def test_ids_are_hidden_where_items_are_clicked_rarely(before: int, share: float
 @pytest.mark.parametrize(
     ("newest", "share"), [(3, FAMILIAR_ID_DROPOUT), (4, UNFAMILIAR_ID_DROPOUT)]
 )
-def test_ids_are_hidden_where_items_live_shortly(newest: int, share: float) -> None:
+def test_ids_are_hidden_where_items_are_short_lived(newest: int, share: float) -> None:
     """Ten of a hundred requests are the newest: with 3 of 10 clicks an item stays."""
     item, other = FIRST_KNOWN_ROW, FIRST_KNOWN_ROW + 9
     clicks = [*[item] * (10 - newest), *[other] * (80 + newest)]
