@@ -1,7 +1,7 @@
 """A process that trains all stages of the tiny model: to be killed, or one of several.
 
-python -m tests.training.fitting_process FOLDER [STEP_SECONDS]: writes its checkpoints into
-FOLDER, and a line for each step that it begins.
+python -m tests.training.fitting_process FOLDER STEP_SECONDS LARGE_CATALOGUE: writes its
+checkpoints into FOLDER, and a line for each step that it begins.
 """
 
 import sys
@@ -14,6 +14,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.distributed import ALONE, Processes, joined
 from srp4ctr.training.loop.trainer import FitOptions
+from srp4ctr.training.model import embeddings
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.feedback import pretrain_on_feedback
 from srp4ctr.training.objectives.finetuning import finetune
@@ -47,10 +48,7 @@ def train(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     trainer.CHECKPOINT_EVERY_S = 0.0
+    to, step_seconds, large = sys.argv[1:]
+    embeddings.LARGE_CATALOGUE = int(large)
     with joined() as together:
-        train(
-            Path(sys.argv[1]),
-            RECIPE,
-            together,
-            float(sys.argv[2]) if len(sys.argv) > 2 else 0.0,
-        )
+        train(Path(to), RECIPE, together, float(step_seconds))

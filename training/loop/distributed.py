@@ -17,6 +17,7 @@ from torch import distributed as torch_distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.loop.row_adamw import large_tables
 
 # While the first process reads the log or exports, the others wait.
 PATIENCE = timedelta(hours=12)
@@ -38,10 +39,44 @@ class Processes:
         """Return ``module`` with gradients that are averaged over the processes."""
         if self.count == 1:
             return module
+        # NCCL adds up no sparse gradients: ``gather_rows`` does.
+        tables = {id(table.weight): table.weight for table in large_tables(module)}
+        for weight in tables.values():
+            torch_distributed.broadcast(weight.data, src=0)
+        names = [name for name, each in module.named_parameters() if id(each) in tables]
+        ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(module, names)  # type: ignore[no-untyped-call]
         # Stages leave parameters out: frozen ones, heads that a batch does not use.
         return DistributedDataParallel(
             module, broadcast_buffers=False, find_unused_parameters=True
         )
+
+    def gather_rows(self, table: Tensor) -> Tensor | None:
+        """Return the sparse gradient of ``table`` (I, D), coalesced and averaged.
+
+        None where there is no other process and this one has none.
+        """
+        if self.count == 1:
+            return None if table.grad is None else table.grad.coalesce()
+        rows = torch.zeros(0, dtype=torch.int64, device=table.device)  # (R,)
+        values = table.new_zeros(0, table.shape[1])  # (R, D)
+        if table.grad is not None:
+            gradient = table.grad.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+        places = self._joined(rows), self._joined(values)
+        summed = torch.sparse_coo_tensor(places[0][None], places[1], table.shape)
+        return (summed / self.count).coalesce()
+
+    def _joined(self, tensor: Tensor) -> Tensor:
+        """Return each process's ``tensor``, whose lengths differ, one after the other."""
+        own = torch.zeros(self.count, dtype=torch.int64, device=tensor.device)
+        own[self.rank] = len(tensor)
+        lengths = self.add(own).tolist()
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        found = [torch.empty_like(padded) for _ in lengths]
+        torch_distributed.all_gather(found, padded)
+        return torch.cat([each[:n] for each, n in zip(found, lengths, strict=True)])
 
     def add(self, tensor: Tensor) -> Tensor:
         """Return the sum of ``tensor`` over the processes, the same in each."""

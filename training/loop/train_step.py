@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.distributed import Processes
+from srp4ctr.training.loop.row_adamw import large_tables
 from srp4ctr.training.model.dropout import Part, drawing
 
 MAX_GRADIENT_NORM = 1.0
@@ -64,6 +65,23 @@ def mean_of(sums: Sums, counts: Counts) -> dict[str, Tensor]:
     return {name: total / counts[name].clamp(min=1) for name, total in sums.items()}
 
 
+@torch.no_grad()
+def clip(optimiser: torch.optim.Optimizer) -> None:
+    """Scale the gradients to a norm of ``MAX_GRADIENT_NORM`` where theirs is greater.
+
+    As ``nn.utils.clip_grad_norm_``, which refuses sparse gradients: theirs are coalesced.
+    """
+    trained = [each for group in optimiser.param_groups for each in group["params"]]
+    gradients = [
+        each.grad.values() if each.grad.is_sparse else each.grad
+        for each in trained
+        if each.grad is not None
+    ]
+    norm = nn.utils.get_total_norm(gradients)
+    scale = (MAX_GRADIENT_NORM / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, scale)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainStep:
     """An objective with its optimiser, in these processes and this precision."""
@@ -97,7 +115,7 @@ class TrainStep:
 
     def run(self, rows: NDArray[np.int64], seed: int) -> dict[str, Tensor]:
         """Train on the batch ``rows``; return the value of each term of its loss."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.objective.zero_grad(set_to_none=True)
         parts = self._parts(len(rows), self.config.accumulate)
         # The first part's loss needs the counts of all: their batches are made twice.
         known = self._counts(rows, parts, seed) if len(parts) > 1 else None
@@ -113,11 +131,15 @@ class TrainStep:
                 loss.backward()  # type: ignore[no-untyped-call]
             for name, value in mean_of(sums, counts).items():
                 found[name] = found.get(name, 0) + value.detach()
-        groups = self.optimiser.param_groups
-        trained = [parameter for group in groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
+        self._gather_rows()
+        clip(self.optimiser)
         self.optimiser.step()
         return self._added(found)
+
+    def _gather_rows(self) -> None:
+        """Add up sparse gradients, over a batch's parts and over the processes."""
+        for table in large_tables(self.objective):
+            table.weight.grad = self.processes.gather_rows(table.weight)
 
     def _weight(self, rows: NDArray[np.int64]) -> float:
         """Return the weight of the gradient of ``rows``: 1 on average."""

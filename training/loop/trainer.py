@@ -25,6 +25,7 @@ from srp4ctr.training.loop import checkpoints
 from srp4ctr.training.loop.checkpoints import Progress
 from srp4ctr.training.loop.distributed import ALONE, Processes, cpu_threads
 from srp4ctr.training.loop.progress import ProgressListener, ScalarLog, silent, unlogged
+from srp4ctr.training.loop.row_adamw import RowAdamW, moved_when_read
 from srp4ctr.training.loop.train_step import Objective, TrainStep
 
 CHECKPOINT_EVERY_S = 60.0
@@ -40,7 +41,7 @@ class Stage:
 
     name: str
     objective: Objective
-    optimiser: torch.optim.Optimizer
+    optimiser: RowAdamW
     rows: int
     """Of the objective's examples."""
     batch_rows: int
@@ -81,8 +82,9 @@ def fit(stage: Stage, options: FitOptions) -> tuple[float, ...]:
     device = next(stage.objective.parameters()).device
     with _reproducible(device), cpu_threads(stage.config.threads):
         run = _Run.start(stage, options)
-        while not run.progress.is_over and run.progress.steps_done < run.steps:
-            run.one_epoch()
+        with moved_when_read(stage.objective, stage.optimiser):
+            while not run.progress.is_over and run.progress.steps_done < run.steps:
+                run.one_epoch()
         run.finish()
     if not (epochs := run.progress.best_epochs):
         return run.losses()
@@ -154,6 +156,7 @@ class _Run:
 
     def finish(self) -> None:
         """Report the end, and save the state."""
+        self.stage.optimiser.settle()
         if self.rows_seen:
             self.progress.is_over = True
             self._save()

@@ -32,6 +32,8 @@ FIELD_SIZES = tuple(field.size for field in BEHAVIOR_FIELDS)
 MASK_CODES = FIELD_SIZES  # one row past each field's codes stands for [MASK]
 FIELD_WIDTH = 16  # at most 64 codes: wider tables were no better
 ITEM_FIELD_WIDTH = 32
+LARGE_CATALOGUE = 50_000
+"""Item rows. Of more, a step moves those of its batch only, and the softmax is sampled."""
 INITIAL_STD = 0.03
 INITIAL_FIELD_STD = 0.005  # a candidate's are all [MASK]: they must not outweigh the item
 
@@ -112,7 +114,12 @@ class TokenEmbedding(nn.Module):
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__()
         width = config.width
-        self.items = nn.Embedding(sizes.item_rows, width, padding_idx=0)
+        self.items = nn.Embedding(
+            sizes.item_rows,
+            width,
+            padding_idx=0,
+            sparse=sizes.item_rows > LARGE_CATALOGUE,
+        )
         self.item_fields = sizes.item_fields
         self.attributes = FieldVectors(sizes.item_fields, ITEM_FIELD_WIDTH)
         self.fields = nn.ModuleList(

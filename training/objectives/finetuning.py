@@ -32,6 +32,7 @@ from srp4ctr.training.dataset.batches import (
 )
 from srp4ctr.training.evaluation.calibration import fit_platt
 from srp4ctr.training.evaluation.metrics import log_losses
+from srp4ctr.training.loop.row_adamw import RowAdamW
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.click_model import ClickModel, Scores
@@ -120,10 +121,10 @@ def batch_size(config: RefreshConfig, requests: int) -> int:
     return min(max(nearest, least), most)
 
 
-def optimiser_of(model: ClickModel, config: RefreshConfig) -> torch.optim.AdamW:
+def optimiser_of(model: ClickModel, config: RefreshConfig) -> RowAdamW:
     """Return the optimiser of the whole ``model``, at the rates of its groups."""
     groups = model.parameter_groups(config)
-    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
+    return RowAdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 class ClickObjective(Objective):

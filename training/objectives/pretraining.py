@@ -26,6 +26,7 @@ from srp4ctr.training.dataset.batches import (
     newest,
     torch_rows,
 )
+from srp4ctr.training.loop.row_adamw import RowAdamW
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
 from srp4ctr.training.model.dropout import (
@@ -34,7 +35,7 @@ from srp4ctr.training.model.dropout import (
     uniform,
     uniform_of,
 )
-from srp4ctr.training.model.embeddings import MASK_CODES
+from srp4ctr.training.model.embeddings import LARGE_CATALOGUE, MASK_CODES
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import BehaviorEncoder
 from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, Proposal
@@ -43,8 +44,7 @@ STAGE = "pre-train"
 ITEMS = "history_item_rows"
 WEIGHT_DECAY = 0.01
 MASK_RATIO = 0.2  # of the positions, in each of the three mask sets
-# With more items than a full softmax affords, a hidden item is compared with a sample.
-_MAX_FULL_SOFTMAX_ITEMS, _SAMPLED_ITEMS = 50_000, 8192
+_SAMPLED_ITEMS = 8192  # with which a hidden item of a large catalogue is compared
 
 
 def pretrain(
@@ -73,7 +73,7 @@ def _stage(
     torch.manual_seed(config.seed)
     heads = heads or MaskedHeads(config.model, model.embedding)
     num_rows, sampled = model.embedding.items.num_embeddings, config.sampled_items
-    if sampled is None and num_rows > _MAX_FULL_SOFTMAX_ITEMS:
+    if sampled is None and num_rows > LARGE_CATALOGUE:
         sampled = _SAMPLED_ITEMS
     if sampled is not None:
         heads.proposal = _proposal(windows, num_rows, sampled)
@@ -82,7 +82,7 @@ def _stage(
     return Stage(
         name=STAGE,
         objective=objective,
-        optimiser=torch.optim.AdamW(
+        optimiser=RowAdamW(
             objective.parameters(),
             lr=config.pretrain_learning_rate,
             weight_decay=WEIGHT_DECAY,

@@ -2,7 +2,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from srp4ctr.features.bundles import bundle
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import ModelConfig
+from srp4ctr.training.loop.row_adamw import DECAYS, ROW_STEPS, TAILS
+from srp4ctr.training.model import embeddings
 from srp4ctr.training.refresh.pipeline import refresh
-from tests.training.conftest import RECIPE
+from tests.training.conftest import RECIPE, SIZES
 from tests.training.fitting_process import train
 from tests.training.logs import write_world
 
@@ -25,15 +27,41 @@ RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+LARGE = SIZES.item_rows - 1
+"""From how many items on gradients of their table are sparse: those of the tiny model."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def is_large() -> Iterator[None]:
+    """The tiny model has a large catalogue: what trains its rows trains all else too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embeddings, "LARGE_CATALOGUE", LARGE)
+        yield
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Tensor]:
     """What one uninterrupted process ends with: weights, moments and the loss of steps."""
-    folder = tmp_path_factory.mktemp("expected")
+    return trained_alone(tmp_path_factory.mktemp("expected"))
+
+
+def trained_alone(folder: Path) -> dict[str, Tensor]:
+    """Return what one process ends with, in ``folder``."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the processes: sums are to be of one order
     train(folder)
     torch.set_num_threads(threads)
     return ended(folder)
+
+
+def test_a_large_catalogue_s_rows_learn_what_all_rows_would(
+    expected: Mapping[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "LARGE_CATALOGUE", SIZES.item_rows)
+    dense = trained_alone(tmp_path)
+    own = {name for name in expected if name not in dense}
+    assert {name.split("/")[-1] for name in own} == {ROW_STEPS, TAILS, DECAYS}
+    assert_near({name: expected[name] for name in dense}, dense)
 
 
 def ended(folder: Path) -> dict[str, Tensor]:
@@ -76,7 +104,11 @@ def test_two_processes_learn_what_one_does(
 ) -> None:
     command = [*RUN, "--nproc-per-node", "2", "-m", "tests.training.fitting_process"]
     done = subprocess.run(
-        [*command, str(tmp_path)], cwd=ROOT, env=ALONE, capture_output=True, check=False
+        [*command, str(tmp_path), "0", str(LARGE)],
+        cwd=ROOT,
+        env=ALONE,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert_near(ended(tmp_path), expected)
@@ -131,13 +163,19 @@ def test_a_killed_run_resumes_to_the_same_bits(
     fatal = {stage: random.randint(1, 5) for stage in STAGES}
     for stage, step in fatal.items():
         with subprocess.Popen(
-            [*command, "0.05"], cwd=ROOT, env=ALONE, stdout=subprocess.PIPE, text=True
+            [*command, "0.05", str(LARGE)],
+            cwd=ROOT,
+            env=ALONE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
             assert process.stdout is not None
             reached = any(line == f"{stage} {step}\n" for line in process.stdout)
             process.kill()
         assert reached, fatal
-    subprocess.run(command, cwd=ROOT, env=ALONE, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "0", str(LARGE)], cwd=ROOT, env=ALONE, check=True, capture_output=True
+    )
     found = ended(tmp_path)
     assert found.keys() == expected.keys()
     different = [n for n, t in expected.items() if not torch.equal(found[n], t)]
