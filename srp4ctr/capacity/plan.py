@@ -80,6 +80,13 @@ SWEPT_ROWS = MeasuredCost("features/online/item_refresher.py: KEYS_IN_READ", 500
 TURNS = 4  # in features.item_refresh_s
 SWEEP_EVERY_S = 3600.0
 ITEM_BYTES = MeasuredCost("training/config.py: D = 64", 256.0)
+# An item in both graphs of one bundle in one of the native step and the Python processes
+# (two were measured). A server has the bundle that it serves, the one before, for a
+# rollback, and the one that is promoted.
+GRAPHS_BYTES = MeasuredCost(
+    "serving_memory.json: promotion_bytes_an_item, of three bundles in three", 482.8
+)
+LOADED_BUNDLES = 3
 ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf reads no more
 # Of an item: in the table that a host's processes map, its text of 100 bytes included; in
 # each process, with eight attributes; and of each share in the refresher.
@@ -227,9 +234,9 @@ class CapacityPlan:
         item_reads = hosts * swept / ROWS_PER_ITEM_READ
         a_host = d.items * (TABLE_BYTES + self.partitions * REFRESHED_BYTES)
         table = MeasuredCost(REFRESH_US.source, a_host)
-        # Both ONNX files have the embeddings.
-        an_item = ATTRIBUTE_BYTES + 2 * ITEM_BYTES.at()
-        ranker = SERVER_MB._replace(value=SERVER_MB.at() / 2 * 1e6 + d.items * an_item)
+        a_process = SERVER_MB.at() / 2 * 1e6 + d.items * ATTRIBUTE_BYTES
+        ranker = SERVER_MB._replace(value=a_process)
+        graphs = (self.rankers + hosts) * LOADED_BUNDLES * d.items
         yield "store", "Redis: reads of users", requests, CORES, USER_READ_US
         yield "store", "Redis: sweeps of the items", item_reads, CORES, ITEM_READ_US
         yield ("serving", "Triton: history encoded once per request",
@@ -241,8 +248,10 @@ class CapacityPlan:
                hosts * self.changes_per_s, CORES, REFRESH_US)
         yield ("serving", "instead, re-encoded per candidate",
                requests * d.candidates * 1e3, "cores not needed", RE_ENCODE_S)
-        yield ("serving", "Triton: attributes and embeddings of its processes",
+        yield ("serving", "Triton: its processes, with items' attributes",
                self.rankers, MEMORY, ranker)
+        yield ("serving", "Triton: items in the graphs of three bundles",
+               graphs, MEMORY, GRAPHS_BYTES)
 
     def _limits(self) -> Iterator[tuple[str, float, float, str, str, MeasuredCost]]:
         d, streams, labels = self.options, self.settings.streams, self.labels_per_s

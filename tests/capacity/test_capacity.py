@@ -118,6 +118,14 @@ def test_each_replica_has_one_table_with_a_share_of_each_partition() -> None:
     )
 
 
+def test_each_process_and_native_step_has_the_items_of_three_bundles() -> None:
+    made = a_plan(items=10**6, requests_per_s=1.0, cores=2)
+    assert value(made, "replicas of 2") == 1
+    copies = 1 + 1  # a process, as one core is enough, and the native step
+    wanted = copies * 3 * 1e6 * measured.GRAPHS_BYTES.at() / 1e9
+    assert value(made, "graphs of three bundles") == pytest.approx(wanted)
+
+
 def test_training_hours_are_impressions_and_windows_by_their_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -282,6 +290,10 @@ def test_the_other_constants_are_the_results() -> None:
     spilled = results("training_memory.json")["spilled_bytes_an_event"]
     assert measured.SPILLED_BYTES.value == spilled
     assert measured.ITEM_BYTES.value == 4 * ModelConfig().width
+    memory = results("serving_memory.json")
+    copies = 1 + memory["rows"][0]["python_processes"]
+    each = memory["promotion_bytes_an_item"] / copies / measured.LOADED_BUNDLES
+    assert measured.GRAPHS_BYTES.value == pytest.approx(each, rel=1e-3)
     assert measured.SWEPT_ROWS.value == item_refresher.KEYS_IN_READ
     assert measured.TURNS == item_refresher.TURNS
     assert measured.SWEEP_EVERY_S * 1000 == item_refresher.SWEEP_EVERY_MS

@@ -49,8 +49,9 @@ def environment(found: dict[str, Any]) -> dict[str, str]:
 
 
 def size(text: str) -> str:
-    """Return a size of compose as Kubernetes writes it."""
-    return f"{text[:-1]}{UNITS[text[-1]]}"
+    """Return a size of compose, or a setting's default, as Kubernetes writes it."""
+    size = text.split(":-")[-1].rstrip("}")
+    return f"{size[:-1]}{UNITS[size[-1]]}"
 
 
 def cpus(text: str) -> float:

@@ -20,6 +20,7 @@ EVIDENCE_OF_OTHER_PAGES = {
     "click_quality.seeds.jsonl": "docs/model.md",
     "pretraining.seeds.jsonl": "docs/model.md",
     "own_model.seeds.jsonl": "docs/own_model.md",
+    "serving_memory.json": "docs/scaling.md",
 }
 CIRCUMSTANCES = {"date": "2027-01-31", "commit": "abc1234", "hardware": "8 cores, 32 GB"}
 FOLDING: dict[str, Any] = {"rows": [{"length": 50, "flops_ratio": 20}]}
