@@ -85,6 +85,9 @@ class FeatureConfig:
     """Where the raw log is, the offline truth: Delta Lake tables in a folder, or in an
     object store (``s3://bucket/events``, whose endpoint, region and credentials are in the
     environment: AWS_ENDPOINT_URL, …). Empty: in ``log_dir``."""
+    known_lost_records: int = 0
+    """How many records Kafka is known to have dropped before they were in the log: the
+    doctor reports more than these."""
     offline_engine: Literal["duckdb", "spark"] = "duckdb"
     """Computes training's features from the log: ``duckdb`` in this process, or ``spark``
     with its own session (the extra ``spark``)."""

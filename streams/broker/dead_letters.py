@@ -46,6 +46,8 @@ class ReplayReport:
 
     replayed: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    """How many Kafka had deleted since the last replay: they are lost."""
 
 
 def read_letter(record: Any) -> DeadLetter:
@@ -76,8 +78,8 @@ def replay_rejected(
     ``dry_run`` publishes and commits nothing. After a crash between publication and
     commit some events come twice, and count once. One replay at a time.
     """
-    report = ReplayReport()
     with _queue(kafka, group_id) as consumer, EventPublisher(kafka) as publisher:
+        report = ReplayReport(dropped=_dropped(consumer))
         ends = consumer.end_offsets(consumer.assignment())
         total = sum(_left(consumer, ends).values())
         while any(_left(consumer, ends).values()):
@@ -144,6 +146,13 @@ def _poll(consumer: Any, ends: Offsets) -> list[DeadLetter]:
         for record in records
         if record.offset < ends[source]
     ]
+
+
+def _dropped(consumer: Any) -> int:
+    """Return how many letters Kafka deleted before the group had read them."""
+    firsts = consumer.beginning_offsets(consumer.assignment())
+    read = {each: consumer.committed(each) or 0 for each in firsts}
+    return sum(max(0, first - read[each]) for each, first in firsts.items())
 
 
 def _left(consumer: Any, ends: Offsets) -> dict[TopicPartition, int]:

@@ -194,11 +194,14 @@ def test_a_file_of_events_and_its_dead_letters() -> None:
         bad_lines=(BadLine(number=98_765_432, reason="malformed", detail=detail),),
     )
     letters = ReplayReport(
-        replayed=Counter({"schema_violation": 1_234_567}), kept=Counter({"malformed": 89})
+        replayed=Counter({"schema_violation": 1_234_567}),
+        kept=Counter({"malformed": 89}),
+        dropped=7_654_321,
     )
     replayed = (results.replay_table(letters, dry_run=each) for each in (True, False))
     shown = at_80(*results.file_tables(report), *replayed)
-    assert_whole(shown, ("123,456,789", "1,234,567", "98765432", "89", "malformed"))
+    figures = ("123,456,789", "1,234,567", "98765432", "89", "malformed", "7,654,321")
+    assert_whole(shown, figures)
 
 
 def test_a_check_of_the_store() -> None:

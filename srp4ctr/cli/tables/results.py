@@ -19,7 +19,7 @@ from srp4ctr.ops.audit import BEGUN, DONE, AuditEntry
 from srp4ctr.ops.doctor.check_result import Finding
 from srp4ctr.streams.broker.dead_letters import ReplayReport
 from srp4ctr.streams.events.file_import import FileReport
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import REJECTED_TOPIC, item_key
 
 if TYPE_CHECKING:  # a stream worker has neither torch nor tritonclient
     from srp4ctr.client.messages import Ranking
@@ -144,6 +144,11 @@ def replay_table(report: ReplayReport, dry_run: bool) -> Table:
     columns = ("reason", figures(done), figures("stay"))
     table = a_table("dead letters", *columns, rows=rows)
     table.add_row("all", f"{replayed.total():,}", f"{kept.total():,}", style="bold")
+    if report.dropped:
+        table.caption = (
+            f"Kafka has deleted {report.dropped:,} more before they were replayed: give "
+            f"{REJECTED_TOPIC} a longer retention.ms, or replay more often."
+        )
     return table
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli import streams as event_commands
+from srp4ctr.embedded import broker
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -118,6 +119,23 @@ def test_what_is_still_wrong_waits_for_the_next_replay(kafka: KafkaConfig) -> No
         assert (latest.key, latest.value) == (b"u1", b"{")
         assert attempts(latest) == str(number).encode()
         assert dict(latest.headers)["source_offset"] == b"7"
+
+
+@pytest.mark.kafka
+def test_letters_that_kafka_deleted_are_counted(kafka: KafkaConfig) -> None:
+    def reject(number: int) -> None:
+        producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+        for _ in range(number):
+            producer.send(REJECTED_TOPIC, b"{", b"u1", headers=[("reason", b"broken_json")])
+        producer.close()
+
+    reject(1)
+    assert replay(kafka).dropped == 0
+    reject(3)  # the first replay has put its own letter at the end
+    broker.delete_records(kafka.bootstrap, [REJECTED_TOPIC])
+    reject(1)
+    found = replay(kafka, dry_run=True)
+    assert (found.dropped, found.kept.total()) == (4, 1)
 
 
 @pytest.mark.kafka

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,12 @@ def test_features_check_and_doctor_report_a_hole(
     settings = Settings(kafka=kafka, streams=config, features=features)
     (found,) = log_checks.holes(settings)
     assert (found.state, "10 records" in found.found) == ("wrong", True)
+    assert "features.known_lost_records = 10" in found.do
+    for known, state in ((9, "wrong"), (10, "ok")):
+        given = replace(features, known_lost_records=known)
+        settings = Settings(kafka=kafka, streams=config, features=given)
+        (found,) = log_checks.holes(settings)
+        assert found.state == state
 
 
 def test_doctor_reports_what_kafka_has_dropped_and_a_reader_has_not_read(
