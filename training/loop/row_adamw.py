@@ -42,7 +42,7 @@ class RowAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def read(self, table: Tensor, rows: Tensor) -> None:
         """Move the ``rows`` (any shape, int64) of ``table`` (I, D) to the present step."""
-        if ROW_STEPS in self.state[table]:
+        if ROW_STEPS in self.state.get(table, {}):
             self._move(table, torch.unique(rows))
 
     @torch.no_grad()

@@ -122,3 +122,14 @@ def test_a_row_that_no_batch_reads_only_decays() -> None:
     torch.testing.assert_close(
         table.items.weight[unread], exact.items.weight[unread], rtol=1e-5, atol=0
     )
+
+
+def test_a_frozen_table_is_read_and_not_moved() -> None:
+    table = Table(sparse=True)
+    before = table.items.weight.detach().clone()
+    optimiser = RowAdamW([table.weight], lr=RATE)
+    for step in range(3):
+        one_step(table, optimiser, step)
+    optimiser.settle()
+    assert torch.equal(table.items.weight, before)
+    assert list(optimiser.state_dict()["state"]) == [0]
