@@ -76,6 +76,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
+    native = stack.native_figures(began_at_s)
     _wait_until_at_rest(stack)
     seen = read_notes(visit.notes, SOAK)
     sent = read_notes(visit.notes).events + stack.past_events
@@ -87,6 +88,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         "events": sent,
         "lost": sent - found.events,
         **_requests(seen),
+        **native,
         "rss_growth_mb": round(max((each.mb for each in growths), default=0.0), 1),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
