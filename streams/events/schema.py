@@ -24,6 +24,9 @@ LABELS_TOPIC = "impression-labels"
 # A user with this prefix is no person: training leaves it out.
 INTERNAL_PREFIX = "srp4ctr-"
 SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # of the end-to-end probe
+# In the feature store only, while a bundle is validated: users of golden requests. No event
+# may name one.
+GOLDEN_USERS = f"{INTERNAL_PREFIX}golden-"
 # In the raw log only: the user of rows that were anonymized.
 FORGOTTEN_USER = f"{INTERNAL_PREFIX}forgotten"
 # The reserved item whose counters are the sum of all items' counters. No event and no

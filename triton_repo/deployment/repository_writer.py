@@ -244,7 +244,7 @@ def _write_shell(folder: Path, source: Path) -> None:
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, folder / name)
-    for name in (REFERENCE_FILE, *bundle.RETRIEVAL_FILES):
+    for name in (REFERENCE_FILE, bundle.GOLDEN_ITEMS_FILE, *bundle.RETRIEVAL_FILES):
         if (source / name).is_file():  # older bundles have none
             shutil.copyfile(source / name, folder / name)
     _forbid_bytecode(version_folder)

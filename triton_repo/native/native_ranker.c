@@ -100,7 +100,7 @@ typedef struct { /* a request's tensors, in a worker's memory */
     int64_t *item_attributes, *context, *user_rows, *positions;
     float *request_features, *candidate_features, *scores, *numbers;
     uint8_t *item_status;
-    int64_t candidate_width;
+    int64_t candidate_width, cpu_ns; /* of the call until it is scored */
 } Arrays;
 
 static void forget(Error *error) {
@@ -202,6 +202,7 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     if (!score_arrays(ranker, known, behaviors, count, &arrays, &times.encoded)) return 0;
     write_positions(arrays.scores + count, count, arrays.positions);
     write_version(&user, table_ms, version, sizeof version);
+    arrays.cpu_ns = times.cpu + now_ns(CLOCK_THREAD_CPUTIME_ID);
     const int status = status_of_user(&user, behaviors);
     const int is_answered = respond(call, &arrays, count, status, version);
     times.ended = now_ns(CLOCK_MONOTONIC);

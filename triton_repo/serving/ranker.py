@@ -23,6 +23,8 @@ from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.candidate_numbers import in_order
 from srp4ctr.triton_repo.model_names import (
+    ANSWERED_BY,
+    BY_PYTHON,
     FETCH_FEATURES,
     NOT_SAMPLED,
     PARSED_CACHE,
@@ -293,6 +295,7 @@ class Ranker:
             batch = self.features.of_candidates(chosen.users, chosen.item_keys, contexts)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(batch.statuses)
+        texts[ANSWERED_BY.name] = (BY_PYTHON,) * len(batch.statuses)
         notes = {
             name: np.array(each, dtype=object)[:, None] for name, each in texts.items()
         }
