@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
@@ -43,7 +44,13 @@ from srp4ctr.streams.events.schema import (
     json_text,
 )
 from srp4ctr.streams.state.counters import Activity, total
-from srp4ctr.streams.state.sequences import SHOWN, SequenceElement, sequence_of
+from srp4ctr.streams.state.sequences import (
+    EMPTY,
+    SHOWN,
+    SequenceElement,
+    merge,
+    sequence_of,
+)
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
 
@@ -52,7 +59,8 @@ KEPT_S = 900
 """After that the store drops the rows of a validation that was killed."""
 MOST_ITEMS = 8  # known ones of a request
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
-_UNKNOWN_ITEMS = tuple(f"{GOLDEN_USERS}item-{number}" for number in range(2))
+# Ids of up to 3, 8, 16, 128 and 240 bytes are hashed in five ways, longer ones in a sixth.
+_UNKNOWN_ITEMS = ("~", "~gold", "~golden item", "~golden " * 9, "~gölden " * 18)
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -70,6 +78,32 @@ class GoldenRequest:
     context: Mapping[str, str]
     numbers: Float32s
     """(N, K) of the vocabulary's numbers of candidates, NaN where one is missing."""
+
+    def changed(self) -> "GoldenRequest":
+        """Return the same request once its user has acted again, on another candidate."""
+        if self.user is None:
+            return self
+        key = next(item_key(item) for item in reversed(self.item_ids) if item)
+        act = SequenceElement(occurred_at=self.at_ms - 400, item_key=key, action=1, value=3)
+        user = replace_fields(
+            self.user,
+            sequence=merge(self.user.sequence, act, len(self.user.sequence) + 1),
+            clicks=tuple(count + 1.0 for count in self.user.clicks),
+            last_offset=self.user.last_offset + 1,
+            version_us=self.user.version_us + 1,
+        )
+        return replace(self, user=user)
+
+    def without_items(self) -> "GoldenRequest":
+        """Return a request of the same context, by a user with no more than attributes."""
+        user = self.user and replace_fields(self.user, sequence=EMPTY, exposures=EMPTY)
+        return replace(
+            self,
+            user_id=f"{self.user_id}-without-items",
+            user=user,
+            item_ids=("",),
+            numbers=self.numbers[:1],
+        )
 
     @property
     def keys(self) -> Int64s:
@@ -243,22 +277,29 @@ class GoldenUsers:
         return np.where(keys != 0, bits, ItemStatus.PADDING).astype(np.uint8)
 
 
+def candidates_of(item_ids: Sequence[str], max_candidates: int) -> tuple[str, ...]:
+    """Return some of the known ``item_ids``, unknown items and padding: "" pads."""
+    others = (*_UNKNOWN_ITEMS, "")
+    room = max(min(MOST_ITEMS, max_candidates - len(others)), 1)
+    return (*item_ids[:room], *others)[:max_candidates]
+
+
 def golden_requests(
     known: Vocabulary,
-    item_ids: Sequence[str],
-    max_candidates: int,
+    candidates: Sequence[str],
+    other_keys: Sequence[int],
     *,
     length: int,
     ttl_ms: int,
 ) -> tuple[GoldenRequest, ...]:
-    """Return requests of now for ``item_ids``, unknown items and padding, of all users.
+    """Return requests of now for ``candidates``, of users of all kinds.
 
-    ``length`` is L: one history is longer. The users' ids are of this call only.
+    One has acted on ``other_keys`` only. ``length`` is L: one history is longer. The users'
+    ids are of this call only.
     """
     at_ms = time.time_ns() // 1_000_000
     of_call = f"{GOLDEN_USERS}{uuid4().hex}-"
-    candidates = (*item_ids[:MOST_ITEMS], *_UNKNOWN_ITEMS, "")[:max_candidates]
-    keys = [item_key(each) for each in (*item_ids, _UNKNOWN_ITEMS[0])]
+    keys = [item_key(each) for each in candidates if each]
     numbers = _numbers(len(candidates), len(known.candidate_numbers))
     users = {
         "a long history": _user(known, keys, at_ms, [_HOUR_MS] * (length + 3), 0),
@@ -267,6 +308,7 @@ def golden_requests(
         "an expired history": _user(known, keys, at_ms, [ttl_ms + _DAY_MS] * 2, None),
         "no history": _user(known, keys, at_ms, [], 1),
         "no row": None,
+        "other items": _user(known, other_keys or keys, at_ms, [_HOUR_MS] * 9, None),
     }
     return tuple(
         GoldenRequest(
@@ -283,19 +325,25 @@ def golden_requests(
     )
 
 
+def store(views: OnlineViews, requests: Sequence[GoldenRequest]) -> None:
+    """Store the users of ``requests``, or what has become of them."""
+    rows = {each.user_id: each.user for each in requests if each.user is not None}
+    views.write_for(KEPT_S, row_codec.USERS, rows)
+
+
 @contextmanager
 def stored(views: OnlineViews, requests: Sequence[GoldenRequest]) -> Iterator[None]:
     """Keep the users of ``requests`` in the store for as long as the block runs.
 
     Raises ``OutageError`` where it does not answer, ``MistakeError`` where it refuses.
     """
-    rows = {each.user_id: each.user for each in requests if each.user is not None}
+    every = [*requests, *(each.without_items() for each in requests)]
     try:
-        views.write_for(KEPT_S, row_codec.USERS, rows)
+        store(views, every)
         yield
     finally:
         try:
-            views.remove(row_codec.USERS, rows)
+            views.remove(row_codec.USERS, [each.user_id for each in every])
         except OutageError as error:
             LOG.warning("golden users stay in the store for %s s: %s", KEPT_S, error)
 

@@ -42,8 +42,8 @@ GATE = "golden_ids"
 _INPUTS = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
 _TOLERANCES = {PROBABILITY: TOLERANCE, RANKING: RANKING_TOLERANCE}
 # How long the native step may take to load what it reads, and the table of items to be
-# refreshed; how often answers are compared again, for rows may change meanwhile.
-_PATIENCE_S, _POLL_S, _TRIES = 20.0, 0.05, 3
+# refreshed.
+_PATIENCE_S, _POLL_S = 20.0, 0.05
 Answer = Callable[[GoldenRequest], Tensors]
 
 
@@ -80,13 +80,22 @@ class GoldenIds:
     def gate(self) -> Gate:
         """Compare the answers of the bundle's steps with those of training's code.
 
-        Raises ``ArtifactError`` where the native step does not answer all requests.
+        Then again, once the users have acted: a step that keeps rows would not notice. What
+        the native step answers is compared from its first answer on. Raises
+        ``ArtifactError`` where it does not answer all requests.
         """
-        answers: dict[str, Answer] = {self.folders[0].name: self._answer_by_python}
+        answers: dict[str, Answer] = {}
         if native := native_folder(self.folders):
-            self.wait_for(native)
-            answers[native.name] = partial(self._answer, native.name)
-        found = self._differences(answers)
+            for request in self.users.requests:  # of no item: those are met below
+                self._answer_natively(native.name, request.without_items())
+            answers[native.name] = partial(self._answer_natively, native.name)
+        answers[self.folders[0].name] = self._answer_by_python
+        requests = self.users.requests
+        found = self._differences(answers, requests)
+        changed = [request.changed() for request in requests]
+        golden.store(self.users.views, changed)
+        found += self._differences(answers, changed)
+        golden.store(self.users.views, requests)
         wrong = [str(each) for each in found if not each.is_right]
         return Gate(
             gate=GATE,
@@ -100,26 +109,10 @@ class GoldenIds:
     def check(self, name: str, version: str) -> None:
         """Raise ``ArtifactError`` unless ``version`` answers ensemble ``name`` rightly."""
         validation.check_version(self.client, name, version)
-        for found in self._differences({name: partial(self._answer, name)}):
+        answers = {name: partial(self._answer, name)}
+        for found in self._differences(answers, self.users.requests):
             if not found.is_right:
                 raise ArtifactError(f"not the answer of training's code: {found}")
-
-    def wait_for(self, native: Path) -> None:
-        """Return when the native step in this folder answers all requests by itself.
-
-        It hands over what the Python step has not parsed yet. Raises ``ArtifactError``
-        where that goes on.
-        """
-        until_s = time.monotonic() + _PATIENCE_S
-        for request in self.users.requests:
-            while self._answered_by(native.name, request) != model_names.BY_NATIVE:
-                if time.monotonic() > until_s:
-                    raise ArtifactError(
-                        f"{native.name} hands the golden request of {request.name} to the "
-                        "Python step: Triton's log says why; with triton.native = false "
-                        "the Python step answers all"
-                    )
-                time.sleep(_POLL_S)
 
     def native_costs(self, old: Sequence[Path]) -> list[Callable[[], float]]:
         """Return what measures the native step of ``old`` steps, and that of these.
@@ -130,7 +123,8 @@ class GoldenIds:
         if before is None or now is None or not _measures(before):
             return []
         try:
-            self.wait_for(before)
+            for request in self.users.requests:
+                self._answer_natively(before.name, request)
         except ArtifactError:
             return []
         return [partial(self.cpu_ms, before), partial(self.cpu_ms, now)]
@@ -143,31 +137,25 @@ class GoldenIds:
         ]
         return sum(float(each.popitem()[1].sum()) for each in found) / 1e6
 
-    def _answered_by(self, native: str, request: GoldenRequest) -> str:
-        answer = self._infer(native, request, (model_names.ANSWERED_BY,))
-        by: bytes = answer[model_names.ANSWERED_BY.name].item()
-        return by.decode()
-
-    def _differences(self, answers: Mapping[str, Answer]) -> list[Difference]:
-        """Return how each of ``answers`` to each request differs from what is expected.
+    def _differences(
+        self, answers: Mapping[str, Answer], requests: Sequence[GoldenRequest]
+    ) -> list[Difference]:
+        """Return how each of ``answers`` to ``requests`` differs from what is expected.
 
         Items' counters change while users are served. So a score may be anything between
-        what the rows from before the answers give, and those from after them.
+        what the rows from before the answers give, and those from after them. Nothing is
+        tried again: a fault may pass once a text is parsed or a row is read.
         """
-        for left in reversed(range(_TRIES)):
-            before = self.users.read_items()
-            self._wait_for_table(next(iter(answers.values())))
-            made = [
-                (f"{name} for {request.name}", request, answer(request))
-                for name, answer in answers.items()
-                for request in self.users.requests
-            ]
-            after = self.users.read_items()
-            states = [before] if after == before else [before, after]
-            found = [self._difference(*each, states) for each in made]
-            if not left or all(each.is_right for each in found):
-                break
-        return found
+        before = self.users.read_items()
+        self._wait_for_table(next(iter(answers.values())))
+        made = [
+            (f"{name} for {request.name}", request, answer(request))
+            for name, answer in answers.items()
+            for request in requests
+        ]
+        after = self.users.read_items()
+        states = [before] if after == before else [before, after]
+        return [self._difference(*each, states) for each in made]
 
     def _wait_for_table(self, answer: Answer) -> None:
         """Return when the server's table of items has been read since this call.
@@ -181,7 +169,8 @@ class GoldenIds:
                     "the server's table of items is not refreshed: `srp4ctr doctor` says "
                     "whether its feature store answers"
                 )
-            note: bytes = answer(self.users.requests[0])["feature_version"].item()
+            made = answer(self.users.requests[0].without_items())
+            note: bytes = made["feature_version"].item()
             versions.add(note.rpartition(b"items=")[2])
             time.sleep(_POLL_S)
 
@@ -197,6 +186,8 @@ class GoldenIds:
             for each in self.scores
         ]
         note = ""
+        if model_names.ANSWERED_BY.name in made and not _is_in_order(made):
+            note = "is not in the order of its scores"
         statuses = [each.item_status.tolist() for each in expected]
         if (of_items := made["item_status"].tolist()) not in statuses:
             note = f"has item_status {of_items}, to be {statuses[0]}"
@@ -211,6 +202,32 @@ class GoldenIds:
             s.name: tensors[s.name].astype(s.dtype) for s in specs if s.name in tensors
         }
         return validation.scored(self.client, self.folders, typed, self.scores)
+
+    def _answer_natively(self, native: str, request: GoldenRequest) -> Tensors:
+        """Return the first answer that the step ``native`` gives by itself.
+
+        It hands over what the Python step has not parsed yet. Raises ``ArtifactError``
+        where that goes on.
+        """
+        until_s = time.monotonic() + _PATIENCE_S
+        wanted = (
+            *self.scores,
+            *schema.POLICY_TENSORS,
+            *schema.RESPONSE_NOTES,
+            model_names.ANSWERED_BY,
+        )
+        while True:
+            made = self._infer(native, request, wanted)
+            by: bytes = made[model_names.ANSWERED_BY.name].item()
+            if by.decode() == model_names.BY_NATIVE:
+                return made
+            if time.monotonic() > until_s:
+                raise ArtifactError(
+                    f"{native} hands the golden request of {request.name} to the Python "
+                    "step: Triton's log says why; with triton.native = false the Python "
+                    "step answers all"
+                )
+            time.sleep(_POLL_S)
 
     def _answer(self, name: str, request: GoldenRequest) -> Tensors:
         """Return the answer of the step or ensemble ``name``."""
@@ -247,9 +264,11 @@ def stored_users(
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     sizes = bundle.read(folder).sizes
     ttl_ms = round(features.sequence_ttl_days * MS_PER_DAY)
-    items = bundle.read_golden_items(folder) or _described_items(views, known)
+    described, others = _items_by_attributes(views, known)
+    items = bundle.read_golden_items(folder) or described
+    candidates = golden.candidates_of(items, max_candidates)
     requests = golden.golden_requests(
-        known, items, max_candidates, length=sizes["L"], ttl_ms=ttl_ms
+        known, candidates, others, length=sizes["L"], ttl_ms=ttl_ms
     )
     users = GoldenUsers(
         requests=requests,
@@ -275,21 +294,37 @@ def _measures(native: Path) -> bool:
     return model_names.SCORING_CPU.name in (native / "config.pbtxt").read_text()
 
 
-def _described_items(views: OnlineViews, known: Vocabulary) -> tuple[str, ...]:
-    """Return ids of known items that have attributes in the store."""
+def _items_by_attributes(
+    views: OnlineViews, known: Vocabulary
+) -> tuple[tuple[str, ...], list[int]]:
+    """Return the ids of known items with attributes in the store, and keys of others."""
     if not len(known.item_keys):
-        return ()
-    rows = np.linspace(0, len(known.item_keys) - 1, 4 * golden.MOST_ITEMS)
+        return (), []
+    rows = np.linspace(0, len(known.item_keys) - 1, 8 * golden.MOST_ITEMS)
     keys = known.item_keys[np.unique(rows.round().astype(int))].tolist()
     profiles = views.read_profiles(keys)
-    return tuple(profiles[key].item_id for key in keys if key in profiles)
+    described = tuple(profiles[key].item_id for key in keys if key in profiles)
+    others = [key for key in keys if key not in profiles]
+    return described, others[: golden.MOST_ITEMS]
+
+
+def _is_in_order(made: Tensors) -> bool:
+    """Return whether the positions (1, N) are those of the scores, best first."""
+    scores, positions = made.get(RANKING, made[PROBABILITY])[0], made["position"][0]
+    if sorted(positions.tolist()) != list(range(len(positions))):
+        return False
+    ordered = np.nan_to_num(scores[np.argsort(positions)], nan=-np.inf)  # padding is last
+    return bool((ordered[1:] <= ordered[:-1]).all())
 
 
 def _outside(made: Floats, expected: Sequence[Floats]) -> float:
-    """Return how far ``made`` is outside the range of ``expected``; padding is NaN."""
+    """Return how far ``made`` is outside the range of ``expected``; padding is NaN.
+
+    The range counts twice as wide: what is read of several rows is of no single instant.
+    """
     for each in expected:
         if made.shape != each.shape or np.any(np.isnan(made) != np.isnan(each)):
             return float("inf")
     low, high = np.min(expected, axis=0), np.max(expected, axis=0)
-    apart = np.maximum(low - made, made - high)
+    apart = np.maximum(low - made, made - high) - (high - low)
     return max(float(np.nanmax(apart, initial=0.0)), 0.0)
