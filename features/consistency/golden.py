@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -47,6 +48,7 @@ from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.sequences import (
     EMPTY,
     SHOWN,
+    BehaviorSequence,
     SequenceElement,
     merge,
     sequence_of,
@@ -381,11 +383,17 @@ def _user(
         first_seen_ms=at_ms - 40 * _DAY_MS,
         last_offset=seen,
         version_us=at_ms * 1000 - 1_000_000,
-        sequence=sequence_of(sorted(done)),
-        exposures=sequence_of(sorted(shown)),
+        sequence=_sequence(done),
+        exposures=_sequence(shown),
         attributes=json_text(attributes) if attributes else "",
         profile_at_ms=at_ms - _DAY_MS if attributes else 0,
     )
+
+
+def _sequence(elements: Sequence[SequenceElement]) -> BehaviorSequence:
+    """Return ``elements`` in order, each once."""
+    distinct = {(each.occurred_at, each.item_key, each.action): each for each in elements}
+    return sequence_of([each for _, each in sorted(distinct.items(), key=itemgetter(0))])
 
 
 def _attributes(fields: Sequence[AttributeField], value: int) -> dict[str, Any]:

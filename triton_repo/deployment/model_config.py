@@ -29,6 +29,7 @@ from srp4ctr.triton_repo.model_names import (
     RECOMMEND_ITEMS,
     SCORE_CLICKS,
     SCORING_CPU,
+    SERVED_PROBABILITY,
     step_name,
 )
 
@@ -105,6 +106,7 @@ def one_step(
             + schema.NUMBER_INPUTS
             + schema.RECOMMEND_INPUTS
             + own
+            + (SERVED_PROBABILITY,)
         ),
         outputs=(
             schema.HEAD_OUTPUTS
