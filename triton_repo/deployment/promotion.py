@@ -170,7 +170,7 @@ def end_canary(config: TritonConfig) -> Serving:
         if before.canary is None:
             raise MistakeError(f"there is no canary in {repository}")
         after = replace(before, canary=None)
-        live_repository.switch(client, repository, after, check=lambda: None)
+        live_repository.switch(client, repository, after)
         _unload(client, repository, keep=after.versions)
     _remove_folders(repository, keep=after.versions)
     return after
@@ -201,15 +201,15 @@ def _switch(
         try:
             folders = _load(client, repository, version)
             gates.append(golden_gate(client, folders, version))
-            check = partial(check_version, client, name, version)
+            checks = [partial(check_version, client, name, version)]
             if features is not None and gates[-1].passed:
                 users = stored_users(client, folders, features, config.max_candidates)
                 golden = storing.enter_context(users)
                 gates += _gates_by_ids(golden, before.serving, version, config)
-                check = partial(golden.check, name, version)
+                checks.append(partial(golden.check, name))
             refusal = "; ".join(map(str, failed(gates)))
             if not refusal:
-                live_repository.switch(client, repository, after, check)
+                live_repository.switch(client, repository, after, *checks)
         except (InferenceServerException, ValueError, OSError) as error:
             refusal = str(error) or repr(error)
         serving = before if refusal else after
