@@ -19,7 +19,7 @@ import numpy as np
 from msgspec.structs import replace as replace_fields
 from numpy.typing import NDArray
 
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
@@ -179,13 +179,13 @@ class GoldenUsers:
     def tensors(self, request: GoldenRequest, items: StoredItems) -> GoldenTensors:
         """Return the model's tensors of ``request`` where the store has ``items``."""
         user = request.user or UserState()
-        keys, times_ms, known = request.keys[None], np.array([request.at_ms]), self.known
+        keys, known = request.keys[None], self.known
         sequences = self._sequences(user, request.at_ms)
         of_history = self._attribute_rows(sequences.item_keys, items)
         activity = _activities([items.shares.get(int(k), Activity()) for k in keys[0]])
         of_items = self._attribute_rows(keys, items)
         inputs = CandidateArrays(
-            request_time_ms=times_ms,
+            request_time_ms=np.array([request.at_ms]),
             item_keys=keys,
             attribute_rows=of_items,
             activity=activity.take(None),
@@ -201,13 +201,7 @@ class GoldenUsers:
             "history_item_rows": known.item_rows(sequences.item_keys),
             "history_attribute_rows": of_history,
             "history_behavior_codes": transforms.behavior_codes(sequences),
-            "request_features": transforms.request_features(
-                sequences,
-                _activities([user]),
-                times_ms,
-                vocabulary.context_numbers(request.context, known.context_numbers)[None],
-                np.array([known.utc_offset_ms(request.context)]),
-            ),
+            "request_features": self._request_features(user, request, sequences),
             "context_rows": vocabulary.context_rows(request.context)[None],
             "candidate_item_rows": known.item_rows(keys),
             "candidate_attribute_rows": of_items,
@@ -219,6 +213,18 @@ class GoldenUsers:
             tensors=tensors,
             item_status=self._item_status(keys, activity, of_items, items),
             status=_status(request.user, sequences),
+        )
+
+    def _request_features(
+        self, user: UserState, request: GoldenRequest, sequences: SequenceArrays
+    ) -> Float32s:
+        names = self.known.context_numbers
+        return transforms.request_features(
+            sequences,
+            _activities([user]),
+            np.array([request.at_ms]),
+            vocabulary.context_numbers(request.context, names)[None],
+            np.array([self.known.utc_offset_ms(request.context)]),
         )
 
     def _sequences(self, user: UserState, at_ms: int) -> SequenceArrays:
@@ -330,7 +336,13 @@ def golden_requests(
 def store(views: OnlineViews, requests: Sequence[GoldenRequest]) -> None:
     """Store the users of ``requests``, or what has become of them."""
     rows = {each.user_id: each.user for each in requests if each.user is not None}
-    views.write_for(KEPT_S, row_codec.USERS, rows)
+    try:
+        views.write_for(KEPT_S, row_codec.USERS, rows)
+    except MistakeError as error:
+        raise MistakeError(
+            f"golden users cannot be stored: {error}; the promoting user needs +hset, "
+            f"+expire and +unlink on ~*{GOLDEN_USERS}*: run `make secrets`"
+        ) from error
 
 
 @contextmanager
@@ -346,7 +358,7 @@ def stored(views: OnlineViews, requests: Sequence[GoldenRequest]) -> Iterator[No
     finally:
         try:
             views.remove(row_codec.USERS, [each.user_id for each in every])
-        except OutageError as error:
+        except (MistakeError, OutageError) as error:
             LOG.warning("golden users stay in the store for %s s: %s", KEPT_S, error)
 
 

@@ -71,8 +71,7 @@ def export_bundle(
     onnx_export.export(model, sizes, folder)
     if trained.pretrained is not None and dataset.catalogue is not None:
         retrieval.export(trained.pretrained, dataset.catalogue, sizes, folder)
-    if dataset.catalogue is not None:
-        bundle.write_golden_items(folder, golden_items(dataset.catalogue))
+    bundle.write_golden_items(folder, golden_items(dataset.catalogue))
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)
     answered = onnx_export.scorer(folder)(golden)
@@ -142,9 +141,9 @@ def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
     return golden
 
 
-def golden_items(catalogue: Catalogue) -> list[str]:
+def golden_items(catalogue: Catalogue | None) -> list[str]:
     """Return the ids of some known items: the first row, the last, and others between."""
-    if not len(catalogue.id_ends):
+    if catalogue is None or not len(catalogue.id_ends):
         return []
     rows = np.linspace(0, len(catalogue.id_ends) - 1, GOLDEN_REQUESTS).round()
     letters: dict[str, NDArray[Any]] = {

@@ -103,21 +103,14 @@ def latency_gate(
     pairs are measured, and a refusal needs a second look: a busy machine makes single
     requests slow, of both bundles.
     """
-    pairs: list[tuple[float, float]] = []
     folders = old[1], new[1]
     by_cpu = bool(native_ms) or all(_measures_cpu(each[0]) for each in folders)
     slack_ms = _CPU_SLACK_MS if by_cpu else _SLACK_MS
     measured = _in_turns(native_ms) if native_ms else _costs_ms(client, folders, by_cpu)
-    for _ in islice(measured, _WARM_UP_PAIRS):
-        pass
-    is_sure = False
-    while not is_sure and len(pairs) < _MOST_PAIRS:
-        pairs += islice(measured, _PAIRS)
-        shares = [ms / max(max_ratio * was, was + slack_ms) for was, ms in pairs]
-        over = sum(share > 1.0 for share in shares)
-        lead = 2 * over - len(pairs)
-        is_sure = abs(lead) > _SURE * len(pairs) ** 0.5
-        is_sure &= lead < 0 or len(pairs) > _PAIRS
+    pairs, shares = _compared(
+        measured, lambda was_ms: max(max_ratio * was_ms, was_ms + slack_ms)
+    )
+    over = sum(share > 1.0 for share in shares)
     before, after = (median(each) for each in zip(*pairs, strict=True))
     return Gate(
         gate=LATENCY,
@@ -129,6 +122,26 @@ def latency_gate(
         f"those of {old[0]} {before:.2f} ms, and in {over} of {len(pairs)} pairs more than "
         f"triton.max_latency_ratio {max_ratio:g} allows",
     )
+
+
+def _compared(
+    measured: Iterator[tuple[float, float]], allowed_ms: Callable[[float], float]
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Return pairs of costs until it is sure on which side of the limit most are.
+
+    And of each pair the share of what is allowed.
+    """
+    pairs: list[tuple[float, float]] = []
+    for _ in islice(measured, _WARM_UP_PAIRS):
+        pass
+    is_sure = False
+    while not is_sure and len(pairs) < _MOST_PAIRS:
+        pairs += islice(measured, _PAIRS)
+        shares = [ms / allowed_ms(was_ms) for was_ms, ms in pairs]
+        lead = 2 * sum(share > 1.0 for share in shares) - len(pairs)
+        is_sure = abs(lead) > _SURE * len(pairs) ** 0.5
+        is_sure &= lead < 0 or len(pairs) > _PAIRS
+    return pairs, shares
 
 
 def _measures_cpu(folder: Path) -> bool:

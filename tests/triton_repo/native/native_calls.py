@@ -168,6 +168,16 @@ def outcomes(server: Server) -> Counter[str]:
     return found
 
 
+def mismatches(server: Server) -> Counter[str]:
+    """Return how often each output differed."""
+    found: Counter[str] = Counter()
+    for line in metrics(server):
+        if line.startswith("srp4ctr_native_mismatches{"):
+            name, value = line.rsplit(" ", 1)
+            found[name.partition('output="')[2].partition('"')[0]] += round(float(value))
+    return found
+
+
 def is_native(server: Server, client: InferenceServerClient, tensors: Any) -> bool:
     """Return whether a call is answered without the Python step; one a second is not."""
     before = python_calls(server)

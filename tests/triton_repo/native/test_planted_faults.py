@@ -5,6 +5,7 @@ serves, which pages where more than one of twenty answers differ.
 """
 
 import itertools
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +27,17 @@ from tests.triton_repo.native.native_calls import (
     USERS,
     WORDS,
     answer,
+    mismatches,
     numbered,
     sent,
 )
+from tests.triton_repo.native.parts import ROOT
 from tests.triton_repo.native.planted_faults import FAULTS, Fault, library
-from tests.triton_repo.native.test_native_comparison import mismatches
 from tests.triton_repo.real_bundles import a_bundle
 
 pytestmark = [pytest.mark.stack, pytest.mark.triton]
 NAMES = [fault.name for fault in FAULTS]
+SERVING = ["a counter that does not decay", "an order that is reversed"]
 PAGED_AFTER = 3  # outputs that differ: ``Srp4ctrNativeStepDiffers``
 
 
@@ -65,9 +68,7 @@ def test_a_version_with_a_fault_is_not_promoted(
     assert read_serving(server.plan.repository).serving == "v1"
 
 
-@pytest.mark.parametrize(
-    "name", ["an order that is reversed", "a counter that does not decay"]
-)
+@pytest.mark.parametrize("name", SERVING)
 def test_a_fault_that_serves_is_counted_within_a_minute(
     server: Server,
     client: InferenceServerClient,
@@ -95,3 +96,10 @@ def test_a_fault_that_serves_is_counted_within_a_minute(
         if max(differ[each] for each in ("position", "ranking_score")) >= PAGED_AFTER:
             break
         assert time.monotonic() < until_s, differ
+
+
+def test_the_page_has_every_fault() -> None:
+    text = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([^|]+) \| gate `golden_ids`([^|]*) \|$", text, re.MULTILINE)
+    assert [name for name, _ in table] == NAMES
+    assert [name for name, more in table if "Srp4ctrNativeStepDiffers" in more] == SERVING
