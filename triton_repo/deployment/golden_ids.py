@@ -41,8 +41,7 @@ from srp4ctr.triton_repo.deployment.validation import (
 GATE = "golden_ids"
 _INPUTS = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
 _TOLERANCES = {PROBABILITY: TOLERANCE, RANKING: RANKING_TOLERANCE}
-# How long the native step may take to load what it reads, and the table of items to be
-# refreshed.
+# How long the native step may take to load what it reads.
 _PATIENCE_S, _POLL_S = 20.0, 0.05
 Answer = Callable[[GoldenRequest], Tensors]
 
@@ -76,6 +75,8 @@ class GoldenIds:
     users: GoldenUsers
     scores: tuple[TensorSpec, ...]
     """Those that the bundle's head has."""
+    refresh_s: float
+    """How long the server's table of items may take to be refreshed."""
 
     def gate(self) -> Gate:
         """Compare the answers of the bundle's steps with those of training's code.
@@ -161,7 +162,8 @@ class GoldenIds:
 
         Twice, for what is published first may have been read before.
         """
-        until_s, versions = time.monotonic() + _PATIENCE_S, set[bytes]()
+        until_s = time.monotonic() + _PATIENCE_S + self.refresh_s
+        versions = set[bytes]()
         while len(versions) <= 2:
             if time.monotonic() > until_s:
                 raise ArtifactError(
@@ -279,7 +281,13 @@ def stored_users(
     )
     scores = validation.scores_of(folder)
     with golden.stored(views, requests):
-        yield GoldenIds(client=client, folders=folders, users=users, scores=scores)
+        yield GoldenIds(
+            client=client,
+            folders=folders,
+            users=users,
+            scores=scores,
+            refresh_s=features.item_refresh_s,
+        )
 
 
 def native_folder(folders: Sequence[Path]) -> Path | None:
