@@ -34,6 +34,7 @@ HEADERS = (
         "hashes",
         "metrics",
         "parsed_cache",
+        "report",
         "request",
         "scoring",
     ),

@@ -26,11 +26,20 @@ QUEUED_TOO_LONG = "queued for too long"
 
 # The features of a request, and the inputs of SCORE_CLICKS.
 MODEL_INPUTS = schema.MODEL_INPUTS
-# An output of CLICK_RANKER only, by which a promotion compares what two bundles cost: the
-# CPU time of encoder and head, by request, other processes left out.
+# An output of the steps only, by which a promotion compares what two bundles cost: of
+# CLICK_RANKER the CPU time of encoder and head, by request, other processes left out; of
+# NATIVE_RANKER that of the call.
 SCORING_CPU = TensorSpec(name="scoring_cpu_ns", dtype="int64", shape=(1,))
-# Another: the file of what the step knows, for NATIVE_RANKER; "" where there is none.
+# Another: which of the two steps has answered.
+ANSWERED_BY = TensorSpec(name="answered_by", dtype="string", shape=(1,))
+BY_PYTHON, BY_NATIVE = "python", "native"
+# Of CLICK_RANKER: the file of what it knows, for NATIVE_RANKER; "" where there is none.
 PARSED_CACHE = TensorSpec(name="parsed_cache_file", dtype="string", shape=(1,))
+# A parameter by which NATIVE_RANKER reports to CLICK_RANKER what it has answered: status,
+# feature_version, and when it began, had read, assembled, encoded and scored, in UTC ns.
+NATIVE_ANSWER = "srp4ctr_native_answer"
+# An input of such a report: the probabilities that were answered.
+SERVED_PROBABILITY = TensorSpec(name="served_probability", dtype="float32", shape=("N",))
 # A parameter of calls that NATIVE_RANKER hands over: no drift is computed from them, but
 # from its sample of all calls.
 NOT_SAMPLED = "srp4ctr_not_sampled"

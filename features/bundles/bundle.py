@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,8 @@ ENCODER_FILE = "encoder.onnx"
 HEAD_FILE = "head.onnx"
 VOCABULARY_FILE = "vocabulary.json"
 GOLDEN_FILE = "golden.safetensors"
+# Ids of a few known items, for golden requests; older bundles have none.
+GOLDEN_ITEMS_FILE = "golden_items.json"
 # Where pre-training predicts items, and not of older bundles: training/export/retrieval.py.
 RETRIEVER_FILE = "retriever.onnx"
 PRODUCTS_FILE = "products.onnx"
@@ -109,6 +111,22 @@ def write_card(folder: Path, manifest: BundleManifest) -> Path:
     path = folder / CARD_FILE
     _write_json(path, dataclasses.asdict(manifest))
     return path
+
+
+def write_golden_items(folder: Path, item_ids: Sequence[str]) -> None:
+    """Write ``golden_items.json``: known items that golden requests rank."""
+    replace_text(folder / GOLDEN_ITEMS_FILE, json.dumps(list(item_ids)) + "\n")
+
+
+def read_golden_items(folder: Path) -> tuple[str, ...]:
+    """Return the items that golden requests rank; () of an older release's bundle."""
+    path = folder / GOLDEN_ITEMS_FILE
+    if not path.is_file():
+        return ()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[str, ...])
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ArtifactError(f"{path} is no list of items: {error}") from error
 
 
 def write_manifest(folder: Path) -> Path:

@@ -144,6 +144,19 @@ class OnlineViews:
             hashes = [view.stored(key, row) for key, row in chunk]
             self.call(partial(write_newer, view=view, rows=hashes))
 
+    def write_for(self, seconds: int, view: View[K, R], rows: Mapping[K, R]) -> None:
+        """Store ``rows`` of keys that nobody else writes; they are gone after ``seconds``.
+
+        No row of an item: its changes have to be in the stream as well.
+        """
+        hashes = [view.stored(key, row) for key, row in rows.items()]
+        self.call(partial(_write_for, seconds, view=view, rows=hashes))
+
+    def remove(self, view: View[K, R], keys: Iterable[K]) -> None:
+        """Remove the rows of ``keys``."""
+        names = list(map(view.key, keys))
+        self.call(partial(_unlink, names))
+
     def _read(self, keys: Iterable[K], view: View[K, R]) -> dict[K, R]:
         """Return the stored rows of ``view``."""
         fields = view.read_fields
@@ -266,6 +279,26 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
             node = {"target_nodes": client.get_node_from_key(keys[0])} if is_cluster else {}
             script = ("EVAL", _WRITE_NEWER, len(keys), *keys, *arguments)
             pipe.execute_command(*script, **node)
+        pipe.execute()
+
+
+def _write_for(
+    seconds: int, client: Any, view: View[Any, Any], rows: Sequence[HashRow]
+) -> None:
+    names = (*view.fields, *view.part_fields)
+    with client.pipeline(transaction=False) as pipe:
+        for row in rows:
+            fields = (time_of(row.version_us), *row.values)
+            # The first of the names: a row without a part has fewer fields.
+            pipe.hset(row.key, mapping=dict(zip(names, fields, strict=False)))
+            pipe.expire(row.key, seconds)
+        pipe.execute()
+
+
+def _unlink(names: Sequence[bytes], client: Any) -> None:
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.unlink(name)
         pipe.execute()
 
 

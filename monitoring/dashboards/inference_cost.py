@@ -170,6 +170,14 @@ _LATENCY = line(
         by_version(P99, which="p99"),
         limits=thresholds.LATENCY,
     ),
+    lines(
+        "Calls answered natively",
+        "Share of the calls of rank_clicks that the native step answers; the Python step "
+        "answers the others, for more CPU time.",
+        "percentunit",
+        by_version("model_version:srp4ctr_native_share:rate5m"),
+        min=0,
+    ),
 )
 _SCORED = line(
     8,

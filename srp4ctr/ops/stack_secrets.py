@@ -16,6 +16,7 @@ from pathlib import Path
 
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops import certificates
+from srp4ctr.streams.events.schema import GOLDEN_USERS
 
 FOLDER = "secrets"
 # Server → the names by which clients inside the stack know it.
@@ -40,7 +41,8 @@ REDIS_USERS = {
     "stream": _CHANGES,
     # What erases users has the append-only file rewritten.
     "ops": f"{_CHANGES} +info +bgrewriteaof",
-    "promoter": f"~* {_READ} {_SAFE}",
+    # Its golden requests have users of their own, whose rows it stores and removes.
+    "promoter": f"~* {_READ} {_SAFE} (~*{GOLDEN_USERS}* +hset +expire +unlink)",
     "triton": f"~* {_READ} {_SAFE}",
 }
 # Nobody can log in as this user, but it needs its rights: Redis reads its append-only file

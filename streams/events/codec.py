@@ -18,6 +18,7 @@ from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
+    GOLDEN_USERS,
     ITEMS_TOPIC,
     TOTAL_ITEM,
     Event,
@@ -285,10 +286,13 @@ def _refused(message: str) -> RejectedEvent:
 
 def _check_ids(event: Event, is_restored: bool = False) -> RejectedEvent | None:
     """Return why ``event`` may not name its item or its user, or None."""
+    user_id = getattr(event, "user_id", "")
     if getattr(event, "item_id", None) == TOTAL_ITEM:
         detail = f"item_id {TOTAL_ITEM!r} is reserved for the total of all items: rename it"
-    elif getattr(event, "user_id", None) == FORGOTTEN_USER and not is_restored:
+    elif user_id == FORGOTTEN_USER and not is_restored:
         detail = f"user_id {FORGOTTEN_USER!r} is reserved for erased users: rename it"
+    elif user_id.startswith(GOLDEN_USERS):
+        detail = f"user_id {user_id!r} is reserved for golden requests: rename it"
     else:
         return None
     return RejectedEvent(reason=Reason.INVALID_FIELD, detail=detail)

@@ -4,6 +4,7 @@ The wire format (JSON, tag ``type``) is this module's types; ``codec.py`` reads 
 writes it. Ids are strings outside; inside, an item is its 64-bit ``item_key``.
 """
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,9 @@ LABELS_TOPIC = "impression-labels"
 # A user with this prefix is no person: training leaves it out.
 INTERNAL_PREFIX = "srp4ctr-"
 SYNTHETIC_USERS = f"{INTERNAL_PREFIX}probe-"  # of the end-to-end probe
+# In the feature store only, while a bundle is validated: users of golden requests. No event
+# may name one.
+GOLDEN_USERS = f"{INTERNAL_PREFIX}golden-"
 # In the raw log only: the user of rows that were anonymized.
 FORGOTTEN_USER = f"{INTERNAL_PREFIX}forgotten"
 # The reserved item whose counters are the sum of all items' counters. No event and no
@@ -239,7 +243,12 @@ def in_sample(name: str, share: float) -> bool:
 
     The same in every process and release; a greater share has all of a smaller one.
     """
-    return item_key(name) % _SAMPLE_PARTS < share * _SAMPLE_PARTS
+    return item_key(name) % _SAMPLE_PARTS < sample_parts(share)
+
+
+def sample_parts(share: float) -> int:
+    """Return how many of the millionth parts of all names a sample of ``share`` has."""
+    return math.ceil(share * _SAMPLE_PARTS)
 
 
 # Codes 1..15 are built in, 16..31 are shared by hash, so that a producer may add an action

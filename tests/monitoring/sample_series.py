@@ -37,6 +37,9 @@ METRICS: dict[str, tuple[str, ...]] = {
     'model_version="v1", place="1-20"|model_version="v1", place="none"': (
         "next_items_total",
     ),
+    'model_version="v1", outcome="answered"|model_version="v1", outcome="other_call"': (
+        "native_calls_total",
+    ),
     PAIR: ("click_rate_difference", "compared_impressions", "verdict"),
     BOUNDS.replace("{v}", PAIR): ("click_rate_difference_bound",),
     'model_version="v1", bin="0"|model_version="v2", bin="0"': (
@@ -58,9 +61,8 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("unseen_item_share", "cold_user_share"),
     ),
     'model_version="v1", metric="auc"|model_version="v1", metric="log_loss"'
-    '|model_version="v1", metric="gauc"|model_version="v1", metric="calibration"': (
-        "bundle_metric",
-    ),
+    '|model_version="v1", metric="gauc"|model_version="v1", metric="calibration"'
+    '|model_version="v1", metric="less_best_rule"': ("bundle_metric",),
     'currency="USD"': ("price_per_core_hour", "price_per_gpu_hour"),
     'group="srp4ctr-sequences"': ("consumer_lag_records",),
     'reason="publish"': ("probe_failures_total",),
@@ -92,6 +94,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
         "model_version:srp4ctr_reencode_price_per_million_candidates:rate5m",
         "model_version:srp4ctr_encoder_runs_per_request:rate5m",
         "model_version:srp4ctr_encoder_reuse_share:rate5m",
+        "model_version:srp4ctr_native_share:rate5m",
         "model_version:srp4ctr_flops_per_request:rate5m",
         "model_version:srp4ctr_flops_per_1000_candidates:rate5m",
         "model_version:srp4ctr_reencode_flops_ratio:rate5m",

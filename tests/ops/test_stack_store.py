@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import redis
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.item_map import ItemMemory
-from srp4ctr.streams.events.schema import item_key
+from srp4ctr.streams.events.schema import GOLDEN_USERS, item_key
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.user_state import UserState
 from tests.compose import real_stack
 
 MISSING = [tool for tool in ("redis-server", "openssl") if shutil.which(tool) is None]
@@ -63,6 +65,24 @@ def test_the_worker_writes_what_triton_and_the_promoter_read_and_cannot_change(
         assert views.read_profiles([profile.item_key]) == {profile.item_key: profile}
         with pytest.raises(MistakeError, match="no permissions"):
             store.FeatureStoreSink(known_as(reader)).write_profiles([newer])
+
+
+def test_the_promoter_may_store_and_remove_golden_users_only(known_as: As) -> None:
+    from srp4ctr.features.online.row_codec import USERS
+    from srp4ctr.features.online.store import OnlineViews
+
+    views, user = OnlineViews(known_as("promoter")), UserState(version_us=7)
+    golden = f"{GOLDEN_USERS}1"
+    views.write_for(60, USERS, {golden: user})
+    assert views.read_users([golden, "u1"]) == {golden: user}
+    views.remove(USERS, [golden])
+    assert views.read_users([golden]) == {}
+    for forbidden in (
+        partial(views.write_for, 60, USERS, {"u1": user}),
+        partial(views.remove, USERS, ["u1"]),
+    ):
+        with pytest.raises(MistakeError, match="no permissions"):
+            forbidden()
 
 
 def test_triton_may_read_items_and_their_changes_for_its_table(known_as: As) -> None:

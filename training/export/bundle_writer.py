@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.bundle_items import ids_of
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.fingerprint import fingerprint
@@ -31,7 +32,7 @@ from srp4ctr.training.dataset.batches import (
     Slates,
     torch_rows,
 )
-from srp4ctr.training.dataset.cache import TrainingSet
+from srp4ctr.training.dataset.cache import Catalogue, TrainingSet
 from srp4ctr.training.evaluation.evaluate import Scored, served_probabilities
 from srp4ctr.training.export import onnx_export, retrieval
 from srp4ctr.training.export.onnx_export import sample
@@ -70,6 +71,7 @@ def export_bundle(
     onnx_export.export(model, sizes, folder)
     if trained.pretrained is not None and dataset.catalogue is not None:
         retrieval.export(trained.pretrained, dataset.catalogue, sizes, folder)
+    bundle.write_golden_items(folder, golden_items(dataset.catalogue))
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)
     answered = onnx_export.scorer(folder)(golden)
@@ -137,6 +139,18 @@ def golden_requests(slates: Slates) -> dict[str, NDArray[Any]]:
     golden["candidate_item_rows"][-1, 0] = FIRST_OOV_ROW
     golden["candidate_attribute_rows"][-1, 0] = 0
     return golden
+
+
+def golden_items(catalogue: Catalogue | None) -> list[str]:
+    """Return the ids of some known items: the first row, the last, and others between."""
+    if catalogue is None or not len(catalogue.id_ends):
+        return []
+    rows = np.linspace(0, len(catalogue.id_ends) - 1, GOLDEN_REQUESTS).round()
+    letters: dict[str, NDArray[Any]] = {
+        "id_ends": catalogue.id_ends,
+        "id_letters": catalogue.id_letters,
+    }
+    return [each.decode() for each in ids_of(letters, np.unique(rows).astype(np.int64))]
 
 
 CANDIDATES = 100  # of a request, as in the paper

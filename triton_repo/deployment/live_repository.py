@@ -86,9 +86,9 @@ def is_switched(repository: Path, serving: Serving) -> bool:
 
 
 def switch(
-    client: Any, repository: Path, after: Serving, check: Callable[[], object]
+    client: Any, repository: Path, after: Serving, *checks: Callable[[], object]
 ) -> None:
-    """Point all ensembles at ``after``, ``check`` it, and write ``serving.json``.
+    """Point all ensembles at ``after``, run ``checks`` of it, and write ``serving.json``.
 
     On any failure, also an interrupt or a full disk, the old ones are restored: half a
     switch must not stay.
@@ -99,7 +99,8 @@ def switch(
             live = repository / name / CONFIG
             old[name] = _read(live)
             load_ensemble(client, live, text)
-        check()
+        for check in checks:
+            check()
         replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
     except BaseException:
         restore(client, repository, old)

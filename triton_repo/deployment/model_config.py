@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInsta
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo.model_names import (
+    ANSWERED_BY,
     BEHAVIOR_ENCODER,
     CANDIDATE_STATES,
     CLICK_HEAD,
@@ -28,6 +29,7 @@ from srp4ctr.triton_repo.model_names import (
     RECOMMEND_ITEMS,
     SCORE_CLICKS,
     SCORING_CPU,
+    SERVED_PROBABILITY,
     step_name,
 )
 
@@ -104,6 +106,7 @@ def one_step(
             + schema.NUMBER_INPUTS
             + schema.RECOMMEND_INPUTS
             + own
+            + (SERVED_PROBABILITY,)
         ),
         outputs=(
             schema.HEAD_OUTPUTS
@@ -113,7 +116,7 @@ def one_step(
             + schema.RESPONSE_NOTES
             + of_numbers
             + own
-            + (SCORING_CPU, PARSED_CACHE)
+            + (SCORING_CPU, ANSWERED_BY, PARSED_CACHE)
         ),
         instances=instances,
         parameters=parameters,
@@ -136,6 +139,7 @@ def native_step(version: str, of_numbers: Tensors = ()) -> StepConfig:
             + schema.POLICY_TENSORS
             + schema.RESPONSE_NOTES
             + of_numbers
+            + (SCORING_CPU, ANSWERED_BY)
         ),
         backend=NATIVE,
     )

@@ -8,7 +8,7 @@ the switch the old pair still serves.
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import live_repository, repository_writer
+from srp4ctr.triton_repo.deployment.golden_ids import GoldenIds, stored_users
 from srp4ctr.triton_repo.deployment.live_repository import (
     LOAD_TIMEOUT_S,
     Serving,
@@ -99,7 +100,7 @@ def promote_keeping(
             return refused(version, before, [store_gate], str(store_gate))
         if version not in _known(repository, before):
             repository_writer.render(source, card, config, features)
-        return _switch(version, (before, after), config, [store_gate])
+        return _switch(version, (before, after), config, features, [store_gate])
 
 
 def restore(config: TritonConfig, wanted: Serving) -> None:
@@ -169,7 +170,7 @@ def end_canary(config: TritonConfig) -> Serving:
         if before.canary is None:
             raise MistakeError(f"there is no canary in {repository}")
         after = replace(before, canary=None)
-        live_repository.switch(client, repository, after, check=lambda: None)
+        live_repository.switch(client, repository, after)
         _unload(client, repository, keep=after.versions)
     _remove_folders(repository, keep=after.versions)
     return after
@@ -184,29 +185,31 @@ def _switch(
     version: str,
     states: tuple[Serving, Serving],
     config: TritonConfig,
+    features: FeatureConfig | None = None,
     passed: Sequence[Gate] = (),
 ) -> Promotion:
     """Load and check the rendered steps of ``version``; switch from one state to the other.
 
-    Without gates that ``passed`` before, as in a rollback, its latency is not checked.
+    Without ``features``, as in a rollback, neither its latency nor its answers to ids are
+    checked: it has served before, and a rollback needs no feature store.
     """
     repository = Path(config.repository).resolve()
     gates = list(passed)
     before, after = states
-    with connected(config) as client:
+    name = next(n for n, each in after.ensembles.items() if each == version)
+    with connected(config) as client, ExitStack() as storing:
         try:
             folders = _load(client, repository, version)
             gates.append(golden_gate(client, folders, version))
-            if passed and (old := before.serving):
-                pair = (old, step_folders(repository, old)), (version, folders)
-                gates.append(latency_gate(client, *pair, config.max_latency_ratio))
-            elif passed:
-                gates.append(skipped(LATENCY, "nothing served before"))
+            checks = [partial(check_version, client, name, version)]
+            if features is not None and gates[-1].passed:
+                users = stored_users(client, folders, features, config.max_candidates)
+                golden = storing.enter_context(users)
+                gates += _gates_by_ids(golden, before.serving, version, config)
+                checks.append(partial(golden.check, name))
             refusal = "; ".join(map(str, failed(gates)))
             if not refusal:
-                name = next(n for n, each in after.ensembles.items() if each == version)
-                check = partial(check_version, client, name, version)
-                live_repository.switch(client, repository, after, check)
+                live_repository.switch(client, repository, after, *checks)
         except (InferenceServerException, ValueError, OSError) as error:
             refusal = str(error) or repr(error)
         serving = before if refusal else after
@@ -214,6 +217,20 @@ def _switch(
     if refusal:
         return refused(version, before, gates, refusal)
     return Promotion(serving=after, gates=tuple(gates))
+
+
+def _gates_by_ids(
+    golden: GoldenIds, old: str | None, version: str, config: TritonConfig
+) -> list[Gate]:
+    """Return the gates of the steps of ``golden``, beside those of the bundle ``old``."""
+    gate, folders = golden.gate(), golden.folders
+    if old is None:
+        return [gate, skipped(LATENCY, "nothing served before")]
+    of_old = step_folders(Path(config.repository).resolve(), old)
+    pair = (old, of_old), (version, folders)
+    costs = golden.native_costs(of_old) if gate.passed else []
+    ratio = config.max_latency_ratio
+    return [gate, latency_gate(golden.client, *pair, ratio, costs)]
 
 
 def refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> Promotion:

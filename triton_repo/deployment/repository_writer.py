@@ -29,6 +29,7 @@ from srp4ctr.features.tensors.schema import (
     number_tensors,
     user_tensors,
 )
+from srp4ctr.streams.events.schema import sample_parts
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, native_library
@@ -209,7 +210,7 @@ def _write_native(
         "max_candidates": config.max_candidates,
         "max_wait_us": round(config.max_wait_ms * 1000),
         "threads": config.instances,
-        "logs_requests": int(config.served_log.share > 0.0),
+        "logged_parts": sample_parts(config.served_log.share),
         "calibrated": int(card.is_calibrated),
     }
     lines = [f"{name} {value}\n" for name, value in settings.items()]
@@ -244,7 +245,7 @@ def _write_shell(folder: Path, source: Path) -> None:
         shutil.copyfile(path, target)
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, folder / name)
-    for name in (REFERENCE_FILE, *bundle.RETRIEVAL_FILES):
+    for name in (REFERENCE_FILE, bundle.GOLDEN_ITEMS_FILE, *bundle.RETRIEVAL_FILES):
         if (source / name).is_file():  # older bundles have none
             shutil.copyfile(source / name, folder / name)
     _forbid_bytecode(version_folder)

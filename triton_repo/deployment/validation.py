@@ -1,10 +1,11 @@
 """Golden requests → gates: does a loaded pair answer as in training, and fast enough?
 
-The requests and the probabilities that torch gave them are in the bundle.
+The requests' tensors and the probabilities that torch gave them are in the bundle;
+``golden_ids.py`` has requests by ids.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,7 +36,7 @@ _WARM_UP_PAIRS, _PAIRS, _MOST_PAIRS = 3, 21, 105
 _SURE = 3.0  # standard deviations of the number of pairs on one side of the limit
 _TRIES = 8
 _TIMEOUT_S = 30.0
-_PROBABILITY, _RANKING = "click_probability", "ranking_score"
+PROBABILITY, RANKING = "click_probability", "ranking_score"
 _GAP = [field.name for field in schema.BEHAVIOR_FIELDS].index("gap")
 Floats = NDArray[np.floating[Any]]
 Tables = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
@@ -63,10 +64,10 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     """
     golden = _golden(folders[0])
     made = _made(client, folders, golden)
-    worst = _difference(golden[_PROBABILITY], made[_PROBABILITY], version)
+    worst = _difference(golden[PROBABILITY], made[PROBABILITY], version)
     note, passed = "", True
-    if _RANKING in golden:
-        of_order = _difference(golden[_RANKING], made[_RANKING], version)
+    if RANKING in golden:
+        of_order = _difference(golden[RANKING], made[RANKING], version)
         passed = of_order <= RANKING_TOLERANCE
         note = f", ranking scores by {of_order:.2g} ({RANKING_TOLERANCE:g})"
     return Gate(
@@ -90,39 +91,57 @@ def latency_gate(
     old: tuple[str, Sequence[Path]],
     new: tuple[str, Sequence[Path]],
     max_ratio: float,
+    native_ms: Sequence[Callable[[], float]] = (),
 ) -> Gate:
     """Compare what two loaded bundles (version, folders) cost, request by request.
+
+    ``native_ms`` measure the CPU time in which the native step of either answers the golden
+    requests; without them it is the Python step's, or that of the three steps.
 
     Each pair of golden requests, one to either bundle, is under or over the limit; the new
     one fails if more than half of the pairs are over it. While that might be chance, more
     pairs are measured, and a refusal needs a second look: a busy machine makes single
     requests slow, of both bundles.
     """
-    pairs: list[tuple[float, float]] = []
     folders = old[1], new[1]
-    by_cpu = all(_measures_cpu(each[0]) for each in folders)
+    by_cpu = bool(native_ms) or all(_measures_cpu(each[0]) for each in folders)
     slack_ms = _CPU_SLACK_MS if by_cpu else _SLACK_MS
-    measured = _costs_ms(client, folders, by_cpu)
-    for _ in islice(measured, _WARM_UP_PAIRS):
-        pass
-    is_sure = False
-    while not is_sure and len(pairs) < _MOST_PAIRS:
-        pairs += islice(measured, _PAIRS)
-        shares = [ms / max(max_ratio * was, was + slack_ms) for was, ms in pairs]
-        over = sum(share > 1.0 for share in shares)
-        lead = 2 * over - len(pairs)
-        is_sure = abs(lead) > _SURE * len(pairs) ** 0.5
-        is_sure &= lead < 0 or len(pairs) > _PAIRS
+    measured = _in_turns(native_ms) if native_ms else _costs_ms(client, folders, by_cpu)
+    pairs, shares = _compared(
+        measured, lambda was_ms: max(max_ratio * was_ms, was_ms + slack_ms)
+    )
+    over = sum(share > 1.0 for share in shares)
     before, after = (median(each) for each in zip(*pairs, strict=True))
     return Gate(
         gate=LATENCY,
         passed=median(shares) <= 1.0,
         value=after,
         limit=after / median(shares),
-        note=f"the golden requests take {after:.2f} ms{' of CPU' if by_cpu else ''}, "
+        note=f"the golden requests take {after:.2f} ms{' of CPU' if by_cpu else ''}"
+        f"{' in the native step' if native_ms else ''}, "
         f"those of {old[0]} {before:.2f} ms, and in {over} of {len(pairs)} pairs more than "
         f"triton.max_latency_ratio {max_ratio:g} allows",
     )
+
+
+def _compared(
+    measured: Iterator[tuple[float, float]], allowed_ms: Callable[[float], float]
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Return pairs of costs until it is sure on which side of the limit most are.
+
+    And of each pair the share of what is allowed.
+    """
+    pairs: list[tuple[float, float]] = []
+    for _ in islice(measured, _WARM_UP_PAIRS):
+        pass
+    is_sure = False
+    while not is_sure and len(pairs) < _MOST_PAIRS:
+        pairs += islice(measured, _PAIRS)
+        shares = [ms / allowed_ms(was_ms) for was_ms, ms in pairs]
+        lead = 2 * sum(share > 1.0 for share in shares) - len(pairs)
+        is_sure = abs(lead) > _SURE * len(pairs) ** 0.5
+        is_sure &= lead < 0 or len(pairs) > _PAIRS
+    return pairs, shares
 
 
 def _measures_cpu(folder: Path) -> bool:
@@ -133,21 +152,30 @@ def _measures_cpu(folder: Path) -> bool:
 def _costs_ms(
     client: Any, bundles: Sequence[Sequence[Path]], by_cpu: bool
 ) -> Iterator[tuple[float, float]]:
-    """Yield the milliseconds of the golden requests of two bundles, measured in turns.
+    """Return the milliseconds of the golden requests of two bundles, measured in turns.
 
     ``by_cpu``: what the steps measured; else until the answer, with the machine's noise.
     """
     rng = np.random.default_rng()
-    golden = [_golden(folders[0]) for folders in bundles]
+
+    def cost_ms(folders: Sequence[Path], golden: Tensors) -> float:
+        request = _unseen(golden, rng)
+        began = time.perf_counter()
+        made = _made(client, folders, request, by_cpu=by_cpu)
+        if by_cpu:
+            return float(made[model_names.SCORING_CPU.name].sum()) / 1e6
+        return 1000.0 * (time.perf_counter() - began)
+
+    return _in_turns([partial(cost_ms, each, _golden(each[0])) for each in bundles])
+
+
+def _in_turns(costs_ms: Sequence[Callable[[], float]]) -> Iterator[tuple[float, float]]:
+    """Yield the costs of two bundles, measured one after the other in random order."""
+    rng = np.random.default_rng()
     while True:
         costs = [0.0, 0.0]
-        for place in rng.permutation(len(bundles)).tolist():
-            request = _unseen(golden[place], rng)
-            began = time.perf_counter()
-            made = _made(client, bundles[place], request, by_cpu=by_cpu)
-            costs[place] = 1000.0 * (time.perf_counter() - began)
-            if by_cpu:
-                costs[place] = float(made[model_names.SCORING_CPU.name].sum()) / 1e6
+        for place in rng.permutation(len(costs_ms)).tolist():
+            costs[place] = costs_ms[place]()
         yield costs[0], costs[1]
 
 
@@ -158,7 +186,7 @@ def _golden(folder: Path) -> Tensors:
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} holds no golden requests: {error}") from error
     own = model_names.MODEL_INPUTS + schema.user_tensors(bundle.read(folder).sizes)
-    needed = {_PROBABILITY, *(spec.name for spec in own)}
+    needed = {PROBABILITY, *(spec.name for spec in own)}
     if missing := sorted(needed - found.keys()):
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     return found
@@ -174,18 +202,41 @@ def _unseen(tensors: Tensors, rng: np.random.Generator) -> Tensors:
     return {**tensors, "history_behavior_codes": codes}
 
 
+def scores_of(folder: Path) -> tuple[TensorSpec, ...]:
+    """Return the scores that the head of the bundle with its first step in it has."""
+    of_order = schema.RANKING_TENSORS if RANKING in _golden(folder) else ()
+    return schema.PROBABILITY_TENSORS + of_order
+
+
+def scored(
+    client: Any,
+    folders: Sequence[Path],
+    tensors: Tensors,
+    scores: Sequence[TensorSpec],
+) -> Tensors:
+    """Return the ``scores`` that the graphs of the steps in ``folders`` make."""
+    nothing = np.zeros(0, dtype=np.float32)  # only says which scores are wanted
+    wanted = {spec.name: nothing for spec in scores}
+    made = _made(client, folders, {**wanted, **tensors})
+    return {spec.name: made[spec.name] for spec in scores}
+
+
 def check_version(client: Any, name: str, version: str) -> None:
-    """Raise ``ArtifactError`` unless ensemble ``name`` is answered by ``version``."""
+    """Raise ``ArtifactError`` unless ensemble ``name`` is answered by ``version``.
+
+    For an unknown user, so that a rollback needs no feature store: what it serves again was
+    compared at its own promotion.
+    """
     request = {
         "user_id": np.array([[_PROBE_USER]], dtype=object),
         "item_ids": np.array([[_PROBE_ITEM]], dtype=object),
     }
     inputs = infer_inputs(schema.REQUEST_INPUTS, request)
-    answer = _infer(client, name, inputs)
+    answer = infer_patiently(client, name, inputs)
     answered_by = answer.as_numpy("model_version").item().decode()
     if answered_by != version:
         raise ArtifactError(f"{name} was answered by {answered_by}")
-    if not np.all(np.isfinite(answer.as_numpy(_PROBABILITY))):
+    if not np.all(np.isfinite(answer.as_numpy(PROBABILITY))):
         raise ArtifactError(f"{name} has no finite score for an unknown user")
 
 
@@ -197,20 +248,34 @@ def _made(
         if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
             inputs, outputs = tables
             inputs = tuple(s for s in inputs if s not in _OF_USERS or s.name in tensors)
-            if _RANKING in tensors and _PROBABILITY in {spec.name for spec in outputs}:
+            if RANKING in tensors and PROBABILITY in {spec.name for spec in outputs}:
                 outputs += schema.RANKING_TENSORS
             if by_cpu:
                 outputs = (*outputs, model_names.SCORING_CPU)
-            wanted = wanted_outputs(outputs)
-            answer = _infer(client, folder.name, infer_inputs(inputs, tensors), wanted)
+            given = infer_inputs(inputs, tensors)
+            answer = infer_patiently(client, folder.name, given, outputs)
             made = {spec.name: answer.as_numpy(spec.name) for spec in outputs}
             tensors = {**tensors, **made}
     return tensors
 
 
-def _infer(
-    client: Any, model: str, inputs: Sequence[Any], outputs: Sequence[Any] | None = None
+def infer_patiently(
+    client: Any,
+    model: str,
+    inputs: Sequence[Any],
+    outputs: Sequence[TensorSpec] | None = None,
 ) -> Any:
-    """Return the answer of ``model``; a server that is only busy is called again."""
-    call = partial(infer, client, model, inputs, outputs=outputs, client_timeout=_TIMEOUT_S)
+    """Return the answer of ``model``; a server that is only busy is called again.
+
+    None of the calls is of those whose features are compared with training's.
+    """
+    call = partial(
+        infer,
+        client,
+        model,
+        inputs,
+        outputs=None if outputs is None else wanted_outputs(outputs),
+        parameters={model_names.NOT_SAMPLED: "1"},
+        client_timeout=_TIMEOUT_S,
+    )
     return retries.retry("promotion", call, attempts=_TRIES)

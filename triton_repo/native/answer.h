@@ -133,6 +133,9 @@ static int write_output(Sink *sink, const char *name, const Ranker *ranker,
     if (!strcmp(name, "model_version")) return write_text(sink, name, ranker->version);
     if (!strcmp(name, "calibrated"))
         return write_numbers(sink, name, T_UINT8, 1, &ranker->is_calibrated, 1);
+    if (!strcmp(name, "scoring_cpu_ns"))
+        return write_numbers(sink, name, T_INT64, 1, &arrays->cpu_ns, 8);
+    if (!strcmp(name, "answered_by")) return write_text(sink, name, "native");
     return 0;
 }
 

@@ -60,7 +60,8 @@ typedef struct Ranker { /* one bundle */
     char numbers[MOST_NUMBERS][NUMBER_BYTES]; /* the names of its candidates' numbers */
     int64_t number_count;
     char folder[2048], python_step[512], version[256], encoder[256], head[256];
-    int64_t max_candidates, max_wait_us, threads, logs_requests;
+    int64_t max_candidates, max_wait_us, threads;
+    int64_t logged_parts; /* of SAMPLE_PARTS of the requests with an id */
     unsigned char is_calibrated;
     Allocator *allocator;
     Counters counters;
@@ -88,11 +89,10 @@ typedef struct {
 } Texts;
 
 typedef struct { /* what a call has sent */
-    Texts user, items, context, number_names;
+    Texts user, items, context, number_names, request_id;
     const char *numbers; /* of items by names, float; NULL: none */
     int64_t numbered_items, numbers_of_item;
     int64_t at_ms;
-    int has_request_id;
 } Given;
 
 typedef struct { /* a request's tensors, in a worker's memory */
@@ -100,7 +100,7 @@ typedef struct { /* a request's tensors, in a worker's memory */
     int64_t *item_attributes, *context, *user_rows, *positions;
     float *request_features, *candidate_features, *scores, *numbers;
     uint8_t *item_status;
-    int64_t candidate_width;
+    int64_t candidate_width, cpu_ns; /* of the call until it is scored */
 } Arrays;
 
 static void forget(Error *error) {
@@ -113,8 +113,10 @@ static void forget(Error *error) {
 #include "comparison.h"
 
 typedef struct { /* of a call's way, in ns */
-    int64_t began, made, encoded, ended, cpu;
+    int64_t began, read, made, encoded, ended, cpu;
 } Times;
+
+#include "report.h"
 
 static void count_call(const Ranker *ranker, const Call *call, const Times *times,
                        const Given *given, const UserRow *user, int status,
@@ -152,11 +154,12 @@ static void count_call(const Ranker *ranker, const Call *call, const Times *time
 static int read_all(const Ranker *ranker, Worker *worker, ParsedCache *known,
                     Given *given, UserRow *user, Arrays *arrays) {
     const int64_t *head = known->head;
-    const StoreValue id = next_text(&given->user);
+    Texts users = given->user;
+    const StoreValue id = next_text(&users);
     StoreValue context = {"", 0};
     Map seen = {0};
     if (given->context.count) context = next_text(&given->context);
-    if (id.length < 0 || given->user.bytes || context.length < 0 || given->context.bytes ||
+    if (id.length < 0 || users.bytes || context.length < 0 || given->context.bytes ||
         !lay_out(worker, known, given->items.count, arrays) ||
         !read_numbers(ranker, given, arrays->numbers))
         return 0;
@@ -195,6 +198,7 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
         !read_given(ranker, call->request, &given) ||
         !read_all(ranker, worker, known, &given, &user, &arrays))
         return 0;
+    times.read = now_ns(CLOCK_MONOTONIC);
     const int64_t table_ms = up_to_date_ms(known), count = given.items.count;
     const int64_t behaviors = assemble(known, &given, &user, &arrays);
     if (behaviors < 0) return 0;
@@ -202,6 +206,7 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     if (!score_arrays(ranker, known, behaviors, count, &arrays, &times.encoded)) return 0;
     write_positions(arrays.scores + count, count, arrays.positions);
     write_version(&user, table_ms, version, sizeof version);
+    arrays.cpu_ns = times.cpu + now_ns(CLOCK_THREAD_CPUTIME_ID);
     const int status = status_of_user(&user, behaviors);
     const int is_answered = respond(call, &arrays, count, status, version);
     times.ended = now_ns(CLOCK_MONOTONIC);
@@ -211,6 +216,7 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     else if (is_answered)
         count_call(ranker, call, &times, &given, &user, status, &arrays, table_ms,
                    known->fixed.padding);
+    if (is_answered) report_answer(call, known, &given, &arrays, &times, status, version);
     end_call(call, is_answered);
     return 1;
 }
@@ -314,8 +320,8 @@ static int read_settings(Ranker *ranker) {
             ranker->max_wait_us = number;
         else if (!strcmp(name, "threads"))
             ranker->threads = number;
-        else if (!strcmp(name, "logs_requests"))
-            ranker->logs_requests = number;
+        else if (!strcmp(name, "logged_parts"))
+            ranker->logged_parts = number;
         else if (!strcmp(name, "calibrated"))
             ranker->is_calibrated = (unsigned char)number;
     }

@@ -51,33 +51,16 @@ static int read_input(Input *input, Given *given) {
                   : !strcmp(name, "context")  ? &given->context
                                               : NULL;
     if (!strcmp(name, "candidate_number_names")) into = &given->number_names;
-    if (!into) return given->has_request_id = !strcmp(name, "request_id");
+    if (!strcmp(name, "request_id")) into = &given->request_id;
+    if (!into) return 0;
     *into = texts;
     const int are_several = into == &given->items || into == &given->number_names;
     return type == T_TEXTS && (are_several || shape[1] == 1);
 }
 
-/* Return whether the call's trace is recorded. */
-static int is_traced(Request_ *request) {
-    uint32_t count = 0;
-    forget(TRITONBACKEND_RequestParameterCount(request, &count));
-    for (uint32_t at = 0; at < count; at++) {
-        const char *name = "";
-        const void *value;
-        int type;
-        Error *error = TRITONBACKEND_RequestParameter(request, at, &name, &type, &value);
-        if (error)
-            forget(error);
-        else if (!strcmp(name, "traceparent"))
-            return 1;
-    }
-    return 0;
-}
-
 static int read_given(const Ranker *ranker, Request_ *request, Given *given) {
     uint32_t count = 0;
     memset(given, 0, sizeof *given);
-    if (is_traced(request)) return 0;
     forget(TRITONBACKEND_RequestInputCount(request, &count));
     for (uint32_t at = 0; at < count; at++) {
         Input *input;
@@ -87,7 +70,6 @@ static int read_given(const Ranker *ranker, Request_ *request, Given *given) {
             return 0;
         }
     }
-    if (given->has_request_id && ranker->logs_requests) return 0;
     if (!given->at_ms) given->at_ms = now_ns(CLOCK_REALTIME) / 1000000;
     if (given->numbers_of_item != given->number_names.count ||
         (given->numbers && given->numbered_items != given->items.count))

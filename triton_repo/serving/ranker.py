@@ -6,6 +6,7 @@ of a failure that is not the caller's. Calls of one shape that come together are
 one batch.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,10 +24,15 @@ from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.candidate_numbers import in_order
 from srp4ctr.triton_repo.model_names import (
+    ANSWERED_BY,
+    BY_NATIVE,
+    BY_PYTHON,
     FETCH_FEATURES,
+    NATIVE_ANSWER,
     NOT_SAMPLED,
     PARSED_CACHE,
     SCORING_CPU,
+    SERVED_PROBABILITY,
 )
 from srp4ctr.triton_repo.serving.backlog import Backlog
 from srp4ctr.triton_repo.serving.exploration import Policy, apply_policy
@@ -58,6 +64,7 @@ CANNOT_RECOMMEND = (
     "is older than recommendations, or its pre-training predicts no items: "
     "`srp4ctr model refresh` trains one that recommends"
 )
+SPAN = "rank_clicks"  # of a trace
 TIMES = "times_ms"  # no output: the requests' own times, else the clock's
 _OF_USERS = {spec.name for spec in schema.USER_EMBEDDINGS}
 _OF_ITEMS = (SCORED - _OF_USERS) | {
@@ -96,7 +103,8 @@ class Call:
     wanted: frozenset[str]
     parameters: str = ""
     """JSON; with ``traceparent`` where the caller's trace is recorded, NOT_SAMPLED where
-    the native step's sample of all calls does not have this one."""
+    the native step's sample of all calls does not have this one, NATIVE_ANSWER where it has
+    answered the call itself."""
     max_wait_s: float = 0.0
     """For how long it may have waited; 0: as long as any."""
 
@@ -104,6 +112,11 @@ class Call:
     def is_sample(self) -> bool:
         """Whether drift may be computed from it."""
         return NOT_SAMPLED not in self.parameters
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it only reports an answer of the native step."""
+        return NATIVE_ANSWER in self.parameters
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -147,6 +160,16 @@ class Ranker:
 
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         """Return the answer to each call, or its error, which affects no other call."""
+        reports = [call for call in calls if call.is_answered]
+        if not reports:
+            return self._answer_all(calls)
+        for each in reports:
+            self._keep_report(each)
+        made = iter(self._answer_all([call for call in calls if not call.is_answered]))
+        by: Tensors = {ANSWERED_BY.name: np.array([[BY_NATIVE.encode()]], object)}
+        return [by if call.is_answered else next(made) for call in calls]
+
+    def _answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         began = time.perf_counter()
         answers = self._late(calls)
         alike: dict[tuple[object, ...], list[int]] = {}
@@ -157,7 +180,7 @@ class Ranker:
         for places in alike.values():
             batch = [calls[place] for place in places]
             traces = [tracing.from_parameters(call.parameters) for call in batch]
-            with tracing.answering(traces, "rank_clicks"):
+            with tracing.answering(traces, SPAN, answered_by=BY_PYTHON):
                 made = self._answer_alike(batch)
             answers |= zip(places, made, strict=True)
         if self.backlog is not None:
@@ -278,6 +301,23 @@ class Ranker:
                 names = OWN_TENSORS | self.of_users
                 self.log.put(_served(given, made, row, names))
 
+    def _keep_report(self, report: Call) -> None:
+        """Log and trace what the native step has answered; change no answer."""
+        try:
+            # Copies: the log's thread reads them after the call.
+            given = {name: array.copy() for name, array in report.given.items()}
+            parameters = json.loads(report.parameters)
+            status, version, *times = parameters[NATIVE_ANSWER].split(" ")
+            _trace_native(tracing.from_parameters(parameters), list(map(int, times)))
+            if SERVED_PROBABILITY.name in given:
+                notes = {"status": status, "feature_version": version}
+                notes["model_version"] = self.version
+                made = {n: np.array([[each]], object) for n, each in notes.items()}
+                made[PROBABILITY] = given[SERVED_PROBABILITY.name]
+                self._log(given, {**given, **made, TIMES: given["request_time_ms"][:, 0]})
+        except Exception:
+            LOG.exception("an answer of the native step is neither logged nor traced")
+
     def _features(self, given: Tensors, found: Recommendations | None) -> Tensors:
         """Return the model's tensors of ids, and the notes of the answer."""
         users, times, contexts = (
@@ -293,6 +333,7 @@ class Ranker:
             batch = self.features.of_candidates(chosen.users, chosen.item_keys, contexts)
         texts = {"status": batch.statuses, "feature_version": batch.feature_versions}
         texts["model_version"] = (self.version,) * len(batch.statuses)
+        texts[ANSWERED_BY.name] = (BY_PYTHON,) * len(batch.statuses)
         notes = {
             name: np.array(each, dtype=object)[:, None] for name, each in texts.items()
         }
@@ -341,6 +382,20 @@ def _served(given: Tensors, made: Tensors, row: int, own: Iterable[str]) -> Serv
         probabilities=made[PROBABILITY][row],
         **texts,
     )
+
+
+def _trace_native(parent: str, times_ns: Sequence[int]) -> None:
+    """Record the spans of a call that the native step has answered, as of this step's."""
+    began, read, made, encoded, ended = times_ns
+    span = tracing.record(parent, SPAN, began, ended, answered_by=BY_NATIVE)
+    parts = {
+        "assemble": (began, made),
+        "read": (began, read),
+        "encode": (made, encoded),
+        "score": (encoded, ended),
+    }
+    for name, times in parts.items():
+        tracing.record(span, name, *times)
 
 
 def _requests(call: Call) -> int:

@@ -13,6 +13,8 @@ from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.online import row_codec
+from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
 from srp4ctr.streams.state.reducers import Rows
@@ -289,3 +291,21 @@ def test_writes_follow_a_failover_behind_one_address(tmp_path: Path) -> None:
         assert sink.read(["after"], []) == users("after")
     for node in nodes:
         processes.stop(node, tmp_path)
+
+
+def test_a_row_for_a_while_is_read_as_any_other_ends_by_itself_and_can_be_removed(
+    config: FeatureConfig,
+) -> None:
+    views = OnlineViews(config)
+    plain, described = a_user(1.5), with_attributes('{"town":"Ulm"}', AT_MS)
+    rows = {"plain for a while": plain, "described for a while": described}
+    views.write_for(1000, row_codec.USERS, rows)
+    assert views.read_users(rows) == rows
+    for name in rows:
+        key = row_codec.USERS.key(name)
+        left_s = views.call(lambda client, key=key: client.ttl(key))  # type: ignore[misc]
+        assert 0 < left_s <= 1000
+    views.remove(row_codec.USERS, ["plain for a while"])
+    assert views.read_users(rows).keys() == {"described for a while"}
+    views.remove(row_codec.USERS, rows)
+    assert views.read_users(rows) == {}

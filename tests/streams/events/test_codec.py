@@ -11,6 +11,7 @@ from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
     FORGOTTEN_USER,
+    GOLDEN_USERS,
     ITEMS_TOPIC,
     SYNTHETIC_USERS,
     TOTAL_ITEM,
@@ -84,6 +85,10 @@ def test_an_encoded_event_decodes_to_itself(event: Event) -> None:
         ),
         (a_forget(user_id=FORGOTTEN_USER), "user_id 'srp4ctr-forgotten' is reserved"),
         (a_profile(user_id=FORGOTTEN_USER), "user_id 'srp4ctr-forgotten' is reserved"),
+        (
+            a_click(user_id=f"{GOLDEN_USERS}1"),
+            "user_id 'srp4ctr-golden-1' is reserved for golden requests: rename it",
+        ),
         (an_item(TOTAL_ITEM), "invalid_field: item_id 'srp4ctr-total' is reserved"),
         (a_behavior(action="Buy it"), r"invalid_field: .*at `\$.action`"),
         (an_impression(context={"page": 3}), r"invalid_field: .*at `\$.context\[...\]`"),

@@ -15,13 +15,14 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.schema import UserEvent
+from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set
 from srp4ctr.training.export import onnx_export
-from srp4ctr.training.export.bundle_writer import UNFINISHED
+from srp4ctr.training.export.bundle_writer import GOLDEN_REQUESTS, UNFINISHED
 from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.distributed import ALONE
 from srp4ctr.training.loop.progress import Clock, silent
@@ -144,6 +145,12 @@ def test_the_golden_requests_are_answered_by_the_exported_files(
     assert onnx_export.check(golden, onnx_export.scorer(report.folder)(golden)) < 1e-5
     assert not golden["history_item_rows"][0].any()
     assert golden["candidate_item_rows"].dtype == np.int64
+    items = bundle.read_golden_items(report.folder)
+    words = vocabulary.load(report.folder / bundle.VOCABULARY_FILE)
+    keys = [item_key(item) for item in items]
+    assert 2 < len(set(keys)) == len(keys) <= GOLDEN_REQUESTS
+    assert {keys[0], keys[-1]} == {words.item_keys[0], words.item_keys[-1]}
+    assert words.is_known(words.item_rows(keys)).all()
 
 
 def test_a_feed_trains_on_feedback_but_not_from_an_earlier_bundle(

@@ -46,7 +46,7 @@ def first(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Promotion
 
 def test_the_first_bundle_has_nothing_to_be_slower_than(first: Promotion) -> None:
     gates = {gate.gate: gate.passed for gate in first.gates}
-    assert gates == {"skew": True, "golden": True, "latency": None}
+    assert gates == {"skew": True, "golden": True, "golden_ids": True, "latency": None}
     assert first.gates[-1].note == "nothing served before"
 
 
@@ -59,7 +59,7 @@ def test_a_bundle_that_is_much_slower_than_the_serving_one_is_refused(
     found = promote(slow, server, 1.5)
     assert re.search(r"latency: .*those of v1.*serving: v1", found.refusal)
     gates = {gate.gate: gate.passed for gate in found.gates}
-    assert gates == {"skew": True, "golden": True, "latency": False}
+    assert gates == {"skew": True, "golden": True, "golden_ids": True, "latency": False}
     assert read_serving(server.plan.repository).serving == "v1"
 
 
@@ -195,8 +195,8 @@ def test_a_bundle_of_an_older_release_serves_what_it_has(tmp_path: Path) -> None
         for name in names:
             (kept / f"{name}.pbtxt").write_text(version)
     client = Noting()
-    switch(client, tmp_path, Serving(serving="v2", previous="v1"), check=lambda: None)
+    switch(client, tmp_path, Serving(serving="v2", previous="v1"))
     assert client.loaded == now
-    switch(client, tmp_path, Serving(serving="v1", previous="v2"), check=lambda: None)
+    switch(client, tmp_path, Serving(serving="v1", previous="v2"))
     assert client.loaded == older
     assert {path.parent.name for path in tmp_path.glob("*/config.pbtxt")} == older

@@ -158,13 +158,23 @@ def counted(server: Server) -> Counter[str]:
     return found
 
 
-def outcomes(server: Server) -> dict[str, int]:
-    """Return how many calls of the native step had which outcome."""
-    found = {}
+def outcomes(server: Server) -> Counter[str]:
+    """Return how many calls of the native step had which outcome, of all versions."""
+    found: Counter[str] = Counter()
     for line in metrics(server):
         if line.startswith("srp4ctr_native_calls{"):
             name, value = line.rsplit(" ", 1)
-            found[name.partition('outcome="')[2].partition('"')[0]] = round(float(value))
+            found[name.partition('outcome="')[2].partition('"')[0]] += round(float(value))
+    return found
+
+
+def mismatches(server: Server) -> Counter[str]:
+    """Return how often each output differed."""
+    found: Counter[str] = Counter()
+    for line in metrics(server):
+        if line.startswith("srp4ctr_native_mismatches{"):
+            name, value = line.rsplit(" ", 1)
+            found[name.partition('output="')[2].partition('"')[0]] += round(float(value))
     return found
 
 

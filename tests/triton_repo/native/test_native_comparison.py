@@ -27,7 +27,7 @@ from tests.triton_repo.native.native_calls import (
     answer,
     check_alike,
     counted,
-    metrics,
+    mismatches,
     numbered,
     sent,
     wait_until_native,
@@ -50,16 +50,6 @@ def _call(request):
         print(json.dumps([users, call.is_sample]), file=file)
     return call
 """
-
-
-def mismatches(server: Server) -> Counter[str]:
-    """Return how often each output differed."""
-    found: Counter[str] = Counter()
-    for line in metrics(server):
-        if line.startswith("srp4ctr_native_mismatches{"):
-            name, value = line.rsplit(" ", 1)
-            found[name.partition('output="')[2].partition('"')[0]] += round(float(value))
-    return found
 
 
 def call_until_compared(

@@ -19,8 +19,19 @@ from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.tensors.parsed_cache import ParsedCache, ParsedCachePlan
 from srp4ctr.triton_repo.config import ExplorationConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import native_library, repository_writer
-from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, MakeBundle, promote
+from srp4ctr.triton_repo.deployment import (
+    golden_ids,
+    native_library,
+    promotion,
+    repository_writer,
+)
+from tests.triton_repo.bundles import (
+    KNOWN_ITEM,
+    STORE_GATE,
+    WORDS,
+    MakeBundle,
+    promote,
+)
 from tests.triton_repo.conftest import Server
 from tests.triton_repo.native.native_calls import counted
 
@@ -99,7 +110,7 @@ def test_a_server_that_cannot_load_the_library_ranks_in_python(
 
 @pytest.mark.triton
 @pytest.mark.stack
-def test_a_load_that_fails_is_counted_and_tried_ever_less_often(
+def test_a_load_that_fails_is_refused_counted_and_tried_ever_less_often(
     server: Server, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = repository_writer._write_native
@@ -111,7 +122,11 @@ def test_a_load_that_fails_is_counted_and_tried_ever_less_often(
         settings.write_text(text)
 
     monkeypatch.setattr(repository_writer, "_write_native", without_encoder)
-    promote(make_bundle("v3", mark=1.0, reverses=True), server.triton, server.features)
+    monkeypatch.setattr(golden_ids, "_PATIENCE_S", 15.0)
+    source = make_bundle("v3", mark=1.0, reverses=True)
+    done = promotion.promote(source, server.triton, server.features, STORE_GATE)
+    assert "hands the golden request" in done.refusal
+    assert "triton.native = false" in done.refusal
     log = server.folder / "logs" / "triton.log"
     until_s = time.monotonic() + 30.0
     while len(pauses := re.findall(r"tries again in (\d+) s", log.read_text())) < 3:
@@ -120,7 +135,7 @@ def test_a_load_that_fails_is_counted_and_tried_ever_less_often(
     assert pauses[:3] == ["2", "4", "8"]
     assert counted(server)["srp4ctr_native_failed_loads"] >= 3
     with RankClient(server.triton.grpc) as client:
-        assert client.rank("u", [KNOWN_ITEM]).model_version == "v3"
+        assert client.rank("u", [KNOWN_ITEM]).model_version == "v2"
 
 
 def a_plan(folder: Path) -> ParsedCachePlan:

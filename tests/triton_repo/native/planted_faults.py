@@ -1,0 +1,144 @@
+"""Faults of kinds that people make, planted in a copy of the native step's sources."""
+
+import os
+import shlex
+import subprocess
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from srp4ctr.triton_repo.deployment import native_library
+from tests.triton_repo.native.parts import ROOT, compiler
+
+# As hatch_build.py has them.
+FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
+FEATURES, NATIVE = "features/tensors", "triton_repo/native"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A mistake: ``wrong`` in place of ``right``, which is once in ``file``."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    before: str = ""
+    added: str = ""
+    """A function, in front of the text ``before``."""
+
+
+# A cache that no change of the store reaches.
+KEPT_ROW = """
+static int kept_row(Worker *worker, ParsedCache *known, const char *key, int64_t length,
+                    StoreValue *values) {
+    static _Thread_local struct {
+        char key[512];
+        StoreValue values[MOST_READ];
+    } rows[64];
+    const uint64_t place = xxh64((const unsigned char *)key, (size_t)length) % 64;
+    if (memcmp(rows[place].key, key, (size_t)length)) {
+        if (!read_store(worker, known, key, length, values)) return 0;
+        memcpy(rows[place].key, key, (size_t)length);
+        for (int at = 0; at < known->reads; at++) {
+            char *copy = malloc((size_t)(values[at].length + 8));
+            if (values[at].length > 0)
+                memcpy(copy, values[at].at, (size_t)values[at].length);
+            rows[place].values[at] = (StoreValue){copy, values[at].length};
+        }
+    }
+    worker->outcome = UNREADABLE_ROW;
+    memcpy(values, rows[place].values, sizeof rows[place].values);
+    return 1;
+}
+
+"""
+FAULTS = (
+    Fault(
+        name="an item's row off by one",
+        file=f"{FEATURES}/compiled.c",
+        right="return fixed->first_known_row + low;",
+        wrong="return fixed->first_known_row + low - 1;",
+    ),
+    Fault(
+        name="a wrong hash seed",
+        file=f"{NATIVE}/hashes.h",
+        right="uint64_t hash = (last + (first << 32)) ^ xxh3_secret(8);",
+        wrong="uint64_t hash = (last + (first << 32)) ^ (xxh3_secret(8) + 1);",
+    ),
+    Fault(
+        name="a stale entry of the cache of items' attributes",
+        file=f"{FEATURES}/compiled.c",
+        right="__ATOMIC_ACQUIRE) == number;",
+        wrong="__ATOMIC_ACQUIRE) == number || number >= 0;",
+    ),
+    Fault(
+        name="features of another user",
+        file=f"{NATIVE}/request.h",
+        right="    memcpy(key + size, known->suffix.at,",
+        wrong="    if (size > known->prefix.length + 8) key[size - 1] ^= 1;\n"
+        "    memcpy(key + size, known->suffix.at,",
+    ),
+    Fault(
+        name="a counter that does not decay",
+        file=f"{FEATURES}/compiled.c",
+        right="const double decay = exp2(age * fixed->decay_per_ms[life]);",
+        wrong="const double decay = exp2(0.0 * age * fixed->decay_per_ms[life]);",
+    ),
+    Fault(
+        name="a truncated history",
+        file=f"{NATIVE}/request.h",
+        right="const int64_t read = behaviors ? behaviors : 1,",
+        wrong="const int64_t read = behaviors > 1 ? behaviors - 1 : 1,",
+    ),
+    Fault(
+        name="the user's clock in UTC",
+        file=f"{NATIVE}/request.h",
+        right=".utc_offset_ms = arrays->context[0],",
+        wrong=".utc_offset_ms = 0,",
+    ),
+    Fault(
+        name="numbers of another candidate",
+        file=f"{NATIVE}/request.h",
+        right="(at * given->numbers_of_item + sent)",
+        wrong="((items - 1 - at) * given->numbers_of_item + sent)",
+    ),
+    Fault(
+        name="an order that is reversed",
+        file=f"{NATIVE}/answer.h",
+        right="return left > right ? -1 : 1;",
+        wrong="return left > right ? 1 : -1;",
+    ),
+    Fault(
+        name="a user's row that is kept",
+        file=f"{NATIVE}/request.h",
+        right="read_store(worker, known, key, size + known->suffix.length, values)",
+        wrong="kept_row(worker, known, key, size + known->suffix.length, values)",
+        before="/* Read the user's row; return",
+        added=KEPT_ROW,
+    ),
+)
+
+
+def library(fault: Fault, folder: Path) -> Path:
+    """Return the library of the sources with ``fault``; fail where it has no place."""
+    sources = [*(ROOT / NATIVE).glob("*.[ch]"), *(ROOT / FEATURES).glob("*.[ch]")]
+    for source in sources:
+        target = folder / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = source.read_text()
+        if str(source.relative_to(ROOT)) == fault.file:
+            for right, wrong in (
+                (fault.right, fault.wrong),
+                (fault.before, fault.added + fault.before),
+            ):
+                assert not right or text.count(right) == 1, f"{fault.name}: {right!r}"
+                text = text.replace(right, wrong) if right else text
+        target.write_text(text)
+    made = folder / native_library.LIBRARY.name
+    number = f"-DSRP4CTR_SOURCE={zlib.crc32(fault.name.encode())}u"
+    main = folder / NATIVE / "native_ranker.c"
+    more = shlex.split(os.environ.get("CFLAGS", ""))
+    command = [*compiler(), *FLAGS, *more, number, str(main), "-o", str(made)]
+    subprocess.run([*command, "-lm", "-ldl"], check=True)
+    return made
