@@ -24,7 +24,7 @@ from srp4ctr.retries import retry_at_once
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 from srp4ctr.streams.state.state_store import ItemProfile
-from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 
 # How long a call may take before it is tried once more, and then fails. A request cannot
 # wait; the stream worker, which retries itself, can.
@@ -207,12 +207,14 @@ class FeatureStoreSink:
 
     def write(self, changed: Rows) -> None:
         """Store the rows; raise if the store did not take them all."""
-        for _, partition in changed.shares:
-            if not 0 <= partition < self._config.partitions:
-                raise MistakeError(
-                    f"events come from partition {partition}, but kafka.partitions "
-                    f"is {self._config.partitions}: readers would miss them"
-                )
+        last = max(changed.partitions, default=NO_PARTITION)
+        if last >= self._config.partitions:
+            raise MistakeError(
+                f"events come from partition {last}, but kafka.partitions is "
+                f"{self._config.partitions}: readers would miss them. If the topic was "
+                f"created with {last + 1} or more, set that number; if partitions were "
+                "added, do as docs/scaling.md says about another number of partitions"
+            )
         # Users last: they record erasure requests, whose effect on items must be stored
         # before. A crash in between repeats the rest.
         self._write_all(row_codec.ITEM_ACTIVITY, changed.shares)

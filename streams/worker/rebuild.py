@@ -124,8 +124,11 @@ async def rebuild_rows(
                 by_user.add(each.event.user_id, each)
         for events in by_user:
             stored = await read({each.event.user_id for each in events}, ())
+            events = _without_moved(events, stored, span.partition)
             blank = _blank(stored, keeps_attributes=not is_all)
-            rows, counted = await asyncio.to_thread(_fold_users, blank, events, config)
+            rows, counted = await asyncio.to_thread(
+                _fold_users, blank, events, config, span.partition
+            )
             of_all.add(counted)
             for each in counted:
                 if isinstance(each.event, Impression | Click):
@@ -178,13 +181,35 @@ class _GroupedTotal:
         return {key: replace(self._share, version_us=least_us + self._events)}
 
 
+def _without_moved(
+    events: list[LoggedEvent], stored: Rows, partition: int
+) -> list[LoggedEvent]:
+    """Return ``events`` without those that a worker would reject as ``wrong_partition``.
+
+    Removes their users' rows from ``stored``: they stay as they are.
+    """
+    elsewhere = {u for u, row in stored.users.items() if not row.is_of(partition)}
+    elsewhere.discard(FORGOTTEN_USER)
+    for user_id in elsewhere:
+        del stored.users[user_id]
+    own = [each for each in events if each.event.user_id not in elsewhere]
+    if skipped := len(events) - len(own):
+        _log.warning(
+            "skips %d events of %d users whose rows are of other partitions: see "
+            "docs/scaling.md, another number of partitions",
+            skipped,
+            len(elsewhere),
+        )
+    return own
+
+
 def _item_of(logged: LoggedEvent) -> str:
     assert isinstance(logged.event, Impression | Click)
     return logged.event.item_id
 
 
 def _fold_users(
-    rows: Rows, events: Sequence[LoggedEvent], config: StreamConfig
+    rows: Rows, events: Sequence[LoggedEvent], config: StreamConfig, partition: int
 ) -> tuple[Rows, list[LoggedEvent]]:
     """Return the rows of all users of ``events``, and the events that count."""
     rule = Deduplication()
@@ -192,7 +217,8 @@ def _fold_users(
         if row.forgotten_at_ms:
             rule.add_erasure(user_id, row.forgotten_at_ms, row.forgotten_offset)
     batch = rule.judge(events)
-    rows.users |= fold_users(rows.users, batch, config)
+    folded = fold_users(rows.users, batch, config)
+    rows.users |= {u: replace(row, partition=partition) for u, row in folded.items()}
     rows.users.pop(FORGOTTEN_USER, None)  # nobody's: it counts for items only
     return rows, [each for each, is_counted in batch if is_counted]
 
@@ -204,6 +230,7 @@ def _blank(stored: Rows, *, keeps_attributes: bool = False) -> Rows:
             version_us=row.version_us + 1,
             forgotten_at_ms=row.forgotten_at_ms,
             forgotten_offset=row.forgotten_offset,
+            partition=row.partition,
             attributes=row.attributes if keeps_attributes else "",
             profile_at_ms=row.profile_at_ms if keeps_attributes else 0,
         )

@@ -124,7 +124,9 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             events, command = state.decode(records)
             users, shares = state.missing_rows(events)
             if users or shares:
-                state.cache_rows(users, shares, await self._read(users, shares))
+                rows = await self._read(users, shares)
+                if elsewhere := state.cache_rows(users, shares, rows):
+                    events = state.reject_moved(elsewhere, events, records)
             state.fold(events, now_ms())
         measurements.trace("fold", events, began_ns)
         if command is not None:
