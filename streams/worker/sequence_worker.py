@@ -93,6 +93,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         """Replay what the partition remembers; rows are loaded as events need them."""
         committed, has_committed = await self.group.next_offset(source)
         at = await self.group.in_thread("store_read", self._sink.begin, source.partition)
+        self._losses.rebuilt(source)  # or another member has: what was ordered is over
         start = committed
         if has_committed:
             start = await self._whole_until(source, committed, at)
@@ -102,7 +103,6 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         state, stored = await self.group.retry("replay", replay)
         self.group.partitions[source] = state
         self._quiet_since[source] = time.monotonic()
-        self._losses.rebuilt(source)  # or another member has: what was ordered is over
         if stored and has_committed:
             await self._losses.check(source, stored)
 
@@ -114,10 +114,9 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         It is before ``committed`` where the store has lost rows. Orders a rebuild where
         Kafka has not got the records from there on, or the store knows no offset.
         """
-        first = await self.group.first_offset(source)
-        if committed == first or (at is not None and at >= committed):
+        if not committed or (at is not None and at >= committed):
             return committed
-        if at is None or at < first:
+        if at is None or at < await self.group.first_offset(source):
             await self._losses.order(source)
             return committed
         note_loss()
