@@ -102,6 +102,16 @@ def is_in_step(host: str, port: int) -> bool:
         return bool(client.info("replication")["master_link_status"] == "up")
 
 
+def test_each_node_of_a_cluster_waits_for_replicas_of_its_own(
+    cluster_config: FeatureConfig,
+) -> None:
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    config = replace(cluster_config, redis_wait_replicas=1, redis_wait_ms=50)
+    with pytest.raises(OutageError, match="0 of 1 replicas"):
+        FeatureStoreSink(config).write(ROWS, {2: 1})
+
+
 def test_rows_wait_for_replicas_and_too_few_are_an_outage(
     store_config: FeatureConfig, tmp_path: Path
 ) -> None:
