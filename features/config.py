@@ -11,6 +11,7 @@ from srp4ctr.streams.events.schema import MAX_ID_LENGTH, NUMBER_SUFFIXES
 
 DEFAULT_BUCKETS = 16
 MAX_NUMBERS = 8  # of candidates
+MAX_WAIT_MS = 4000  # a background call's timeout is 5 s
 AttributeKind = Literal["categorical", "multi", "numeric", "vector"]
 
 
@@ -75,6 +76,11 @@ class FeatureConfig:
     """The password is the file's content, less a last line break."""
     redis_password: str = field(default="", repr=False)
     """For the variable SRP4CTR_FEATURES__REDIS_PASSWORD, where there is no file."""
+    redis_wait_replicas: int = 0
+    """How many of the store's replicas must have a worker's rows before it commits their
+    events in Kafka: of a cluster, those of each primary. 0 waits for none."""
+    redis_wait_ms: int = 1000
+    """How long a write waits for these replicas before it is tried again."""
     registry: str = ".data/registry.db"
     """A path (file registry) or an SQLAlchemy URL (SQL registry)."""
     registry_password_file: str = ""
@@ -147,6 +153,7 @@ class FeatureConfig:
         )
         yield self.partitions < 1, f"partitions is {self.partitions}; at least 1"
         yield from self._declared()
+        yield from self._stored()
         yield (days := self.sequence_ttl_days) <= 0, f"sequence_ttl_days is {days}; > 0"
         gap = self.visit_gap_minutes
         yield gap <= 0, f"visit_gap_minutes is {gap}: it must be above 0"
@@ -172,11 +179,6 @@ class FeatureConfig:
             "registry_password_file is set, but features.registry is no URL with a user: "
             "postgresql+psycopg://USER@HOST/DATABASE",
         )
-        yield (
-            bool(self.redis_ca_file) and not self.redis_tls,
-            "redis_ca_file is set, but features.redis_tls is false: nothing would be "
-            "encrypted",
-        )
 
     def _declared(self) -> Iterator[tuple[bool, str]]:
         """Yield the same of the tables of fields and numbers."""
@@ -188,6 +190,20 @@ class FeatureConfig:
         for table in ("item_fields", "user_fields", "candidate_numbers"):
             names = [each.name for each in getattr(self, table)]
             yield len(set(names)) < len(names), f"{table} names a field twice"
+
+    def _stored(self) -> Iterator[tuple[bool, str]]:
+        """Yield the same of the store's certificates and replicas."""
+        yield (
+            bool(self.redis_ca_file) and not self.redis_tls,
+            "redis_ca_file is set, but features.redis_tls is false: nothing would be "
+            "encrypted",
+        )
+        replicas, wait_ms = self.redis_wait_replicas, self.redis_wait_ms
+        yield replicas < 0, f"redis_wait_replicas is {replicas}: it must be at least 0"
+        yield (
+            not 0 < wait_ms <= MAX_WAIT_MS,
+            f"redis_wait_ms is {wait_ms}: it must be 1 to {MAX_WAIT_MS}",
+        )
 
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""

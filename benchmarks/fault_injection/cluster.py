@@ -5,6 +5,7 @@ All run on this machine, in one folder; start them from the main thread: they en
 """
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+from redis import Redis
 
 from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr import processes
@@ -21,6 +24,7 @@ from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 
 MAX_WORKERS = 4
+_FIRST_WORKER = 4  # of ports
 _START_S = 240.0  # Feast's import alone takes some seconds, of every worker at once
 
 
@@ -35,7 +39,7 @@ class Cluster:
     streams: StreamConfig
     features: FeatureConfig
     ports: tuple[int, ...]
-    """Of the broker, Kafka's controller, Valkey, then one of metrics per worker."""
+    """Of the broker, Kafka's controller, Valkey and its replica, then one per worker."""
     objects: ObjectStore | None
     """The server of the raw log's bucket, where it is in one."""
     running: dict[str, processes.Running] = field(default_factory=dict)
@@ -53,6 +57,28 @@ class Cluster:
         started = broker.start_store(self.folder, self.ports[2], tied=True)
         self.running["store"] = started
 
+    def copy_store(self) -> None:
+        """Start a replica of Valkey, and cut it off once it has all rows."""
+        main, port = self.ports[2:4]
+        options = ("--replicaof", ports.HOST, str(main))
+        copy = broker.start_store(self.folder, port, *options, tied=True, name="replica")
+        self.running["replica"] = copy
+        with Redis(host=ports.HOST, port=port) as client:
+            processes.wait_ready(
+                copy,
+                lambda: client.info("replication")["master_link_status"] == "up",
+                timeout_s=_START_S,
+            )
+            client.execute_command("REPLICAOF", "NO", "ONE")
+
+    def fail_over(self) -> None:
+        """End Valkey; its replica answers at its address, with the rows that it has."""
+        self.kill("store")
+        self.stop("replica")
+        shutil.rmtree(self.folder / "store")
+        (self.folder / "replica").rename(self.folder / "store")
+        self.start_store()
+
     def start_objects(self) -> None:
         """Start the raw log's server, if there is one, with the objects it had."""
         if self.objects:
@@ -63,7 +89,7 @@ class Cluster:
         name = f"worker{number}"
         env = {
             "SRP4CTR_SETTINGS": str(self.folder / "settings.toml"),
-            "SRP4CTR_STREAMS__METRICS_PORT": str(self.ports[3 + number]),
+            "SRP4CTR_STREAMS__METRICS_PORT": str(self.ports[_FIRST_WORKER + number]),
         }
         program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
         self.running[name] = processes.start(program, self.folder, tied=True)
@@ -72,7 +98,7 @@ class Cluster:
     def wait_ready(self, *numbers: int) -> None:
         """Return when the workers show their metrics; they join their groups then."""
         for number in numbers:
-            is_open = partial(ports.is_open, self.ports[3 + number])
+            is_open = partial(ports.is_open, self.ports[_FIRST_WORKER + number])
             worker = self.running[f"worker{number}"]
             processes.wait_ready(worker, is_open, timeout_s=_START_S)
 
@@ -121,7 +147,7 @@ def cluster(
     With ``in_bucket`` the raw log is in a bucket, whose keys are in the environment.
     """
     # The ports stay reserved: what is restarted needs its own one again.
-    with ports.reserved_ports(4 + MAX_WORKERS) as (*numbers, last):
+    with ports.reserved_ports(_FIRST_WORKER + MAX_WORKERS + 1) as (*numbers, last):
         objects = ObjectStore(folder=folder, port=last) if in_bucket else None
         os.environ.update(objects.environment() if objects else {})
         bootstrap = f"{ports.HOST}:{numbers[0]}"

@@ -6,12 +6,15 @@ when they have caught up.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.fault_injection.progress import Progress, behind
-from benchmarks.fault_injection.traffic import Traffic
+from benchmarks.fault_injection.progress import Progress, administration, behind
+from benchmarks.fault_injection.topic_reading import end_offsets, read_topic
+from benchmarks.fault_injection.traffic import Message, Traffic
+from srp4ctr.streams.events.codec import Reason
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 
 WORKERS = 3
@@ -20,6 +23,8 @@ _SETTLED_LAG = 400
 _SETTLED_LOG_LAG = 2000  # it commits every two seconds, three topics in turn
 _SETTLE_S = 240.0
 _POLL_S = 0.1
+_HELD_S = 3.0  # longer than a producer's and a group's pauses
+_LARGE_KEY_BYTES = 5 * 1024 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +35,10 @@ class Stage:
     traffic: Traffic
     progress: Progress
     lag: int = 0
+    dropped: list[Any] = field(default_factory=list)
+    """Records that the topic held before a fault deleted some of them."""
+    unread: set[tuple[int, int]] = field(default_factory=set)
+    """Partition and offset of those that no worker had read."""
     _next: int = 0
 
     def settle(self, workers: int = WORKERS) -> None:
@@ -46,6 +55,17 @@ class Stage:
             lambda: behind(self.cluster.kafka, group) < _SETTLED_LOG_LAG,
             "the raw log to catch up",
         )
+
+    def stop_workers(self) -> None:
+        """End all workers in order."""
+        for number in range(WORKERS):
+            self.cluster.stop(f"worker{number}")
+
+    def start_workers(self) -> None:
+        """Start all workers; return when they are ready."""
+        for number in range(WORKERS):
+            self.cluster.start_worker(number)
+        self.cluster.wait_ready(*range(WORKERS))
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Return when ``condition`` holds; raises ``TimeoutError``."""
@@ -144,6 +164,69 @@ def freeze_a_worker(stage: Stage) -> None:
     stage.cluster.thaw(name)
 
 
+def fail_over(stage: Stage, *, is_running: bool) -> None:
+    """A replica that lacks the last commits takes the store's place."""
+    stage.cluster.copy_store()
+    before = stage.progress.stored
+    stage.traffic.burst(BURST)
+    stage.wait(lambda: stage.progress.stored > before + BURST // 2, "later commits")
+    if not is_running:
+        stage.stop_workers()
+    stage.cluster.fail_over()
+    if not is_running:
+        stage.start_workers()
+
+
+def drop_unread(stage: Stage) -> None:
+    """Kafka drops records before a worker has read them, of two partitions."""
+    cluster, topic = stage.cluster, BEHAVIOR_EVENTS_TOPIC
+    groups = (cluster.streams.group_id, cluster.streams.log_group_id)
+    topics_of = {group: [topic] for group in groups}
+    stage.traffic.hold()
+    time.sleep(_HELD_S)
+    stage.wait(lambda: behind(cluster.kafka, topics_of) == 0, "all to be read")
+    stage.stop_workers()
+    stage.dropped += read_topic(cluster.kafka, topic)
+    before = end_offsets(cluster.kafka, topic)
+    stage.traffic.resume()
+    stage.traffic.burst(BURST)
+    time.sleep(_HELD_S)
+    ends = end_offsets(cluster.kafka, topic)
+    some = sorted(before)[:2]
+    until = {each: (before[each] + ends[each]) // 2 for each in some}
+    stage.dropped += read_topic(cluster.kafka, topic)
+    with administration(cluster.kafka) as admin:
+        admin.delete_records(until)
+    for each in some:
+        places = range(before[each], until[each])
+        stage.unread |= {(each.partition, offset) for offset in places}
+    stage.start_workers()
+
+
+def backfill(stage: Stage) -> None:
+    """The last records before all workers restart happened an hour ago."""
+    before = stage.progress.stored
+    stage.traffic.backfill(BURST)
+    stage.wait(lambda: stage.progress.stored > before + BURST // 2, "a part of it")
+    for number in range(WORKERS):
+        stage.cluster.kill(f"worker{number}")
+    stage.start_workers()
+
+
+def send_a_large_key(stage: Stage) -> None:
+    """A key of 5 MiB passes the topic's limit as a small compressed batch."""
+    click = b'{"type":"click","event_id":"large","request_id":"r","user_id":"u1",'
+    value = click + b'"item_id":"i1","occurred_at":%d}' % (time.time_ns() // 1_000_000)
+    stage.traffic.send_compressed(
+        Message(
+            topic=BEHAVIOR_EVENTS_TOPIC,
+            key=b"k" * _LARGE_KEY_BYTES,
+            value=value,
+            reason=Reason.WRONG_KEY,
+        )
+    )
+
+
 JOINS = "a worker joins"
 FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill -9 of a worker in mid-batch, and its restart": kill_a_worker,
@@ -158,6 +241,11 @@ MORE_FAULTS: dict[str, Callable[[Stage], None]] = {
     **FAULTS,
     "kill -9 of the broker, and its restart": partial(restart_kafka, end=Cluster.kill),
     "the store hangs for 10 s": hang_the_store,
+    "the store fails over to an older replica": partial(fail_over, is_running=True),
+    "the same while no worker runs": partial(fail_over, is_running=False),
+    "Kafka drops records that no worker has read": drop_unread,
+    "a backfill before all workers restart": backfill,
+    "a key of 5 MiB that compresses": send_a_large_key,
 }
 BUCKET_FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill -9 of the bucket's server, and its restart": partial(restart_bucket, away_s=0),

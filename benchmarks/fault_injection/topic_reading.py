@@ -22,8 +22,13 @@ async def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None
 
 
 def read_topic(kafka: KafkaConfig, topic: str) -> list[Any]:
-    """Return every record of ``topic``."""
-    return read_from(kafka, topic, dict.fromkeys(_sources(kafka, topic), 0))
+    """Return every record that ``topic`` holds."""
+    consumer = KafkaConsumer(**client_arguments(kafka))
+    try:
+        first = dict(consumer.beginning_offsets(_sources(kafka, topic)))
+    finally:
+        consumer.close()
+    return read_from(kafka, topic, first)
 
 
 def end_offsets(kafka: KafkaConfig, topic: str) -> dict[TopicPartition, int]:

@@ -18,7 +18,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from benchmarks.harness.raw_logs import click_on
-from srp4ctr.streams.broker.producer import disconnect, renewing
+from srp4ctr.streams.broker.producer import BACKFILL_HEADERS, disconnect, renewing
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
 from srp4ctr.streams.events.schema import (
@@ -70,6 +70,8 @@ class Traffic:
     """How long the broker may take for what is due at the end."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _bursts: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    _backfills: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    _held: threading.Event = field(default_factory=threading.Event)
     _publishing: Future[None] | None = None
 
     def start(self) -> None:
@@ -81,6 +83,33 @@ class Traffic:
     def burst(self, events: int) -> None:
         """Publish more events at once: more than a batch takes."""
         self._bursts.put(events)
+
+    def backfill(self, events: int) -> None:
+        """Publish ``events`` of an hour ago at once, known since they happened."""
+        self._backfills.put(events)
+
+    def hold(self) -> None:
+        """Publish nothing until ``resume``."""
+        self._held.set()
+
+    def resume(self) -> None:
+        """Publish again."""
+        self._held.clear()
+
+    def send_compressed(self, message: Message) -> None:
+        """Publish ``message`` in a batch that is small once it is compressed."""
+        producer = KafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap,
+            acks="all",
+            compression_type="gzip",
+            max_request_size=4 * len(message.key or b""),
+            metrics_enabled=False,
+        )
+        try:
+            self._send(producer, message)
+            producer.flush(timeout=self.patience_s)
+        finally:
+            disconnect(producer)
 
     def end(self) -> None:
         """Publish what is still due, at once; return when the broker has it all.
@@ -116,8 +145,12 @@ class Traffic:
             now = time.monotonic()
             owed += (now - before) * self.shape.events_per_s
             before = now
-            while not self._bursts.empty():
-                owed += self._bursts.get()
+            if self._held.is_set():
+                owed = 0.0
+                time.sleep(_TICK_S)
+                continue
+            self._publish_past(producer, visits, _drained(self._backfills))
+            owed += _drained(self._bursts)
             while owed > 0:
                 visit = visits.next(time.time_ns() // 1_000_000)
                 owed -= len(visit)
@@ -129,9 +162,39 @@ class Traffic:
         while waiting:
             self._send(producer, heapq.heappop(waiting)[2])
 
-    def _send(self, producer: Any, message: Message) -> None:
-        sent = producer.send(message.topic, value=message.value, key=message.key)
+    def _publish_past(self, producer: Any, visits: "Visits", events: int) -> None:
+        """Publish ``events`` of visits of an hour ago, in their order."""
+        began_ms = time.time_ns() // 1_000_000 - _HOUR_MS
+        while events > 0:
+            visit = [message for _, message in visits.next(began_ms)]
+            events -= len(visit)
+            began_ms += 1
+            for message in sorted(visit, key=_happened_at):
+                self._send(producer, message, _happened_at(message) or began_ms)
+
+    def _send(self, producer: Any, message: Message, at_ms: int | None = None) -> None:
+        """Publish ``message`` as known at ``at_ms``, or now."""
+        headers = [*BACKFILL_HEADERS] if at_ms else []
+        sent = producer.send(
+            message.topic,
+            value=message.value,
+            key=message.key,
+            timestamp_ms=at_ms,
+            headers=headers,
+        )
         self.published.append((message, sent))
+
+
+def _drained(numbers: queue.SimpleQueue[int]) -> int:
+    """Take what is in ``numbers``; return the sum."""
+    total = 0
+    while not numbers.empty():
+        total += numbers.get()
+    return total
+
+
+def _happened_at(message: Message) -> int:
+    return message.event.occurred_at if message.event else 0
 
 
 class Visits:

@@ -5,8 +5,8 @@ each some names to look for.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from benchmarks.fault_injection import reference_stream
@@ -40,6 +40,14 @@ class Published:
     values: dict[Place, bytes | None]
     updates: dict[str, ItemUpdate]
     """Of each item, the one that happened last."""
+
+    def without(self, unread: Set[Place]) -> "Published":
+        """Return what workers can have read: all but ``unread``, which Kafka dropped."""
+        return replace(
+            self,
+            events={at: each for at, each in self.events.items() if at not in unread},
+            poison={at: each for at, each in self.poison.items() if at not in unread},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +130,18 @@ def _places(
             yield message, found.pop()
 
 
-def judge(cluster: Cluster, published: Published) -> Verdict:
-    """Compare everything that ``cluster`` keeps with the reference."""
+def judge(cluster: Cluster, published: Published, dropped: Sequence[Any] = ()) -> Verdict:
+    """Compare everything that ``cluster`` keeps with the reference.
+
+    ``dropped`` are records that the topic held until a fault deleted them.
+    """
     expected = reference_stream.outcome(published.events.values(), cluster.streams)
     logged = _logged(cluster)
     return Verdict(
-        lost=[*_lost_by_broker(cluster, published), *(published.events.keys() - logged)],
+        lost=[
+            *_lost_by_broker(cluster, published, dropped),
+            *(published.events.keys() - logged),
+        ],
         logged_twice=[place for place, times in logged.items() if times > 1]
         + list(logged.keys() - published.events.keys()),
         labels=_wrong_labels(cluster, expected),
@@ -194,11 +208,13 @@ def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
     ]
 
 
-def _lost_by_broker(cluster: Cluster, published: Published) -> list[Place]:
-    """Return what the broker acknowledged and no longer has."""
+def _lost_by_broker(
+    cluster: Cluster, published: Published, dropped: Sequence[Any]
+) -> list[Place]:
+    """Return what the broker acknowledged and no longer has, although none dropped it."""
     kept = {
         (record.partition, record.offset): record.value
-        for record in read_topic(cluster.kafka, BEHAVIOR_EVENTS_TOPIC)
+        for record in [*dropped, *read_topic(cluster.kafka, BEHAVIOR_EVENTS_TOPIC)]
     }
     values = published.values
     return [place for place, value in values.items() if kept.get(place, 0) != value]

@@ -65,6 +65,8 @@ class Report:
     """What a run came to."""
 
     rows: list[Row]
+    dropped: int
+    """Events that Kafka dropped before a worker could read them."""
     events: int
     poison: int
     tidying: Tidying
@@ -81,7 +83,8 @@ class Report:
         wrong = (f"{name} {number}" for name, number in self.verdict.wrong().items())
         return (
             f"{table(map(asdict, self.rows), heads)}\n"
-            f"{self.events:,} events, {self.poison} poison messages\n"
+            f"{self.events:,} events, {self.poison} poison messages; {self.dropped:,} "
+            "events that Kafka dropped unread\n"
             f"the raw log was tidied {self.tidying.rounds} times: {self.tidying.merged:,} "
             f"files joined, {self.tidying.refused} calls refused\n"
             f"wrong at the end: {', '.join(wrong)}"
@@ -95,6 +98,7 @@ class Report:
             "events": self.events,
             "poison": self.poison,
             "joined_files": self.tidying.merged,
+            "dropped_unread": self.dropped,
             "lost": wrong.pop("lost"),
             **{f"wrong_{name}": number for name, number in wrong.items()},
             "longest_stall_s": max(round(row.stall_s, 1) for row in self.rows),
@@ -124,15 +128,16 @@ def run(
             finally:
                 tidying.end()
             say("the last labels mature")
-            topics = (
-                record
-                for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
-                for record in read_topic(whole.kafka, topic)
-            )
-            published = published_to(topics, stage.traffic.published)
-            verdict = _verdict(whole, published)
+            records = {(r.topic, r.partition, r.offset): r for r in stage.dropped}
+            for topic in (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC):
+                for r in read_topic(whole.kafka, topic):
+                    records[r.topic, r.partition, r.offset] = r
+            found = published_to(records.values(), stage.traffic.published)
+            published = found.without(stage.unread)
+            verdict = _verdict(stage, published)
     return Report(
         rows=rows,
+        dropped=len(found.events) - len(published.events),
         events=len(published.events),
         poison=len(published.poison),
         tidying=tidying,
@@ -169,8 +174,9 @@ def _play(stage: Stage, faults: Iterable[str], say: Say) -> list[Row]:
     return rows
 
 
-def _verdict(whole: Cluster, published: Published) -> Verdict:
+def _verdict(stage: Stage, published: Published) -> Verdict:
     """Return the verdict when nothing is missing any more, or else after a while."""
+    whole = stage.cluster
     sequences, log, items = group_ids(whole.streams)
     topics_of = {
         sequences: [BEHAVIOR_EVENTS_TOPIC],
@@ -181,7 +187,7 @@ def _verdict(whole: Cluster, published: Published) -> Verdict:
     while True:
         whole.check_alive()
         waits = behind(whole.kafka, topics_of) > 0
-        verdict = judge(whole, published)
+        verdict = judge(whole, published, stage.dropped)
         is_right = not any(verdict.wrong().values())
         if (is_right and not waits) or time.monotonic() > deadline:
             return verdict

@@ -41,7 +41,7 @@ from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import BehaviorSequence
 from srp4ctr.streams.state.state_store import FeatureSink
-from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _MOST_OF_TOTAL = 300_000  # events of a partition whose total is computed: some seconds
@@ -195,6 +195,9 @@ def _compare_users(
             right.attributes,
         ):
             found = replace(found, wrong=f"{of}: other attributes than the log says")
+        if stored.partition not in (NO_PARTITION, partition):
+            wrong = f"{of}: its row has offsets of partition {stored.partition}"
+            found = replace(found, wrong=wrong)
         if stored.forgotten_at_ms != right.forgotten_at_ms:
             wrong = f"{of}: forgotten until {stored.forgotten_at_ms}, not as the log says"
             found = replace(found, wrong=wrong)

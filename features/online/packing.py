@@ -42,11 +42,11 @@ DAMAGED = UserState()
 # Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
 # counted_at_ms, first_seen_ms, last_offset.
 ACTIVITY = struct.Struct("<B8d3q")
-ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 3, 2
+ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 4, 2
 # As an activity, then forgotten_at_ms and forgotten_offset, and of behaviours and exposures
-# the number, the bytes of a time and base_ms; then the columns of both, as
+# the number, the bytes of a time and base_ms; the partition. Then the columns of both, as
 # streams/state/sequences.py has them, but for exposures' codes, which are zeros.
-_USER = struct.Struct("<B8d5qIBqIBq")
+_USER = struct.Struct("<B8d5qIBqIBqi")
 _NARROW, _WIDE = 4, 8
 _WITHOUT_VALUE = bytes(range(HAS_VALUE))  # codes of actions
 _ACTIONS = bytes(range(NUM_ACTION_CODES))  # those that a model has
@@ -112,6 +112,7 @@ def pack_user(user: UserState) -> list[bytes]:
         user.forgotten_offset,
         *(len(done.codes), _width(done), done.base_ms),
         *(len(shown.codes), _width(shown), shown.base_ms),
+        user.partition,
     )
     # Values last: their number is in the codes.
     columns = done.times, done.keys, done.codes, shown.times, shown.keys, done.values
@@ -132,7 +133,7 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
     counted_at_ms, first_seen_ms, last_offset, forgotten_at_ms, forgotten_offset = fields[
         8:13
     ]
-    done, width, done_base_ms, shown, shown_width, shown_base_ms = fields[13:]
+    done, width, done_base_ms, shown, shown_width, shown_base_ms, partition = fields[13:]
     if not {width, shown_width} <= {_NARROW, _WIDE}:  # compiled.c reads one or the other
         raise ArtifactError("a user's row is damaged: its times take neither 4 nor 8 bytes")
     sizes = (done * width, done * 8, done, shown * shown_width, shown * 8)
@@ -153,6 +154,7 @@ def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> Us
         exposures=BehaviorSequence(shown_base_ms, shown_times, shown_keys, bytes(shown)),
         forgotten_at_ms=forgotten_at_ms,
         forgotten_offset=forgotten_offset,
+        partition=partition,
     )
     _check_values(user)
     return user

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from threading import Lock
 from typing import Any, TypeVar
 
 from redis import exceptions
@@ -20,11 +21,12 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import row_codec
 from srp4ctr.features.online.connection import connector
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of
+from srp4ctr.features.online.stored_offsets import StoredOffsets
 from srp4ctr.retries import retry_at_once
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.state_store import ItemProfile
-from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.streams.state.state_store import NO_OFFSETS, ItemProfile
+from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 
 # How long a call may take before it is tried once more, and then fails. A request cannot
 # wait; the stream worker, which retries itself, can.
@@ -211,6 +213,8 @@ class FeatureStoreSink:
         self._config = config
         self._views = OnlineViews(config)
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
+        self._offsets = StoredOffsets(self._views.call, config)
+        self._writing = Lock()
 
     def read(self, user_ids: Collection[str], shares: Collection[ItemPartitionKey]) -> Rows:
         """Return the stored rows of these users and shares."""
@@ -218,14 +222,36 @@ class FeatureStoreSink:
             users=self._views.read_users(user_ids), shares=self._views.read_shares(shares)
         )
 
-    def write(self, changed: Rows) -> None:
-        """Store the rows; raise if the store did not take them all."""
-        for _, partition in changed.shares:
-            if not 0 <= partition < self._config.partitions:
-                raise MistakeError(
-                    f"events come from partition {partition}, but kafka.partitions "
-                    f"is {self._config.partitions}: readers would miss them"
-                )
+    def begin(self, partition: int) -> int | None:
+        """Return up to which offset the rows have the events of ``partition``."""
+        with self._writing:
+            return self._offsets.begin(partition)
+
+    def stored_offsets(self) -> dict[int, int]:
+        """Return up to which offset the rows have each partition's events, where known."""
+        return self._offsets.read(range(self._config.partitions))
+
+    def write(self, changed: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
+        """Store the rows, then the next offsets by partition; raise if not all is stored.
+
+        Raises ``LostWritesError`` before it writes a row, if the store has lost what this
+        sink had stored of one of these partitions.
+        """
+        with self._writing:
+            seen = self._offsets.check(offsets)
+            self._write_rows(changed)
+            if offsets:
+                self._offsets.write(offsets, seen)
+
+    def _write_rows(self, changed: Rows) -> None:
+        last = max(changed.partitions, default=NO_PARTITION)
+        if last >= self._config.partitions:
+            raise MistakeError(
+                f"events come from partition {last}, but kafka.partitions is "
+                f"{self._config.partitions}: readers would miss them. If the topic was "
+                f"created with {last + 1} or more, set that number; if partitions were "
+                "added, do as docs/scaling.md says about another number of partitions"
+            )
         # Users last: they record erasure requests, whose effect on items must be stored
         # before. A crash in between repeats the rest.
         self._write_all(row_codec.ITEM_ACTIVITY, changed.shares)

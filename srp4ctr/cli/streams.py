@@ -199,6 +199,52 @@ def rebuild(
     out.print(f"rebuilt {done}, from the events since {since}")
 
 
+@stream.command("rewind")
+def rewind(
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PARTITION=OFFSET",
+            help="Read this partition again from there. Default: the store's offsets.",
+        ),
+    ] = [],  # noqa: B006  # typer copies it
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what would be read again; change nothing."),
+    ] = False,
+) -> None:
+    """Let stopped workers read again what the feature store's rows lack.
+
+    The store knows up to which offset its rows are whole, and a dump of it does, too. A
+    worker that starts on an older store goes back by itself; this command shows how far,
+    or goes back to offsets that you name. Rows skip the events that they have. If Kafka no
+    longer holds the offsets, use `srp4ctr stream rebuild`.
+
+    Example:  srp4ctr stream rewind --dry-run
+    """
+    settings = load("kafka", "store")
+    back = stream_jobs.rewind(settings, _offsets_of(to), dry_run=dry_run)
+    verb = "would be read again" if dry_run else "are read again at the next start"
+    for each in back:
+        out.print(
+            f"partition {each.partition}: {each.before - each.after:,} records from offset "
+            f"{each.after} {verb}",
+            soft_wrap=True,
+        )
+    if not back:
+        out.print("nothing to read again: the store has all that workers have committed")
+
+
+def _offsets_of(texts: list[str]) -> dict[int, int]:
+    offsets = {}
+    for text in texts:
+        partition, _, offset = text.partition("=")
+        if not (partition.isdecimal() and offset.isdecimal()):
+            raise MistakeError(f"--to {text}: write PARTITION=OFFSET, as --to 0=1200")
+        offsets[int(partition)] = int(offset)
+    return offsets
+
+
 def _check(path: Path) -> FileReport:
     """Print which events are in ``path`` and which lines are bad; return the report."""
     report = file_import.check_file(path, time.time_ns() // 1_000_000)

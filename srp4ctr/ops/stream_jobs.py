@@ -1,10 +1,11 @@
-"""Runs workers and the HTTP intake, rebuilds the store, and restores a lost Kafka.
+"""Runs workers and the intake, rebuilds the store, rewinds, and restores a lost Kafka.
 
 Faust is imported when a process needs it: it costs seconds.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,6 +116,61 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progres
         )
     items = FeatureStoreSink(settings.features).restore_profiles()
     return f"{done} partitions and the attributes of {items:,} items"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewound:
+    """Where workers read a partition again: from ``after`` instead of ``before``."""
+
+    partition: int
+    before: int
+    after: int
+
+
+def rewind(settings: Settings, to: Mapping[int, int], *, dry_run: bool) -> list[Rewound]:
+    """Let stopped workers read again from the store's offsets, or those of ``to``.
+
+    Returns the partitions that go back. Raises ``MistakeError`` where the store knows no
+    offset, for an offset that is not committed yet, or as ``commands.rewind``.
+    """
+    from srp4ctr.streams.broker.commands import rewind as rewind_group
+    from srp4ctr.streams.broker.topics import committed_offsets
+    from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+
+    group = settings.streams.group_id
+    committed = committed_offsets(settings.kafka, group, BEHAVIOR_EVENTS_TOPIC)
+    offsets = to or _stored_offsets(settings, committed)
+    for partition, at in offsets.items():
+        if not 0 <= at <= committed.get(partition, -1):
+            raise MistakeError(
+                f"--to {partition}={at}: group {group} has committed "
+                f"{committed.get(partition, 'nothing')} of partition {partition}, and a "
+                "rewind goes back only"
+            )
+    back = [
+        Rewound(partition=partition, before=committed[partition], after=at)
+        for partition, at in sorted(offsets.items())
+        if at < committed[partition]
+    ]
+    if back and not dry_run:
+        places = {each.partition: each.after for each in back}
+        shown = ", ".join(f"{partition}={at}" for partition, at in places.items())
+        with audit_log(settings).audited("stream rewind", shown):
+            rewind_group(settings.kafka, group, places)
+    return back
+
+
+def _stored_offsets(settings: Settings, committed: Mapping[int, int]) -> dict[int, int]:
+    """Return the store's offsets of the partitions that are ``committed``, none later."""
+    from srp4ctr.features.online.store import FeatureStoreSink
+
+    stored = FeatureStoreSink(settings.features).stored_offsets()
+    if lacks := sorted(p for p, at in committed.items() if at and p not in stored):
+        raise MistakeError(
+            f"the store has no offset of partition {lacks[0]}, as an empty one: run "
+            "`srp4ctr stream rebuild` with the workers running, or name offsets with --to"
+        )
+    return {p: min(at, stored.get(p, at)) for p, at in committed.items()}
 
 
 def restore(settings: Settings, log: str, progress: Callable[[int], None]) -> str:

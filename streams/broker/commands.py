@@ -1,4 +1,4 @@
-"""An operator's commands to the running stream, and their progress: rebuild, erase.
+"""An operator's commands to the stream, and their progress: rebuild, erase, rewind.
 
 In: a command or a user. Out: records on ``behavior-events``, which the worker that owns
 the partition executes in order: rows have one writer, and no worker has to be stopped.
@@ -9,10 +9,12 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.broker.clients import connected
+from srp4ctr.streams.broker.topics import beginning_offsets
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import (
     COMMAND_KEY,
@@ -60,6 +62,33 @@ def request_erasure(kafka: KafkaConfig, user_id: str) -> Offsets:
     if isinstance(refused := decode(payload, at_ms), RejectedEvent):
         raise MistakeError(f"{user_id!r:.80} is no user's id: {refused.detail}")
     return _sent(kafka, [{"key": event_key(event), "value": payload}])
+
+
+def rewind(kafka: KafkaConfig, group_id: str, offsets: Mapping[int, int]) -> None:
+    """Let the stopped group read ``behavior-events`` again from ``offsets``, by partition.
+
+    Raises ``MistakeError`` while the group has members, and where Kafka no longer holds an
+    offset.
+    """
+    with connected(KafkaAdminClient, kafka) as admin:
+        members = admin.describe_groups([group_id])[group_id]["members"]
+    if members:
+        raise MistakeError(
+            f"{len(members)} workers of group {group_id} are running: stop them, then "
+            "repeat the command"
+        )
+    for partition, first in beginning_offsets(kafka, BEHAVIOR_EVENTS_TOPIC).items():
+        if offsets.get(partition, first) < first:
+            raise MistakeError(
+                f"Kafka no longer holds offset {offsets[partition]} of partition "
+                f"{partition}, its first one is {first}: run `srp4ctr stream rebuild` "
+                "instead, with the workers running"
+            )
+    arguments = {"group_id": group_id, "enable_auto_commit": False}
+    with connected(KafkaConsumer, kafka, **arguments) as consumer:
+        places = {TopicPartition(BEHAVIOR_EVENTS_TOPIC, p): at for p, at in offsets.items()}
+        consumer.assign(list(places))
+        consumer.commit({s: OffsetAndMetadata(at, "", -1) for s, at in places.items()})
 
 
 def wait_until_read(

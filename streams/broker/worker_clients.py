@@ -144,6 +144,19 @@ class BatchConsumer(ConsumerRebalanceListener, Generic[_State]):  # type: ignore
         """
         return await self.retry("offsets", lambda: self._next(source))
 
+    async def first_offset(self, source: TopicPartition) -> int:
+        """Return the offset of the first record of ``source`` that Kafka holds."""
+        first, _ = await self.retry("offsets", lambda: self._span(source))
+        return first
+
+    def begin_again(self) -> None:
+        """Drop all that the worker holds; it begins with each partition again.
+
+        Only with ``lock``; nothing that was taken since the last commit may be committed.
+        """
+        self._generation += 1
+        self.partitions.clear()
+
     async def seek(self, source: TopicPartition, start: int) -> int:
         """Go to ``start``, or to the first record if Kafka has none there; return where.
 

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     TIME_IN_FUTURE = "time_in_future"
     WRONG_TOPIC = "wrong_topic"
     WRONG_KEY = "wrong_key"
+    WRONG_PARTITION = "wrong_partition"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

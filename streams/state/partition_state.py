@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import (
     MAX_CLOCK_SKEW_MS,
     LoggedEvent,
+    Reason,
     Record,
+    RejectedEvent,
     RejectedRecord,
     decode_record,
 )
@@ -133,11 +137,18 @@ class PartitionState:
 
     def cache_rows(
         self, users: Iterable[str], shares: Iterable[ItemPartitionKey], rows: Rows
-    ) -> None:
-        """Keep the rows of ``users`` and ``shares`` as the store has them, or new ones."""
-        cached = self._rows
+    ) -> dict[str, int]:
+        """Keep the rows of ``users`` and ``shares`` as the store has them, or new ones.
+
+        Returns the partition of each row of another one; such a row is not kept.
+        """
+        cached, elsewhere = self._rows, dict[str, int]()
         for user_id in users:
-            cached.users[user_id] = user = rows.users.get(user_id, _NEW_USER)
+            user = rows.users.get(user_id, _NEW_USER)
+            if not user.is_of(self.partition):
+                elsewhere[user_id] = user.partition
+                continue
+            cached.users[user_id] = replace(user, partition=self.partition)
             self._attribute_bytes += len(user.attributes)
         for key in shares:
             cached.shares[key] = rows.shares.get(key, _NEW_ITEM)
@@ -145,6 +156,35 @@ class PartitionState:
             if user.forgotten_at_ms:
                 erasure = (user.forgotten_at_ms, user.forgotten_offset)
                 self._deduplication.add_erasure(user_id, *erasure)
+        return elsewhere
+
+    def reject_moved(
+        self,
+        elsewhere: Mapping[str, int],
+        events: Iterable[LoggedEvent],
+        records: Iterable[Record],
+    ) -> list[LoggedEvent]:
+        """Return ``events`` without those of users whose rows are ``elsewhere``.
+
+        Their ``records`` are rejected. ``elsewhere`` is the row's partition by user.
+        """
+        by_offset = {each.offset: each for each in records}
+        own = []
+        for logged in events:
+            partition = elsewhere.get(logged.event.user_id)
+            if partition is None:
+                own.append(logged)
+                continue
+            detail = (
+                f"the user's row has offsets of partition {partition}, this record is in "
+                f"partition {self.partition}: partitions were added to the topic, or the "
+                "producer does not choose the partition by murmur2 of the key; see "
+                "docs/scaling.md, another number of partitions"
+            )
+            rejected = RejectedEvent(reason=Reason.WRONG_PARTITION, detail=detail)
+            record = by_offset[logged.offset]
+            self.rejected.append(RejectedRecord(record=record, rejected=rejected))
+        return own
 
     def fold(self, events: Sequence[LoggedEvent], now_ms: int) -> None:
         """Fold ``events``, whose rows are in memory, into rows and labels."""

@@ -51,6 +51,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.users) + len(self.shares)
 
+    @property
+    def partitions(self) -> set[int]:
+        """The partitions whose events made the rows."""
+        of_shares = {partition for _, partition in self.shares}
+        return of_shares | {user.partition for user in self.users.values()}
+
     def update(self, other: "Rows") -> None:
         """Add the rows of ``other``, which replace those of the same keys."""
         self.users.update(other.users)

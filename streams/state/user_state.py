@@ -29,6 +29,8 @@ from srp4ctr.streams.state.sequences import (
     merge,
 )
 
+NO_PARTITION = -1
+
 
 class UserState(Activity, frozen=True, kw_only=True, gc=False):
     """A user's row: counters, which are fields of its own, sequences and attributes."""
@@ -46,6 +48,15 @@ class UserState(Activity, frozen=True, kw_only=True, gc=False):
     """Until when an erasure request of the user reaches, whenever the events come."""
     forgotten_offset: int = -1
     """The offset of that request."""
+    partition: int = NO_PARTITION
+    """Of the user's events, whose offsets are in the row; NO_PARTITION before the first."""
+
+    def is_of(self, partition: int) -> bool:
+        """Return whether events of ``partition`` may be folded into the row.
+
+        Offsets of another partition would make them look counted.
+        """
+        return self.partition in (NO_PARTITION, partition)
 
 
 def fold(
@@ -106,7 +117,7 @@ def _forgotten(user: UserState, at_ms: int, offset: int) -> UserState:
         return user  # it was folded before
     stays = user.profile_at_ms > at_ms
     return replace(
-        UserState() if is_later else user,
+        UserState(partition=user.partition) if is_later else user,
         sequence=later(user.sequence, at_ms),
         exposures=later(user.exposures, at_ms),
         attributes=user.attributes if stays else "",

@@ -21,7 +21,7 @@ from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 
 LOSSES = Counter(
     "srp4ctr_store_losses_total",
-    "Partitions whose rows the store had lost, and which are rebuilt",
+    "Partitions whose rows the store had lost, and which are read again or rebuilt",
 )
 # A worker that starts on an empty store counts its losses before it is first scraped: rates
 # of a counter do not show them.
@@ -57,6 +57,12 @@ def is_lost(stored: Mapping[str, int], rows: Rows) -> bool:
     return any(rows.users[user].last_offset < stored[user] for user in known - missing)
 
 
+def note_loss() -> None:
+    """Count a partition whose rows the store has lost, and when."""
+    LOSSES.inc()
+    LOST_AT.set_to_current_time()
+
+
 class LossWatch:
     """Looks up stored users of a worker's partitions, and orders what is to be rebuilt."""
 
@@ -78,11 +84,15 @@ class LossWatch:
     async def check(self, source: TopicPartition, stored: Mapping[str, int]) -> None:
         """Order a rebuild of ``source`` if the store has lost what was ``stored`` of it."""
         self._sampled[source] = stored
-        if source in self._ordered or not is_lost(stored, await self._read(stored, ())):
+        if source not in self._ordered and is_lost(stored, await self._read(stored, ())):
+            await self.order(source)
+
+    async def order(self, source: TopicPartition) -> None:
+        """Order a rebuild of ``source``, whose rows the store has lost."""
+        if source in self._ordered:
             return
         self._ordered.add(source)
-        LOSSES.inc()
-        LOST_AT.set_to_current_time()
+        note_loss()
         _log.error(
             "the store has lost rows of partition %d that it had acknowledged: they are "
             "rebuilt from Kafka and the raw log",

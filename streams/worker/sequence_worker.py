@@ -18,16 +18,22 @@ from mode import Service
 from srp4ctr.errors import ArtifactError
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.broker.output_topics import OutputProducer
+from srp4ctr.streams.broker.topics import end_offsets
 from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import Record, located, noted, place_of
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Rebuild, now_ms
-from srp4ctr.streams.raw_log.delta_tables import Log
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    ITEMS_TOPIC,
+    Rebuild,
+    now_ms,
+)
+from srp4ctr.streams.raw_log.delta_tables import Log, covered_offsets
 from srp4ctr.streams.state.partition_state import PartitionState, PendingWrites
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.streams.state.state_store import FeatureSink, LostWritesError
 from srp4ctr.streams.worker import measurements
-from srp4ctr.streams.worker.lost_rows import SAMPLE, UNKNOWN, LossWatch
+from srp4ctr.streams.worker.lost_rows import SAMPLE, UNKNOWN, LossWatch, note_loss
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
 from srp4ctr.streams.worker.replay import ReplaySource, replay_memory
 
@@ -86,14 +92,42 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     async def _begin(self, source: TopicPartition) -> None:
         """Replay what the partition remembers; rows are loaded as events need them."""
         committed, has_committed = await self.group.next_offset(source)
-        start = await self.group.seek(source, committed)
+        at = await self.group.in_thread("store_read", self._sink.begin, source.partition)
+        self._losses.rebuilt(source)  # or another member has: what was ordered is over
+        start = committed
+        if has_committed:
+            start = await self._whole_until(source, committed, at)
+        start = await self.group.seek(source, start)
+        self.group.consumer.resume(source)  # a rebuild may have paused it
         replay = partial(self._replayed, source, start)
         state, stored = await self.group.retry("replay", replay)
         self.group.partitions[source] = state
         self._quiet_since[source] = time.monotonic()
-        self._losses.rebuilt(source)  # or another member has: what was ordered is over
         if stored and has_committed:
             await self._losses.check(source, stored)
+
+    async def _whole_until(
+        self, source: TopicPartition, committed: int, at: int | None
+    ) -> int:
+        """Return where to begin, if the store has the rows up to ``at``.
+
+        It is before ``committed`` where the store has lost rows. Orders a rebuild where
+        Kafka has not got the records from there on, or the store knows no offset.
+        """
+        if not committed or (at is not None and at >= committed):
+            return committed
+        if at is None or at < await self.group.first_offset(source):
+            await self._losses.order(source)
+            return committed
+        note_loss()
+        self._begin_restoring_profiles()
+        _log.error(
+            "the store has lost the last rows that it had acknowledged: reads %d records "
+            "again",
+            committed - at,
+            extra=place_of(source, at),
+        )
+        return at
 
     async def _replayed(
         self, source: TopicPartition, start: int
@@ -124,13 +158,16 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             events, command = state.decode(records)
             users, shares = state.missing_rows(events)
             if users or shares:
-                state.cache_rows(users, shares, await self._read(users, shares))
+                rows = await self._read(users, shares)
+                if elsewhere := state.cache_rows(users, shares, rows):
+                    events = state.reject_moved(elsewhere, events, records)
             state.fold(events, now_ms())
         measurements.trace("fold", events, began_ns)
         if command is not None:
             self.group.consumer.pause(source)
             await self._store_all()
-            self.add_future(self._rebuild(source, state, command))
+            if self.group.partitions.get(source) is state:
+                self.add_future(self._rebuild(source, state, command))
 
     def _fold_alone(self, record: Record) -> None:
         """Fold ``record`` into nothing, to find out which one of a batch fails."""
@@ -202,13 +239,12 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             rows = Rows()
             for each in pending.values():
                 rows.update(each.rows)
-            if rows:
-                started, began_ns = time.monotonic(), time.time_ns()
-                await self.group.in_thread("store_write", self._sink.write, rows)
-                self._last_write_s = time.monotonic() - started
-                for each in pending.values():
-                    measurements.trace("write to the store", each.folded, began_ns)
-                measurements.STORE_WRITES.observe(self._last_write_s)
+            started, began_ns = time.monotonic(), time.time_ns()
+            await self.group.in_thread("store_write", self._sink.write, rows, ends)
+            self._last_write_s = time.monotonic() - started
+            for each in pending.values():
+                measurements.trace("write to the store", each.folded, began_ns)
+            measurements.STORE_WRITES.observe(self._last_write_s)
             labels = {at.partition: each.decided for at, each in pending.items()}
             await self.group.retry("labels", partial(self._outputs.publish_labels, labels))
             bad = [record for each in pending.values() for record in each.rejected]
@@ -217,11 +253,19 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         return pending
 
     async def _finish_storing(self) -> None:
-        """Wait for what is being stored, if anything, and commit it."""
+        """Wait for what is being stored, if anything, and commit it.
+
+        Where the store has lost earlier rows it is not stored: the worker begins again.
+        """
         storing, self._storing = self._storing, None
         if storing is None:
             return
-        pending = await storing
+        try:
+            pending = await storing
+        except LostWritesError as error:
+            _log.warning("begins again with all partitions: %s", error)
+            self.group.begin_again()
+            return
         await self.group.commit({each: new.next_offset for each, new in pending.items()})
         partitions = self.group.partitions
         for source, each in pending.items():
@@ -230,15 +274,37 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
                 state.evict(self._config.cache_mb * 1_000_000 // len(partitions))
 
     async def _order_rebuild(self, source: TopicPartition) -> None:
-        """Send the rebuild command to one partition; items get their attributes at once."""
+        """Send the rebuild command to one partition; items get their attributes back."""
         order = (self._kafka, 0, [source.partition])
         await self.group.in_thread("command", request_rebuild, *order)
-        if time.monotonic() > self._profiles_until:  # they are of all partitions
-            try:
-                await self.group.in_thread("store_write", self._sink.restore_profiles)
-            except ArtifactError as error:  # users' rows need not wait for it
-                _log.error("items have no attributes: %s; srp4ctr stream rebuild", error)
+        self._begin_restoring_profiles()
+
+    def _begin_restoring_profiles(self) -> None:
+        """Restore items' attributes, once for partitions whose loss is found together."""
+        if time.monotonic() > self._profiles_until:
             self._profiles_until = time.monotonic() + _PROFILES_S
+            self.add_future(self._restore_profiles())
+
+    async def _restore_profiles(self) -> None:
+        """Store items' newest attributes again, once the raw log has what Kafka has now."""
+        until = time.monotonic() + _PROFILES_S
+        ends = await self.group.in_thread("offsets", end_offsets, self._kafka, ITEMS_TOPIC)
+        try:
+            while not await asyncio.to_thread(self._has_items, ends):
+                if time.monotonic() > until:
+                    _log.warning("the raw log lacks the last updates of items")
+                    break
+                await asyncio.sleep(1.0)
+            await self.group.in_thread("store_write", self._sink.restore_profiles)
+        except ArtifactError as error:  # users' rows need not wait for it
+            _log.error("items have no attributes: %s; srp4ctr stream rebuild", error)
+
+    def _has_items(self, ends: Mapping[int, int]) -> bool:
+        """Return whether the raw log has the updates of items before ``ends``."""
+        covered = (covered_offsets(self._raw_log, ITEMS_TOPIC, number) for number in ends)
+        return all(
+            end <= last + 1 for end, (_, last) in zip(ends.values(), covered, strict=True)
+        )
 
     async def _rebuild(
         self, source: TopicPartition, state: PartitionState, command: Rebuild
@@ -253,7 +319,13 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
             async with self.group.lock:
                 if self.group.partitions.get(source) is not state:
                     raise asyncio.CancelledError
-                await self.group.in_thread("store_write", self._sink.write, rows)
+                call = ("store_write", self._sink.write, rows, {source.partition: at})
+                try:
+                    await self.group.in_thread(*call)
+                except LostWritesError as error:
+                    _log.warning("begins the rebuild again: %s", error)
+                    self.group.begin_again()
+                    raise asyncio.CancelledError from error
 
         async def rebuild() -> tuple[int, int]:
             async with ReplaySource.opened(self._kafka, self._raw_log, source) as past:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
-from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.streams.state.state_store import NO_OFFSETS, ItemProfile, LostWritesError
 from srp4ctr.streams.state.user_state import UserState
 
 _Key = TypeVar("_Key")
@@ -20,6 +20,8 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.rows = Rows()
+        self.offsets: dict[int, int] = {}
+        self._known: dict[int, int] = {}
         self.profiles: dict[int, ItemProfile] = {}
         self.failures = 0
         self.writes = 0
@@ -31,11 +33,27 @@ class MemorySink:
             shares=_some(self.rows.shares, shares),
         )
 
-    def write(self, rows: Rows) -> None:
+    def begin(self, partition: int) -> int | None:
+        self._known = self._known | self.offsets
+        return self.offsets.get(partition)
+
+    def write(self, rows: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
         self._maybe_fail()
+        for partition in offsets:
+            if self.offsets.get(partition) != self._known.get(partition):
+                raise LostWritesError(partition)
         self.writes += 1
         _keep_newer(self.rows.users, rows.users)
         _keep_newer(self.rows.shares, rows.shares)
+        self.offsets |= offsets
+        self._known |= offsets
+
+    def copy(self) -> "MemorySink":
+        """Return an equal sink, as a replica or a dump is."""
+        copied = MemorySink()
+        copied.rows = Rows(users=dict(self.rows.users), shares=dict(self.rows.shares))
+        copied.offsets = dict(self.offsets)
+        return copied
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         self._maybe_fail()

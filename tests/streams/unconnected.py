@@ -55,6 +55,9 @@ class AConsumer:
         self.state.seek(source, offset)
         self.sought.append((source, offset))
 
+    def resume(self, source: TopicPartition) -> None:
+        assert self.state.is_assigned(source), "Partition is not assigned"
+
     def highwater(self, source: TopicPartition) -> int:
         assert self.state.is_assigned(source), "Partition is not assigned"
         return 1

@@ -39,6 +39,7 @@ VENDOR_HOMES = {
         "features/online/connection.py",
         "features/online/store.py",
         "features/online/store_files.py",
+        "features/online/stored_offsets.py",
         "srp4ctr/*.py",
     ),
     "torch": ("training/*.py", "training/model/*.py"),

@@ -1,6 +1,6 @@
 /* A user's row as the store has it: packing.py and row_codec.py pack it. */
 
-enum { USER_FORMAT = 3, USER_HEAD = 131, OF_HISTORY = 2, OF_FORMER = 4, OF_PART = 2 };
+enum { USER_FORMAT = 4, USER_HEAD = 135, OF_HISTORY = 2, OF_FORMER = 4, OF_PART = 2 };
 enum { ACTIONS = 64 };                                          /* NUM_ACTION_CODES */
 static const int64_t MAX_STORED_MS = INT64_C(9000000000000000); /* as in packing.py */
 

@@ -23,7 +23,11 @@ from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_chec
 from srp4ctr.ops.kafka_acl import ALL_TOPICS
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.clients import connect, opened, tls_context
-from srp4ctr.streams.broker.topics import beginning_offsets, committed_offsets
+from srp4ctr.streams.broker.topics import (
+    beginning_offsets,
+    committed_offsets,
+    end_offsets,
+)
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 
@@ -110,7 +114,7 @@ def topics(settings: Settings) -> Iterator[Finding]:
         count, wanted = len(events["partitions"]), settings.kafka.partitions
         if count != wanted and BEHAVIOR_EVENTS_TOPIC in there:
             found = f"{BEHAVIOR_EVENTS_TOPIC} has {count} partitions, the settings {wanted}"
-            yield is_wrong("topics", found, f"set kafka.partitions = {count}")
+            yield is_wrong("topics", found, _to_do_about(settings, count))
         elif not missing:
             yield ok(
                 "topics", f"all {len(ALL_TOPICS)}; {count} partitions, as in the settings"
@@ -119,6 +123,17 @@ def topics(settings: Settings) -> Iterator[Finding]:
             yield _newest_label(admin)
     finally:
         admin.close()
+
+
+def _to_do_about(settings: Settings, count: int) -> str:
+    """Return what to do: the topic has ``count`` partitions, the settings others."""
+    has_events = any(end_offsets(settings.kafka, BEHAVIOR_EVENTS_TOPIC).values())
+    if count < settings.kafka.partitions or not has_events:
+        return f"set kafka.partitions = {count}"
+    return (
+        f"set kafka.partitions = {count} if the topic was created with them; if partitions "
+        "were added, docs/scaling.md: another number of partitions"
+    )
 
 
 def unread(settings: Settings) -> Iterator[Finding]:

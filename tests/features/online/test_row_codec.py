@@ -131,14 +131,14 @@ def test_a_row_is_as_small_as_what_it_says() -> None:
     shown = [SequenceElement(occurred_at=1, item_key=2, action=SHOWN)] * 50
     user = UserState(sequence=sequence_of(done), exposures=sequence_of(shown))
     (packed,) = row_codec.USERS.pack(user)
-    assert len(packed) == 131 + 50 * 13 + 50 * 12
+    assert len(packed) == 135 + 50 * 13 + 50 * 12
     (packed,) = row_codec.ITEM_ACTIVITY.pack(Activity())
     assert len(packed) == 1 + 11 * 8
 
 
 @pytest.mark.parametrize("packed", [b"\0" * 17, b"\x01" + b"\0" * 16])
 def test_a_row_of_another_format_says_what_to_do(packed: bytes) -> None:
-    with pytest.raises(ValueError, match=r"this release reads 3: .*srp4ctr stream rebuild"):
+    with pytest.raises(ValueError, match=r"this release reads 4: .*srp4ctr stream rebuild"):
         row_codec.USERS.unpack(1, packed, b"", b"")
     with pytest.raises(ValueError, match=r"this release reads 2"):
         row_codec.ITEM_ACTIVITY.unpack(1, packed)

@@ -309,3 +309,16 @@ def test_a_row_for_a_while_is_read_as_any_other_ends_by_itself_and_can_be_remove
     assert views.read_users(rows).keys() == {"described for a while"}
     views.remove(row_codec.USERS, rows)
     assert views.read_users(rows) == {}
+
+
+def test_a_user_of_a_partition_beyond_the_settings_is_refused(sink: FeatureSink) -> None:
+    """The only sign that partitions were added, where no impression or click comes."""
+    moved = msgspec.structs.replace(a_user(1.0), partition=4)
+    with pytest.raises(MistakeError, match=r"from partition 4, but kafka.partitions is 4"):
+        sink.write(Rows(users={"moved": moved}))
+
+
+def test_a_row_has_the_partition_of_its_offsets(sink: FeatureSink) -> None:
+    written = Rows(users={"u3": msgspec.structs.replace(a_user(1.0), partition=3)})
+    sink.write(written)
+    assert sink.read(["u3"], []) == written

@@ -18,7 +18,7 @@ from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import EMPTY
-from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 from tests.builders import a_behavior, a_click, an_impression
 from tests.features.stored import rebuild, store_events
 from tests.streams.memory_sink import MemorySink
@@ -47,7 +47,7 @@ def test_a_row_of_another_layout_is_refused_until_the_store_is_emptied_and_rebui
     with monkeypatch.context() as older:
         older.setattr(packing, "_USER_FORMAT", 1)
         store_events(sink, EVENTS, length=50)
-    with pytest.raises(ArtifactError, match=r"format b'\\x01', this release reads 3"):
+    with pytest.raises(ArtifactError, match=r"format b'\\x01', this release reads 4"):
         sink.read(["u1"], SHARES)
     with pytest.raises(ArtifactError, match="empty the store"):
         rebuild(log, sink, StreamConfig())
@@ -95,6 +95,7 @@ def test_rows_of_the_former_release_are_read_and_become_one(
     sink, events = FeatureStoreSink(own), [*EVENTS, a_behavior("i3", value=2.5)]
     store_events(sink, events, length=50)
     user, key = sink.read(["u1"], []).users["u1"], row_codec.USERS.key("u1")
+    user = msgspec.structs.replace(user, partition=NO_PARTITION)
     with redis.Redis.from_url(f"redis://{store_config.redis}/5") as client:
         client.flushdb()
         store_as_before(client, "u1", user)
@@ -103,7 +104,7 @@ def test_rows_of_the_former_release_are_read_and_become_one(
         store_events(sink, [a_click("i2")], length=50, start=len(events))
         assert client.hlen(key) == 2
         # A worker of 0.2 looks for its own number here, and ends.
-        assert client.hget(key, row_codec.USERS.fields[1])[2:4].endswith(b"\x03")
+        assert client.hget(key, row_codec.USERS.fields[1])[2:4].endswith(b"\x04")
     expected = MemorySink()
     store_events(expected, [*events, a_click("i2")], length=50)
     assert sink.read(["u1"], []).users == expected.rows.users

@@ -13,7 +13,9 @@ from srp4ctr.ops.doctor.check_result import answers, own_addresses
 from srp4ctr.settings import Settings
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
+from tests.builders import a_click
 from tests.ops.conftest import MISSING_TOOLS, ClosedKafka
+from tests.streams.workers import publish
 
 pytestmark = pytest.mark.kafka
 needs_apache_kafka = pytest.mark.skipif(
@@ -88,6 +90,21 @@ def test_a_broker_that_lets_all_in_is_open(exposed: KafkaConfig) -> None:
     topics, labels = kafka.topics(Settings(kafka=exposed))
     assert topics.state == "ok"
     assert labels.state == "not checked"
+
+
+def test_more_partitions_than_in_the_settings_may_have_been_added(
+    exposed: KafkaConfig,
+) -> None:
+    """The number is only to be copied where no row has offsets of another one."""
+    ensure_topics(exposed)
+    fewer = Settings(kafka=replace(exposed, partitions=1))
+    topics, _ = kafka.topics(fewer)
+    assert (topics.state, topics.do) == ("wrong", "set kafka.partitions = 2")
+    publish(exposed, [a_click()])
+    topics, _ = kafka.topics(fewer)
+    assert topics.do.endswith(
+        "if partitions were added, docs/scaling.md: another number of partitions"
+    )
 
 
 def test_a_password_that_is_not_encrypted_is_open(exposed: KafkaConfig) -> None:

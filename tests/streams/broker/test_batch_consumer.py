@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -9,6 +10,8 @@ from kafka.errors import CoordinatorLoadInProgressError
 
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.streams.worker.lost_rows import LossWatch
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
@@ -102,6 +105,7 @@ def test_where_aiokafka_returns_no_commit_the_broker_decides(
 
     async def story(worker: AWorker, sink: MemorySink) -> None:
         worker.consumer.known = None
+        sink.offsets = {STAYS.partition: 7}
         await worker.assign_sources(STAYS)
         while not worker.consumer.sought:
             await worker.polls(1)
@@ -138,5 +142,45 @@ def test_the_memory_for_rows_is_that_of_all_partitions_together() -> None:
         assert len(sink.rows.users) == 400
         assert 500_000 < sum(held) <= 1_000_000
         assert max(held) <= 500_000
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "begins", "rebuilds"),
+    [(5, 0, 5, 0), (7, 0, 5, 0), (3, 0, 3, 0), (3, 5, 5, 1), (None, 0, 5, 1)],
+)
+def test_a_worker_begins_at_the_store_s_offset_or_orders_a_rebuild(
+    monkeypatch: pytest.MonkeyPatch,
+    stored: int | None,
+    first: int,
+    begins: int,
+    rebuilds: int,
+) -> None:
+    """Kafka has committed 5; it may have dropped what an older store lacks."""
+
+    async def story(worker: AWorker, sink: MemorySink) -> None:
+        ordered: list[TopicPartition] = []
+
+        async def order(source: TopicPartition) -> None:
+            ordered.append(source)
+
+        async def past(source: TopicPartition, start: int) -> tuple[PartitionState, Any]:
+            return PartitionState(source.partition, start, StreamConfig()), {"u1": 1}
+
+        async def beginning(_: object) -> dict[TopicPartition, int]:
+            return {STAYS: first}
+
+        worker._losses = LossWatch(worker._read, order)
+        monkeypatch.setattr(worker, "_begin_restoring_profiles", lambda: None)
+        monkeypatch.setattr(worker, "_replayed", past)
+        monkeypatch.setattr(worker.consumer, "beginning_offsets", beginning)
+        worker.consumer.known = 5
+        sink.offsets = {} if stored is None else {STAYS.partition: stored}
+        sink.rows.users["u1"] = UserState(version_us=1, last_offset=1)
+        await worker.assign_sources(STAYS)
+        await worker.polls()
+        assert worker.consumer.sought == [(STAYS, begins)]
+        assert ordered == [STAYS] * rebuilds
 
     run(story)

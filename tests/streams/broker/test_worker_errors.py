@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -16,6 +16,7 @@ from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent
 from srp4ctr.streams.state import partition_state
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows, fold_users
+from srp4ctr.streams.state.state_store import NO_OFFSETS
 from tests.builders import a_behavior
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import ARecord, records
@@ -36,12 +37,12 @@ class RefusingSink(MemorySink):
             raise self.error
         return super().read(user_ids, shares)
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
         self.may_answer.wait(10)
         if self.refused == "write":
             self.refused = "nothing more"
             raise self.error
-        super().write(rows)
+        super().write(rows, offsets)
 
 
 @pytest.mark.parametrize("kind", [ArtifactError, TypeError])
@@ -109,11 +110,11 @@ def test_an_outage_of_the_store_is_waited_for_and_counted(outage: Exception) -> 
     class AwayAtFirst(MemorySink):
         away = 2
 
-        def write(self, rows: Rows) -> None:
+        def write(self, rows: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
             if self.away:
                 self.away -= 1
                 raise outage
-            super().write(rows)
+            super().write(rows, offsets)
 
     async def story(worker: AWorker, _: MemorySink) -> None:
         worker._sink = sink

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import (
     BACKFILL_HEADER,
     MAX_CLOCK_SKEW_MS,
@@ -17,9 +18,11 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.label_join import ImpressionLabel
+from srp4ctr.streams.state.partition_state import PartitionState
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import (
+    LATER_MS,
     ARecord,
     a_command,
     a_state,
@@ -231,3 +234,32 @@ def test_a_record_s_header_marks_a_backfill() -> None:
     old = replace(plain, headers=(("trace", b"x"), (BACKFILL_HEADER, b"1")))
     found = [decode_record(each) for each in (plain, old)]
     assert [isinstance(f, LoggedEvent) and f.is_backfilled for f in found] == [False, True]
+
+
+def test_events_of_a_user_whose_row_is_of_another_partition_are_rejected() -> None:
+    """As after partitions were added: the row's offsets would make all look counted."""
+    sink, state = MemorySink(), a_state()
+    fold_batch(state, records(an_impression(), start=1000), sink)
+    write_rows(state, sink)
+    assert sink.rows.users["u1"].partition == 3
+    moved = PartitionState(5, 0, StreamConfig())
+    batch = records(a_click(), an_impression(user_id="u2"), a_behavior())
+    events, _ = moved.decode(batch)
+    elsewhere = moved.cache_rows(*moved.missing_rows(events), sink.rows)
+    own = moved.reject_moved(elsewhere, events, batch)
+    moved.fold(own, LATER_MS)
+    assert ([each.offset for each in own], list(moved.dirty.users)) == ([1], ["u2"])
+    assert [each.record.offset for each in moved.rejected] == [0, 2]
+    (rejected, _) = [each.rejected for each in moved.rejected]
+    assert rejected.reason == "wrong_partition"
+    assert "row has offsets of partition 3, this record is in partition 5" in (
+        rejected.detail
+    )
+    assert moved.next_offset == 3
+
+
+def test_a_forgotten_user_s_row_keeps_its_partition() -> None:
+    state, sink = a_state(), MemorySink()
+    fold_batch(state, records(an_impression(), a_forget(at_ms=NOON_MS)), sink)
+    write_rows(state, sink)
+    assert sink.rows.users["u1"].partition == 3

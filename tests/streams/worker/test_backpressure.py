@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.state_store import NO_OFFSETS
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
@@ -31,10 +33,10 @@ class HangingSink(MemorySink):
         self.opened = threading.Event()
         self.is_called = False
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
         self.is_called = True
         self.opened.wait()
-        super().write(rows)
+        super().write(rows, offsets)
 
 
 def publish(kafka: KafkaConfig, start: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,11 @@ from srp4ctr.streams.worker.lost_rows import (
     is_lost,
 )
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
-from tests.builders import NOON_MS, an_impression, an_item
+from tests.builders import NOON_MS, a_behavior, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import a_state, fold_batch, records, write_rows
 from tests.streams.worker.rebuilds import (
+    ACTIVE_USERS,
     CONFIG,
     assert_equal,
     backfill,
@@ -37,7 +39,7 @@ from tests.streams.worker.rebuilds import (
     right,
     some_lives,
 )
-from tests.streams.workers import running
+from tests.streams.workers import publish, running
 
 
 def rows_of(*users: str, offset: int = 7) -> Rows:
@@ -233,6 +235,54 @@ def test_a_worker_whose_store_loses_its_rows_meanwhile_rebuilds_them(
 
     with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
+    assert_equal(sink.rows, right(kafka, tmp_path))
+
+
+@pytest.mark.kafka
+def test_a_worker_that_begins_with_an_older_store_reads_again_what_it_lacks(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    """As after a failover to a replica that was behind, while no worker ran."""
+    lives = some_lives()
+    backfill(kafka, lives[:90])
+    sink = MemorySink()
+    folded_live(kafka, sink)
+    older = sink.copy()
+    backfill(kafka, lives[90:])
+    folded_live(kafka, sink)
+    published, before = sum(ends(kafka).values()), LOSSES._value.get()
+    publish(kafka, [a_behavior(user_id=each) for each in ACTIVE_USERS], backfill=True)
+    assert folded_live(kafka, older) != sink.rows
+    assert LOSSES._value.get() > before
+    assert_equal(older.rows, right(kafka, tmp_path))
+    assert sum(ends(kafka).values()) == published + len(ACTIVE_USERS)  # no rebuild
+
+
+@pytest.mark.kafka
+def test_a_worker_whose_store_fails_over_to_an_older_one_writes_no_row_of_it(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    """A row that is read of the older store would take later events, and lack earlier."""
+    lives, config = some_lives(), replace(CONFIG, cache_mb=0)  # each batch reads its rows
+    backfill(kafka, lives[:60])
+    sink, before = MemorySink(), LOSSES._value.get()
+
+    async def run() -> None:
+        async with running(SequenceWorker(kafka, config, sink, tmp_path)):
+            await until(lambda: committed() == sum(ends(kafka).values()))
+            older = sink.copy()
+            await asyncio.to_thread(backfill, kafka, lives[60:90])
+            await until(lambda: committed() == sum(ends(kafka).values()))
+            assert LOSSES._value.get() == before
+            sink.rows, sink.offsets = older.rows, older.offsets
+            await asyncio.to_thread(backfill, kafka, lives[90:])
+            await until(lambda: LOSSES._value.get() > before)
+            await until(lambda: committed() == sum(ends(kafka).values()))
+
+    with progress_of(kafka, CONFIG.group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
+        asyncio.run(run())
+    published = sum(ends(kafka).values())
+    assert published == len(lives)  # no rebuild was ordered
     assert_equal(sink.rows, right(kafka, tmp_path))
 
 

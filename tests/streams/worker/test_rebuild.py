@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
+from msgspec.structs import replace
 
 from srp4ctr.embedded import broker
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -155,3 +156,17 @@ def test_the_past_of_a_broker_that_lost_its_end_ends_there(
     backfill(kafka, some_lives())
     (source, end), *_ = ends(kafka).items()
     assert len(offsets_of(kafka, tmp_path, source, 0, end + 50)) == end
+
+
+def test_a_rebuild_skips_events_of_users_whose_rows_are_of_another_partition(
+    kafka: KafkaConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a worker has rejected them; the row stays as it is."""
+    backfill(kafka, some_lives())
+    sink = MemorySink()
+    folded_live(kafka, sink)
+    moved = replace(sink.rows.users["u1"], partition=7, version_us=NOON_MS * 2000)
+    sink.rows.users["u1"] = moved
+    assert rebuild(kafka, sink, tmp_path) == len(USERS) - 1
+    assert sink.rows.users["u1"] is moved
+    assert "of 1 users whose rows are of other partitions" in caplog.text

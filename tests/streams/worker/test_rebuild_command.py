@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.streams.state.state_store import NO_OFFSETS
 from srp4ctr.streams.worker import rebuild as rebuilding
 from srp4ctr.streams.worker import sequence_worker
 from srp4ctr.streams.worker.rebuild import Span
@@ -38,9 +40,9 @@ pytestmark = pytest.mark.kafka
 class SlowSink(MemorySink):
     """Takes a tenth of a second for every write."""
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: Rows, offsets: Mapping[int, int] = NO_OFFSETS) -> None:
         time.sleep(0.1)
-        super().write(rows)
+        super().write(rows, offsets)
 
 
 def test_what_comes_before_and_after_a_command_is_all_in_the_rows(
@@ -84,9 +86,9 @@ def test_events_that_come_while_a_partition_is_rebuilt_are_folded_after_it(
     monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 1)
     lives = some_lives()
     backfill(kafka, lives[:90])
-    before = folded_live(kafka, MemorySink())
+    before = folded_live(kafka, live := MemorySink())
     sink = SlowSink()
-    sink.write(wrong(before).rows)
+    sink.write(wrong(before).rows, live.offsets)
 
     async def run() -> None:
         async with running(SequenceWorker(kafka, CONFIG, sink, tmp_path)):
@@ -108,9 +110,9 @@ def test_a_rebuild_that_is_handed_over_in_the_middle_is_done_again(
     monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 1)
     lives = some_lives()
     backfill(kafka, lives)
-    before = folded_live(kafka, MemorySink())
+    before = folded_live(kafka, live := MemorySink())
     sink = SlowSink()
-    sink.write(wrong(before).rows)
+    sink.write(wrong(before).rows, live.offsets)
     commands = request_rebuild(kafka, 0)
 
     async def run() -> None:
