@@ -95,7 +95,8 @@ def context_in_python(text: bytes) -> list[int]:
 
 
 def attributes_in_python(text: bytes) -> list[int]:
-    return WORDS.user_attribute_rows(text.decode()).tolist()
+    rows: list[int] = WORDS.user_attribute_rows(text.decode()).tolist()
+    return rows
 
 
 READ = (context_in_python, attributes_in_python)
