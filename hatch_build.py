@@ -27,18 +27,8 @@ SOURCE = Path("features/tensors/compiled.c")
 COLUMNS = SOURCE.with_name("columns.h")  # features/columns.py writes it
 NATIVE = Path("triton_repo/native/native_ranker.c")
 HEADERS = (
-    *(
-        "answer",
-        "comparison",
-        "handover",
-        "hashes",
-        "metrics",
-        "parsed_cache",
-        "report",
-        "request",
-        "scoring",
-    ),
-    *("store", "tls", "triton", "user_row"),
+    *("answer", "comparison", "handover", "hashes", "metrics", "parsed_cache", "report"),
+    *("request", "scoring", "store", "texts", "tls", "triton", "user_row"),
 )
 # Of each library the sources, of which the first is compiled and includes the others.
 LIBRARIES = {

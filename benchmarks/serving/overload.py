@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,14 +67,19 @@ def main() -> None:
     print(json.dumps(_figures(rows) | {"rows": rows}))
 
 
-def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
-    load = Load(
-        address=stack.address,
+def _load(address: str, duration_s: float) -> Load:
+    """Return the load of one caller."""
+    return Load(
+        address=address,
         model=RANK_CLICKS,
         candidates=CANDIDATES,
-        callers=CALLERS,
-        duration_s=options.duration,
+        callers=1,
+        duration_s=duration_s,
     )
+
+
+def _rows(stack: ServingStack, options: argparse.Namespace) -> list[Row]:
+    load = replace(_load(stack.address, options.duration), callers=CALLERS)
     can = measure(load, stack.server.pid, stack.store.pid).row(CANDIDATES)["requests_per_s"]
     say(f"{CALLERS} callers in a closed loop made {can:.0f} requests per second")
     rows = []
@@ -96,7 +101,8 @@ def _send(
 
     Each may wait ``wait_ms`` for a step; None: for ever.
     """
-    chance, requests = random.Random(seed), prepared(CANDIDATES, seed)
+    load = _load(address, duration_s)
+    chance, requests = random.Random(seed), prepared(load, seed)
     most = int(2 * per_s * duration_s)
     at_s = np.cumsum([chance.expovariate(per_s) for _ in range(most)])
     at_s = at_s[at_s < duration_s]

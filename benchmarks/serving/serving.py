@@ -13,6 +13,8 @@ One Triton, one set of weights, requests with features from the store, in severa
 - ``rank_din``: DIN served in one step,
 - ``rank_lightgbm``: 200 trees on the counters, by onnxruntime, in one step,
 - ``rank_clicks`` for users with a history of 10,
+- on a stack of its own, whose users have attributes: ``rank_clicks`` for few users with one
+  context, for 100,000 users, and for contexts that all differ,
 - onnxruntime in this process, one thread, on the arrays of 64 such requests: the bound,
 
 turn by turn in one run. CPU time is that of the server, its steps and the store. Ratios
@@ -50,6 +52,7 @@ from benchmarks.serving.serving_forms import (
 from benchmarks.serving.serving_load import PREPARED, Load, Measured, cpu_s, measure, timed
 from benchmarks.serving.serving_stack import (
     SHORT,
+    USERS,
     ServingStack,
     item_ids,
     running_stack,
@@ -67,9 +70,15 @@ DURATION_S, ROUNDS = 4.0, 3
 # take 4 GB a layer.
 MOST_TILED = 100_000
 ONNX, BRIEF = "onnxruntime in process", f"rank_clicks, history of {SHORT}"
+FEW_USERS, MANY_USERS, MANY_CONTEXTS = DESCRIBED = (
+    *("rank_clicks, users with attributes", "rank_clicks, many users with attributes"),
+    "rank_clicks, contexts that differ",
+)
+MANY, MANY_PREPARED = 100_000, 1_000  # users; requests, so that hardly one comes twice
 IDLE_S = 4.0
 FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
+FOUR, MORE, FEW, LONG = (200, 100, 4), (200, 500, 1), (200, 10, 1), (1000, 100, 1)
 COLUMNS = {
     **{"L": "length", "N": "candidates", "callers": "callers", "form": "form"},
     **{f"{name} ms": f"{name}_ms:.2f" for name in ("p50", "p95", "p99")},
@@ -88,6 +97,8 @@ def main() -> None:
         with running_stack(length) as stack:
             rows += [{"length": length, **row} for row in _rows(stack, options)]
             idle = _idle_cores(stack, options.idle)
+    if not options.forms or set(options.forms) & set(DESCRIBED):
+        rows += _described_rows(options)
     print(table(rows, COLUMNS))
     is_kept = not options.quick and not options.forms
     if is_kept:
@@ -122,16 +133,50 @@ def _rows(stack: ServingStack, options: argparse.Namespace) -> Iterator[Row]:
             forms = {name: form for name, form in forms.items() if name in options.forms}
         if candidates * stack.sizes["L"] * callers > MOST_TILED:
             forms.pop(TILED, None)
-        taken: dict[str, list[Measured]] = {name: [] for name in forms}
-        for _ in range(options.rounds):
-            for name, form in forms.items():
-                taken[name].append(form())
-        for name, parts in taken.items():
+        for name, made in _taken(forms, options.rounds).items():
             row = {"form": name, "candidates": candidates, "callers": callers}
-            row |= _together(parts).row(candidates)
-            row |= {"bytes_between_steps": _moved(stack, name)}
+            row |= made.row(candidates) | {"bytes_between_steps": _moved(stack, name)}
             say(f"L {stack.sizes['L']}, {candidates} candidates, {callers} callers: {row}")
             yield row
+
+
+def _described_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Yield rows of users with attributes: few or many of them, one or many contexts."""
+    length, candidates, callers = MAIN
+    length = length if length in options.lengths else options.lengths[0]
+    rounds = itertools.count()
+    with running_stack(length, (), described=options.users) as stack:
+        few = Load(
+            address=stack.address,
+            model=RANK_CLICKS,
+            candidates=candidates,
+            callers=callers,
+            duration_s=options.duration / options.rounds,
+            described=min(USERS, options.users),
+            prepared=MANY_PREPARED,
+        )
+        many = replace(few, described=options.users), replace(few, differ=True)
+        loads = dict(zip(DESCRIBED, (few, *many), strict=True))
+
+        def measured(load: Load) -> Measured:
+            once = replace(load, seed=next(rounds))
+            return measure(once, stack.server.pid, stack.store.pid)
+
+        forms = {name: functools.partial(measured, load) for name, load in loads.items()}
+        for name, made in _taken(forms, options.rounds).items():
+            case = {"length": length, "candidates": candidates, "callers": callers}
+            row = {**case, "form": name, **made.row(candidates), "bytes_between_steps": 0}
+            say(f"{options.users} users with attributes: {row}")
+            yield row
+
+
+def _taken(forms: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, Measured]:
+    """Measure all forms in turns; return what each of them took."""
+    taken: dict[str, list[Measured]] = {name: [] for name in forms}
+    for _ in range(rounds):
+        for name, form in forms.items():
+            taken[name].append(form())
+    return {name: _together(parts) for name, parts in taken.items()}
 
 
 def _scored(stack: ServingStack, candidates: int) -> Callable[[], object]:
@@ -175,7 +220,6 @@ def _moved(stack: ServingStack, form: str) -> int:
 
 def _main_figures(rows: Sequence[Row]) -> Row:
     """Return the figures of ``MAIN`` and of cases near it, null where not measured."""
-    four, many, few, long = (200, 100, 4), (200, 500, 1), (200, 10, 1), (1000, 100, 1)
     found = {(*itemgetter(*CASE)(row), row["form"]): row for row in rows}
 
     def figure(name: str, form: str, case: tuple[int, ...] = MAIN) -> Any:
@@ -185,33 +229,40 @@ def _main_figures(rows: Sequence[Row]) -> Row:
         """Return the CPU milliseconds of a request; NaN where it was not measured."""
         return (figure("cpu_s_per_1000_candidates", form, case) or math.nan) * case[1]
 
-    costs = {
-        "cpu_ms_per_request": cost(RANK_CLICKS),
-        "cpu_ms_per_request_4": cost(RANK_CLICKS, four),
-        "onnx_ms": cost(ONNX),
-        "cost_ratio_tiled": cost(TILED) / cost(PYTHON),
-        "native_cost_ratio": cost(RANK_CLICKS) / cost(PYTHON),
-        "native_cost_ratio_4": cost(RANK_CLICKS, four) / cost(PYTHON, four),
-        "cpu_ratio_onnx": cost(RANK_CLICKS) / cost(ONNX),
-        "cpu_ratio_onnx_4": cost(RANK_CLICKS, four) / cost(ONNX),
-        "din_cost_ratio": cost(PYTHON) / cost(DIN),
-        "din_cost_ratio_4": cost(PYTHON, four) / cost(DIN, four),
-        "din_cost_ratio_10": cost(PYTHON, few) / cost(DIN, few),
-        "lightgbm_cost_ratio": cost(PYTHON) / cost(TREES),
-        "brief_cost_ratio": cost(BRIEF) / cost(RANK_CLICKS),
-        "long_cost_ratio": cost(RANK_CLICKS, long) / cost(RANK_CLICKS),
-        "long_din_cost_ratio": cost(PYTHON, long) / cost(DIN, long),
-    }
+    costs = _costs(cost)
     return {
         "p50_ms": figure("p50_ms", RANK_CLICKS),
         "p99_ms": figure("p99_ms", RANK_CLICKS),
         "tiled_p99_ms": figure("p99_ms", TILED),
         "bound_p50_ms": figure("p50_ms", ONNX),
         "requests_per_s": figure("requests_per_s", RANK_CLICKS),
-        "requests_per_s_4": figure("requests_per_s", RANK_CLICKS, four),
-        "p99_ms_500": figure("p99_ms", RANK_CLICKS, many),
+        "requests_per_s_4": figure("requests_per_s", RANK_CLICKS, FOUR),
+        "p99_ms_500": figure("p99_ms", RANK_CLICKS, MORE),
         "rss_mb": figure("rss_mb", RANK_CLICKS),
         **{n: None if math.isnan(each) else round(each, 3) for n, each in costs.items()},
+    }
+
+
+def _costs(cost: Callable[..., float]) -> dict[str, float]:
+    """Return the CPU time of requests in milliseconds, and its ratios between forms."""
+    return {
+        "cpu_ms_per_request": cost(RANK_CLICKS),
+        "cpu_ms_per_request_4": cost(RANK_CLICKS, FOUR),
+        "onnx_ms": cost(ONNX),
+        "cost_ratio_tiled": cost(TILED) / cost(PYTHON),
+        "native_cost_ratio": cost(RANK_CLICKS) / cost(PYTHON),
+        "native_cost_ratio_4": cost(RANK_CLICKS, FOUR) / cost(PYTHON, FOUR),
+        "cpu_ratio_onnx": cost(RANK_CLICKS) / cost(ONNX),
+        "cpu_ratio_onnx_4": cost(RANK_CLICKS, FOUR) / cost(ONNX),
+        "din_cost_ratio": cost(PYTHON) / cost(DIN),
+        "din_cost_ratio_4": cost(PYTHON, FOUR) / cost(DIN, FOUR),
+        "din_cost_ratio_10": cost(PYTHON, FEW) / cost(DIN, FEW),
+        "lightgbm_cost_ratio": cost(PYTHON) / cost(TREES),
+        "brief_cost_ratio": cost(BRIEF) / cost(RANK_CLICKS),
+        "cpu_ratio_many_users": cost(MANY_USERS) / cost(FEW_USERS),
+        "cpu_ratio_many_contexts": cost(MANY_CONTEXTS) / cost(FEW_USERS),
+        "long_cost_ratio": cost(RANK_CLICKS, LONG) / cost(RANK_CLICKS),
+        "long_din_cost_ratio": cost(PYTHON, LONG) / cost(DIN, LONG),
     }
 
 
@@ -224,12 +275,14 @@ def _arguments() -> argparse.Namespace:
     add("--forms", nargs="+", help="only these")
     add("--duration", type=float, default=DURATION_S, help="seconds per form, all rounds")
     add("--rounds", type=int, default=ROUNDS, help="turns of all forms")
+    add("--users", type=int, default=MANY, help="with attributes")
     add("--idle", type=float, default=IDLE_S, help="seconds without a caller at the end")
     add("--quick", action="store_true", help="one length, few seconds; writes no results")
     options = parser.parse_args()
     if options.quick:
         options.lengths, options.candidates, options.callers = [50], [100], [1]
         options.duration, options.rounds, options.idle = 1.0, 1, 1.0
+        options.users = 2_000
     return options
 
 

@@ -5,6 +5,7 @@ another. CPU time and memory are those of the server and
 its steps, from the kernel; the callers' own work is not in them, but shares the cores.
 """
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +18,12 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.harness.callers import Callers, wait_for_all
-from benchmarks.serving.serving_stack import VERSION, item_ids, user_ids
+from benchmarks.serving.serving_stack import (
+    VERSION,
+    described_ids,
+    item_ids,
+    user_ids,
+)
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
@@ -38,6 +44,12 @@ class Load:
     duration_s: float
     history: int = 0
     """How many behaviours the users have, in place of L; 0: L."""
+    described: int = 0
+    """So many users with attributes call, in place of those without."""
+    differ: bool = False
+    """Whether each request has a context of its own: it contains numbers."""
+    prepared: int = PREPARED
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +115,14 @@ def timed(call: Callable[[], object], duration_s: float) -> Measured:
 
 def _call(seed: int, load: Load) -> Seconds:
     """Call until the time is over; return the seconds of each request."""
-    requests = prepared(load.candidates, seed, load.history)
+    requests = prepared(load, seed)
     with InferenceServerClient(load.address) as client:
 
         def call_for(duration_s: float) -> list[float]:
             seconds: list[float] = []
             ends = time.perf_counter() + duration_s
             while (started := time.perf_counter()) < ends:
-                client.infer(load.model, requests[len(seconds) % PREPARED])
+                client.infer(load.model, requests[len(seconds) % len(requests)])
                 seconds.append(time.perf_counter() - started)
             return seconds
 
@@ -119,19 +131,26 @@ def _call(seed: int, load: Load) -> Seconds:
         return np.array(call_for(load.duration_s))
 
 
-def prepared(candidates: int, seed: int, history: int = 0) -> list[list[Any]]:
-    """Return the inputs of ``PREPARED`` requests of any users, features from the store."""
-    chance = random.Random(seed)
+def prepared(load: Load, seed: int) -> list[list[Any]]:
+    """Return the inputs of requests of any users of ``load``, features from the store."""
+    chance = random.Random(f"{load.seed} {seed}")
     declared = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-    context = np.array([['{"device": "2", "slot": "3"}']], dtype=object)
+    users = described_ids(load.described) if load.described else user_ids(load.history)
+    ids = item_ids()
 
     def request() -> list[Any]:
-        user = np.array([[chance.choice(user_ids(history))]], dtype=object)
-        items = np.array([chance.sample(item_ids(), candidates)], dtype=object)
-        tensors = {"user_id": user, "item_ids": items, "context": context}
-        return infer_inputs(declared, tensors)
+        context = {"device": "2", "slot": "3"}
+        if load.differ:
+            context |= {
+                "latitude": str(chance.uniform(-90, 90)),
+                "depth": str(chance.random()),
+            }
+        items = np.array([chance.sample(ids, load.candidates)], dtype=object)
+        texts = {"user_id": chance.choice(users), "context": json.dumps(context)}
+        tensors = {name: np.array([[each]], dtype=object) for name, each in texts.items()}
+        return infer_inputs(declared, {**tensors, "item_ids": items})
 
-    return [request() for _ in range(PREPARED)]
+    return [request() for _ in range(load.prepared)]
 
 
 def _family(pid: int) -> list[psutil.Process]:

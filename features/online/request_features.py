@@ -35,7 +35,6 @@ from srp4ctr.features.tensors.arrays import (
 )
 from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.compiled import UserRequest
-from srp4ctr.features.tensors.parsed_cache import ParsedCache
 from srp4ctr.features.tensors.request_values import (
     ItemKeyCache,
     ReadContext,
@@ -120,8 +119,6 @@ class RequestFeatures:
         """
         times = times_of(times_ms, len(user_ids))
         read, key_of = self._read(user_ids), self._keys.__getitem__
-        if (shared := self.items.shared) is not None:
-            self._share(shared, read, contexts)
         keys = np.array([list(map(key_of, row)) for row in item_ids], dtype=np.int64)
         if made := self._compiled(read, keys, times, contexts, numbers):
             return made
@@ -132,15 +129,6 @@ class RequestFeatures:
         users = _found(arrays, times, items.take(np.s_[:, keys.shape[1] :]))
         of_keys = items.take(np.s_[:, : keys.shape[1]])
         return self._batch(users, keys, of_keys, contexts, numbers)
-
-    def _share(self, shared: ParsedCache, read: ReadUsers, contexts: Texts | None) -> None:
-        """Tell the native step what contexts and attributes of users say."""
-        for text in [""] if contexts is None else contexts:
-            rows, numbers, offset_ms = self._contexts(text)
-            content = text.encode() if isinstance(text, str) else text
-            shared.add_context(content, rows, numbers, offset_ms)
-        for user in read.users if self.vocabulary.user_fields else ():
-            shared.add_user(user.attributes, self._user_rows(user.attributes))
 
     def of_candidates(
         self, users: FoundUsers, item_keys: Int64s, contexts: Texts | None = None

@@ -1,11 +1,10 @@
-"""Parsed attributes and contexts of a bundle, cached in memory that processes share.
+"""Parsed attributes of a bundle's items, cached in memory that processes share.
 
-Attributes of items and users, and contexts, are JSON, which only the Python step parses,
-by the bundle's vocabulary. Where a native step runs beside it, the results are in a file
-of shared memory: the rows of items as ``item_cache.py`` keeps them, and those of users'
-attributes and of contexts by a hash of their text. The native step answers the calls whose
-texts are there and hands over the others, which adds them. ``native/parsed_cache.h`` reads
-this layout, whose numbers have eight bytes each.
+Attributes of items are JSON, which only the Python step parses, by the bundle's vocabulary.
+Where a native step runs alongside it, the results are in a file of shared memory, as
+``item_cache.py`` keeps them. Contexts and attributes of users are too many to cache: the
+native step parses them itself, by what ``text_rules`` writes of the vocabulary.
+``native/parsed_cache.h`` reads this layout, whose numbers have eight bytes each.
 """
 
 import fcntl
@@ -14,7 +13,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from srp4ctr.features.columns import NUM_CONTEXT_NUMBERS, REQUEST
-from srp4ctr.features.tensors import compiled
+from srp4ctr.features.tensors import compiled, item_fields
 from srp4ctr.features.tensors.arrays import ATTRIBUTES, TableArrays
+from srp4ctr.features.tensors.item_fields import AttributeField
 from srp4ctr.features.tensors.schema import (
     BEHAVIOR_FIELDS,
     CONTEXT_SLOTS,
@@ -35,11 +34,10 @@ from srp4ctr.features.tensors.schema import (
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 
 Int64s = NDArray[np.int64]
-FORMAT = 5
+FORMAT = 6
 _HEAD = 96  # numbers, two of them for each text
-_KEPT_CONTEXTS, _KEPT_USERS = 4096, 16_384  # a newer text takes the place of an older one
-_OF_CONTEXT = 1 + NUM_CONTEXT_NUMBERS + CONTEXT_SLOTS
-_VERSION, _HASH, _CONTENT = 0, 1, 2  # of a text's record
+_OF_VALUES, _OF_NUMBERS, _OF_VECTORS = range(3)  # kinds of fields, as in native/texts.h
+_KINDS = {"numeric": _OF_NUMBERS, "vector": _OF_VECTORS}
 
 
 class Items(Protocol):
@@ -103,21 +101,10 @@ class ParsedCache:
         self._memory = mmap.mmap(self._file, 0)
         head = self._array(np.int64, 0, _HEAD).tolist()
         capacity, width = head[2:4]
-        texts, known, contexts, users = head[7:11]
+        texts, known = head[7:9]
         self.texts: Int64s = self._array(np.int64, texts, capacity)
         self.rows: NDArray[np.int32] = self._array(np.int32, known, capacity * width)
         self.rows = self.rows.reshape(-1, width)
-        self._contexts = self._records(contexts, _KEPT_CONTEXTS, _OF_CONTEXT)
-        self._users = self._records(users, _KEPT_USERS, head[14])
-
-    def add_context(self, text: bytes, rows: Int64s, numbers: Any, offset_ms: int) -> None:
-        """Keep what a context says: its rows (X,), numbers, and the user's clock."""
-        as_numbers = np.asarray(numbers, dtype=np.float64).view(np.int64)
-        self._put(self._contexts, text, np.concatenate([[offset_ms], as_numbers, rows]))
-
-    def add_user(self, text: str, rows: Int64s) -> None:
-        """Keep the rows (U,) of a user's attributes."""
-        self._put(self._users, text.encode(), rows)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -141,20 +128,6 @@ class ParsedCache:
             os.close(self._file)
             self._file = -1
 
-    def _put(self, records: Int64s, text: bytes, content: Int64s) -> None:
-        number = xxhash.xxh64_intdigest(text)
-        record = records[number % len(records)]
-        signed = np.array(number, dtype=np.uint64).view(np.int64)
-        if record[_HASH] == signed and record[_VERSION] and not record[_VERSION] & 1:
-            return
-        with self.writing():
-            record[_VERSION] |= 1  # odd: nobody reads it
-            record[_HASH], record[_CONTENT:] = signed, content
-            record[_VERSION] += 1
-
-    def _records(self, at: int, count: int, width: int) -> Int64s:
-        return self._array(np.int64, at, count * (2 + width)).reshape(count, -1)
-
     def _array(self, kind: Any, at: int, count: int) -> NDArray[Any]:
         return np.frombuffer(self._memory, dtype=kind, count=count, offset=at)
 
@@ -167,24 +140,22 @@ def _make(
     known: Vocabulary,
 ) -> None:
     """Write an empty file; the texts and rows of all items are 0, as of one not parsed."""
-    width = ATTRIBUTES + known.num_attribute_slots
+    width, rules = ATTRIBUTES + known.num_attribute_slots, text_rules(known)
     files = os.fsencode(plan.folder / "head"), os.fsencode(mapped[1])
     texts = (*files, *plan.texts)
     sizes = (
         *(8 * _HEAD, compiled.FIXED_BYTES, 8 * len(known.item_keys)),
-        *(8 * items.capacity, 4 * items.capacity * width),
-        8 * _KEPT_CONTEXTS * (2 + _OF_CONTEXT),
-        8 * _KEPT_USERS * (2 + known.num_user_slots),
+        *(8 * items.capacity, 4 * items.capacity * width, len(rules)),
         *map(len, texts),
     )
     *places, end = _places(sizes)
-    _, fixed, keys, of_texts, rows, contexts, users, *of_strings = places
+    _, fixed, keys, of_texts, rows, of_rules, *of_strings = places
     numbers = (
         *(FORMAT, mapped[0], items.capacity, width, fixed, keys, len(known.item_keys)),
-        *(of_texts, rows, contexts, users, *plan.lengths),
+        *(of_texts, rows, of_rules, len(rules), *plan.lengths),
         *(known.num_attribute_slots, known.num_user_slots, plan.ttl_ms),
         *(REQUEST.width, known.candidate_columns.layout.width, CONTEXT_SLOTS),
-        *(NUM_CONTEXT_NUMBERS, len(BEHAVIOR_FIELDS), _KEPT_CONTEXTS, _KEPT_USERS),
+        *(NUM_CONTEXT_NUMBERS, len(BEHAVIOR_FIELDS)),
         *(len(texts), *chain(*zip(of_strings, map(len, texts), strict=True))),
     )
     arrays = {"item_keys": keys, "texts": of_texts, "known": rows}
@@ -194,9 +165,56 @@ def _make(
         (0, struct.pack(f"<{len(numbers)}q", *numbers)),
         (fixed, compiled.fixed(known, items.table, width, arrays)),
         (keys, np.ascontiguousarray(known.item_keys, dtype=np.int64).tobytes()),
+        (of_rules, rules),
         *zip(of_strings, texts, strict=True),
     ]
     _write(path, end, content)
+
+
+def text_rules(known: Vocabulary) -> bytes:
+    """Return what ``native/texts.h`` reads contexts and users' attributes by.
+
+    The default of the user's clock, the names of the context's numbers and the user fields;
+    then what each field knows, its values in the order of their bytes; then all texts.
+    """
+    pool = bytearray()
+
+    def place_of(text: bytes) -> tuple[int, int]:
+        pool.extend(text)
+        return len(pool) - len(text), len(text)
+
+    names = [place_of(name.encode()) for name in known.context_numbers]
+    fields: list[tuple[int, ...]] = []
+    entries: list[int] = []
+    places = item_fields.places(known.user_field_shapes)
+    for field, place in zip(known.user_fields, places, strict=True):
+        kind, name = _KINDS.get(field.kind, _OF_VALUES), place_of(field.name.encode())
+        first = place.first_slot, place.first_row
+        of_kind = (field.values, field.edges, field.centroids)[kind]
+        numbers = field.books.shape[2] if kind == _OF_VECTORS else 0
+        fields.append(
+            (*name, kind, field.slots, *first, len(of_kind), len(entries), numbers)
+        )
+        entries += _entries(field, place_of)
+    words = (
+        *(known.utc_offset_minutes * 60_000, len(names), len(fields), len(entries)),
+        *chain(*names, *fields, entries),
+    )
+    return struct.pack(f"<{len(words)}q", *words) + pool
+
+
+def _entries(
+    field: AttributeField, place_of: Callable[[bytes], tuple[int, int]]
+) -> list[int]:
+    """Return a numeric field's edges, a vector field's codebooks, or place, length and
+    index of each value.
+    """
+    if field.kind in _KINDS:
+        given = field.edges if field.kind == "numeric" else field.books
+        numbers: list[int] = np.array(given, np.float64).view(np.int64).ravel().tolist()
+        return numbers
+    ordered = sorted((value.encode(), index) for index, value in enumerate(field.values))
+    return [word for value, index in ordered for word in (*place_of(value), index)]
 
 
 def _write(path: Path, size: int, content: Sequence[tuple[int, bytes]]) -> None:

@@ -7,7 +7,7 @@ adds up the increases between samples.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from prometheus_client import Metric
@@ -76,6 +76,8 @@ class CounterKey:
     counter: str
     model: str
     label: str = ""
+    source: str = ""
+    """The step that counts, where two do: each resets its own counters."""
 
     @property
     def step(self) -> str:
@@ -106,7 +108,8 @@ def sample_of(families: Iterable[Metric]) -> Sample:
         name = PARTS.get(name, name)
         if name in COUNTERS and "model" in each.labels:
             label = each.labels.get(STEP_COUNTERS.get(name, ""), "")
-            key = CounterKey(name, each.labels["model"], label)
+            source = each.labels.get("source", "")
+            key = CounterKey(name, each.labels["model"], label, source)
             sample[key] = sample.get(key, 0.0) + each.value
     return sample
 
@@ -216,7 +219,7 @@ class ServingTotals:
     def _observe_item_cache_age(self, increases: Mapping[CounterKey, float]) -> None:
         for key, reads in increases.items():
             if key.counter == TABLE_READS and key.version and reads:
-                age_ms = increases.get(CounterKey(TABLE_AGE_MS, key.model), 0.0)
+                age_ms = increases.get(replace(key, counter=TABLE_AGE_MS), 0.0)
                 self.item_cache_age_s[key.version] = age_ms / reads / 1000
 
     def _encoder_and_requests(self) -> dict[str, float]:

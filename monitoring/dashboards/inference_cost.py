@@ -203,6 +203,29 @@ _SCORED = line(
         min=0,
     ),
 )
+_UNREAD = '{outcome=~"unread_context|unread_attributes|unparsed_item"}'
+_NATIVE_CALLS = "sum by (model_version) (rate(srp4ctr_native_calls_total"
+_NATIVE = line(
+    8,
+    lines(
+        "Hit rate of the native step",
+        "Share of its calls whose context and attributes it has read itself: of the others "
+        "the Python step reads the row of the user again.",
+        "percentunit",
+        over_time(
+            f"1 - {_NATIVE_CALLS}{_UNREAD}[5m])) / ({_NATIVE_CALLS}[5m])) > 0)", VERSION
+        ),
+        min=0,
+        max=1,
+    ),
+    lines(
+        "Calls of the native step by outcome",
+        "All that it has not answered cost the CPU time of the Python step.",
+        "cps",
+        rates("srp4ctr_native_calls_total", "outcome", CHOSEN),
+        min=0,
+    ),
+)
 _GPUS = line(
     4,
     stat(
@@ -240,5 +263,6 @@ BOARD = board(
     section("By step of the ensemble", _BY_STEP),
     section("Latency", _LATENCY),
     section("Candidates", _SCORED),
+    section("Native step", _NATIVE),
     section("GPUs, if any", _GPUS),
 )

@@ -56,6 +56,9 @@ METRICS: dict[str, tuple[str, ...]] = {
     'model_version="v1", status="ok"': (
         *("requests_by_status_total", "candidates_by_status_total"),
     ),
+    'model_version="v1", outcome="answered"|model_version="v1", outcome="unread_context"': (
+        "native_calls_total",
+    ),
     'model_version="v1", feature="item_clicks"': ("feature_psi",),
     'model_version="v1", where="live"|model_version="v1", where="training"': (
         *("unseen_item_share", "cold_user_share"),

@@ -35,7 +35,7 @@ from srp4ctr.triton_repo.model_names import (
 
 Tensors = tuple[TensorSpec, ...]
 NATIVE = "srp4ctr"
-"""Our backend, whose library is in the step's folder."""
+"""How the names of our backends begin: ``native_library.py`` has the library."""
 _TRITON_TYPES = {
     "int64": "TYPE_INT64",
     "float32": "TYPE_FP32",
@@ -124,8 +124,8 @@ def one_step(
     return (ranker,)
 
 
-def native_step(version: str, of_numbers: Tensors = ()) -> StepConfig:
-    """Return the step that answers RANK_CLICKS natively, beside ``one_step``.
+def native_step(version: str, backend: str, of_numbers: Tensors = ()) -> StepConfig:
+    """Return the step that answers RANK_CLICKS natively, alongside ``one_step``.
 
     It hands what it does not know to that one.
     """
@@ -141,7 +141,7 @@ def native_step(version: str, of_numbers: Tensors = ()) -> StepConfig:
             + of_numbers
             + (SCORING_CPU, ANSWERED_BY)
         ),
-        backend=NATIVE,
+        backend=backend,
     )
 
 
@@ -257,7 +257,7 @@ def step_text(step: StepConfig, limits: Limits) -> str:
     for name, value in step.parameters.items():
         config.parameters[name].string_value = value
     # No queue policy: serving/backlog.py has the reason, and refuses what waits too long.
-    if step.backend == NATIVE:  # its own threads, and its own queue
+    if step.backend.startswith(NATIVE):  # its own threads, and its own queue
         config.instance_group.add(count=1).kind = ModelInstanceGroup.KIND_CPU
         return str(text_format.MessageToString(config))
     if step.backend != "python":  # Triton's own takes a GPU if there is one

@@ -7,6 +7,7 @@ the switch the old pair still serves.
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ from srp4ctr.triton_repo.deployment.validation import (
 )
 
 LOG = logging.getLogger(__name__)
+_POLL_S = 0.02
 
 
 class PromotionError(ArtifactError):
@@ -255,12 +257,27 @@ def _load(client: Any, repository: Path, version: str) -> list[Path]:
 
 
 def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
-    """Unload the steps of every version but those of ``keep``."""
+    """Unload the steps of every version but those of ``keep``.
+
+    Native steps end before the Python steps that their calls are handed to are unloaded.
+    """
+    names = [folder.name for folder in _steps_except(repository, keep)]
+    native = {name for name in names if name.startswith(model_names.NATIVE_RANKER)}
+    for part in (native, set(names) - native):
+        for name in sorted(part & _in_states(client, "READY")):
+            client.unload_model(name)
+        until_s = time.monotonic() + LOAD_TIMEOUT_S
+        while part & native & _in_states(client, "READY", "UNLOADING"):
+            if time.monotonic() > until_s:
+                LOG.warning("calls of %s do not end: they may fail", ", ".join(part))
+                break
+            time.sleep(_POLL_S)
+
+
+def _in_states(client: Any, *states: str) -> set[str]:
+    """Return the models in one of ``states``; one that is unloaded has none of them."""
     index = client.get_model_repository_index(as_json=True).get("models", [])
-    loaded = {model["name"] for model in index if model.get("state") == "READY"}
-    for folder in _steps_except(repository, keep):
-        if folder.name in loaded:
-            client.unload_model(folder.name)
+    return {model["name"] for model in index if model.get("state") in states}
 
 
 def _remove_folders(repository: Path, keep: set[str | None]) -> None:

@@ -84,7 +84,7 @@ def render(
     )
     native = None
     if is_native:
-        native = model_config.native_step(version, of_numbers)
+        native = model_config.native_step(version, native_library.backend(), of_numbers)
         folder = _step_folder(repository, native, limits)
         names = _number_names(source) if of_numbers else ()
         _write_native(folder, steps[0], names, card, config)
@@ -216,8 +216,7 @@ def _write_native(
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     lines += [f"number {name.encode().hex()}\n" for name in numbers]  # any characters
     (folder / "settings.txt").write_text("".join(lines))
-    library = native_library.LIBRARY
-    shutil.copyfile(library, folder / "1" / library.name)
+    native_library.place(folder / "1")
 
 
 def remove_native(repository: Path, version: str, folder: Path) -> bool:

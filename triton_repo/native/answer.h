@@ -176,15 +176,40 @@ static void respond_error(const Call *call, int code, const char *message) {
     forget(error);
 }
 
-/* Give the request back to Triton; the call is over. */
-static void end_call(Call *call, int is_answered) {
-    const uint64_t began = (uint64_t)call->arrived_ns,
+static void drop_call(Call *call) {
+    if (!__atomic_sub_fetch(&call->users, 1, __ATOMIC_ACQ_REL)) free(call);
+}
+
+/* Report when the call was taken from the queue (Triton counts what was before as queueing),
+ * when it was scored, and its end. */
+static void report(const Call *call, int is_answered) {
+    const uint64_t began = (uint64_t)call->began_ns, scoring = (uint64_t)call->scoring_ns,
+                   scored = (uint64_t)call->scored_ns,
                    ended = (uint64_t)now_ns(CLOCK_MONOTONIC);
     forget(TRITONBACKEND_ModelInstanceReportStatistics(
-        call->instance, call->request, is_answered != 0, began, began, ended, ended));
+        call->instance, call->request, is_answered != 0, began, scoring, scored, ended));
+    if (is_answered)
+        forget(TRITONBACKEND_ModelInstanceReportBatchStatistics(
+            call->instance, 1, began, scoring, scored, ended));
+}
+
+/* Give the request back to Triton; the call is over. */
+static void end_call(Call *call, int is_answered) {
+    report(call, is_answered);
     forget(TRITONBACKEND_RequestRelease(call->request, WHOLE));
     pthread_mutex_lock(&call->ranker->lock);
     if (--*call->in_instance == 0) pthread_cond_broadcast(&call->ranker->has_ended);
     pthread_mutex_unlock(&call->ranker->lock);
-    free(call);
+    drop_call(call);
+}
+
+static void refuse(Call *call, int code, const char *message) {
+    respond_error(call, code, message);
+    end_call(call, 0);
+}
+
+static int is_cancelled(const Call *call) {
+    _Bool found = 0;
+    forget(TRITONBACKEND_RequestIsCancelled(call->request, &found));
+    return found;
 }

@@ -73,10 +73,63 @@ static int pass_on(HandedResponse *response, Response *into) {
     return 1;
 }
 
+/* ---- Calls that are handed over, which their callers may cancel meanwhile ---- */
+
+static void add_handed(Call *call) {
+    Ranker *ranker = call->ranker;
+    pthread_mutex_lock(&ranker->lock);
+    call->users = 3;
+    call->next = ranker->handed_calls;
+    ranker->handed_calls = call;
+    ranker->handed++; /* the release of its request; `send_on` adds the answer */
+    pthread_mutex_unlock(&ranker->lock);
+}
+
+/* Note that a call is answered: nobody cancels it any more. */
+static void remove_handed(Call *call) {
+    Ranker *ranker = call->ranker;
+    pthread_mutex_lock(&ranker->lock);
+    Call **place = &ranker->handed_calls;
+    while (*place && *place != call) place = &(*place)->next;
+    if (*place) *place = call->next;
+    pthread_mutex_unlock(&ranker->lock);
+}
+
+/* Let `request` be cancelled with its call, now that Triton has it. */
+static void set_handed(Call *call, HandedRequest *request) {
+    pthread_mutex_lock(&call->ranker->lock);
+    if (!call->is_released) call->handed = request;
+    pthread_mutex_unlock(&call->ranker->lock);
+    drop_call(call);
+}
+
+static void on_handed_release(HandedRequest *request, uint32_t flags, void *own) {
+    Call *call = own;
+    Ranker *ranker = call->ranker;
+    pthread_mutex_lock(&ranker->lock);
+    call->is_released = 1;
+    call->handed = NULL;
+    pthread_mutex_unlock(&ranker->lock);
+    on_release(request, flags, NULL);
+    drop_call(call);
+    one_less(ranker);
+}
+
+/* Cancel the handed requests of those calls that their callers have cancelled. */
+static void cancel_handed(Ranker *ranker) {
+    pthread_mutex_lock(&ranker->lock);
+    for (Call *call = ranker->handed_calls; call; call = call->next)
+        if (call->handed && is_cancelled(call))
+            forget(TRITONSERVER_InferenceRequestCancel(call->handed));
+    pthread_mutex_unlock(&ranker->lock);
+}
+
 /* Answer a call as the Python step has. */
 static void on_answer(HandedResponse *response, uint32_t flags, void *own) {
     Call *call = own;
     Ranker *ranker = call->ranker;
+    call->scored_ns = now_ns(CLOCK_MONOTONIC);
+    remove_handed(call);
     Error *failure = response ? TRITONSERVER_InferenceResponseError(response) : NULL;
     int is_answered = 0;
     (void)flags;
@@ -127,10 +180,13 @@ static Error *copy_input(Input *input, HandedRequest *request) {
     return error;
 }
 
-/* Copy inputs, wanted outputs and parameters. */
+/* Copy the id, inputs, wanted outputs and parameters. */
 static Error *copy_request(Request_ *from, HandedRequest *request) {
     uint32_t inputs = 0, outputs = 0, parameters = 0;
-    Error *error = TRITONBACKEND_RequestInputCount(from, &inputs);
+    const char *id = NULL;
+    Error *error = TRITONBACKEND_RequestId(from, &id);
+    if (!error && id && *id) error = TRITONSERVER_InferenceRequestSetId(request, id);
+    if (!error) error = TRITONBACKEND_RequestInputCount(from, &inputs);
     for (uint32_t at = 0; !error && at < inputs; at++) {
         Input *input;
         error = TRITONBACKEND_RequestInputByIndex(from, at, &input);
@@ -185,14 +241,22 @@ static void hand_over(Call *call, uint64_t left_us, int is_sample) {
     if (!error) error = copy_request(call->request, request);
     if (!error && !is_sample)
         error = TRITONSERVER_InferenceRequestSetStringParameter(request, NOT_SAMPLED, "1");
-    if (error && request)
+    call->scoring_ns = call->scored_ns = now_ns(CLOCK_MONOTONIC);
+    if (error && request) {
         forget(TRITONSERVER_InferenceRequestDelete(request));
-    else if (!error)
-        error = send_on(ranker, request, on_answer, call, on_release);
-    if (!error) return;
-    respond_error(call, TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
+    } else if (!error) {
+        add_handed(call);
+        error = send_on(ranker, request, on_answer, call, on_handed_release);
+        if (!error) {
+            set_handed(call, request);
+            return;
+        }
+        remove_handed(call);
+        call->users = 1;
+        one_less(ranker);
+    }
+    refuse(call, TRITONSERVER_ErrorCode(error), TRITONSERVER_ErrorMessage(error));
     forget(error);
-    end_call(call, 0);
 }
 
 /* Note the file that the Python step names. */
@@ -346,6 +410,7 @@ static void *watch(void *own) {
             say_failed_load(ranker, ask_after_ms);
         }
         if (known) let_go(ranker, known);
+        cancel_handed(ranker);
     } while (!pause_watch(ranker));
     return NULL;
 }

@@ -1,8 +1,8 @@
 /* Hashes of ids, and the letters of a text: what Python makes of the same bytes.
  *
- * XXH3 and XXH64 are written from their public specification (xxhash_spec.md), with seed 0
- * and, of XXH3, the default secret. Numbers are read as they lie in memory: every
- * machine that we know is little-endian.
+ * XXH3, 64 bits, is written from its public specification (xxhash_spec.md), with seed 0 and
+ * the default secret. Numbers are read as they lie in memory: every machine that we know is
+ * little-endian.
  */
 #ifndef SRP4CTR_HASHES_H
 #define SRP4CTR_HASHES_H
@@ -13,10 +13,9 @@
 
 enum { XXH3_LONGEST = 240 }; /* longer texts take another way of the specification */
 
-static const uint64_t XXH_PRIMES[5] = {
-    UINT64_C(0x9E3779B185EBCA87), UINT64_C(0xC2B2AE3D27D4EB4F),
-    UINT64_C(0x165667B19E3779F9), UINT64_C(0x85EBCA77C2B2AE63),
-    UINT64_C(0x27D4EB2F165667C5)};
+static const uint64_t XXH_PRIMES[3] = {UINT64_C(0x9E3779B185EBCA87),
+                                       UINT64_C(0xC2B2AE3D27D4EB4F),
+                                       UINT64_C(0x165667B19E3779F9)};
 
 static const unsigned char XXH3_SECRET[192] = {
     0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21,
@@ -50,53 +49,11 @@ static uint64_t xxh_rotated(uint64_t number, int bits) {
     return number << bits | number >> (64 - bits);
 }
 
-/* ---- XXH64 ---- */
-
-static uint64_t xxh64_mixed(uint64_t hash) {
+static uint64_t xxh_mixed(uint64_t hash) {
     hash = (hash ^ hash >> 33) * XXH_PRIMES[1];
     hash = (hash ^ hash >> 29) * XXH_PRIMES[2];
     return hash ^ hash >> 32;
 }
-
-static uint64_t xxh64_round(uint64_t lane, uint64_t input) {
-    return xxh_rotated(lane + input * XXH_PRIMES[1], 31) * XXH_PRIMES[0];
-}
-
-/* Mix in what is left of the text: fewer than 32 bytes. */
-static uint64_t xxh64_end(uint64_t hash, const unsigned char *text, size_t length) {
-    for (; length >= 8; text += 8, length -= 8) {
-        hash ^= xxh64_round(0, xxh_read64(text));
-        hash = xxh_rotated(hash, 27) * XXH_PRIMES[0] + XXH_PRIMES[3];
-    }
-    if (length >= 4) {
-        hash ^= xxh_read32(text) * XXH_PRIMES[0];
-        hash = xxh_rotated(hash, 23) * XXH_PRIMES[1] + XXH_PRIMES[2];
-        text += 4, length -= 4;
-    }
-    for (; length; text++, length--)
-        hash = xxh_rotated(hash ^ *text * XXH_PRIMES[4], 11) * XXH_PRIMES[0];
-    return xxh64_mixed(hash);
-}
-
-/* Return what Python's xxhash.xxh64_intdigest returns. */
-static uint64_t xxh64(const unsigned char *text, size_t length) {
-    static const int TURNS[4] = {1, 7, 12, 18};
-    const uint64_t size = length;
-    if (length < 32) return xxh64_end(XXH_PRIMES[4] + size, text, length);
-    uint64_t hash = 0, lanes[4] = {XXH_PRIMES[0] + XXH_PRIMES[1], XXH_PRIMES[1], 0,
-                                   0 - XXH_PRIMES[0]};
-    for (; length >= 32; text += 32, length -= 32)
-        for (int lane = 0; lane < 4; lane++)
-            lanes[lane] = xxh64_round(lanes[lane], xxh_read64(text + 8 * lane));
-    for (int lane = 0; lane < 4; lane++) hash += xxh_rotated(lanes[lane], TURNS[lane]);
-    for (int lane = 0; lane < 4; lane++) {
-        hash ^= xxh64_round(0, lanes[lane]);
-        hash = hash * XXH_PRIMES[0] + XXH_PRIMES[3];
-    }
-    return xxh64_end(hash + size, text, length);
-}
-
-/* ---- XXH3, 64 bits ---- */
 
 /* Return two words of the secret, from byte `at` on, as one. */
 static uint64_t xxh3_secret(size_t at) {
@@ -123,13 +80,13 @@ static uint64_t xxh3_part(const unsigned char *text, size_t at) {
 /* Of at most 16 bytes. */
 static uint64_t xxh3_of_16(const unsigned char *text, size_t length) {
     const uint64_t size = length;
-    if (!length) return xxh64_mixed(xxh3_secret(56));
+    if (!length) return xxh_mixed(xxh3_secret(56));
     if (length < 4) {
         const uint32_t letters = (uint32_t)text[0] << 16 |
                                  (uint32_t)text[length / 2] << 24 | text[length - 1] |
                                  (uint32_t)length << 8;
         const uint32_t secret = xxh_read32(XXH3_SECRET) ^ xxh_read32(XXH3_SECRET + 4);
-        return xxh64_mixed(letters ^ secret);
+        return xxh_mixed(letters ^ secret);
     }
     if (length <= 8) {
         const uint64_t first = xxh_read32(text), last = xxh_read32(text + length - 4);

@@ -1,7 +1,8 @@
 /* A backend of Triton that answers `rank_clicks` without Python.
  *
  * It answers the calls that it knows all of: one user whose row this release wrote, items
- * and a context whose texts the Python step has parsed, nothing wrong with what was sent.
+ * whose texts the Python step has parsed, a context and attributes that are plain, nothing
+ * wrong with what was sent.
  * Any other call it hands to the Python step, whose answer it passes on: what a mistake is,
  * and what a text means, is defined there alone. Both read the same row of the store, the
  * same table of items and the same ONNX files; compiled.c makes the tensors of both.
@@ -31,26 +32,32 @@ static int64_t now_ns(clockid_t clock) {
 #include "hashes.h"
 #include "store.h"
 
+#include "texts.h"
 #include "parsed_cache.h"
 #include "metrics.h"
 #include "scoring.h"
 #include "user_row.h"
 
-enum { MOST_LETTERS = 256, MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
+enum { MOST_THREADS = 64, WATCH_MS = 200, ASK_AFTER_MS = 1000 };
 enum { MOST_INPUTS = 8 };        /* of a call that the native step answers */
 static const char NOT_SAMPLED[] = "srp4ctr_not_sampled"; /* as in model_names.py */
 enum { LONGEST_ASK_MS = 60000 }; /* between loads that fail */
 enum { STORE_OUTAGES = 3, STORE_RESTS_MS = 1000 }; /* as the Python step's CircuitBreaker */
 static const int64_t FIRST_MS = INT64_C(100000000000), LAST_MS = INT64_C(4102444800000);
+static const char BY_CALLER[] = "the caller has cancelled the request";
 static const char WAITED[] = "queued for too long: the server has more to do than it can";
 
 typedef struct Call { /* one request of Triton's */
     Request_ *request;
     Instance *instance;
     int *in_instance; /* how many calls it has; guarded by the ranker's lock */
-    int64_t arrived_ns;
+    int64_t arrived_ns, began_ns; /* from then on: in the queue, with a thread */
+    int64_t scoring_ns, scored_ns; /* the graphs, or the Python step */
     struct Ranker *ranker;
-    struct Call *next;
+    struct Call *next;     /* in the queue, or of those that are handed over */
+    HandedRequest *handed; /* which can be cancelled; guarded by the ranker's lock */
+    int is_released;       /* the handed request; guarded as well */
+    int users;             /* the answer, and of a handed call its sender and its request */
 } Call;
 
 enum { MOST_NUMBERS = 8, NUMBER_BYTES = 1025 }; /* as in config.py; of a name */
@@ -68,7 +75,7 @@ typedef struct Ranker { /* one bundle */
     Scoring scoring;
     pthread_mutex_t lock;
     pthread_cond_t has_calls, has_ended, stops;
-    Call *first, *last;
+    Call *first, *last, *handed_calls;
     int is_stopping, is_asking, handed, started;
     ParsedCache *known;
     char path[1024]; /* of the cache that the Python step has now */
@@ -166,14 +173,19 @@ static int read_all(const Ranker *ranker, Worker *worker, ParsedCache *known,
     const int are_keys =
         map_make(&seen, given->items.count) && read_keys(given->items, arrays->keys, &seen);
     free(seen.keys); /* and the places behind them */
-    return are_keys &&
-           look_text_up(known, K_CONTEXTS, K_KEPT_CONTEXTS,
-                        1 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS], context.at,
-                        context.length, arrays->context) &&
-           read_user(worker, known, id, user) &&
-           (!head[K_USER_SLOTS] ||
-            look_text_up(known, K_USERS, K_KEPT_USERS, head[K_USER_SLOTS],
-                         user->attributes.at, user->attributes.length, arrays->user_rows));
+    if (!are_keys) return 0;
+    worker->outcome = UNREAD_CONTEXT;
+    if (!read_context(&known->rules, context, head[K_NUMBERS], head[K_CONTEXT_SLOTS],
+                      arrays->context))
+        return 0;
+    worker->outcome = OTHER_CALL;
+    if (!read_user(worker, known, id, user)) return 0;
+    worker->outcome = UNREAD_ATTRIBUTES;
+    if (head[K_USER_SLOTS] && !read_attributes(&known->rules, user->attributes,
+                                               head[K_USER_SLOTS], arrays->user_rows))
+        return 0;
+    worker->outcome = OTHER_CALL;
+    return 1;
 }
 
 static void write_version(const UserRow *user, int64_t table_ms, char *into, size_t size) {
@@ -201,9 +213,11 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     times.read = now_ns(CLOCK_MONOTONIC);
     const int64_t table_ms = up_to_date_ms(known), count = given.items.count;
     const int64_t behaviors = assemble(known, &given, &user, &arrays);
+    if (behaviors == TO_PARSE) worker->outcome = UNPARSED_ITEM;
     if (behaviors < 0) return 0;
-    times.made = now_ns(CLOCK_MONOTONIC);
+    times.made = call->scoring_ns = now_ns(CLOCK_MONOTONIC);
     if (!score_arrays(ranker, known, behaviors, count, &arrays, &times.encoded)) return 0;
+    call->scored_ns = now_ns(CLOCK_MONOTONIC);
     write_positions(arrays.scores + count, count, arrays.positions);
     write_version(&user, table_ms, version, sizeof version);
     arrays.cpu_ns = times.cpu + now_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -235,13 +249,17 @@ static void answer(Worker *worker, Call *call) {
     Ranker *ranker = call->ranker;
     const int64_t now = now_ns(CLOCK_MONOTONIC);
     uint64_t limit_us = 0;
+    call->began_ns = call->scoring_ns = call->scored_ns = now;
+    if (is_cancelled(call)) {
+        refuse(call, CANCELLED, BY_CALLER);
+        return;
+    }
     forget(TRITONBACKEND_InferenceRequestTimeoutMicroseconds(call->request, &limit_us));
     if (!limit_us || limit_us > (uint64_t)ranker->max_wait_us)
         limit_us = (uint64_t)ranker->max_wait_us;
     const int64_t left_us = (int64_t)limit_us - (now - call->arrived_ns) / 1000;
     if (left_us <= 0) {
-        respond_error(call, UNAVAILABLE, WAITED);
-        end_call(call, 0);
+        refuse(call, UNAVAILABLE, WAITED);
         return;
     }
     const int is_sample = take_sample(ranker, now);
@@ -343,6 +361,8 @@ static void stop(Ranker *ranker) {
     pthread_mutex_unlock(&ranker->lock);
     use(ranker, NULL);
     scoring_close(&ranker->scoring);
+    counters_close(&ranker->counters);
+    if (ranker->allocator) forget(TRITONSERVER_ResponseAllocatorDelete(ranker->allocator));
     free(ranker);
 }
 
@@ -352,6 +372,20 @@ static int start_threads(Ranker *ranker) {
                            at ? work : watch, ranker))
             return 0;
     return 1;
+}
+
+/* Refuse a server that lacks functions which are used here. */
+Error *TRITONBACKEND_Initialize(Backend *backend) {
+    uint32_t major = 0, minor = 0;
+    char message[160];
+    (void)backend;
+    Error *error = TRITONBACKEND_ApiVersion(&major, &minor);
+    if (error || (major == API_MAJOR && minor >= API_MINOR)) return error;
+    snprintf(message, sizeof message,
+             "the native step needs Triton's backend API %d.%d or a later %d; this server "
+             "has %u.%u",
+             API_MAJOR, API_MINOR, API_MAJOR, major, minor);
+    return TRITONSERVER_ErrorNew(UNSUPPORTED, message);
 }
 
 Error *TRITONBACKEND_ModelInitialize(TritonModel *model) {
@@ -425,7 +459,12 @@ Error *TRITONBACKEND_ModelInstanceExecute(Instance *instance, Request_ **request
     if (error) return error;
     Ranker *ranker = own;
     for (uint32_t at = 0; at < count; at++) {
-        Call made = {requests[at], instance, calls, now_ns(CLOCK_MONOTONIC), ranker, NULL};
+        Call made = {.request = requests[at],
+                     .instance = instance,
+                     .in_instance = calls,
+                     .arrived_ns = now_ns(CLOCK_MONOTONIC),
+                     .ranker = ranker,
+                     .users = 1};
         Call *call = malloc(sizeof *call);
         if (!call) {
             respond_error(&made, UNAVAILABLE, "out of memory");

@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 enum { K_FORMAT, K_GENERATION, K_CAPACITY, K_WIDTH, K_FIXED, K_ITEM_KEYS };
-enum { K_ITEMS = 6, K_TEXTS, K_KNOWN, K_CONTEXTS, K_USERS, K_LENGTH, K_EXPOSURES, K_SLOTS };
-enum { K_USER_SLOTS = 14, K_TTL, K_REQUEST_WIDTH, K_CANDIDATE_WIDTH, K_CONTEXT_SLOTS };
-enum { K_NUMBERS = 19, K_FIELDS, K_KEPT_CONTEXTS, K_KEPT_USERS, K_STRINGS, K_FIRST_STRING };
-enum { HEAD_WORDS = 96, THIS_FORMAT = 5, MOST_STRINGS = 36 };
+enum { K_ITEMS = 6, K_TEXTS, K_KNOWN, K_RULES, K_RULES_BYTES, K_LENGTH, K_EXPOSURES };
+enum { K_SLOTS = 13, K_USER_SLOTS, K_TTL, K_REQUEST_WIDTH, K_CANDIDATE_WIDTH };
+enum { K_CONTEXT_SLOTS = 18, K_NUMBERS, K_FIELDS, K_STRINGS, K_FIRST_STRING };
+enum { HEAD_WORDS = 96, THIS_FORMAT = 6, MOST_STRINGS = 36 };
 enum { S_HEAD, S_ITEMS, S_LIBRARY, S_HOST, S_PORT, S_DATABASE, S_USER, S_PASSWORD };
 enum { S_AUTHORITY = 8, S_PREFIX, S_SUFFIX, S_FIELDS, LEAST_READ = 6, MOST_READ = 16 };
 enum { TABLE_GENERATION, TABLE_UP_TO_DATE }; /* of the table's head, as in item_map.py */
@@ -23,6 +23,7 @@ typedef struct {
     Mapped own, items, table_head;
     const int64_t *head;
     Fixed fixed;
+    TextRules rules;
     StoreAddress store;
     StoreValue prefix, suffix, fields[MOST_READ];
     int reads; /* fields of a user's row */
@@ -87,18 +88,15 @@ static int strings_are_inside(const ParsedCache *known) {
 
 static int head_is_right(const ParsedCache *known) {
     const int64_t *head = known->head;
-    const int64_t of_context = 3 + head[K_NUMBERS] + head[K_CONTEXT_SLOTS];
     return head[K_FORMAT] == THIS_FORMAT && head[K_LENGTH] > 0 && head[K_EXPOSURES] >= 0 &&
            head[K_WIDTH] == ATTRIBUTES + head[K_SLOTS] && head[K_FIELDS] == FIELDS &&
            is_inside(&known->own, head[K_FIXED], 1, sizeof(Fixed)) &&
            is_inside(&known->own, head[K_ITEM_KEYS], head[K_ITEMS], 8) &&
            is_inside(&known->own, head[K_TEXTS], head[K_CAPACITY], 8) &&
            is_inside(&known->own, head[K_KNOWN], head[K_CAPACITY], 4 * head[K_WIDTH]) &&
-           is_inside(&known->own, head[K_CONTEXTS], head[K_KEPT_CONTEXTS],
-                     8 * of_context) &&
-           is_inside(&known->own, head[K_USERS], head[K_KEPT_USERS],
-                     8 * (2 + head[K_USER_SLOTS])) &&
-           head[K_KEPT_CONTEXTS] > 0 && head[K_KEPT_USERS] > 0 && strings_are_inside(known);
+           is_inside(&known->own, head[K_RULES], head[K_RULES_BYTES], 1) &&
+           head[K_NUMBERS] >= 0 && head[K_CONTEXT_SLOTS] >= 0 && head[K_USER_SLOTS] >= 0 &&
+           strings_are_inside(known);
 }
 
 /* Return whether the table's arrays lie in its file. */
@@ -172,7 +170,10 @@ static ParsedCache *parsed_cache_open(const char *path) {
         if (map_file(path, PROT_READ | PROT_WRITE, &known->own) &&
             known->own.size >= 8 * HEAD_WORDS) {
             known->head = (const int64_t *)known->own.at;
-            if (head_is_right(known) && read_strings(known) && place_arrays(known))
+            if (head_is_right(known) && read_strings(known) && place_arrays(known) &&
+                rules_open(&known->rules, known->own.at + known->head[K_RULES],
+                           known->head[K_RULES_BYTES], known->head[K_USER_SLOTS],
+                           known->head[K_NUMBERS]))
                 return known;
         }
     }
@@ -197,19 +198,4 @@ static int is_of(const ParsedCache *known, const char *path) {
 static int64_t up_to_date_ms(const ParsedCache *known) {
     const int64_t *head = (const int64_t *)known->table_head.at;
     return __atomic_load_n(head + TABLE_UP_TO_DATE, __ATOMIC_RELAXED);
-}
-
-/* Copy the record (width) of a text from the records at `place`; return whether there is
- * one. Another process may write it: its version is odd meanwhile, and another then. */
-static int look_text_up(const ParsedCache *known, int place, int kept, int64_t width,
-                        const char *text, int64_t length, int64_t *record) {
-    const uint64_t hash = xxh64((const unsigned char *)text, (size_t)length);
-    const int64_t row = (int64_t)(hash % (uint64_t)known->head[kept]);
-    const int64_t *found =
-        (const int64_t *)(known->own.at + known->head[place]) + row * (2 + width);
-    const int64_t version = __atomic_load_n(found, __ATOMIC_ACQUIRE);
-    if (version <= 0 || version & 1 || (uint64_t)found[1] != hash) return 0;
-    memcpy(record, found + 2, (size_t)width * 8);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return __atomic_load_n(found, __ATOMIC_RELAXED) == version;
 }

@@ -12,6 +12,7 @@ typedef struct TRITONSERVER_InferenceTrace Trace;
 typedef struct TRITONSERVER_MetricFamily Family;
 typedef struct TRITONSERVER_Metric Metric;
 typedef struct TRITONSERVER_Parameter Parameter;
+typedef struct TRITONBACKEND_Backend Backend;
 typedef struct TRITONBACKEND_Model TritonModel;
 typedef struct TRITONBACKEND_ModelInstance Instance;
 typedef struct TRITONBACKEND_Request Request_;
@@ -19,7 +20,8 @@ typedef struct TRITONBACKEND_Response Response;
 typedef struct TRITONBACKEND_Input Input;
 typedef struct TRITONBACKEND_Output Output;
 
-enum { INTERNAL = 1, INVALID = 3, UNAVAILABLE = 4 };          /* errors */
+enum { API_MAJOR = 1, API_MINOR = 16 }; /* of tritonbackend.h: the first that has them all */
+enum { INTERNAL = 1, INVALID = 3, UNAVAILABLE = 4, UNSUPPORTED = 5, CANCELLED = 7 };
 enum { T_UINT8 = 2, T_INT64 = 9, T_FP32 = 11, T_TEXTS = 13 }; /* types of tensors */
 enum { STRING_PARAMETER = 0, COUNTER = 0, IN_MEMORY = 0, LAST = 1, WHOLE = 1 };
 enum { LOG_INFO = 0, LOG_WARNING = 1 };
@@ -34,9 +36,12 @@ Error *TRITONSERVER_MetricFamilyNew(Family **family, int kind, const char *name,
 Error *TRITONSERVER_MetricNew(Metric **metric, Family *family, const Parameter **labels,
                               uint64_t count);
 Error *TRITONSERVER_MetricIncrement(Metric *metric, double value);
+Error *TRITONSERVER_MetricDelete(Metric *metric);
+Error *TRITONSERVER_MetricFamilyDelete(Family *family);
 Parameter *TRITONSERVER_ParameterNew(const char *name, int type, const void *value);
 void TRITONSERVER_ParameterDelete(Parameter *parameter);
 
+Error *TRITONBACKEND_ApiVersion(uint32_t *major, uint32_t *minor);
 Error *TRITONBACKEND_ModelRepository(TritonModel *model, int *kind, const char **folder);
 Error *TRITONBACKEND_ModelServer(TritonModel *model, Server **server);
 Error *TRITONBACKEND_ModelState(TritonModel *model, void **state);
@@ -49,6 +54,11 @@ Error *TRITONBACKEND_ModelInstanceReportStatistics(Instance *instance, Request_ 
                                                    uint64_t compute_began_ns,
                                                    uint64_t compute_ended_ns,
                                                    uint64_t ended_ns);
+Error *TRITONBACKEND_ModelInstanceReportBatchStatistics(
+    Instance *instance, uint64_t requests, uint64_t began_ns, uint64_t compute_began_ns,
+    uint64_t compute_ended_ns, uint64_t ended_ns);
+Error *TRITONBACKEND_RequestId(Request_ *request, const char **id);
+Error *TRITONBACKEND_RequestIsCancelled(Request_ *request, _Bool *is_cancelled);
 Error *TRITONBACKEND_RequestInputCount(Request_ *request, uint32_t *count);
 Error *TRITONBACKEND_RequestInputByIndex(Request_ *request, uint32_t index, Input **input);
 Error *TRITONBACKEND_InputProperties(Input *input, const char **name, int *type,
@@ -76,9 +86,12 @@ typedef Error *(*Allocate)(Allocator *, const char *, size_t, int, int64_t, void
 typedef Error *(*Free)(Allocator *, void *, void *, size_t, int, int64_t);
 Error *TRITONSERVER_ResponseAllocatorNew(Allocator **allocator, Allocate allocate,
                                          Free give_back, void *start);
+Error *TRITONSERVER_ResponseAllocatorDelete(Allocator *allocator);
 Error *TRITONSERVER_InferenceRequestNew(HandedRequest **request, Server *server,
                                         const char *model, int64_t version);
 Error *TRITONSERVER_InferenceRequestDelete(HandedRequest *request);
+Error *TRITONSERVER_InferenceRequestSetId(HandedRequest *request, const char *id);
+Error *TRITONSERVER_InferenceRequestCancel(HandedRequest *request);
 Error *TRITONSERVER_InferenceRequestAddInput(HandedRequest *request, const char *name,
                                              int type, const int64_t *shape, uint64_t axes);
 Error *TRITONSERVER_InferenceRequestAppendInputData(HandedRequest *request,

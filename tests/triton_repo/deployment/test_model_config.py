@@ -169,7 +169,7 @@ def test_a_bundle_with_numbers_of_candidates_returns_their_columns(is_one: bool)
         if is_one
         else model_config.three_steps("v7", PARAMETERS, of_numbers=returned)
     )
-    native = model_config.native_step("v7", returned) if is_one else None
+    native = model_config.native_step("v7", "srp4ctr_1", returned) if is_one else None
     for ensemble in model_config.ensembles(steps, native):
         config = parse(model_config.ensemble_text(ensemble, limits))
         found = {tensor.name: tuple(tensor.dims) for tensor in config.output}

@@ -22,6 +22,7 @@ SHIM = """
 #include "hashes.h"
 #include "../../features/tensors/compiled.c"
 #include "user_row.h"
+#include "texts.h"
 
 static unsigned char *exact(const void *text, size_t length) {
     unsigned char *copy = malloc(length);
@@ -32,10 +33,19 @@ int hash3(const char *text, size_t length, uint64_t *hash) {
     const int is_known = xxh3_64(copy, length, hash);
     return free(copy), is_known;
 }
-uint64_t hash64(const char *text, size_t length) {
-    unsigned char *copy = exact(text, length);
-    const uint64_t hash = xxh64(copy, length);
-    return free(copy), hash;
+/* Read a context (kind 0) or a user's attributes by rules, to `slots` rows behind what else
+ * a context has; -1 where the rules are damaged. */
+int read_text(int kind, const char *rules, size_t rules_length, const char *text,
+              size_t length, int64_t numbers, int64_t slots, int64_t *record) {
+    unsigned char *rules_copy = exact(rules, rules_length), *copy = exact(text, length);
+    const StoreValue value = {(const char *)copy, (int64_t)length};
+    TextRules found;
+    int is_read = -1;
+    if (rules_open(&found, (char *)rules_copy, (int64_t)rules_length, slots, numbers))
+        is_read = kind ? read_attributes(&found, value, slots, record)
+                       : read_context(&found, value, numbers, slots, record);
+    free(rules_copy), free(copy);
+    return is_read;
 }
 int64_t letters(const char *text, size_t length) {
     unsigned char *copy = exact(text, length);
@@ -165,9 +175,27 @@ def build(folder: Path) -> Any:
         [*compiler(), *flags, *headers, str(folder / "shim.c"), *target, "-lm"], check=True
     )
     loaded = ctypes.CDLL(str(folder / "shim.so"))
-    loaded.hash64.restype, loaded.letters.restype = ctypes.c_uint64, ctypes.c_int64
+    loaded.letters.restype = ctypes.c_int64
     loaded.row_features.restype = ctypes.c_int64
     return loaded
+
+
+def build_backend(folder: Path, header: str, old: str, new: str) -> Path:
+    """Return Triton's library of sources whose ``header`` has ``new`` for ``old``."""
+    native = folder / "triton_repo" / "native"
+    for sources in ("triton_repo/native", "features/tensors"):
+        (folder / sources).mkdir(parents=True, exist_ok=True)
+        for path in (ROOT / sources).glob("*.[ch]"):
+            shutil.copyfile(path, folder / sources / path.name)
+    text = (native / header).read_text()
+    assert text.count(old) == 1
+    (native / header).write_text(text.replace(old, new))
+    library = native / "libtriton_srp4ctr.so"
+    flags = [*STRICT, "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
+    flags.append("-DSRP4CTR_SOURCE=1u")
+    command = [*compiler(), *flags, str(native / "native_ranker.c"), "-o", str(library)]
+    subprocess.run([*command, "-lm", "-ldl"], check=True)
+    return library
 
 
 def sized(text: bytes) -> tuple[bytes, ctypes.c_size_t]:

@@ -1,6 +1,7 @@
 """The sampled call is answered by both steps, and where the answers differ is counted."""
 
 import json
+import mmap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xxhash
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
 from srp4ctr.client.codec import infer_inputs
-from srp4ctr.features.tensors import parsed_cache, schema
-from srp4ctr.features.tensors.parsed_cache import ParsedCache
+from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import repository_writer
 from tests.builders import NOON_MS
@@ -81,39 +80,28 @@ def test_answers_of_both_steps_are_compared_and_alike(
 
 
 @contextmanager
-def stale_context(client: InferenceServerClient, text: str) -> Iterator[None]:
-    """Plant a fault: the native step reads other numbers of a context than it has."""
+def another_name(client: InferenceServerClient, text: str) -> Iterator[None]:
+    """Plant a fault: the native step looks for a context's number under another name."""
     tensors = sent(["ann"], [ITEMS], NOON_MS, text)
     specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
     wanted = [InferRequestedOutput(model_names.PARSED_CACHE.name)]
     found = client.infer(STEP, infer_inputs(specs, tensors), outputs=wanted)
     path = found.as_numpy(model_names.PARSED_CACHE.name).item().decode()
-    cache = ParsedCache(Path(path))
-    number = xxhash.xxh64_intdigest(text.encode())
-    record = cache._contexts[number % len(cache._contexts)]
-    own = record.copy()
-
-    def write(content: parsed_cache.Int64s) -> None:
-        with cache.writing():
-            record[parsed_cache._VERSION] += 1
-            record[parsed_cache._CONTENT :] = content[parsed_cache._CONTENT :]
-            record[parsed_cache._VERSION] += 1
-
-    other = own.copy()
-    numbers = other[parsed_cache._CONTENT + 1 :][:8].view(np.float64)
-    numbers[:] = np.where(np.isnan(numbers), numbers, numbers + 5.0)
-    write(other)
-    yield
-    write(own)
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        place = memory.find(b"hourtown")  # the first texts of ``text_rules``
+        assert place > 0
+        memory[place : place + 4] = b"HOUR"
+        yield
+        memory[place : place + 4] = b"hour"
 
 
-def test_a_stale_entry_of_the_cache_is_counted(
+def test_a_fault_in_what_a_context_says_is_counted(
     server: Server, client: InferenceServerClient
 ) -> None:
     tensors = sent(["bea"], [ITEMS], NOON_MS, CONTEXT)
     wait_until_native(server, client, tensors)
     before = mismatches(server)
-    with stale_context(client, CONTEXT):
+    with another_name(client, CONTEXT):
         call_until_compared(server, client, tensors, 3)
     found = mismatches(server) - before
     assert found["click_probability"] >= 1

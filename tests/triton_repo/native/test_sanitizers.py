@@ -10,7 +10,10 @@ import pytest
 from tests.triton_repo.native.parts import MORE_FLAGS, ROOT, compiler
 
 FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
-FILES = ("test_hashes.py", "test_store.py", "test_store_tls.py", "test_user_row_fuzz.py")
+FILES = (
+    *("test_hashes.py", "test_store.py", "test_store_tls.py"),
+    *("test_texts_fuzz.py", "test_user_row_fuzz.py"),
+)
 
 
 def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
