@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors import transforms, vocabulary
 from srp4ctr.features.tensors.arrays import (
     ActivityArrays,
@@ -55,6 +54,9 @@ from srp4ctr.streams.state.sequences import (
 )
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
+
+if TYPE_CHECKING:  # Redis: another extra
+    from srp4ctr.features.online.store import OnlineViews
 
 LOG = logging.getLogger(__name__)
 KEPT_S = 900
@@ -149,7 +151,7 @@ class GoldenUsers:
     """The golden requests of one validation, whose users are stored."""
 
     requests: tuple[GoldenRequest, ...]
-    views: OnlineViews
+    views: "OnlineViews"
     known: Vocabulary
     partitions: int
     lengths: tuple[int, int]
@@ -333,7 +335,7 @@ def golden_requests(
     )
 
 
-def store(views: OnlineViews, requests: Sequence[GoldenRequest]) -> None:
+def store(views: "OnlineViews", requests: Sequence[GoldenRequest]) -> None:
     """Store the users of ``requests``, or what has become of them."""
     rows = {each.user_id: each.user for each in requests if each.user is not None}
     try:
@@ -346,7 +348,7 @@ def store(views: OnlineViews, requests: Sequence[GoldenRequest]) -> None:
 
 
 @contextmanager
-def stored(views: OnlineViews, requests: Sequence[GoldenRequest]) -> Iterator[None]:
+def stored(views: "OnlineViews", requests: Sequence[GoldenRequest]) -> Iterator[None]:
     """Keep the users of ``requests`` in the store for as long as the block runs.
 
     Raises ``OutageError`` where it does not answer, ``MistakeError`` where it refuses.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency import golden
 from srp4ctr.features.consistency.golden import GoldenRequest, GoldenUsers, StoredItems
 from srp4ctr.features.online.connection import MS_PER_DAY
-from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -37,6 +36,9 @@ from srp4ctr.triton_repo.deployment.validation import (
     TOLERANCE,
     Floats,
 )
+
+if TYPE_CHECKING:
+    from srp4ctr.features.online.store import OnlineViews
 
 GATE = "golden_ids"
 _INPUTS = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
@@ -261,6 +263,8 @@ def stored_users(
 
     Raises ``OutageError`` where the feature store does not answer.
     """
+    from srp4ctr.features.online.store import OnlineViews  # Redis: another extra
+
     folder, views = folders[0], OnlineViews(features)
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     sizes = bundle.read(folder).sizes
@@ -302,7 +306,7 @@ def _measures(native: Path) -> bool:
 
 
 def _items_by_attributes(
-    views: OnlineViews, known: Vocabulary
+    views: "OnlineViews", known: Vocabulary
 ) -> tuple[tuple[str, ...], list[int]]:
     """Return the ids of known items with attributes in the store, and keys of others."""
     if not len(known.item_keys):
