@@ -137,7 +137,7 @@ def _quality_table(figures: DemoFigures, live: LiveDetails) -> Table:
 
 def _ranking_table(figures: DemoFigures, live: LiveDetails) -> Table:
     slates = figures.requests - figures.failed_requests
-    popular = wilson(round(figures.popularity_ctr * slates), slates)
+    popular = wilson(figures.popularity_ctr, slates)
     model = f"SRP4CTR {figures.model_version}, from matured labels"
     rate = f"[bold green]{figures.online_ctr:.3f}[/bold green]"
     rates = _or_dash(figures.popularity_ctr), _or_dash(live.control_click_rate)
