@@ -29,6 +29,7 @@ NAMES = (
         "soak",
         "tracing",
         "training_memory",
+        "verdicts",
     ),
 )
 
