@@ -127,7 +127,7 @@ def _quality_table(figures: DemoFigures, live: LiveDetails) -> Table:
             *map(_or_dash, (figures.auc, figures.log_loss, figures.calibration)),
         ),
         (
-            f"live, {live.matured_impressions:,} matured impressions",
+            f"live, {live.matured_impressions:,} matured impressions\n(AUC at a position)",
             f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
             _or_dash(live.log_loss),
             f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
