@@ -124,7 +124,7 @@ def write_table(
         f"{runs:,} simulations of each population.",
         "",
         "| users × requests, of each version | standard deviation of the users' CTR | "
-        "false verdicts, at most | coverage of 95 % intervals |",
+        "false verdicts, at most | coverage of 95% intervals |",
         "|---|---|---|---|",
     ]
     for (users, requests), deviation in product(SIZES, DEVIATIONS):
