@@ -32,6 +32,7 @@ from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ReceivedLabel
 from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.quality.position_auc import MAX_POSITIONS, MIN_CLICKS
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
@@ -46,7 +47,7 @@ WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
 QUALITIES = (
-    *("model_version", "impressions", "click_rate", "auc"),
+    *("model_version", "impressions", "click_rate"),
     *("calibration_ratio", "normalized_entropy"),
 )
 COLUMNS = {
@@ -86,7 +87,7 @@ def main() -> None:
     }
     for quality in replayed.qualities:
         fields = (getattr(quality, name) for name in QUALITIES)
-        row = dict(zip(QUALITIES, fields, strict=True))
+        row = dict(zip(QUALITIES, fields, strict=True)) | {"auc": quality.auc.value}
         alerts = [f.alert for f in found if f.model_version == quality.model_version]
         rows.append(row | {"alerts": ", ".join(alerts)})
     print(table(rows, COLUMNS))
@@ -156,10 +157,10 @@ def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
         minutes[(label.matured_at - began_ms) // MINUTE_MS].append(label)
     page = TritonPage()
     with page.shown() as url:
-        monitor = _monitor(folder, url)
+        monitor = monitor_of(folder, url)
         monitor.observe_broker(True)
         for minute in range(max(minutes) + 1):
-            _add_labels(monitor, minutes[minute])
+            add_labels(monitor, minutes[minute])
             page.count(minutes[minute])
             monitor.poll_triton()
             monitor.update()
@@ -171,7 +172,8 @@ def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
     return Replayed(series=series, qualities=monitor.qualities())
 
 
-def _add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
+def add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
+    """Let ``monitor`` count the labels, as of one partition."""
     received = tuple(
         ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
         for each in labels
@@ -179,7 +181,7 @@ def _add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
     monitor.add_labels(LabelBatch(labels=received, undecodable=0))
 
 
-def _monitor(folder: Path, triton_url: str) -> Monitor:
+def monitor_of(folder: Path, triton_url: str) -> Monitor:
     """Return a monitor of that page, with its files in ``folder``; ``v1`` serves."""
     (folder / "serving.json").write_text(json.dumps({"serving": CALIBRATED}))
     sources = MonitorSources(
@@ -218,7 +220,7 @@ def _errors(
         scores = np.array([each.score for each in counted])
         exact = {
             "ctr": (quality.click_rate, clicks.mean()),
-            "auc": (quality.auc, metrics.auc(clicks, scores)),
+            "auc": (quality.auc.value, _position_auc(counted, clicks, scores)),
             "calibration": (quality.calibration_ratio, scores.sum() / clicks.sum()),
             "entropy": (
                 quality.normalized_entropy,
@@ -231,11 +233,27 @@ def _errors(
     return {**worst, "max_abs_error": max(worst.values())}
 
 
+def _position_auc(
+    counted: Sequence[ImpressionLabel], clicks: np.ndarray, scores: np.ndarray
+) -> float:
+    """Return the AUC over the pairs at one position with enough clicks."""
+    positions = np.array([each.position for each in counted])
+    won = pairs = 0.0
+    for position in range(MAX_POSITIONS):
+        here = positions == position
+        clicked = clicks[here].sum()
+        if clicked >= MIN_CLICKS:
+            weight = clicked * (here.sum() - clicked)
+            won += weight * metrics.auc(clicks[here], scores[here])
+            pairs += weight
+    return won / pairs
+
+
 def _overhead(
     labels: Sequence[ImpressionLabel], count: int, folder: Path
 ) -> dict[str, float]:
     """Return what ``count`` labels cost the monitor, all of them within its window."""
-    monitor = _monitor(folder, "http://127.0.0.1:9/metrics")
+    monitor = monitor_of(folder, "http://127.0.0.1:9/metrics")
     copies = -(-count // len(labels))
     before = psutil.Process().memory_info().rss
     seconds, folded = 0.0, 0
@@ -245,7 +263,7 @@ def _overhead(
             for each in labels
         ]
         began = time.process_time()
-        _add_labels(monitor, renamed)
+        add_labels(monitor, renamed)
         seconds += time.process_time() - began
         folded += len(renamed)
     began = time.process_time()

@@ -8,6 +8,7 @@ comments; the rest of the page stays as it is. The same results give the same by
 """
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from benchmarks.report.evidence_tables import (
     read,
 )
 from srp4ctr.atomic_files import replace_text
-from srp4ctr.monitoring.quality.confidence_intervals import Z, hanley_mcneil
 
 PAGE = ROOT / "docs" / "model.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
@@ -153,8 +153,7 @@ def _judges(of: Evidence) -> str:
     name, margin = "gAUC", number(row, "gauc_sampling_error")
     if of.metric == "auc" and impressions and clicks:
         name = "AUC"
-        interval = hanley_mcneil(row["auc"], int(clicks), int(impressions - clicks))
-        margin = (interval.high - interval.low) / (2 * Z)
+        margin = auc_error(row["auc"], int(clicks), int(impressions - clicks))
     counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
     counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
     text = f"{', '.join(counted) or 'Impressions were not counted'}."
@@ -165,6 +164,20 @@ def _judges(of: Evidence) -> str:
         "standard error): the models mostly together, and more seeds do not lessen it. "
         "Errors of differences are of seeds alone."
     )
+
+
+def auc_error(auc: float, positives: int, negatives: int) -> float:
+    """Return the standard error of an AUC from its value and counts (Hanley, McNeil 1982).
+
+    It takes impressions as independent.
+    """
+    both_above, both_below = auc / (2 - auc), 2 * auc * auc / (1 + auc)
+    variance = (
+        auc * (1 - auc)
+        + (positives - 1) * (both_above - auc * auc)
+        + (negatives - 1) * (both_below - auc * auc)
+    ) / (positives * negatives)
+    return math.sqrt(max(0.0, variance))
 
 
 def _around(page: Path) -> tuple[str, str]:

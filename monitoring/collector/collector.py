@@ -6,7 +6,7 @@ Out: the families of ``metric_definitions.METRICS``; unknown figures (NaN) are l
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import isnan
+from math import isnan, nan
 
 from prometheus_client import Metric
 from prometheus_client.metrics_core import (
@@ -211,10 +211,14 @@ def _quality_figures(quality: ModelQuality, *, as_probabilities: bool) -> Iterat
             quality.top_click_rate,
             quality.top_click_rate_interval,
         ),
-        "live_auc": (quality.auc, quality.auc_interval),
+        "live_auc": (quality.auc.value, quality.auc.interval),
+        "live_request_auc": (quality.request_auc.value, quality.request_auc.interval),
     }
     for metric, (value, interval) in with_interval.items():
         yield from _with_bounds(f"srp4ctr_{metric}", value, interval, version)
+    yield Figure("srp4ctr_live_auc_expected", quality.auc.expected, version)
+    corrected = nan if isnan(quality.auc.value) else float(quality.auc.is_corrected)
+    yield Figure("srp4ctr_live_auc_position_corrected", corrected, version)
     if as_probabilities:
         yield from _probability_figures(quality, version)
 

@@ -27,7 +27,7 @@ _NO_VERDICT = 'label_replace(absent(srp4ctr_verdict) + 1, "model_version", "none
 _GAINED = "model_version:srp4ctr_clicks_gained_per_extra_price"
 _HOW_TO_READ = """
 A version is **better** or **worse** once the 95 % bounds of the difference exclude 0. The
-bounds are anytime-valid: look as often as you like. *Undecided* needs more traffic. Only
+bounds are anytime-valid: look as often as you like. *Undecided* needs more users. Only
 minutes in which both versions served count, and only position 1, where the version chose
 what users saw. Dashed lines are bounds.
 """
@@ -100,6 +100,11 @@ _VERSIONS = line(
             column(name, _of(metric), decimals=3, thresholds=limits)
             for name, (metric, limits) in _JUDGED.items()
         ),
+        column(
+            "Positions",
+            _of("srp4ctr_live_auc_position_corrected"),
+            mappings=thresholds.words({0: ("unknown", "orange"), 1: ("known", "text")}),
+        ),
         column("Price per 1 M", _of(PRICE), MONEY, decimals=4),
         column("p99", _of(P99), "s", thresholds=thresholds.LATENCY),
     ),
@@ -108,7 +113,7 @@ _CLICKS = line(
     8,
     lines(
         "CTR at position 1",
-        "Click rate of the item ranked first, with Wilson's 95 % bounds.",
+        "Click rate of the item ranked first, with 95 % bounds by users.",
         "percentunit",
         *with_bounds(_AT_TOP),
     ),
@@ -175,12 +180,34 @@ def _next_items(places: str) -> str:
 _RANKING = line(
     8,
     lines(
-        "AUC",
-        "Probability that a clicked item scores above an unclicked one: 0.5 is random.",
+        "AUC at a position",
+        "Probability that a clicked item scores above an unclicked one at the same "
+        "position (0.5 is random), and what the scores predict for themselves.",
         "none",
         *with_bounds("srp4ctr_live_auc"),
+        by_version("srp4ctr_live_auc_expected", which="expected"),
         limits=thresholds.AUC,
     ),
+    lines(
+        "AUC within a request",
+        "The same for the two top items of a request, from explored requests only.",
+        "none",
+        *with_bounds("srp4ctr_live_request_auc"),
+        limits=thresholds.AUC,
+        noValue="the server does not explore",
+    ),
+    lines(
+        "Recall@100 of recommendations",
+        "Share of users' next new items that were among the first 100 candidates.",
+        "percentunit",
+        over_time(f"{_next_items('1-20|21-100')} / ({_next_items('.*')} > 0)", VERSION),
+        min=0,
+        max=1,
+        noValue="no user came back after a recommendation",
+    ),
+)
+_LIKELIHOOD = line(
+    8,
     lines(
         "Normalised entropy",
         "Log loss / log loss of the mean click rate: at 1 the model adds nothing.",
@@ -193,15 +220,6 @@ _RANKING = line(
         "Nats per impression; both worse ranking and worse calibration raise it.",
         "none",
         by_version("srp4ctr_live_log_loss_nats"),
-    ),
-    lines(
-        "Recall@100 of recommendations",
-        "Share of users' next new items that were among the first 100 candidates.",
-        "percentunit",
-        over_time(f"{_next_items('1-20|21-100')} / ({_next_items('.*')} > 0)", VERSION),
-        min=0,
-        max=1,
-        noValue="no user came back after a recommendation",
     ),
 )
 _SAMPLE_SIZES = line(
@@ -260,7 +278,7 @@ BOARD = board(
     section("Verdict", _VERDICT, _VERSIONS),
     section("Clicks", _CLICKS),
     section("Calibration", _CALIBRATION),
-    section("Ranking and likelihood", _RANKING),
+    section("Ranking and likelihood", _RANKING, _LIKELIHOOD),
     section("Sample sizes", _SAMPLE_SIZES),
     section("Cost", _COST),
 )

@@ -155,7 +155,8 @@ _QUALITY = line(
     ),
     lines(
         "AUC by version",
-        "Probability that a clicked item scores above an unclicked one: 0.5 is random.",
+        "Probability that a clicked item scores above an unclicked one at the same "
+        "position: 0.5 is random.",
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
         limits=thresholds.AUC,

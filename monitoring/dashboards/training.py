@@ -139,7 +139,8 @@ _LIVE_AND_HELD_OUT = line(
     8,
     lines(
         "AUC, live and held-out",
-        "A live AUC below the held-out one points to skew or drift.",
+        "A falling live AUC points to skew or drift; it is of items at one position, and "
+        "so below the held-out one.",
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
         over_time(_HELD_OUT.format("auc"), f"{VERSION} held-out"),

@@ -4,23 +4,32 @@ In: impressions as they are settled or corrected. Out: the difference of two ver
 rates over slices of ten minutes in which both served, so that changes of traffic during the
 day affect both. Only position 1 counts: over a whole slate the order does not matter.
 
-The interval is a confidence sequence: it is valid at all times together, so you may look at
-any time and stop when it excludes 0. A fixed-size test that is evaluated every hour finds a
-difference between equal models in most weeks.
+The unit is the user: versions are assigned by user, and users return, so the variance is
+that of sums by group of users. The interval is a confidence sequence: it is valid at all
+times together, so you may look at any time and stop when it excludes 0. A fixed-size test
+that is evaluated every hour finds a difference between equal models in most weeks.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
+from srp4ctr.monitoring.quality.user_groups import (
+    NUM_GROUPS,
+    RatioEstimate,
+    ratio_of_sums,
+)
 from srp4ctr.monitoring.quality.version_order import version_order
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
-MIN_IMPRESSIONS = 100  # of each version: below, the normal approximation is wrong
+# Of each version; below, the normal approximation is wrong.
+MIN_IMPRESSIONS = 100
+MIN_EFFECTIVE_USERS = 50  # (Σ n)² / Σ n²: one user with half of the traffic makes it 4
 ERROR = 0.05  # of the interval, over all times together
 EXPECTED_DIFFERENCE = 0.02
 
@@ -56,10 +65,36 @@ class Difference:
         return self.verdict == (-1 if newer == self.model_version else 1)
 
 
-@dataclass(slots=True)
-class _Count:
-    shown: int = 0
-    clicked: int = 0
+Floats = NDArray[np.floating[Any]]
+
+
+class _Slices:
+    """Counts of a version, in a ring: a slice's row is its number modulo the horizon."""
+
+    def __init__(self) -> None:
+        self.shown = np.zeros(HORIZON_SLICES)
+        self._counts = np.zeros((HORIZON_SLICES, 2 * NUM_GROUPS), np.float32)
+
+    def update(self, number: int, group: int, is_click: bool, sign: int) -> None:
+        """Add an impression in slice ``number``, or subtract it again."""
+        row = number % HORIZON_SLICES
+        self.shown[row] += sign
+        self._counts[row, group] += sign
+        if is_click:
+            self._counts[row, NUM_GROUPS + group] += sign
+
+    def clear(self, rows: NDArray[np.int64]) -> None:
+        """Forget the slices in ``rows``."""
+        self.shown[rows] = 0.0
+        self._counts[rows] = 0.0
+
+    def rate(self, weights: Floats) -> RatioEstimate:
+        """Return the click rate over all slices; ``weights`` has one of each."""
+        shown, clicked = np.split(weights.astype(np.float32) @ self._counts, 2)
+        return ratio_of_sums(clicked, shown)
+
+
+_NOTHING = _Slices()
 
 
 class AbTest:
@@ -68,7 +103,7 @@ class AbTest:
     def __init__(self, expected_difference: float = EXPECTED_DIFFERENCE) -> None:
         """The interval is narrowest at ``expected_difference`` of click rates."""
         self._expected = expected_difference
-        self._slices: dict[str, dict[int, _Count]] = defaultdict(dict)
+        self._versions: dict[str, _Slices] = {}
         self._newest = 0
 
     def update(self, impression: SettledImpression, sign: int) -> None:
@@ -78,79 +113,87 @@ class AbTest:
         number = impression.shown_at // SLICE_MS
         if number <= self._newest - HORIZON_SLICES:
             return
-        count = self._slices[impression.model_version].setdefault(number, _Count())
-        count.shown += sign
-        count.clicked += sign * impression.is_click
         if number > self._newest:
-            self._newest = number
-            self._evict()
+            self._advance(number)
+        version = impression.model_version
+        if version not in self._versions:
+            self._versions[version] = _Slices()
+        group, is_click = impression.user_group, impression.is_click
+        self._versions[version].update(number, group, is_click, sign)
 
     def differences(self, baseline: str) -> tuple[Difference, ...]:
         """Return the difference to ``baseline`` of each version that served with it."""
+        theirs = self._versions.get(baseline, _NOTHING)
         return tuple(
             self._difference(version, baseline)
-            for version in sorted(self._slices)
-            if version != baseline and self._shared(version, baseline)
+            for version, ours in sorted(self._versions.items())
+            if version != baseline and np.any((ours.shown > 0) & (theirs.shown > 0))
         )
-
-    def _shared(self, version: str, baseline: str) -> list[tuple[_Count, _Count]]:
-        ours, theirs = self._slices[version], self._slices.get(baseline, {})
-        both = ((ours[n], theirs[n]) for n in ours.keys() & theirs.keys())
-        return [(a, b) for a, b in both if a.shown and b.shown]
 
     def _difference(self, version: str, baseline: str) -> Difference:
         """Return the difference, by slice weights n m / (n + m) (Cochran-Mantel-Haenszel).
 
         The weights correct for a version that has more traffic in a better hour.
         """
-        shared = self._shared(version, baseline)
-        shown, clicked = _total(a for a, _ in shared)
-        other_shown, other_clicked = _total(b for _, b in shared)
-        rate, other_rate = clicked / shown, other_clicked / other_shown
-        spread, other_spread = rate * (1 - rate), other_rate * (1 - other_rate)
-        weights = [a.shown * b.shown / (a.shown + b.shown) for a, b in shared]
-        difference = variance = 0.0
-        for weight, (a, b) in zip(weights, shared, strict=True):
-            share = weight / sum(weights)
-            difference += share * (a.clicked / a.shown - b.clicked / b.shown)
-            variance += share**2 * (spread / a.shown + other_spread / b.shown)
-        half = inf
-        if min(shown, other_shown) >= MIN_IMPRESSIONS and variance > 0:
-            half = anytime_half_width(variance, self._expected)
+        pair = self._versions[version], self._versions[baseline]
+        sizes = np.array([each.shown for each in pair])
+        sizes[:, (sizes <= 0).any(0)] = 0.0  # slices in which one of them did not serve
+        weights = sizes[::-1] / np.maximum(sizes.sum(0), 1.0)  # by the other's share
+        ours, theirs = (
+            each.rate(weight) for each, weight in zip(pair, weights, strict=True)
+        )
+        half = 2.0  # excludes nothing
+        if sizes.sum(1).min() >= MIN_IMPRESSIONS:
+            half = float(anytime_half_widths(ours, theirs, self._expected))
+        difference = float(ours.value - theirs.value)
         return Difference(
             model_version=version,
             baseline=baseline,
-            impressions=shown,
+            impressions=int(sizes[0].sum()),
             click_rate=difference,
             interval=Interval(
                 low=max(-1.0, difference - half), high=min(1.0, difference + half)
             ),
         )
 
-    def _evict(self) -> None:
-        oldest = self._newest - HORIZON_SLICES
-        for version in list(self._slices):
-            slices = self._slices[version]
-            for number in [each for each in slices if each <= oldest]:
-                del slices[number]
-            if not slices:
-                del self._slices[version]
+    def _advance(self, newest: int) -> None:
+        """Forget the slices that the horizon leaves, and versions without others."""
+        first = max(self._newest + 1, newest - HORIZON_SLICES + 1)
+        rows = np.arange(first, newest + 1) % HORIZON_SLICES
+        self._newest = newest
+        for version, slices in list(self._versions.items()):
+            slices.clear(rows)
+            if not slices.shown.any():
+                del self._versions[version]
+
+
+def anytime_half_widths(
+    ours: RatioEstimate, theirs: RatioEstimate, expected: float
+) -> Floats:
+    """Return half the widths of the intervals of ``ours`` - ``theirs``.
+
+    2, which excludes nothing, with too few users or without any click.
+    """
+    variance = ours.variance + theirs.variance
+    users = np.minimum(ours.effective_users, theirs.effective_users)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        halves = mixture_half_widths(variance, expected)
+    is_known = (users >= MIN_EFFECTIVE_USERS) & (variance > 0)
+    return np.where(is_known, halves, 2.0)
 
 
 def anytime_half_width(variance: float, expected: float) -> float:
-    """Return half the width of the mixture test's interval (Johari et al. 2017).
+    """Return half the width of the interval of one estimate of this ``variance``."""
+    return float(mixture_half_widths(np.array(variance), expected))
 
-    For an estimate of this ``variance``; ``expected`` is the standard deviation of the
+
+def mixture_half_widths(variances: Floats, expected: float) -> Floats:
+    """Return half the widths of the mixture test's intervals (Johari et al. 2017).
+
+    For estimates of these ``variances``; ``expected`` is the standard deviation of the
     normal mixture over true differences.
     """
-    mixed = variance + expected**2
-    bound = 2 * log(1 / ERROR) + log(mixed / variance)
-    return sqrt(variance * mixed / expected**2 * bound)
-
-
-def _total(counts: Iterable[_Count]) -> tuple[int, int]:
-    shown = clicked = 0
-    for count in counts:
-        shown += count.shown
-        clicked += count.clicked
-    return shown, clicked
+    mixed = variances + expected**2
+    bound = 2 * np.log(1 / ERROR) + np.log(mixed / variances)
+    halves: Floats = np.sqrt(variances * mixed / expected**2 * bound)
+    return halves

@@ -20,6 +20,7 @@ from srp4ctr.monitoring.quality.quality_sums import (
     QualitySums,
     SettledImpression,
 )
+from srp4ctr.monitoring.quality.user_groups import user_group
 from srp4ctr.streams.state.label_join import ImpressionLabel
 
 UNRANKED = "unranked"  # shown without a model
@@ -168,9 +169,12 @@ class LiveQuality:
 def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:
     return SettledImpression(
         model_version=model_version,
+        request=(label.user_id, label.request_id),
+        user_group=user_group(label.user_id),
         position=label.position,
         shown_at=label.impression_at,
         score=label.score,
+        propensity=label.propensity,
         is_click=label.clicked and label.within_window,
         is_late_click=label.clicked and not label.within_window,
     )

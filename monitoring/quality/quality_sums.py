@@ -2,40 +2,51 @@
 
 In: impressions, added or subtracted one at a time. Out: ``ModelQuality``. Because sums are
 additive, a window can slide and a correction can replace a label without another pass over
-the window. AUC and the calibration curve come from histograms of the score's logit.
+the window. AUC and the calibration curve come from histograms of the score's logit, the
+intervals from sums by group of users.
 """
 
+from array import array
 from dataclasses import dataclass, field
 from math import log
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.monitoring.quality.confidence_intervals import (
     Interval,
     calibration,
+    click_rate,
     entropy,
-    hanley_mcneil,
     ratio,
-    wilson,
 )
+from srp4ctr.monitoring.quality.position_auc import NUM_BINS, PositionAuc, PositionScores
+from srp4ctr.monitoring.quality.request_auc import (
+    RequestAuc,
+    RequestKey,
+    RequestPairs,
+    TopItem,
+)
+from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS
 
-# Logits in [-12, 12] in steps of 0.0117: scores in one bin differ by at most 0.3 % of
-# p(1 - p) and count as tied, which moves an AUC by less than 1e-3 (tested).
-NUM_BINS = 2048
+# Logits in [-12, 12] in steps of 0.0117, four of which are a bin of an AUC.
+CURVE_BINS = 4 * NUM_BINS
 MAX_LOGIT = 12.0
 EPSILON = 1e-7  # a score of 0 or 1 has no finite log loss
 CALIBRATION_BINS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettledImpression:
+class SettledImpression(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An impression whose label window has closed."""
 
     model_version: str
+    request: RequestKey
+    user_group: int  # ``user_groups.user_group`` of its user
     position: int  # 0 is the top
     shown_at: int  # UTC ms
     score: float | None  # the click probability that ranked it; None if no model did
+    propensity: float | None = None  # that the server showed it there; None if unknown
     is_click: bool  # clicked within the label window
     is_late_click: bool  # clicked after it
 
@@ -68,8 +79,8 @@ class ModelQuality:
     log_loss_nats: float
     normalized_entropy: float
     """Log loss / the click rate's entropy (He et al. 2014): 1 is the mean."""
-    auc: float
-    auc_interval: Interval
+    auc: PositionAuc
+    request_auc: RequestAuc
     mean_reciprocal_rank: float
     """Mean over clicks of 1 / (position + 1): 1 if all were at the top."""
     calibration_bins: tuple[CalibrationBin, ...]
@@ -78,88 +89,121 @@ class ModelQuality:
     """Mean |score - click rate| over the bins, weighted by impressions."""
 
 
-def _no_scores() -> NDArray[np.int64]:
-    return np.zeros(NUM_BINS, np.int64)
+def _no_counts() -> list[int]:
+    return [0] * NUM_GROUPS
 
 
-def _no_sums() -> NDArray[np.float64]:
-    return np.zeros(NUM_BINS, np.float64)
+def _no_sums() -> list[float]:
+    return [0.0] * NUM_GROUPS
+
+
+def _no_scores() -> "array[float]":
+    return array("d", bytes(8 * CURVE_BINS))
 
 
 @dataclass(slots=True, kw_only=True)
 class QualitySums:
-    """Sums over the settled impressions of one model version."""
+    """Sums over the settled impressions of one model version; lists are by user group."""
 
     impressions: int = 0
-    clicks: int = 0
     late_clicks: int = 0
-    top_impressions: int = 0
-    top_clicks: int = 0
-    predicted: float = 0.0  # Σ p over scored impressions
     variance: float = 0.0  # Σ p(1 - p)
     loss_nats: float = 0.0  # Σ -ln of the predicted probability of the outcome
     reciprocal_ranks: float = 0.0  # Σ over clicks
-    clicked_scores: NDArray[np.int64] = field(default_factory=_no_scores)  # (NUM_BINS,)
-    passed_scores: NDArray[np.int64] = field(default_factory=_no_scores)  # (NUM_BINS,)
-    score_sums: NDArray[np.float64] = field(default_factory=_no_sums)  # (NUM_BINS,)
+    shown: list[int] = field(default_factory=_no_counts)
+    clicks: list[int] = field(default_factory=_no_counts)
+    top_shown: list[int] = field(default_factory=_no_counts)
+    top_clicks: list[int] = field(default_factory=_no_counts)
+    predicted: list[float] = field(default_factory=_no_sums)  # Σ p over scored impressions
+    scored_clicks: list[int] = field(default_factory=_no_counts)
+    # By bin of the score's logit (CURVE_BINS,): impressions, clicks and Σ p.
+    bin_shown: "array[float]" = field(default_factory=_no_scores)
+    bin_clicks: "array[float]" = field(default_factory=_no_scores)
+    bin_scores: "array[float]" = field(default_factory=_no_scores)
+    by_position: PositionScores = field(default_factory=PositionScores)
+    by_request: RequestPairs = field(default_factory=RequestPairs)
 
     def update(self, impression: SettledImpression, sign: int) -> None:
         """Add ``impression`` (``sign`` 1), or subtract it again (-1)."""
+        group, position = impression.user_group, impression.position
         self.impressions += sign
-        self.clicks += sign * impression.is_click
-        self.late_clicks += sign * impression.is_late_click
-        is_top = impression.position == 0
-        self.top_impressions += sign * is_top
-        self.top_clicks += sign * (is_top and impression.is_click)
-        self.reciprocal_ranks += sign * impression.is_click / (impression.position + 1)
+        self.shown[group] += sign
+        if position == 0:
+            self.top_shown[group] += sign
+        if impression.is_click:
+            self.clicks[group] += sign
+            self.reciprocal_ranks += sign / (position + 1)
+            if position == 0:
+                self.top_clicks[group] += sign
+        elif impression.is_late_click:
+            self.late_clicks += sign
         if impression.score is not None:
-            self._update_scores(impression.score, impression.is_click, sign)
+            self._update_scores(impression, impression.score, sign)
 
-    def _update_scores(self, score: float, is_click: bool, sign: int) -> None:
+    def _update_scores(
+        self, impression: SettledImpression, score: float, sign: int
+    ) -> None:
+        group, is_click = impression.user_group, impression.is_click
         p = min(max(score, EPSILON), 1.0 - EPSILON)
-        self.predicted += sign * score
+        self.predicted[group] += sign * score
         self.variance += sign * p * (1.0 - p)
         self.loss_nats -= sign * log(p if is_click else 1.0 - p)
-        scores = self.clicked_scores if is_click else self.passed_scores
-        place = _bin(log(p / (1.0 - p)))
-        scores[place] += sign
-        self.score_sums[place] += sign * score
+        place = score_bin(p)
+        self.bin_shown[place] += sign
+        self.bin_scores[place] += sign * score
+        if is_click:
+            self.scored_clicks[group] += sign
+            self.bin_clicks[place] += sign
+        position, propensity = impression.position, impression.propensity
+        self.by_position.update(position, group, place // 4, is_click, sign)
+        if propensity is not None and propensity < 1.0 and position < 2:
+            item = TopItem(score, propensity, is_click)
+            self.by_request.update(impression.request, group, position, item, sign)
 
     def quality(self, model_version: str) -> ModelQuality:
         """Return the figures of the impressions in the sums."""
-        positives = int(self.clicked_scores.sum())
-        negatives = int(self.passed_scores.sum())
-        auc = _auc(self.clicked_scores, self.passed_scores)
-        log_loss = ratio(self.loss_nats, positives + negatives)
+        clicks, top = sum(self.clicks), sum(self.top_shown)
+        scored, scored_clicks = round(sum(self.bin_shown)), sum(self.scored_clicks)
+        log_loss = ratio(self.loss_nats, scored)
         bins = self._calibration_bins()
-        mean_loss = entropy(ratio(positives, positives + negatives))
         return ModelQuality(
             model_version=model_version,
             impressions=self.impressions,
-            clicks=self.clicks,
+            clicks=clicks,
             late_clicks=self.late_clicks,
-            click_rate=ratio(self.clicks, self.impressions),
-            click_rate_interval=wilson(self.clicks, self.impressions),
-            top_impressions=self.top_impressions,
-            top_click_rate=ratio(self.top_clicks, self.top_impressions),
-            top_click_rate_interval=wilson(self.top_clicks, self.top_impressions),
-            calibration_ratio=ratio(self.predicted, positives),
-            calibration_interval=calibration(self.predicted, positives, self.variance),
+            click_rate=ratio(clicks, self.impressions),
+            click_rate_interval=click_rate(self.clicks, self.shown),
+            top_impressions=top,
+            top_click_rate=ratio(sum(self.top_clicks), top),
+            top_click_rate_interval=click_rate(self.top_clicks, self.top_shown),
+            calibration_ratio=ratio(sum(self.predicted), scored_clicks),
+            calibration_interval=calibration(
+                self.predicted, self.scored_clicks, self.variance
+            ),
             log_loss_nats=log_loss,
-            normalized_entropy=ratio(log_loss, mean_loss),
-            auc=auc,
-            auc_interval=hanley_mcneil(auc, positives, negatives),
-            mean_reciprocal_rank=ratio(self.reciprocal_ranks, self.clicks),
+            normalized_entropy=ratio(log_loss, entropy(ratio(scored_clicks, scored))),
+            auc=self.by_position.auc(self._mean_scores()),
+            request_auc=self.by_request.auc(),
+            mean_reciprocal_rank=ratio(self.reciprocal_ranks, clicks),
             calibration_bins=bins,
             expected_calibration_error=ratio(
-                sum(b.impressions * abs(b.score - b.click_rate) for b in bins),
-                positives + negatives,
+                sum(b.impressions * abs(b.score - b.click_rate) for b in bins), scored
             ),
         )
 
+    def _mean_scores(self) -> NDArray[np.float64]:
+        """Return the mean score in each bin of an AUC (NUM_BINS,); 0 in empty ones."""
+        shown, scores = (
+            np.asarray(each).reshape(NUM_BINS, -1).sum(1)
+            for each in (self.bin_shown, self.bin_scores)
+        )
+        means = np.zeros(NUM_BINS)
+        np.divide(scores, shown, out=means, where=shown > 0)
+        return means
+
     def _calibration_bins(self) -> tuple[CalibrationBin, ...]:
         """Return the scored impressions in tenths by score; ties may leave some empty."""
-        counts = self.clicked_scores + self.passed_scores
+        counts = np.asarray(self.bin_shown)
         before = np.cumsum(counts) - counts
         whole = max(int(counts.sum()), 1)
         # A histogram bin belongs to the tenth in which its middle impression is.
@@ -167,7 +211,7 @@ class QualitySums:
         groups = np.minimum(tenth.astype(np.int64), CALIBRATION_BINS - 1)
         sums = (
             np.bincount(groups, weights=each, minlength=CALIBRATION_BINS)
-            for each in (counts, self.score_sums, self.clicked_scores)
+            for each in (counts, self.bin_scores, self.bin_clicks)
         )
         return tuple(
             CalibrationBin(
@@ -180,13 +224,7 @@ class QualitySums:
         )
 
 
-def _bin(logit: float) -> int:
-    position = (logit + MAX_LOGIT) / (2 * MAX_LOGIT) * NUM_BINS
-    return min(max(int(position), 0), NUM_BINS - 1)
-
-
-def _auc(clicked: NDArray[np.int64], passed: NDArray[np.int64]) -> float:
-    """Return P(a clicked impression scored above one passed over); ties count half."""
-    pairs = int(clicked.sum()) * int(passed.sum())
-    below = np.cumsum(passed) - passed  # passed over with a lower score, per bin
-    return ratio(float(np.sum(clicked * (below + passed / 2))), pairs)
+def score_bin(score: float) -> int:
+    """Return the curve's bin of a score's logit; ``score`` is above 0 and below 1."""
+    place = (log(score / (1.0 - score)) + MAX_LOGIT) / (2 * MAX_LOGIT) * CURVE_BINS
+    return min(max(int(place), 0), CURVE_BINS - 1)

@@ -4,7 +4,7 @@ The monitor's baseline is the serving version: after a promotion that is the new
 the report still compares the new version with the old one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 
 from srp4ctr.monitoring.quality.ab_test import anytime_half_width
@@ -107,16 +107,17 @@ def sample_size_factor(comparison: VersionComparison, expected: float) -> float:
     if not comparison.has_interval:
         return inf
     half = (interval.high - interval.low) / 2
-    variance = _largest(lambda v: anytime_half_width(v, expected) <= half, 1e-18, 1.0)
+    variance = _largest_variance(half, expected)
     distance = abs(comparison.difference.value)
-    enough = _largest(lambda v: anytime_half_width(v, expected) <= distance, 1e-18, 1.0)
-    times = variance / enough
+    times = variance / _largest_variance(distance, expected)
     return max(1.0, times) if times <= MAX_FACTOR else inf
 
 
-def _largest(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the largest number from ``low`` to ``high`` that ``holds``, by bisection."""
+def _largest_variance(half: float, expected: float) -> float:
+    """Return the variance whose interval has half a width of ``half``, by bisection."""
+    low, high = 1e-18, 1.0
     for _ in range(100):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        is_narrow = anytime_half_width(middle, expected) <= half
+        low, high = (middle, high) if is_narrow else (low, middle)
     return low

@@ -127,7 +127,7 @@ def _quality_table(figures: DemoFigures, live: LiveDetails) -> Table:
             *map(_or_dash, (figures.auc, figures.log_loss, figures.calibration)),
         ),
         (
-            f"live, {live.matured_impressions:,} matured impressions",
+            f"live, {live.matured_impressions:,} matured impressions\n(AUC at a position)",
             f"{_or_dash(figures.live_auc)} {_between(live.auc_interval)}",
             _or_dash(live.log_loss),
             f"{_or_dash(figures.live_calibration)} {_between(live.calibration_interval)}",
@@ -137,7 +137,7 @@ def _quality_table(figures: DemoFigures, live: LiveDetails) -> Table:
 
 def _ranking_table(figures: DemoFigures, live: LiveDetails) -> Table:
     slates = figures.requests - figures.failed_requests
-    popular = wilson(round(figures.popularity_ctr * slates), slates)
+    popular = wilson(figures.popularity_ctr, slates)
     model = f"SRP4CTR {figures.model_version}, from matured labels"
     rate = f"[bold green]{figures.online_ctr:.3f}[/bold green]"
     rates = _or_dash(figures.popularity_ctr), _or_dash(live.control_click_rate)

@@ -8,7 +8,8 @@ from benchmarks.__main__ import main, modules
 
 # What ``make bench NAME=`` takes: names stay from release to release.
 NAMES = (
-    *("click_quality", "counters", "delayed_feedback", "evidence", "faults"),
+    *("catalogue_size", "click_quality", "counters", "delayed_feedback", "evidence"),
+    "faults",
     *("folded_training", "folding", "footprints", "ingest", "item_table", "monitoring"),
     *(
         "overload",
@@ -25,10 +26,12 @@ NAMES = (
         "results_page",
         "rules_of_thumb",
         "serving",
+        "serving_memory",
         "shift",
         "soak",
         "tracing",
         "training_memory",
+        "verdicts",
     ),
 )
 
@@ -54,5 +57,5 @@ def test_an_unknown_name_is_answered_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.argv", ["benchmarks", "sideways"])
-    with pytest.raises(SystemExit, match="click_quality, counters"):
+    with pytest.raises(SystemExit, match="catalogue_size, click_quality"):
         main()

@@ -33,8 +33,8 @@ def test_the_demo_takes_its_users_own_events_round_the_loop(demo: RunningDemo) -
     # answers some, finds the probe's histories encoded until their behaviour is folded.
     assert 0.5 <= figures["encoder_runs_per_request"] <= 1.2
     assert figures["unfolded_flops"] > 10 * figures["folded_flops"]
+    assert figures["live_auc"] is None  # no position has a hundred clicks
     # The planted taste: 0.9 for the user's colour, 0.1 for others, 0.37 at random.
-    assert figures["live_auc"] > 0.6
     assert figures["online_ctr"] > figures["random_ctr"]
     assert figures["paired_low"] < figures["paired_difference"] < figures["paired_high"]
     assert figures["paired_users"] == len(ranked)

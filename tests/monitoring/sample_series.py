@@ -14,7 +14,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     VERSIONS: (
         *("matured_impressions", "online_click_rate", "online_click_rate_at_top"),
         *("click_mean_reciprocal_rank", "calibration_ratio", "live_log_loss_nats"),
-        *("live_normalized_entropy", "live_auc", "expected_calibration_error"),
+        *("live_normalized_entropy", "live_auc", "live_auc_expected"),
+        "expected_calibration_error",
         *("label_coverage", "provisional_impressions", "provisional_click_rate"),
         *("scored_requests_total", "scored_candidates_total", "encoder_runs_total"),
         *("serving_cpu_seconds_total", "inference_flops_total", "reencode_flops_total"),
@@ -27,11 +28,11 @@ METRICS: dict[str, tuple[str, ...]] = {
             "bundle_created_seconds",
         ),
         *("bundle_window_start_seconds", "bundle_window_end_seconds"),
-        "bundle_sampled_negatives",
+        *("bundle_sampled_negatives", "live_request_auc", "live_auc_position_corrected"),
     ),
     BOUNDS.replace("{v}", 'model_version="v1"'): (
         *("online_click_rate_at_top_bound", "calibration_ratio_bound"),
-        *("live_auc_bound",),
+        *("live_auc_bound", "live_request_auc_bound"),
     ),
     'model_version="v1"': ("serving_model",),
     'model_version="v1", place="1-20"|model_version="v1", place="none"': (

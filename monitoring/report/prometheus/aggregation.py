@@ -2,16 +2,19 @@
 
 Counts are added up, and rates are ratios of the sums. The AUC is the mean over the windows,
 weighted by their pairs: impressions of different hours are not compared.
+
+Intervals come from the bounds of the windows, which are by users. Windows are taken as
+independent: users who come back in another hour make the intervals slightly too narrow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 
 from srp4ctr.monitoring.quality.confidence_intervals import (
+    Interval,
     Z,
-    calibration,
+    calibration_between,
     entropy,
-    hanley_mcneil,
     ratio,
     wilson,
 )
@@ -36,10 +39,11 @@ def aggregate(windows: Sequence[WindowFigures]) -> Quality:
         top_impressions=at_top,
         click_rate=ratio(clicked, shown),
         top_click_rate=Estimate(
-            value=ratio(top_clicks, at_top), interval=wilson(top_clicks, at_top)
+            value=ratio(top_clicks, at_top),
+            interval=_top_interval(windows, ratio(top_clicks, at_top), at_top),
         ),
         normalized_entropy=ratio(loss, entropy(ratio(clicked, shown))),
-        auc=_auc(windows, clicked, shown - clicked),
+        auc=_auc(windows),
         calibration=_calibration(windows, clicked),
         calibration_error=_mean_error(curve),
         label_coverage=ratio(shown, sum(map(_expected_labels, windows))),
@@ -84,17 +88,40 @@ def _mean(
     return ratio(total, sum(map(weight, known)))
 
 
-def _auc(windows: Sequence[WindowFigures], clicked: int, passed: int) -> Estimate:
+def _error(window: WindowFigures, metric: str) -> float:
+    """Return the standard error that the bounds of ``metric`` imply; NaN without bounds."""
+    low, high = (window.get(f"{metric}_bound/{bound}", nan) for bound in ("low", "high"))
+    return (high - low) / (2 * Z)
+
+
+def _top_interval(windows: Sequence[WindowFigures], rate: float, shown: int) -> Interval:
+    """Return Wilson's interval for as many independent impressions as the bounds imply."""
+    metric = "online_click_rate_at_top"
+    sizes = [each.get("matured_top_impressions", 0.0) for each in windows]
+    errors = [n * _error(each, metric) for n, each in zip(sizes, windows, strict=True) if n]
+    variance = sum(error**2 for error in errors)
+    if not variance > 0:
+        return wilson(rate, shown)
+    return wilson(rate, min(shown, rate * (1 - rate) * shown**2 / variance))
+
+
+def _auc(windows: Sequence[WindowFigures]) -> Estimate:
     value = _mean(windows, "live_auc", _pairs)
     if isnan(value):
         return Estimate()
-    return Estimate(value=value, interval=hanley_mcneil(value, clicked, passed))
+    known = [each for each in windows if "live_auc" in each]
+    error = sqrt(sum((_pairs(each) * _error(each, "live_auc")) ** 2 for each in known))
+    spread = Z * error / sum(map(_pairs, known))
+    return Estimate(
+        value=value,
+        interval=Interval(low=max(0.0, value - spread), high=min(1.0, value + spread)),
+    )
 
 
 def _calibration(windows: Sequence[WindowFigures], clicked: int) -> Estimate:
     predicted = sum(map(_predicted, windows))
-    variance = sum((_margin_of_error(each) / Z) ** 2 for each in windows)
-    interval = calibration(predicted, clicked, variance)
+    spread = sqrt(sum(_margin_of_error(each) ** 2 for each in windows))
+    interval = calibration_between(predicted, clicked, spread)
     return Estimate(value=ratio(predicted, clicked), interval=interval)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.quality.clicks.click_report import BUCKETS, PAIRED
-from benchmarks.report.evidence import BEGIN, END, NOTHING, write
+from benchmarks.report.evidence import BEGIN, END, NOTHING, auc_error, write
 from benchmarks.report.evidence_tables import Evidence, plain, tiled_flops
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.embeddings import TableSizes
@@ -210,3 +210,12 @@ def test_a_variant_of_a_data_set_is_said_in_words(source: str, title: str) -> No
 )
 def test_a_number_is_shown_plainly(value: float | None, shown: str) -> None:
     assert plain(value) == shown
+
+
+def test_the_error_of_an_auc_is_hanley_s_and_mcneil_s() -> None:
+    """Of few clicks, as its variance is that of whichever class is rare."""
+    auc, clicks, others = 0.8, 10, 1000
+    above, below = 0.8 / 1.2, 2 * 0.64 / 1.8
+    variance = auc * 0.2 + (clicks - 1) * (above - 0.64) + (others - 1) * (below - 0.64)
+    expected = (variance / clicks / others) ** 0.5
+    assert auc_error(auc, clicks, others) == pytest.approx(expected)

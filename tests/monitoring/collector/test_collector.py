@@ -1,5 +1,4 @@
 from dataclasses import replace
-from math import nan
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -39,6 +38,7 @@ from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import FeatureDrift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
+from srp4ctr.monitoring.quality.position_auc import PositionAuc
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.training.refresh.reports import RefreshStatus, ServedReport
 from tests.monitoring.conftest import a_label
@@ -74,11 +74,17 @@ BUNDLE = BundleFacts(
 )
 
 
+AN_AUC = PositionAuc(
+    value=0.75, interval=Interval(low=0.5, high=0.875), expected=0.625, is_corrected=True
+)
+
+
 def some_quality() -> tuple[ModelQuality, ...]:
     live = LiveQuality(window_ms=3_600_000, label_window_ms=1000)
     live.add(a_label("i1", clicked=True, position=0), partition=0)
     live.add(a_label("i2", score=0.25), partition=0)
-    return live.quality()
+    few = live.quality()  # too few for an AUC
+    return tuple(replace(each, auc=AN_AUC) for each in few)
 
 
 def some_totals() -> ServingTotals:
@@ -161,7 +167,10 @@ LINES = (
     'srp4ctr_online_click_rate{model_version="v7"} 0.5',
     'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',
     'srp4ctr_calibration_ratio{model_version="v7"} 0.75',
-    'srp4ctr_live_auc{model_version="v7"} 1.0',
+    'srp4ctr_live_auc{model_version="v7"} 0.75',
+    'srp4ctr_live_auc_bound{bound="high",model_version="v7"} 0.875',
+    'srp4ctr_live_auc_expected{model_version="v7"} 0.625',
+    'srp4ctr_live_auc_position_corrected{model_version="v7"} 1.0',
     'srp4ctr_matured_impressions{model_version="v7"} 2.0',
     'srp4ctr_serving_model{model_version="v7"} 1.0',
     'srp4ctr_served_requests_total{ensemble="rank_clicks",outcome="success"} 3.0',
@@ -241,9 +250,9 @@ def test_a_renamed_metric_is_shown_under_its_old_name_as_well() -> None:
 
 def test_a_figure_that_is_not_known_is_left_out() -> None:
     view = a_view()
-    unknown = replace(view.qualities[0], auc=nan)
+    unknown = replace(view.qualities[0], auc=PositionAuc())
     page = page_of(replace(view, qualities=(unknown,)))
-    assert not [line for line in page if line.startswith("srp4ctr_live_auc{")]
+    assert not [line for line in page if line.startswith("srp4ctr_live_auc")]
 
 
 def test_every_figure_is_of_a_declared_metric_with_its_labels() -> None:
@@ -269,4 +278,5 @@ def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
     of_probabilities = ("calibration", "log_loss", "entropy")
     samples = [line for line in lines if not line.startswith("#")]
     assert not [x for x in samples if any(name in x for name in of_probabilities)]
-    assert 'srp4ctr_live_auc{model_version="v7"} 1.0' in lines
+    assert 'srp4ctr_live_auc{model_version="v7"} 0.75' in lines
+    assert 'srp4ctr_live_auc_expected{model_version="v7"} 0.625' in lines  # of ratios

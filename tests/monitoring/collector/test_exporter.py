@@ -69,7 +69,10 @@ def test_two_versions_that_serve_are_compared_with_the_serving_one(
     monitor = Monitor(sources, MonitorConfig())
     labels = tuple(
         received(
-            a_label(f"{version}-{number}", position=0, model_version=version, clicked=c), 0
+            a_label(
+                position=0, model_version=version, clicked=c, user_id=f"{version}-{number}"
+            ),
+            0,
         )
         for version, clicks in (("v7", 10), ("v8", 90))
         for number in range(300)

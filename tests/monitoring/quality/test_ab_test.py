@@ -1,26 +1,37 @@
 """The difference of two versions, and the coverage of its interval at all times."""
 
-from math import sqrt
+from itertools import product
 
 import numpy as np
 import pytest
 
 from srp4ctr.monitoring.quality.ab_test import (
+    EXPECTED_DIFFERENCE,
     HORIZON_SLICES,
     MIN_IMPRESSIONS,
     SLICE_MS,
     AbTest,
     Difference,
-    anytime_half_width,
+    anytime_half_widths,
+    mixture_half_widths,
 )
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
+from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS, ratio_of_sums
 
 
 def a_settled_impression(
-    version: str, *, click: bool, at: int = 0, position: int = 0, score: float | None = 0.1
+    version: str,
+    *,
+    click: bool,
+    at: int = 0,
+    position: int = 0,
+    score: float | None = 0.1,
+    user: int = 0,
 ) -> SettledImpression:
     return SettledImpression(
         model_version=version,
+        request=(f"u{user}", "r1"),
+        user_group=user % NUM_GROUPS,
         position=position,
         shown_at=at * SLICE_MS,
         score=score,
@@ -30,8 +41,10 @@ def a_settled_impression(
 
 
 def shown(ab_test: AbTest, version: str, clicks: int, of: int, at: int = 0) -> None:
-    for number in range(of):
-        ab_test.update(a_settled_impression(version, click=number < clicks, at=at), 1)
+    """Show ``version`` to ``of`` users, of whom ``clicks`` click."""
+    for user in range(of):
+        one = a_settled_impression(version, click=user < clicks, at=at, user=user)
+        ab_test.update(one, 1)
 
 
 def difference_of(ab_test: AbTest) -> Difference:
@@ -55,7 +68,7 @@ def test_more_traffic_in_a_better_hour_makes_no_difference() -> None:
     for at, rate, ours, theirs in ((1, 0.5, 200, 20), (2, 0.1, 20, 200)):
         shown(ab_test, "v2", round(rate * ours), ours, at)
         shown(ab_test, "v1", round(rate * theirs), theirs, at)
-    assert difference_of(ab_test).click_rate == pytest.approx(0.0)
+    assert difference_of(ab_test).click_rate == pytest.approx(0.0, abs=1e-7)
 
 
 def test_only_what_a_model_put_at_the_top_is_compared() -> None:
@@ -71,8 +84,8 @@ def test_a_correction_replaces_what_was_counted() -> None:
     for ab_test, clicks in ((corrected, 10), (straight, 11)):
         shown(ab_test, "v1", 10, 200)
         shown(ab_test, "v2", clicks, 200)
-    corrected.update(a_settled_impression("v2", click=False), -1)
-    corrected.update(a_settled_impression("v2", click=True), 1)
+    corrected.update(a_settled_impression("v2", click=False, user=10), -1)
+    corrected.update(a_settled_impression("v2", click=True, user=10), 1)
     assert difference_of(corrected) == difference_of(straight)
     assert difference_of(corrected).click_rate == pytest.approx(1 / 200)
 
@@ -87,16 +100,37 @@ def test_few_impressions_have_no_verdict() -> None:
     assert difference_of(ab_test).verdict == 1
 
 
-def test_each_version_s_clicks_vary_over_its_own_impressions() -> None:
-    ab_test = AbTest(expected_difference=0.1)
-    shown(ab_test, "v1", 100, 1000)  # a canary has less traffic, and here more clicks
-    shown(ab_test, "v2", 100, 200)
-    found = difference_of(ab_test)
-    half = anytime_half_width(0.5 * 0.5 / 200 + 0.1 * 0.9 / 1000, 0.1)
-    assert found.impressions == 200
-    assert (found.interval.low, found.interval.high) == pytest.approx(
-        (0.4 - half, 0.4 + half)
-    )
+def test_users_who_return_are_one_unit_however_often() -> None:
+    once, often = AbTest(), AbTest()
+    for user in range(200):
+        for version, clickers in (("v1", 20), ("v2", 50)):
+            one = a_settled_impression(version, click=user < clickers, user=user)
+            once.update(one, 1)
+            for at in range(50):  # they click always, or never
+                again = a_settled_impression(
+                    version, click=user < clickers, user=user, at=at
+                )
+                often.update(again, 1)
+    assert difference_of(often).impressions == 50 * 200
+    assert difference_of(often).click_rate == pytest.approx(0.15)
+    narrow, wide = difference_of(often).interval, difference_of(once).interval
+    assert narrow.high - narrow.low == pytest.approx(wide.high - wide.low)
+
+
+def test_few_effective_users_have_no_verdict() -> None:
+    ab_test = AbTest()
+
+    def show(users: range) -> None:
+        for user, number, version in product(users, range(20), ("v1", "v2")):
+            own = user % 4 + (10 if version == "v2" else 0)  # clicks of 20
+            one = a_settled_impression(version, click=number < own, user=user)
+            ab_test.update(one, 1)
+
+    show(range(30))
+    assert difference_of(ab_test).impressions == 600
+    assert difference_of(ab_test).verdict == 0
+    show(range(30, 60))
+    assert difference_of(ab_test).verdict == 1
 
 
 def test_a_slice_from_which_all_was_subtracted_is_as_if_it_had_not_been() -> None:
@@ -148,29 +182,37 @@ def test_slices_older_than_two_weeks_are_evicted() -> None:
 
 
 def exclusions(rate: float, other: float, seed: int) -> tuple[bool, bool]:
-    """Return whether the interval, and a fixed-size test's, ever excluded the difference.
+    """Return whether the interval, and one by impressions, ever excluded the difference.
 
-    Both are evaluated 100 times over 10,000 impressions per version.
+    500 users of each version come all the time, 100 times each, with click rates of their
+    own; both intervals are evaluated 100 times.
     """
     generator = np.random.default_rng(seed)
-    ours, theirs = (np.cumsum(generator.uniform(size=10_000) < p) for p in (rate, other))
-    missed, missed_fixed = False, False
-    for count in range(100, 10_001, 100):
-        p, q = ours[count - 1] / count, theirs[count - 1] / count
-        variance = (p * (1 - p) + q * (1 - q)) / count
-        wrong = abs(p - q - (rate - other))
-        missed |= wrong > anytime_half_width(variance, 0.02)
-        missed_fixed |= wrong > 1.96 * sqrt(variance)
-    return missed, missed_fixed
+    estimates, independent = [], []
+    for mean in (rate, other):
+        own = generator.beta(0.8, 7.2, 500) * mean / 0.1
+        clicks = np.cumsum(generator.random((100, 500)) < own, axis=0)
+        shown = np.arange(1, 101)[:, None] * np.ones(500)
+        groups = np.eye(NUM_GROUPS)[generator.integers(0, NUM_GROUPS, 500)]
+        estimates.append(ratio_of_sums(clicks @ groups, shown @ groups))
+        p = clicks.sum(1) / shown.sum(1)
+        independent.append(p * (1 - p) / shown.sum(1))
+    wrong = np.abs(estimates[0].value - estimates[1].value - (rate - other))
+    halves = anytime_half_widths(estimates[0], estimates[1], EXPECTED_DIFFERENCE)
+    variances = independent[0] + independent[1]
+    by_impressions = mixture_half_widths(variances, EXPECTED_DIFFERENCE)
+    return bool((wrong > halves).any()), bool((wrong > by_impressions).any())
 
 
 @pytest.mark.parametrize(("rate", "other"), [(0.1, 0.1), (0.12, 0.1)])
-def test_the_interval_is_valid_at_all_times(rate: float, other: float) -> None:
-    missed, missed_fixed = np.mean(
-        [exclusions(rate, other, seed) for seed in range(400)], axis=0
+def test_the_interval_is_valid_at_all_times_for_users_who_return(
+    rate: float, other: float
+) -> None:
+    missed, missed_by_impressions = np.mean(
+        [exclusions(rate, other, seed) for seed in range(300)], axis=0
     )
     assert missed <= 0.05
-    assert missed_fixed > 0.3  # such a test is valid only once
+    assert missed_by_impressions > 0.2
 
 
 def test_a_difference_is_found_before_long() -> None:
@@ -179,7 +221,8 @@ def test_a_difference_is_found_before_long() -> None:
     for number in range(20_000):
         for version, rate in (("v1", 0.10), ("v2", 0.12)):
             click = bool(generator.uniform() < rate)
-            ab_test.update(a_settled_impression(version, click=click, at=number // 500), 1)
+            one = a_settled_impression(version, click=click, at=number // 500, user=number)
+            ab_test.update(one, 1)
         if number % 500 == 499 and difference_of(ab_test).verdict:
             break
     assert difference_of(ab_test).verdict == 1

@@ -1,8 +1,5 @@
 import random
-from dataclasses import asdict
 from typing import Any
-
-import pytest
 
 from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.live_quality import (
@@ -15,6 +12,7 @@ from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, START_MS, a_label
+from tests.monitoring.same_figures import assert_same
 
 HOUR_MS = 60 * MINUTE_MS
 
@@ -160,13 +158,23 @@ def test_the_order_of_labels_and_their_repetition_do_not_matter() -> None:
         assert_same(quality_of(*shuffled, closing, *shuffled), expected)
 
 
-def assert_same(found: ModelQuality, expected: ModelQuality) -> None:
-    """Counts are equal, sums but for the order of their additions."""
-    one, other = asdict(found), asdict(expected)
-    curves = zip(one.pop("calibration_bins"), other.pop("calibration_bins"), strict=True)
-    for ours, theirs in [(one, other), *curves]:
-        for name, value in theirs.items():
-            assert ours[name] == pytest.approx(value, nan_ok=True), name
+def test_pairs_of_explored_requests_are_counted_by_user() -> None:
+    labels = [
+        a_label(
+            f"i{position}",
+            user_id=f"u{user}",
+            position=position,
+            score=0.3 - position / 10,
+            propensity=0.5,
+            clicked=position == user % 4 // 3,
+        )
+        for user in range(200)
+        for position in (0, 1)
+    ]
+    closing = a_label("last", after_ms=1)
+    auc = quality_of(*labels, closing).request_auc
+    assert auc.value == 0.75  # the lower score is clicked by one in four
+    assert 0.6 < auc.interval.low < auc.value < auc.interval.high < 0.9
 
 
 def labels_of(events: list[tuple[int, UserEvent]]) -> list[ImpressionLabel]:

@@ -24,7 +24,7 @@ from tests.monitoring.report.report_reader import read
 def labels_of(version: str, clicks: int, shown: int, shown_ms: int) -> list[ReceivedLabel]:
     made = (
         a_label(
-            f"{version}-{number}",
+            user_id=f"{version}-{number}",
             after_ms=shown_ms - START_MS,
             position=0,
             model_version=version,
