@@ -63,8 +63,8 @@ def main() -> None:
 
 def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
-    address, kafka = stack.triton.grpc, stack.settings.kafka
-    visit = Visit(address=address, kafka=kafka, notes=folder / "visits")
+    kafka, notes = stack.settings.kafka, folder / "visits"
+    visit = Visit(address=stack.triton.grpc, kafka=kafka, notes=notes)
     _wait_until_folded(stack)
     best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
@@ -83,25 +83,33 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     found, growths = kept(stack.settings), memory.growths()
     after = after_faults(visit.notes, SOAK, began_at_s, struck)
     _print(growths, struck, found, after)
+    growth = [asdict(each) | {"mb": round(each.mb, 1)} for each in growths]
     return {
         "hours": round(lasted_s / 3600.0, 3),
         "events": sent,
         "lost": sent - found.events,
         **_requests(seen),
         **native,
-        "rss_growth_mb": round(max((each.mb for each in growths), default=0.0), 1),
+        "rss_growth_mb": max((each["mb"] for each in growth), default=0.0),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
         **_crashes(struck, stack.serving_crashes()),
+        **_rows(found),
+        "growth": growth,
+        "struck": struck,
+        "after": after,
+        "errors": seen.errors,
+    }
+
+
+def _rows(found: Kept) -> Row:
+    """Return what is wrong with what is kept, other than lost events."""
+    return {
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,
         "rows_compared": found.rows,
         "wrong_rows": found.wrong_rows,
-        "growth": [asdict(each) | {"mb": round(each.mb, 1)} for each in growths],
-        "struck": struck,
-        "after": after,
-        "errors": seen.errors,
     }
 
 

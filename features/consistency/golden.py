@@ -311,11 +311,12 @@ def golden_requests(
     of_call = f"{GOLDEN_USERS}{uuid4().hex}-"
     keys = [item_key(each) for each in candidates if each]
     numbers = _numbers(len(candidates), len(known.candidate_numbers))
+    months_ms, expired_ms = _long_ago(ttl_ms, at_ms)
     users = {
         "a long history": _user(known, keys, at_ms, [_HOUR_MS] * (length + 3), 0),
         "a short history": _user(known, keys[:2], at_ms, [_HOUR_MS, 7_000, 500], None),
-        "behaviours months apart": _user(known, keys, at_ms, [ttl_ms * 2 // 5] * 3, 1),
-        "an expired history": _user(known, keys, at_ms, [ttl_ms + _DAY_MS] * 2, None),
+        "behaviours months apart": _user(known, keys, at_ms, months_ms, 1),
+        "an expired history": _user(known, keys, at_ms, expired_ms, None),
         "no history": _user(known, keys, at_ms, [], 1),
         "no row": None,
         "other items": _user(known, other_keys or keys, at_ms, [_HOUR_MS] * 9, None),
@@ -362,6 +363,16 @@ def stored(views: "OnlineViews", requests: Sequence[GoldenRequest]) -> Iterator[
             views.remove(row_codec.USERS, [each.user_id for each in every])
         except (MistakeError, OutageError) as error:
             LOG.warning("golden users stay in the store for %s s: %s", KEPT_S, error)
+
+
+def _long_ago(ttl_ms: int, at_ms: int) -> tuple[list[int], list[int]]:
+    """Return how far behaviours are apart, so that some have expired, and that all have.
+
+    No time is before 1970: where behaviours are kept for longer than that none expires.
+    """
+    kept_ms = min(ttl_ms, at_ms // 2)
+    expired_ms = [ttl_ms + _DAY_MS] * 2 if ttl_ms < at_ms // 4 else []
+    return [kept_ms * 2 // 5] * 3, expired_ms
 
 
 def _user(

@@ -59,9 +59,13 @@ def inputs_of(
     return {s.name: np.ones((batch, *s.dims(sizes)), dtype=s.dtype) for s in specs}
 
 
-def golden(folder: Path) -> dict[str, np.ndarray]:
-    """Return two requests and what onnxruntime answers, in place of torch."""
+def golden(folder: Path, columns: int) -> dict[str, np.ndarray]:
+    """Return two requests and what onnxruntime answers, in place of torch.
+
+    ``columns`` are those of a candidate.
+    """
     tensors = inputs_of(schema.MODEL_INPUTS, 2, 3)
+    tensors["candidate_features"] = np.zeros((2, 3, columns), dtype=np.float32)
     tensors["candidate_item_rows"][1, 2] = 0
     for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
         session = onnxruntime.InferenceSession(folder / file)
@@ -111,14 +115,15 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         graph = encoder(mark, of_encoder, any_length=is_new)
         onnx.save(graph, folder / bundle.ENCODER_FILE)
         onnx.save(head(mark, of_head, **dials), folder / bundle.HEAD_FILE)
-        tensors = golden(folder)
+        sizes = SIZES | {"C": (words or WORDS).candidate_columns.layout.width}
+        tensors = golden(folder, sizes["C"])
         tensors["click_probability"] = tensors["click_probability"] + np.float32(shift)
         save_file(tensors, folder / bundle.GOLDEN_FILE)
         save_file({"mark": np.array([mark])}, folder / bundle.WEIGHTS_FILE)
         vocabulary.save(words or WORDS, folder / bundle.VOCABULARY_FILE)
         if names:
             write_retrieval(folder, words or WORDS, names)
-        card = BundleManifest(version=version, created_at_ms=1, sizes=SIZES)
+        card = BundleManifest(version=version, created_at_ms=1, sizes=sizes)
         bundle.write_card(folder, card)
         bundle.write_manifest(folder)
         return folder
