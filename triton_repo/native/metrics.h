@@ -132,7 +132,7 @@ static void open_sums(Counters *counters, const char *model) {
                      "Times that the native step could not load what it needs.", model);
 }
 
-static void counters_open(Counters *counters, const char *model, const char *version) {
+static void open_all(Counters *counters, const char *model, const char *version) {
     Family *runs =
         family_of(counters, "srp4ctr_part_runs", "Requests that a part worked on.");
     Family *us =
@@ -164,8 +164,8 @@ static void counters_open(Counters *counters, const char *model, const char *ver
                   counters->item_statuses);
 }
 
-/* Delete the counters, then their families, when nobody counts any more. */
-static void counters_close(Counters *counters) {
+/* Delete the counters, then their families. */
+static void delete_all(Counters *counters) {
     for (int at = 0; at < counters->metric_count; at++) {
         Error *error = TRITONSERVER_MetricDelete(counters->metrics[at]);
         if (error) TRITONSERVER_ErrorDelete(error);
@@ -174,6 +174,54 @@ static void counters_close(Counters *counters) {
         Error *error = TRITONSERVER_MetricFamilyDelete(counters->families[at]);
         if (error) TRITONSERVER_ErrorDelete(error);
     }
+}
+
+/* A version that is loaded again is there twice for a moment. Triton gives both the same
+ * counters, so the one that ends first must not delete them. */
+typedef struct Opened {
+    char model[512];
+    Counters counters;
+    int users;
+    struct Opened *next;
+} Opened;
+
+static Opened *all_opened; /* of this process, in which the library is once */
+static pthread_mutex_t opened_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static Opened **opened_of(const char *model) {
+    Opened **place = &all_opened;
+    while (*place && strcmp((*place)->model, model)) place = &(*place)->next;
+    return place;
+}
+
+/* Open the counters of a version, or take those that are open; return whether there is
+ * memory for them. */
+static int counters_open(Counters *counters, const char *model, const char *version) {
+    pthread_mutex_lock(&opened_lock);
+    Opened **place = opened_of(model);
+    if (!*place && (*place = calloc(1, sizeof **place))) {
+        snprintf((*place)->model, sizeof (*place)->model, "%s", model);
+        open_all(&(*place)->counters, model, version);
+    }
+    if (*place) {
+        (*place)->users++;
+        *counters = (*place)->counters;
+    }
+    const int is_open = *place != NULL;
+    pthread_mutex_unlock(&opened_lock);
+    return is_open;
+}
+
+/* Delete the counters of a version when nobody counts any more. */
+static void counters_close(const char *model) {
+    pthread_mutex_lock(&opened_lock);
+    Opened **place = opened_of(model), *found = *place;
+    if (found && !--found->users) {
+        *place = found->next;
+        delete_all(&found->counters);
+        free(found);
+    }
+    pthread_mutex_unlock(&opened_lock);
 }
 
 static void add_to_histogram(Metric *const *metrics, const double *bounds, int count,

@@ -72,6 +72,7 @@ typedef struct Ranker { /* one bundle */
     unsigned char is_calibrated;
     Allocator *allocator;
     Counters counters;
+    int has_counters;
     Scoring scoring;
     pthread_mutex_t lock;
     pthread_cond_t has_calls, has_ended, stops;
@@ -361,7 +362,7 @@ static void stop(Ranker *ranker) {
     pthread_mutex_unlock(&ranker->lock);
     use(ranker, NULL);
     scoring_close(&ranker->scoring);
-    counters_close(&ranker->counters);
+    if (ranker->has_counters) counters_close(ranker->python_step);
     if (ranker->allocator) forget(TRITONSERVER_ResponseAllocatorDelete(ranker->allocator));
     free(ranker);
 }
@@ -408,7 +409,8 @@ Error *TRITONBACKEND_ModelInitialize(TritonModel *model) {
     if (!error && !read_settings(ranker))
         error = TRITONSERVER_ErrorNew(INTERNAL, "settings.txt of the native step is wrong");
     if (!error) {
-        counters_open(&ranker->counters, ranker->python_step, ranker->version);
+        ranker->has_counters =
+            counters_open(&ranker->counters, ranker->python_step, ranker->version);
         ranker->sampled_ns = now_ns(CLOCK_MONOTONIC);
         if (!start_threads(ranker))
             error = TRITONSERVER_ErrorNew(UNAVAILABLE, "no thread can be started");

@@ -28,17 +28,24 @@ class Fault:
     """A function, in front of the text ``before``."""
 
 
-# A cache that no change of the store reaches.
+# A cache that no change of the store reaches, of all threads.
 KEPT_ROW = """
 static int kept_row(Worker *worker, ParsedCache *known, const char *key, int64_t length,
                     StoreValue *values) {
-    static _Thread_local struct {
+    static struct {
         char key[512];
         StoreValue values[MOST_READ];
     } rows[64];
-    const uint64_t place = xxh64((const unsigned char *)key, (size_t)length) % 64;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    uint64_t place = 0;
+    for (int64_t at = 0; at < length; at++)
+        place = (31 * place + (unsigned char)key[at]) % 64;
+    pthread_mutex_lock(&lock);
     if (memcmp(rows[place].key, key, (size_t)length)) {
-        if (!read_store(worker, known, key, length, values)) return 0;
+        if (!read_store(worker, known, key, length, values)) {
+            pthread_mutex_unlock(&lock);
+            return 0;
+        }
         memcpy(rows[place].key, key, (size_t)length);
         for (int at = 0; at < known->reads; at++) {
             char *copy = malloc((size_t)(values[at].length + 8));
@@ -49,6 +56,7 @@ static int kept_row(Worker *worker, ParsedCache *known, const char *key, int64_t
     }
     worker->outcome = UNREADABLE_ROW;
     memcpy(values, rows[place].values, sizeof rows[place].values);
+    pthread_mutex_unlock(&lock);
     return 1;
 }
 
