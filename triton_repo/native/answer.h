@@ -139,13 +139,14 @@ static int write_output(Sink *sink, const char *name, const Ranker *ranker,
     return 0;
 }
 
-/* Send the answer, of the outputs that the call wants. */
+/* Send the answer, of the outputs that the call wants, and note when. */
 static int respond(const Call *call, const Arrays *arrays, int64_t count, int status,
-                   const char *version) {
+                   const char *version, int64_t *sent_ns) {
     Response *response;
     Error *error = TRITONBACKEND_ResponseNew(&response, call->request);
     uint32_t outputs = 0;
     int is_whole = 1;
+    *sent_ns = now_ns(CLOCK_MONOTONIC);
     if (error) {
         forget(error);
         return 0;
@@ -159,6 +160,7 @@ static int respond(const Call *call, const Arrays *arrays, int64_t count, int st
                                 STATUS_NAMES[status], version);
     }
     error = is_whole ? NULL : TRITONSERVER_ErrorNew(INTERNAL, "no memory for the answer");
+    *sent_ns = now_ns(CLOCK_MONOTONIC);
     forget(TRITONBACKEND_ResponseSend(response, LAST, error));
     forget(error);
     return is_whole;

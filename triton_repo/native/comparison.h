@@ -1,10 +1,13 @@
 /* Once a second both steps answer a call: the Python step from copies of what was sent,
- * after the client has the native step's answer. Where the two differ is counted. */
+ * after the client has the native step's answer. Where the two differ is counted. The copies
+ * are made before the answer is sent: the memory of a call's inputs is Triton's, which reads
+ * the next call into it. */
 
 static const double ABSOLUTE_TOLERANCE = 1e-5, RELATIVE_TOLERANCE = 1e-4;
 
 typedef struct {
     Ranker *ranker;
+    HandedRequest *request;
     Kept outputs[COMPARED]; /* the native step's answer */
     int count;
     void *inputs[MOST_INPUTS]; /* what the request reads */
@@ -142,13 +145,18 @@ static Error *copy_for_comparison(Comparison *made, Request_ *from,
     return error;
 }
 
-/* Let the Python step answer `call`, too, which has been answered. */
-static void compare(const Call *call, const Given *given, const Arrays *arrays, int status,
-                    const char *version) {
+static void forget_comparison(Comparison *made) {
+    if (made->request) forget(TRITONSERVER_InferenceRequestDelete(made->request));
+    made->users = 1;
+    drop_comparison(made);
+}
+
+/* Return what lets the Python step answer `call`, too; NULL where there is no memory. */
+static Comparison *make_comparison(const Call *call, const Given *given,
+                                   const Arrays *arrays, int status, const char *version) {
     Ranker *ranker = call->ranker;
-    HandedRequest *request = NULL;
     Comparison *made = calloc(1, sizeof *made);
-    if (!made) return;
+    if (!made) return NULL;
     made->ranker = ranker;
     made->at_ms = given->at_ms;
     made->users = 2;
@@ -158,16 +166,22 @@ static void compare(const Call *call, const Given *given, const Arrays *arrays, 
     for (int at = 0; is_kept && at < made->count; at++)
         is_kept = write_output(&sink, COMPARED_NAMES[at], ranker, arrays,
                                given->items.count, STATUS_NAMES[status], version);
-    Error *error = is_kept ? TRITONSERVER_InferenceRequestNew(&request, ranker->server,
+    Error *error = is_kept ? TRITONSERVER_InferenceRequestNew(&made->request, ranker->server,
                                                               ranker->python_step, -1)
                            : TRITONSERVER_ErrorNew(UNAVAILABLE, "out of memory");
-    if (!error) error = copy_for_comparison(made, call->request, request);
-    if (error && request)
-        forget(TRITONSERVER_InferenceRequestDelete(request));
-    else if (!error)
-        error = send_on(ranker, request, on_compared, made, on_comparison_release);
-    if (!error) return;
+    if (!error) error = copy_for_comparison(made, call->request, made->request);
+    if (!error) return made;
     forget(error); /* the next call is compared */
-    made->users = 1;
-    drop_comparison(made);
+    forget_comparison(made);
+    return NULL;
+}
+
+/* Let the Python step answer, too, now that the call is answered. */
+static void send_comparison(Comparison *made) {
+    Error *error = send_on(made->ranker, made->request, on_compared, made,
+                           on_comparison_release);
+    if (!error) return;
+    forget(error); /* send_on has deleted the request */
+    made->request = NULL;
+    forget_comparison(made);
 }

@@ -223,15 +223,18 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
     write_version(&user, table_ms, version, sizeof version);
     arrays.cpu_ns = times.cpu + now_ns(CLOCK_THREAD_CPUTIME_ID);
     const int status = status_of_user(&user, behaviors);
-    const int is_answered = respond(call, &arrays, count, status, version);
-    times.ended = now_ns(CLOCK_MONOTONIC);
+    Comparison *compared =
+        is_sample ? make_comparison(call, &given, &arrays, status, version) : NULL;
+    Report *report = make_report(call, known, &given, &arrays);
+    const int is_answered = respond(call, &arrays, count, status, version, &times.ended);
+    /* From here on the call's inputs may be those of another. */
     times.cpu += now_ns(CLOCK_THREAD_CPUTIME_ID);
-    if (is_answered && is_sample)
-        compare(call, &given, &arrays, status, version);
-    else if (is_answered)
+    if (is_answered && !is_sample)
         count_call(ranker, call, &times, &given, &user, status, &arrays, table_ms,
                    known->fixed.padding);
-    if (is_answered) report_answer(call, known, &given, &arrays, &times, status, version);
+    if (compared) (is_answered ? send_comparison : forget_comparison)(compared);
+    if (report && is_answered) send_report(report, &times, status, version);
+    if (report && !is_answered) forget_report(report);
     end_call(call, is_answered);
     return 1;
 }

@@ -1,6 +1,8 @@
 /* What the Python step keeps of an answer of the native step: the request in the log of
  * served requests, and the spans of its trace. It gets both after the client has the answer,
- * with the tensors that were scored: nothing is computed again. */
+ * with the tensors that were scored: nothing is computed again. They are copied before the
+ * answer is sent: the memory of a call's inputs is Triton's, which reads the next call into
+ * it. */
 
 enum { REPORTED_TENSORS = 10, REPORTED_INPUTS = REPORTED_TENSORS + 4 };
 enum { SAMPLE_PARTS = 1000000 };                  /* as in streams/events/schema.py */
@@ -8,6 +10,7 @@ static const char REPORT[] = "srp4ctr_native_answer"; /* as in model_names.py */
 
 typedef struct {
     Ranker *ranker;
+    HandedRequest *request;
     void *inputs[REPORTED_INPUTS]; /* what the request reads */
     int count;
     int users; /* the answer's callback, and the request */
@@ -121,12 +124,12 @@ static Error *add_texts(Report *report, HandedRequest *request, const char *name
                     texts->bytes);
 }
 
-static Error *fill_report(Report *report, HandedRequest *request, const Call *call,
-                          const ParsedCache *known, const Given *given,
-                          const Arrays *arrays, const char *notes) {
-    Error *error = TRITONSERVER_InferenceRequestSetStringParameter(request, REPORT, notes);
+static Error *fill_report(Report *report, const Call *call, const ParsedCache *known,
+                          const Given *given, const Arrays *arrays) {
+    HandedRequest *request = report->request;
     const char *trace = trace_of(call->request);
-    if (!error && trace)
+    Error *error = NULL;
+    if (trace)
         error = TRITONSERVER_InferenceRequestSetStringParameter(request, "traceparent",
                                                                 trace);
     if (!error)
@@ -144,31 +147,65 @@ static Error *fill_report(Report *report, HandedRequest *request, const Call *ca
     return error;
 }
 
-/* Report an answered call if it is logged or traced. */
-static void report_answer(const Call *call, const ParsedCache *known, const Given *given,
-                          const Arrays *arrays, const Times *times, int status,
-                          const char *version) {
-    Ranker *ranker = call->ranker;
-    if (!is_logged(ranker, given) && !trace_of(call->request)) return;
-    const int64_t to_utc_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
-    char notes[512];
-    HandedRequest *request = NULL;
-    Report *report = calloc(1, sizeof *report);
-    if (!report) return;
-    *report = (Report){.ranker = ranker, .users = 2};
-    snprintf(notes, sizeof notes, "%s %s %lld %lld %lld %lld %lld", STATUS_NAMES[status],
-             version, (long long)(times->began + to_utc_ns),
-             (long long)(times->read + to_utc_ns), (long long)(times->made + to_utc_ns),
-             (long long)(times->encoded + to_utc_ns), (long long)(times->ended + to_utc_ns));
-    Error *error =
-        TRITONSERVER_InferenceRequestNew(&request, ranker->server, ranker->python_step, -1);
-    if (!error) error = fill_report(report, request, call, known, given, arrays, notes);
-    if (error && request)
-        forget(TRITONSERVER_InferenceRequestDelete(request));
-    else if (!error)
-        error = send_on(ranker, request, on_reported, report, on_report_release);
-    if (!error) return;
-    forget(error); /* the log lacks it, as one that comes faster than the disk */
+static void forget_report(Report *report) {
+    if (report->request) forget(TRITONSERVER_InferenceRequestDelete(report->request));
     report->users = 1;
     drop_report(report);
+}
+
+/* Return the report of a call that is logged or traced; NULL for others, or where there is no
+ * memory. */
+static Report *make_report(const Call *call, const ParsedCache *known, const Given *given,
+                           const Arrays *arrays) {
+    Ranker *ranker = call->ranker;
+    if (!is_logged(ranker, given) && !trace_of(call->request)) return NULL;
+    Report *report = calloc(1, sizeof *report);
+    if (!report) return NULL;
+    *report = (Report){.ranker = ranker, .users = 2};
+    Error *error = TRITONSERVER_InferenceRequestNew(&report->request, ranker->server,
+                                                    ranker->python_step, -1);
+    if (!error) error = fill_report(report, call, known, given, arrays);
+    if (!error) return report;
+    forget(error);
+    forget_report(report);
+    return NULL;
+}
+
+/* Return what makes a time since the start one in UTC. A thread that is suspended between
+ * the two clocks would be wrong by as long: of three differences the one that was read
+ * fastest. */
+static int64_t to_utc_ns(void) {
+    int64_t difference = 0, took = INT64_MAX;
+    for (int turn = 0; turn < 3; turn++) {
+        const int64_t before = now_ns(CLOCK_MONOTONIC), utc = now_ns(CLOCK_REALTIME),
+                      after = now_ns(CLOCK_MONOTONIC);
+        if (after - before >= took) continue;
+        took = after - before;
+        difference = utc - before;
+    }
+    return difference;
+}
+
+/* Send the report of a call that is answered now. */
+static void send_report(Report *report, const Times *times, int status,
+                        const char *version) {
+    const int64_t to_utc = to_utc_ns();
+    char notes[512];
+    snprintf(notes, sizeof notes, "%s %s %lld %lld %lld %lld %lld", STATUS_NAMES[status],
+             version, (long long)(times->began + to_utc), (long long)(times->read + to_utc),
+             (long long)(times->made + to_utc), (long long)(times->encoded + to_utc),
+             (long long)(times->ended + to_utc));
+    Error *error =
+        TRITONSERVER_InferenceRequestSetStringParameter(report->request, REPORT, notes);
+    if (error) {
+        forget(error);
+        forget_report(report);
+        return;
+    }
+    error = send_on(report->ranker, report->request, on_reported, report,
+                    on_report_release);
+    if (!error) return;
+    forget(error); /* send_on has deleted the request */
+    report->request = NULL;
+    forget_report(report);
 }
