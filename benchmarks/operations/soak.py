@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +27,7 @@ from benchmarks import parser_of, say
 from benchmarks.fault_injection.progress import behind
 from benchmarks.harness.callers import Callers
 from benchmarks.harness.figures import table
-from benchmarks.operations.soak_figures import Growth, Kept, Memory, kept
+from benchmarks.operations.soak_figures import Growth, Kept, Memory, NativeCalls, kept
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.operations.soak_traffic import (
     Seen,
@@ -37,6 +38,8 @@ from benchmarks.operations.soak_traffic import (
     visiting,
 )
 from srp4ctr.embedded import apache_kafka
+from srp4ctr.errors import OutageError
+from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
 
 CALIBRATION, SOAK = "c", "s"
@@ -69,14 +72,14 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
     memory = Memory(stack.folder, min(options.warm_up_s, options.hours * 900.0))
+    native = NativeCalls()
     visitors = visiting(visit, SOAK, best_per_s / 2)
     began, began_at_s = time.monotonic(), time.time()
     try:
-        struck = _run(stack, visitors, memory, options)
+        struck = _run(stack, visitors, (memory, native), options)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
-    native = stack.native_figures(began_at_s)
     _wait_until_at_rest(stack)
     seen = read_notes(visit.notes, SOAK)
     sent = read_notes(visit.notes).events + stack.past_events
@@ -89,7 +92,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         "events": sent,
         "lost": sent - found.events,
         **_requests(seen),
-        **native,
+        **native.figures(),
         "rss_growth_mb": max((each["mb"] for each in growth), default=0.0),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
@@ -135,10 +138,14 @@ def _best(stack: Soaked, visit: Visit, seconds: float) -> float:
 
 
 def _run(
-    stack: Soaked, visitors: Callers, memory: Memory, options: argparse.Namespace
+    stack: Soaked,
+    visitors: Callers,
+    sampled: tuple[Memory, NativeCalls],
+    options: argparse.Namespace,
 ) -> list[Row]:
     """Strike with one fault after another until the time is over; return what was done."""
     notes = stack.folder.parent / "visits"
+    memory, native = sampled
     began = time.monotonic()
     turns, struck = cycle(stack.faults().items()), list[Row]()
     ends = began + options.hours * 3600.0
@@ -151,6 +158,8 @@ def _run(
             struck += [row] * ended
             _say(f"{ended} workers had ended and are started again")
         memory.sample(now - began)
+        with suppress(OutageError):  # serving has been killed
+            native.sample(read_metrics(stack.triton.metrics_url))
         if now >= next_fault:
             name, strike = next(turns)
             strike()

@@ -1,10 +1,13 @@
 """Measures memory by process of a running stack, and what an idle one has kept."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import psutil
+from prometheus_client import Metric
 
 from srp4ctr import processes
 from srp4ctr.ops.promotion_service import checked
@@ -13,6 +16,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.delta_tables import dataset
 
 CHECKED = 1_000  # users, and as many items
+_CALLS, _ANSWERED = "srp4ctr_native_calls", "answered"
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
 
 
@@ -73,6 +77,40 @@ class Memory:
             for name, of_name in sorted(lives.items())
             for first, last in [max(of_name, key=lambda life: life[1] - life[0])]
         ]
+
+
+class NativeCalls:
+    """Adds up Triton's counters of its native steps, which start again with each process."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], float] = {}
+        self._sums: Counter[str] = Counter()
+
+    def sample(self, metrics: Iterable[Metric]) -> None:
+        """Add what has been counted since the last sample; what a killed server had
+        counted since then is not known."""
+        found = {
+            (each.name.removesuffix("_total"), *sorted(each.labels.values())): each.value
+            for metric in metrics
+            for each in metric.samples
+            if each.name.startswith("srp4ctr_native_")
+        }
+        for key, value in found.items():
+            last = self._last.get(key, 0.0)
+            added = value - last if value >= last else value
+            is_answer = key[0] == _CALLS and "answered" in key
+            self._sums[_ANSWERED if is_answer else key[0]] += added
+        self._last = found
+
+    def figures(self) -> dict[str, float]:
+        """Return the share of calls that were answered natively, and wrong answers."""
+        answered = self._sums[_ANSWERED]
+        calls = answered + self._sums[_CALLS]
+        return {
+            "native_share": round(answered / calls, 4) if calls else 0.0,
+            "native_comparisons": round(self._sums["srp4ctr_native_comparisons"]),
+            "native_mismatches": round(self._sums["srp4ctr_native_mismatches"]),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from benchmarks.serving.promotion_faults import kill_a_process, renamed
 from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
-from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.setting_names import PREFIX
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -89,26 +88,6 @@ class Soaked:
     def serving_crashes(self) -> int:
         """Return how often Triton's watchdog found that a process had crashed."""
         return (self.folder / "logs" / "watch.log").read_text().count("has crashed")
-
-    def native_figures(self, began_at_s: float) -> dict[str, float]:
-        """Return the share of calls that the native step answered, and wrong answers.
-
-        By the monitor's counters in Prometheus, since ``began_at_s`` (Unix time).
-        """
-        prometheus = Prometheus(self.settings.monitoring.prometheus_url)
-        now_s = time.time()
-
-        def total(selector: str) -> float:
-            query = f"sum(increase({selector}[{now_s - began_at_s:.0f}s]))"
-            return sum(each.newest for each in prometheus.at(query, now_s))
-
-        calls = total("srp4ctr_native_calls_total")
-        answered = total('srp4ctr_native_calls_total{outcome="answered"}')
-        return {
-            "native_share": round(answered / calls, 4) if calls else 0.0,
-            "native_comparisons": round(total("srp4ctr_native_comparisons_total")),
-            "native_mismatches": round(total("srp4ctr_native_mismatches_total")),
-        }
 
     def faults(self) -> Mapping[str, Callable[[], None]]:
         """Return what is done in turn."""

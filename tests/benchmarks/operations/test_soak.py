@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from benchmarks.operations.soak_figures import Memory
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.operations.soak_figures import Memory, NativeCalls
 from benchmarks.operations.soak_traffic import after_faults, catalogue_events, read_notes
 from benchmarks.serving.serving_stack import item_ids
 
@@ -69,3 +71,19 @@ def test_calls_are_grouped_by_the_fault_before_them(tmp_path: Path) -> None:
         ("nothing", 2, 2.5),
         ("the store killed", 2, 2.5),
     ]
+
+
+def test_native_calls_are_added_up_over_several_lives_of_the_server() -> None:
+    calls = NativeCalls()
+    for answered, other, mismatches in ((90, 10, 0), (95, 10, 1), (5, 0, 0)):
+        page = "# TYPE srp4ctr_native_calls counter\n"
+        page += f'srp4ctr_native_calls{{model="v1",outcome="answered"}} {answered}\n'
+        page += f'srp4ctr_native_calls{{model="v1",outcome="other_call"}} {other}\n'
+        page += f'srp4ctr_native_mismatches{{model="v1",output="status"}} {mismatches}\n'
+        page += f'srp4ctr_native_comparisons{{model="v1"}} {answered / 5}\n'
+        calls.sample(text_string_to_metric_families(page))
+    assert calls.figures() == {
+        "native_share": round(100 / 110, 4),
+        "native_comparisons": 20,
+        "native_mismatches": 1,
+    }
