@@ -17,6 +17,7 @@ from srp4ctr.streams.raw_log.delta_tables import dataset
 
 CHECKED = 1_000  # users, and as many items
 _CALLS, _ANSWERED = "srp4ctr_native_calls", "answered"
+_MISMATCHES, _OTHER_ROWS = "srp4ctr_native_mismatches", "of other rows"
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
 
 
@@ -80,7 +81,7 @@ class Memory:
 
 
 class NativeCalls:
-    """Adds up Triton's counters of its native steps, which start again with each process."""
+    """Adds up Triton's counters of native steps, which start again with each process."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, ...], float] = {}
@@ -98,8 +99,12 @@ class NativeCalls:
         for key, value in found.items():
             last = self._last.get(key, 0.0)
             added = value - last if value >= last else value
-            is_answer = key[0] == _CALLS and "answered" in key
-            self._sums[_ANSWERED if is_answer else key[0]] += added
+            name = key[0]
+            if name == _CALLS and "answered" in key:
+                name = _ANSWERED
+            if name == _MISMATCHES and "feature_version" in key:
+                name = _OTHER_ROWS
+            self._sums[name] += added
         self._last = found
 
     def figures(self) -> dict[str, float]:
@@ -109,7 +114,9 @@ class NativeCalls:
         return {
             "native_share": round(answered / calls, 4) if calls else 0.0,
             "native_comparisons": round(self._sums["srp4ctr_native_comparisons"]),
-            "native_mismatches": round(self._sums["srp4ctr_native_mismatches"]),
+            "native_mismatches": round(self._sums[_MISMATCHES]),
+            # The user acted, or the items changed, between the two answers.
+            "native_other_rows": round(self._sums[_OTHER_ROWS]),
         }
 
 

@@ -80,10 +80,12 @@ def test_native_calls_are_added_up_over_several_lives_of_the_server() -> None:
         page += f'srp4ctr_native_calls{{model="v1",outcome="answered"}} {answered}\n'
         page += f'srp4ctr_native_calls{{model="v1",outcome="other_call"}} {other}\n'
         page += f'srp4ctr_native_mismatches{{model="v1",output="status"}} {mismatches}\n'
+        page += 'srp4ctr_native_mismatches{model="v1",output="feature_version"} 2\n'
         page += f'srp4ctr_native_comparisons{{model="v1"}} {answered / 5}\n'
         calls.sample(text_string_to_metric_families(page))
     assert calls.figures() == {
         "native_share": round(100 / 110, 4),
         "native_comparisons": 20,
         "native_mismatches": 1,
+        "native_other_rows": 2,
     }
