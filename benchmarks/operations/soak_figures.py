@@ -1,6 +1,6 @@
 """Measures memory by process of a running stack, and what an idle one has kept."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ class NativeCalls:
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, ...], float] = {}
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def sample(self, metrics: Iterable[Metric]) -> None:
         """Add what has been counted since the last sample; what a killed server had
