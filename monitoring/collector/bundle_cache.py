@@ -77,6 +77,11 @@ class BundleCache:
             self._facts[version] = facts
         return facts
 
+    def versions(self) -> set[str]:
+        """Return the versions of all bundles that exist."""
+        found = bundle.list_bundles(self._bundles_dir, bundle.CARD_FILE)
+        return {folder.name for folder in found}
+
     def newest(self, serving: str | None) -> tuple[BundleFacts, ...]:
         """Return the newest few bundles, and the serving one."""
         folders = bundle.list_bundles(self._bundles_dir, bundle.CARD_FILE)[-NEWEST:]

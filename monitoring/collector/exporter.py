@@ -76,13 +76,18 @@ class Monitor(Collector):
 
     def __init__(self, sources: MonitorSources, config: MonitorConfig) -> None:
         self._sources, self._config = sources, config
-        self._ab_test = AbTest(config.expected_difference)
-        windows = {
-            "window_ms": int(config.window_s * 1000),
-            "label_window_ms": int(sources.label_window_s * 1000),
-        }
-        self._quality = LiveQuality(**windows, ab_test=self._ab_test)
-        self._open = OpenImpressions(**windows)
+        self._existing = set[str]()  # bundles, whose figures are never among the others
+        self._ab_test = AbTest(config.expected_difference, self._existing)
+        windows_ms = int(config.window_s * 1000), int(sources.label_window_s * 1000)
+        self._quality = LiveQuality(
+            window_ms=windows_ms[0],
+            label_window_ms=windows_ms[1],
+            ab_test=self._ab_test,
+            bundles=self._existing,
+        )
+        self._open = OpenImpressions(
+            window_ms=windows_ms[0], label_window_ms=windows_ms[1], bundles=self._existing
+        )
         self._totals = ServingTotals()
         self._has_polled = False
         self._bundles = BundleCache(sources.bundles_dir)
@@ -178,6 +183,8 @@ class Monitor(Collector):
         """Compute the figures that ``collect`` returns."""
         serving = serving_version(self._sources.repository)
         bundles = {v: self._bundles.of(v) for v in served_versions(self._totals)}
+        self._existing.clear()
+        self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
         config, checks = self._config, self._sources.feature_check
         view = View(

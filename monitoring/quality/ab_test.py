@@ -7,9 +7,11 @@ day affect both. Only position 1 counts: over a whole slate the order does not m
 The unit is the user: versions are assigned by user, and users return, so the variance is
 that of sums by group of users. The interval is a confidence sequence: it is valid at all
 times together, so you may look at any time and stop when it excludes 0. A fixed-size test
-that is evaluated every hour finds a difference between equal models in most weeks.
+that is evaluated every hour finds a difference between equal models in most weeks. Several
+versions share the error, so that all verdicts together are right (Bonferroni).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +25,14 @@ from srp4ctr.monitoring.quality.user_groups import (
     RatioEstimate,
     ratio_of_sums,
 )
-from srp4ctr.monitoring.quality.version_order import version_order
+from srp4ctr.monitoring.quality.version_order import version_name, version_order
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
 # Of each version; below, the normal approximation is wrong.
 MIN_IMPRESSIONS = 100
 MIN_EFFECTIVE_USERS = 50  # (Σ n)² / Σ n²: one user with half of the traffic makes it 4
-ERROR = 0.05  # of the interval, over all times together
+ERROR = 0.05  # of all intervals together, over all times together
 EXPECTED_DIFFERENCE = 0.02
 
 
@@ -100,9 +102,16 @@ _NOTHING = _Slices()
 class AbTest:
     """Counts of each version in slices of ten minutes of event time."""
 
-    def __init__(self, expected_difference: float = EXPECTED_DIFFERENCE) -> None:
-        """The interval is narrowest at ``expected_difference`` of click rates."""
-        self._expected = expected_difference
+    def __init__(
+        self,
+        expected_difference: float = EXPECTED_DIFFERENCE,
+        bundles: Collection[str] = (),
+    ) -> None:
+        """The interval is narrowest at ``expected_difference`` of click rates.
+
+        ``bundles`` always have counts of their own; of other names ``MAX_OTHERS``.
+        """
+        self._expected, self._bundles = expected_difference, bundles
         self._versions: dict[str, _Slices] = {}
         self._newest = 0
 
@@ -115,7 +124,7 @@ class AbTest:
             return
         if number > self._newest:
             self._advance(number)
-        version = impression.model_version
+        version = version_name(impression.model_version, self._versions, self._bundles)
         if version not in self._versions:
             self._versions[version] = _Slices()
         group, is_click = impression.user_group, impression.is_click
@@ -124,27 +133,34 @@ class AbTest:
     def differences(self, baseline: str) -> tuple[Difference, ...]:
         """Return the difference to ``baseline`` of each version that served with it."""
         theirs = self._versions.get(baseline, _NOTHING)
-        return tuple(
-            self._difference(version, baseline)
+        together = {
+            version: sizes
             for version, ours in sorted(self._versions.items())
-            if version != baseline and np.any((ours.shown > 0) & (theirs.shown > 0))
+            if version != baseline and (sizes := _common_sizes(ours, theirs)).any()
+        }
+        verdicts = sum(_are_enough(sizes) for sizes in together.values())
+        error = ERROR / max(1, verdicts)
+        return tuple(
+            self._difference(version, baseline, sizes, error)
+            for version, sizes in together.items()
         )
 
-    def _difference(self, version: str, baseline: str) -> Difference:
+    def _difference(
+        self, version: str, baseline: str, sizes: Floats, error: float
+    ) -> Difference:
         """Return the difference, by slice weights n m / (n + m) (Cochran-Mantel-Haenszel).
 
-        The weights correct for a version that has more traffic in a better hour.
+        The weights correct for a version that has more traffic in a better hour. ``sizes``
+        (2, slices) are those of the slices in which both served.
         """
         pair = self._versions[version], self._versions[baseline]
-        sizes = np.array([each.shown for each in pair])
-        sizes[:, (sizes <= 0).any(0)] = 0.0  # slices in which one of them did not serve
         weights = sizes[::-1] / np.maximum(sizes.sum(0), 1.0)  # by the other's share
         ours, theirs = (
             each.rate(weight) for each, weight in zip(pair, weights, strict=True)
         )
         half = 2.0  # excludes nothing
-        if sizes.sum(1).min() >= MIN_IMPRESSIONS:
-            half = float(anytime_half_widths(ours, theirs, self._expected))
+        if _are_enough(sizes):
+            half = float(anytime_half_widths(ours, theirs, self._expected, error))
         difference = float(ours.value - theirs.value)
         return Difference(
             model_version=version,
@@ -167,17 +183,29 @@ class AbTest:
                 del self._versions[version]
 
 
+def _common_sizes(ours: _Slices, theirs: _Slices) -> Floats:
+    """Return the impressions of both (2, slices), of slices in which both served."""
+    sizes = np.array([ours.shown, theirs.shown])
+    sizes[:, (sizes <= 0).any(0)] = 0.0
+    return sizes
+
+
+def _are_enough(sizes: Floats) -> bool:
+    return bool(sizes.sum(1).min() >= MIN_IMPRESSIONS)
+
+
 def anytime_half_widths(
-    ours: RatioEstimate, theirs: RatioEstimate, expected: float
+    ours: RatioEstimate, theirs: RatioEstimate, expected: float, error: float = ERROR
 ) -> Floats:
     """Return half the widths of the intervals of ``ours`` - ``theirs``.
 
+    ``error`` is the chance that they ever miss the truth, over all times together.
     2, which excludes nothing, with too few users or without any click.
     """
     variance = ours.variance + theirs.variance
     users = np.minimum(ours.effective_users, theirs.effective_users)
     with np.errstate(invalid="ignore", divide="ignore"):
-        halves = mixture_half_widths(variance, expected)
+        halves = mixture_half_widths(variance, expected, error)
     is_known = (users >= MIN_EFFECTIVE_USERS) & (variance > 0)
     return np.where(is_known, halves, 2.0)
 
@@ -187,13 +215,13 @@ def anytime_half_width(variance: float, expected: float) -> float:
     return float(mixture_half_widths(np.array(variance), expected))
 
 
-def mixture_half_widths(variances: Floats, expected: float) -> Floats:
+def mixture_half_widths(variances: Floats, expected: float, error: float = ERROR) -> Floats:
     """Return half the widths of the mixture test's intervals (Johari et al. 2017).
 
     For estimates of these ``variances``; ``expected`` is the standard deviation of the
     normal mixture over true differences.
     """
     mixed = variances + expected**2
-    bound = 2 * np.log(1 / ERROR) + np.log(mixed / variances)
+    bound = 2 * np.log(1 / error) + np.log(mixed / variances)
     halves: Floats = np.sqrt(variances * mixed / expected**2 * bound)
     return halves

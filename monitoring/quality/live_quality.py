@@ -21,20 +21,10 @@ from srp4ctr.monitoring.quality.quality_sums import (
     SettledImpression,
 )
 from srp4ctr.monitoring.quality.user_groups import user_group
+from srp4ctr.monitoring.quality.version_order import version_name
 from srp4ctr.streams.state.label_join import ImpressionLabel
 
-UNRANKED = "unranked"  # shown without a model
-OTHER = "other"
-# Producers set the version: a broken one must not create a million time series.
-MAX_VERSIONS = 16
-
 Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
-
-
-def version_name(version: str | None, known: Collection[str]) -> str:
-    """Return the label of ``version``, which is ``OTHER`` for one too many."""
-    version = version or UNRANKED
-    return version if version in known or len(known) < MAX_VERSIONS else OTHER
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +37,8 @@ class _Entry:
 class LiveQuality:
     """Keeps the labels of the window, once each, and the sums of the settled ones.
 
-    ``ab_test`` is updated with settled impressions and with corrections in the window.
+    ``ab_test`` is updated with settled impressions and with corrections in the window. The
+    versions in ``bundles``, which may change, always have figures of their own.
     """
 
     def __init__(
@@ -56,7 +47,9 @@ class LiveQuality:
         window_ms: int,
         label_window_ms: int,
         ab_test: AbTest | None = None,
+        bundles: Collection[str] = (),
     ) -> None:
+        self._bundles = bundles
         self._window_ms = window_ms
         self._label_window_ms = label_window_ms
         self._entries: dict[Key, _Entry] = {}
@@ -114,7 +107,7 @@ class LiveQuality:
         if entry is None:
             if label.impression_at <= self._newest_ms - self._window_ms:
                 return  # it is outside the window
-            version = version_name(label.model_version, self._versions)
+            version = version_name(label.model_version, self._versions, self._bundles)
             impression = _settled_impression(label, version)
             self._versions[version] += 1
             self._entries[key] = _Entry(

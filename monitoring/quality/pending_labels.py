@@ -7,10 +7,11 @@ and is never mixed with that of settled ones.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from srp4ctr.monitoring.quality.live_quality import Key, version_name
+from srp4ctr.monitoring.quality.live_quality import Key
+from srp4ctr.monitoring.quality.version_order import version_name
 from srp4ctr.streams.events.schema import Impression
 from srp4ctr.streams.state.label_join import ImpressionLabel
 
@@ -40,7 +41,10 @@ class _OpenImpression:
 class OpenImpressions:
     """Keeps impressions until their label arrives, or they leave the window."""
 
-    def __init__(self, *, window_ms: int, label_window_ms: int) -> None:
+    def __init__(
+        self, *, window_ms: int, label_window_ms: int, bundles: Collection[str] = ()
+    ) -> None:
+        self._bundles = bundles
         self._window_ms = window_ms
         self._closes_after_ms = label_window_ms
         self._open: dict[Key, _OpenImpression] = {}
@@ -58,7 +62,7 @@ class OpenImpressions:
         key = (shown.user_id, shown.request_id, shown.item_id)
         if key in self._open or is_clicked is False:
             return
-        version = version_name(shown.model_version, self._counts)
+        version = version_name(shown.model_version, self._counts, self._bundles)
         self._open[key] = _OpenImpression(version, shown.occurred_at, bool(is_clicked))
         count = self._counts.setdefault(version, ProvisionalCounts())
         count.open += 1

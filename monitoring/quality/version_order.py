@@ -1,6 +1,12 @@
-"""Names of versions → which is newer, and which is a control group."""
+"""Names of versions → which is newer, which is a control group, which have own figures."""
 
 import re
+from collections.abc import Collection
+
+UNRANKED = "unranked"  # shown without a model
+OTHER = "other"
+# Producers set the version: a broken one must not create a million time series.
+MAX_OTHERS = 16  # names that are no bundle's
 
 
 def version_order(version: str) -> tuple[int, str]:
@@ -12,3 +18,17 @@ def version_order(version: str) -> tuple[int, str]:
 def is_bundle(version: str) -> bool:
     """Return whether ``version`` is a bundle's, and not the name of a control group."""
     return version_order(version)[0] >= 0
+
+
+def version_name(
+    version: str | None, known: Collection[str], bundles: Collection[str]
+) -> str:
+    """Return the label of ``version``, which is ``OTHER`` for one too many.
+
+    ``known`` have figures already. ``bundles`` may have them, however many others do.
+    """
+    version = version or UNRANKED
+    if version in known or version in bundles:
+        return version
+    others = sum(each not in bundles for each in known)
+    return version if others < MAX_OTHERS else OTHER

@@ -17,6 +17,7 @@ from srp4ctr.monitoring.collector.topic_readers import (
     ShownImpression,
 )
 from srp4ctr.monitoring.config import MonitorConfig
+from srp4ctr.monitoring.quality.version_order import MAX_OTHERS, OTHER
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from tests.monitoring.conftest import PAGE, START_MS, a_label, an_impression
 
@@ -85,6 +86,32 @@ def test_two_versions_that_serve_are_compared_with_the_serving_one(
     assert difference == pytest.approx(80 / 300)
     assert value_of(monitor, "srp4ctr_verdict", **pair) == 1.0
     assert value_of(monitor, "srp4ctr_compared_impressions", **pair) == 300.0
+
+
+def test_invented_versions_take_no_bundle_s_place(sources: MonitorSources) -> None:
+    monitor = Monitor(replace(sources, repository=Path("/nowhere")), MonitorConfig())
+    versions = [*(f"x{number}" for number in range(100)), "v7"]
+    labels = [
+        received(a_label(position=0, model_version=each, user_id=f"{each}-{number}"), 0)
+        for each in versions
+        for number in range(2)
+    ]
+    monitor.add_labels(LabelBatch(labels=tuple(labels), undecodable=0))
+    monitor.add_impressions(
+        [
+            ShownImpression(
+                impression=an_impression(f"i{each}", model_version=each), known_ms=START_MS
+            )
+            for each in versions
+        ]
+    )
+    monitor.update()
+    own = {"model_version": "v7"}
+    assert value_of(monitor, "srp4ctr_matured_impressions", **own) == 2.0
+    assert value_of(monitor, "srp4ctr_provisional_impressions", **own) == 1.0
+    others = {"model_version": OTHER}
+    of_others = 2.0 * (100 - MAX_OTHERS)
+    assert value_of(monitor, "srp4ctr_matured_impressions", **others) == of_others
 
 
 def test_the_lag_is_known_without_a_running_worker(sources: MonitorSources) -> None:

@@ -17,6 +17,7 @@ from srp4ctr.monitoring.quality.ab_test import (
 )
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
 from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS, ratio_of_sums
+from srp4ctr.monitoring.quality.version_order import MAX_OTHERS, OTHER
 
 
 def a_settled_impression(
@@ -98,6 +99,59 @@ def test_few_impressions_have_no_verdict() -> None:
     assert (found.interval.low, found.interval.high, found.verdict) == (-1.0, 1.0, 0)
     shown(ab_test, "v2", 1, 1)
     assert difference_of(ab_test).verdict == 1
+
+
+def test_invented_versions_take_no_bundle_s_place_nor_memory() -> None:
+    ab_test = AbTest(bundles={"v1", "v2"})
+    for number in range(100):
+        shown(ab_test, f"x{number}", 1, 2)
+    shown(ab_test, "v1", 50, 300)
+    shown(ab_test, "v2", 50, 300)
+    found = {each.model_version: each for each in ab_test.differences("v1")}
+    assert found["v2"].impressions == 300
+    assert found[OTHER].impressions == 2 * (100 - MAX_OTHERS)
+    assert len(found) == MAX_OTHERS + 2
+
+
+def test_several_verdicts_share_the_error() -> None:
+    alone, among = AbTest(), AbTest()
+    for ab_test, versions in ((alone, ("v2",)), (among, ("v2", "v3", "v4", "few"))):
+        shown(ab_test, "v1", 50, 300)
+        for version in versions:
+            shown(ab_test, version, 60, 9 if version == "few" else 300)
+    own = difference_of(alone)
+    shared = {each.model_version: each for each in among.differences("v1")}["v2"]
+    half, wider = own.interval.high - own.click_rate, shared.interval.high - own.click_rate
+    rates = [ratio_of_sums(*grouped(clicks)) for clicks in (60, 50)]
+    widths = [
+        anytime_half_widths(rates[0], rates[1], EXPECTED_DIFFERENCE, error)
+        for error in (0.05, 0.05 / 3)  # "few" has too few for a verdict
+    ]
+    assert (half, wider) == pytest.approx(tuple(map(float, widths)), rel=1e-5)
+
+
+def grouped(clicks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clicks and impressions of 300 users, by group."""
+    groups = np.arange(300) % NUM_GROUPS
+    clicked = np.bincount(groups, np.arange(300) < clicks, NUM_GROUPS)
+    return clicked, np.bincount(groups, minlength=NUM_GROUPS)
+
+
+def test_one_of_five_equal_versions_is_rarely_called_another() -> None:
+    """Five versions and the serving one, 1,000 runs of 300 looks, all users independent."""
+    generator = np.random.default_rng(7)
+    steps = generator.normal(size=(1000, 6, 300)).cumsum(-1)
+    looks = np.arange(1, 301)
+    variance = 0.09 / (1000.0 * looks)  # of a rate of 0.1 after 1,000 users a look
+    rates = steps / looks * np.sqrt(0.09 / 1000.0)
+    differences = np.abs(rates[:, :5] - rates[:, 5:])
+    wrong = {
+        error: (differences > mixture_half_widths(2 * variance, EXPECTED_DIFFERENCE, error))
+        .any((1, 2))
+        .mean()
+        for error in (0.05, 0.05 / 5)
+    }
+    assert wrong[0.05 / 5] <= 0.05 < wrong[0.05]
 
 
 def test_users_who_return_are_one_unit_however_often() -> None:

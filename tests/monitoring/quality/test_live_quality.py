@@ -2,13 +2,9 @@ import random
 from typing import Any
 
 from srp4ctr.monitoring.quality.ab_test import AbTest
-from srp4ctr.monitoring.quality.live_quality import (
-    MAX_VERSIONS,
-    OTHER,
-    UNRANKED,
-    LiveQuality,
-)
+from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.monitoring.quality.version_order import MAX_OTHERS, OTHER, UNRANKED
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from tests.monitoring.conftest import LABEL_WINDOW_MS, MINUTE_MS, START_MS, a_label
@@ -106,13 +102,13 @@ def test_a_producer_cannot_make_a_thousand_time_series() -> None:
     for number in range(1000):
         live.add(a_label(f"i{number}", model_version=f"x{number}"), partition=0)
     versions = [quality.model_version for quality in live.quality()]
-    assert len(versions) == MAX_VERSIONS + 1
+    assert len(versions) == MAX_OTHERS + 1
     assert OTHER in versions
 
 
 def test_a_version_has_its_name_again_when_others_have_left_the_window() -> None:
     live = a_window()
-    for number in range(MAX_VERSIONS + 1):
+    for number in range(MAX_OTHERS + 1):
         live.add(a_label(f"i{number}", model_version=f"x{number}"), partition=0)
     live.add(a_label("later", after_ms=2 * HOUR_MS, model_version="x0"), partition=0)
     live.add(a_label("next", after_ms=2 * HOUR_MS, model_version="new"), partition=0)
@@ -121,9 +117,9 @@ def test_a_version_has_its_name_again_when_others_have_left_the_window() -> None
 
 def test_a_correction_is_counted_where_its_impression_was() -> None:
     live = a_window()
-    for number in range(MAX_VERSIONS + 1):
+    for number in range(MAX_OTHERS + 1):
         live.add(a_label(f"i{number}", model_version=f"x{number}"), partition=0)
-    last = a_label(f"i{MAX_VERSIONS}", model_version=f"x{MAX_VERSIONS}", clicked=True)
+    last = a_label(f"i{MAX_OTHERS}", model_version=f"x{MAX_OTHERS}", clicked=True)
     live.add(last, partition=0)
     clicks = {each.model_version: each.clicks for each in live.quality() if each.clicks}
     assert clicks == {OTHER: 1}

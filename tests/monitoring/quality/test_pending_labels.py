@@ -1,11 +1,11 @@
 from typing import Any
 
-from srp4ctr.monitoring.quality.live_quality import MAX_VERSIONS, OTHER
 from srp4ctr.monitoring.quality.pending_labels import (
     GRACE_MS,
     OpenImpressions,
     ProvisionalCounts,
 )
+from srp4ctr.monitoring.quality.version_order import MAX_OTHERS, OTHER
 from tests.monitoring.conftest import (
     LABEL_WINDOW_MS,
     MINUTE_MS,
@@ -111,5 +111,5 @@ def test_a_producer_cannot_make_a_thousand_time_series() -> None:
     kept = some_open()
     for number in range(100):
         show(kept, f"i{number}", model_version=f"x{number}")
-    assert len(kept.counts()) == MAX_VERSIONS + 1
-    assert kept.counts()[OTHER].open == 100 - MAX_VERSIONS
+    assert len(kept.counts()) == MAX_OTHERS + 1
+    assert kept.counts()[OTHER].open == 100 - MAX_OTHERS
