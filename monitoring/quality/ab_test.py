@@ -4,6 +4,9 @@ In: impressions as they are settled or corrected. Out: the difference of two ver
 rates over slices of ten minutes in which both served, so that changes of traffic during the
 day affect both. Only position 1 counts: over a whole slate the order does not matter.
 
+In an experiment the versions are its arms: those that users were assigned to, whichever
+then answered (intention to treat). Only arms of one experiment are compared.
+
 The unit is the user: versions are assigned by user, and users return, so the variance is
 that of sums by group of users. The interval is a confidence sequence: it is valid at all
 times together, so you may look at any time and stop when it excludes 0. A fixed-size test
@@ -29,6 +32,7 @@ from srp4ctr.monitoring.quality.version_order import version_name, version_order
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
+MAX_EXPERIMENTS = 8  # each of which has 4 MB for each version
 # Of each version; below, the normal approximation is wrong.
 MIN_IMPRESSIONS = 100
 MIN_EFFECTIVE_USERS = 50  # (Σ n)² / Σ n²: one user with half of the traffic makes it 4
@@ -42,6 +46,8 @@ class Difference:
 
     model_version: str
     baseline: str
+    experiment: str = ""
+    """Whose arms the two are; "": those that answered."""
     impressions: int
     """Of ``model_version``, at position 1, in the slices in which both served."""
     click_rate: float
@@ -95,12 +101,13 @@ class _Slices:
         shown, clicked = np.split(weights.astype(np.float32) @ self._counts, 2)
         return ratio_of_sums(clicked, shown)
 
-
-_NOTHING = _Slices()
+    def newest(self, of: NDArray[np.int64]) -> int:
+        """Return the newest of the slices ``of`` with impressions; -1 if none has."""
+        return int(max(of[self.shown[of % HORIZON_SLICES] > 0], default=-1))
 
 
 class AbTest:
-    """Counts of each version in slices of ten minutes of event time."""
+    """Counts of each version in slices of ten minutes of event time, by experiment."""
 
     def __init__(
         self,
@@ -112,7 +119,8 @@ class AbTest:
         ``bundles`` always have counts of their own; of other names ``MAX_OTHERS``.
         """
         self._expected, self._bundles = expected_difference, bundles
-        self._versions: dict[str, _Slices] = {}
+        # By experiment ("": without one) and version.
+        self._versions: dict[str, dict[str, _Slices]] = {}
         self._newest = 0
 
     def update(self, impression: SettledImpression, sign: int) -> None:
@@ -124,47 +132,71 @@ class AbTest:
             return
         if number > self._newest:
             self._advance(number)
-        version = version_name(impression.model_version, self._versions, self._bundles)
-        if version not in self._versions:
-            self._versions[version] = _Slices()
+        named, name = "", impression.model_version
+        if impression.experiment and impression.arm:
+            named, name = impression.experiment, impression.arm
+        versions = self._of_experiment(named)
+        version = version_name(name, versions, self._bundles)
+        if version not in versions:
+            versions[version] = _Slices()
         group, is_click = impression.user_group, impression.is_click
-        self._versions[version].update(number, group, is_click, sign)
+        versions[version].update(number, group, is_click, sign)
 
     def differences(self, baseline: str) -> tuple[Difference, ...]:
-        """Return the difference to ``baseline`` of each version that served with it."""
-        theirs = self._versions.get(baseline, _NOTHING)
-        together = {
-            version: sizes
-            for version, ours in sorted(self._versions.items())
-            if version != baseline and (sizes := _common_sizes(ours, theirs)).any()
-        }
-        verdicts = sum(_are_enough(sizes) for sizes in together.values())
+        """Return the difference to ``baseline`` of each version that served with it.
+
+        Of a version that did so in several experiments, that of the newest.
+        """
+        together: dict[str, _Together] = {}
+        for experiment in sorted(self._versions, key=self._newness):
+            versions = self._versions[experiment]
+            if (theirs := versions.get(baseline)) is None:
+                continue
+            for version, ours in versions.items():
+                sizes = _common_sizes(ours, theirs)
+                if version != baseline and sizes.any():
+                    together[version] = _Together(experiment, ours, theirs, sizes)
+        verdicts = sum(each.are_enough for each in together.values())
         error = ERROR / max(1, verdicts)
         return tuple(
-            self._difference(version, baseline, sizes, error)
-            for version, sizes in together.items()
+            self._difference(version, baseline, pair, error)
+            for version, pair in sorted(together.items())
         )
 
+    def _of_experiment(self, name: str) -> dict[str, _Slices]:
+        """Return the versions of an experiment; of too many the one is dropped that has
+        had no impression for the longest time."""
+        if name not in self._versions:
+            others = [each for each in self._versions if each]
+            if name and len(others) >= MAX_EXPERIMENTS:
+                del self._versions[min(others, key=self._newness)]
+            self._versions[name] = {}
+        return self._versions[name]
+
+    def _newness(self, experiment: str) -> tuple[bool, int]:
+        """Return the key that sorts experiments by their newest slices, "" first."""
+        every = np.arange(self._newest - HORIZON_SLICES + 1, self._newest + 1)
+        newest = (each.newest(every) for each in self._versions[experiment].values())
+        return experiment != "", max(newest, default=-1)
+
     def _difference(
-        self, version: str, baseline: str, sizes: Floats, error: float
+        self, version: str, baseline: str, pair: "_Together", error: float
     ) -> Difference:
         """Return the difference, by slice weights n m / (n + m) (Cochran-Mantel-Haenszel).
 
-        The weights correct for a version that has more traffic in a better hour. ``sizes``
-        (2, slices) are those of the slices in which both served.
+        The weights correct for a version that has more traffic in a better hour.
         """
-        pair = self._versions[version], self._versions[baseline]
+        sizes = pair.sizes
         weights = sizes[::-1] / np.maximum(sizes.sum(0), 1.0)  # by the other's share
-        ours, theirs = (
-            each.rate(weight) for each, weight in zip(pair, weights, strict=True)
-        )
+        ours, theirs = pair.ours.rate(weights[0]), pair.theirs.rate(weights[1])
         half = 2.0  # excludes nothing
-        if _are_enough(sizes):
+        if pair.are_enough:
             half = float(anytime_half_widths(ours, theirs, self._expected, error))
         difference = float(ours.value - theirs.value)
         return Difference(
             model_version=version,
             baseline=baseline,
+            experiment=pair.experiment,
             impressions=int(sizes[0].sum()),
             click_rate=difference,
             interval=Interval(
@@ -177,10 +209,28 @@ class AbTest:
         first = max(self._newest + 1, newest - HORIZON_SLICES + 1)
         rows = np.arange(first, newest + 1) % HORIZON_SLICES
         self._newest = newest
-        for version, slices in list(self._versions.items()):
-            slices.clear(rows)
-            if not slices.shown.any():
-                del self._versions[version]
+        for experiment, versions in list(self._versions.items()):
+            for version, slices in list(versions.items()):
+                slices.clear(rows)
+                if not slices.shown.any():
+                    del versions[version]
+            if not versions:
+                del self._versions[experiment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Two versions, and the impressions (2, slices) of slices in which both served."""
+
+    experiment: str
+    ours: _Slices
+    theirs: _Slices
+    sizes: Floats
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether there may be a verdict."""
+        return bool(self.sizes.sum(1).min() >= MIN_IMPRESSIONS)
 
 
 def _common_sizes(ours: _Slices, theirs: _Slices) -> Floats:
@@ -188,10 +238,6 @@ def _common_sizes(ours: _Slices, theirs: _Slices) -> Floats:
     sizes = np.array([ours.shown, theirs.shown])
     sizes[:, (sizes <= 0).any(0)] = 0.0
     return sizes
-
-
-def _are_enough(sizes: Floats) -> bool:
-    return bool(sizes.sum(1).min() >= MIN_IMPRESSIONS)
 
 
 def anytime_half_widths(

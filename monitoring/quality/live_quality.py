@@ -162,6 +162,8 @@ class LiveQuality:
 def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:
     return SettledImpression(
         model_version=model_version,
+        experiment=label.experiment,
+        arm=label.arm,
         request=(label.user_id, label.request_id),
         user_group=user_group(label.user_id),
         position=label.position,

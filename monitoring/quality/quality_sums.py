@@ -41,6 +41,8 @@ class SettledImpression(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An impression whose label window has closed."""
 
     model_version: str
+    experiment: str | None = None
+    arm: str | None = None  # the version that the user was assigned to in ``experiment``
     request: RequestKey
     user_group: int  # ``user_groups.user_group`` of its user
     position: int  # 0 is the top

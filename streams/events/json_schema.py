@@ -24,7 +24,7 @@ from srp4ctr.streams.events.schema import (
     UserUpdate,
 )
 
-VERSION = "1.4.0"  # a new optional field or type raises the second number
+VERSION = "1.5.0"  # a new optional field or type raises the second number
 _REF = "#/components/schemas/{name}"
 _AT = 1_767_225_600_000  # the first moment of 2026
 EXAMPLES: tuple[Event, ...] = (

@@ -83,6 +83,23 @@ class Impression(
     position: Annotated[int, msgspec.Meta(ge=0, le=100_000)]  # 0 is the top
     occurred_at: Millis
     model_version: Id | None = None
+    experiment: (
+        Annotated[
+            Id,
+            msgspec.Meta(description="In which the user was assigned to `arm`"),
+        ]
+        | None
+    ) = None
+    arm: (
+        Annotated[
+            Id,
+            msgspec.Meta(
+                description="The version that the user was assigned to, and is counted "
+                "for. `model_version` is the one that answered"
+            ),
+        ]
+        | None
+    ) = None
     score: Probability | None = None
     propensity: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
     context: (

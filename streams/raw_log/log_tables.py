@@ -32,7 +32,8 @@ _PLACE = ("created_at", "partition", "offset")  # created_at: the record's times
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     BEHAVIOR_EVENTS_TOPIC: (
         *("type", "event_id", "request_id", "user_id", "item_id", "occurred_at"),
-        *("position", "model_version", "score", "propensity", "context", "numbers"),
+        *("position", "model_version", "experiment", "arm", "score", "propensity"),
+        *("context", "numbers"),
         *("action", "value", "attributes", *_PLACE),
     ),
     ITEMS_TOPIC: ("event_id", "item_id", "occurred_at", "attributes", *_PLACE),

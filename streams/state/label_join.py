@@ -15,7 +15,7 @@ from srp4ctr.streams.events.schema import Click, Forget, Id, Impression, Millis,
 UNCLICKED, CLICKED_LATE, CLICKED = 0, 1, 2  # revisions, the weakest first
 
 
-class ImpressionLabel(msgspec.Struct, frozen=True, kw_only=True):
+class ImpressionLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether an impression was clicked, as JSON on ``impression-labels``.
 
     Of two labels of one (request_id, item_id) the greater ``revision`` holds. A revision
@@ -38,6 +38,9 @@ class ImpressionLabel(msgspec.Struct, frozen=True, kw_only=True):
     """Event time: the click, or the window's end where none came in it."""
     revision: int
     """0: the window closed without a click; 1: a click came later; 2: one came in time."""
+    experiment: Id | None = None
+    arm: Id | None = None
+    """The version that the user was assigned to in ``experiment``."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -99,7 +102,8 @@ class LabelJoin:
         # By user, of both, in the order in which they came: for erasure.
         self._keys_of: dict[str, dict[_Key, _Ticket]] = {}
         self._arrivals = 0
-        self._version: str | None = None  # of the last impression
+        # Of the last impression: version, experiment and arm.
+        self._names: tuple[str | None, str | None, str | None] = (None, None, None)
         # Impressions to mature, then to leave; early clicks to leave.
         self._maturing: list[_Due] = []
         self._leaving: list[_Due] = []
@@ -204,8 +208,10 @@ class LabelJoin:
         """
         keys = self._keys_of.get(shown.user_id)
         user_id, request_id, _ = next(reversed(keys)) if keys else _key(shown)
-        if self._version != shown.model_version:
-            self._version = shown.model_version
+        names = (shown.model_version, shown.experiment, shown.arm)
+        if self._names != names:
+            self._names = names
+        version, experiment, arm = self._names
         return ImpressionLabel(
             request_id=request_id if request_id == shown.request_id else shown.request_id,
             user_id=user_id,
@@ -213,7 +219,9 @@ class LabelJoin:
             position=shown.position,
             score=shown.score,
             propensity=shown.propensity,
-            model_version=self._version,
+            model_version=version,
+            experiment=experiment,
+            arm=arm,
             impression_at=shown.occurred_at,
             clicked=False,
             within_window=True,

@@ -8,6 +8,7 @@ import pytest
 from srp4ctr.monitoring.quality.ab_test import (
     EXPECTED_DIFFERENCE,
     HORIZON_SLICES,
+    MAX_EXPERIMENTS,
     MIN_IMPRESSIONS,
     SLICE_MS,
     AbTest,
@@ -28,9 +29,12 @@ def a_settled_impression(
     position: int = 0,
     score: float | None = 0.1,
     user: int = 0,
+    arm: tuple[str, str] | None = None,
 ) -> SettledImpression:
     return SettledImpression(
         model_version=version,
+        experiment=arm and arm[0],
+        arm=arm and arm[1],
         request=(f"u{user}", "r1"),
         user_group=user % NUM_GROUPS,
         position=position,
@@ -111,6 +115,48 @@ def test_invented_versions_take_no_bundle_s_place_nor_memory() -> None:
     assert found["v2"].impressions == 300
     assert found[OTHER].impressions == 2 * (100 - MAX_OTHERS)
     assert len(found) == MAX_OTHERS + 2
+
+
+def test_users_of_an_arm_are_counted_for_it_whichever_version_answered() -> None:
+    """As where the canary fails for the users whom it suits least."""
+    by_arm, by_version = AbTest(), AbTest()
+    for user in range(400):
+        arm, click = ("v2", "v1")[user % 2], user % 10 == 0
+        answered = "v1" if user % 10 in (2, 4) else arm
+        one = a_settled_impression(answered, click=click, user=user, arm=("e1", arm))
+        by_arm.update(one, 1)
+        by_version.update(a_settled_impression(answered, click=click, user=user), 1)
+    found = difference_of(by_arm)
+    assert (found.experiment, found.model_version, found.impressions) == ("e1", "v2", 200)
+    assert found.click_rate == pytest.approx(0.2)  # 40 of 200, and none
+    assert difference_of(by_version).click_rate > 0.3  # of 120
+
+
+def test_arms_of_two_experiments_are_not_mixed_and_the_newest_is_shown() -> None:
+    ab_test = AbTest()
+    for at, experiment, clicks in ((1, "half", 90), (2, "tenth", 30), (3, "none", 50)):
+        for version in ("v1", "v2") if experiment != "none" else ("v2",):
+            for user in range(300):
+                click = version == "v2" and user < clicks
+                arm = (experiment, version)
+                one = a_settled_impression(version, click=click, at=at, user=user, arm=arm)
+                ab_test.update(one, 1)
+    shown(ab_test, "v1", 0, 300, at=4)  # of no experiment
+    shown(ab_test, "v2", 300, 300, at=4)
+    found = difference_of(ab_test)
+    assert (found.experiment, found.impressions) == ("tenth", 300)
+    assert found.click_rate == pytest.approx(0.1)
+
+
+def test_invented_experiments_take_bounded_memory() -> None:
+    ab_test = AbTest()
+    for number in range(100):
+        for version in ("v1", "v2"):
+            arm = (f"x{number}", version)
+            one = a_settled_impression(version, click=False, at=number, arm=arm)
+            ab_test.update(one, 1)
+    assert difference_of(ab_test).experiment == "x99"
+    assert len(ab_test._versions) == MAX_EXPERIMENTS
 
 
 def test_several_verdicts_share_the_error() -> None:

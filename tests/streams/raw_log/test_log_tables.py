@@ -73,6 +73,8 @@ EVERY_TYPE: list[UserEvent] = [
     an_impression(
         position=7,
         model_version="v1",
+        experiment="v2-v1",
+        arm="v2",
         score=0.0,
         propensity=0.25,
         context={"page": "home", "seite": "Übersicht"},

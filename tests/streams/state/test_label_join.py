@@ -52,6 +52,18 @@ def final(labels: list[ImpressionLabel]) -> dict[tuple[str, str], ImpressionLabe
     return kept
 
 
+def test_labels_have_the_arm_of_their_impression() -> None:
+    join = a_join()
+    of_arm = an_impression("i1", model_version="v1", experiment="v2-v1", arm="v2")
+    join.add(of_arm, NOON_MS)
+    join.add(an_impression("i2", model_version="v1"), NOON_MS)
+    labels = [*join.add(a_click("i1", at_ms=NOON_MS + 1), NOON_MS), *join.advance(END_MS)]
+    found = {each.item_id: decode_label(encode_label(each)) for each in labels}
+    assert (found["i1"].experiment, found["i1"].arm) == ("v2-v1", "v2")
+    assert (found["i2"].experiment, found["i2"].arm) == (None, None)
+    assert b"arm" not in encode_label(found["i2"])
+
+
 def test_a_click_in_time_is_labelled_at_once() -> None:
     join = a_join()
     shown = an_impression(position=3, score=0.25, model_version="v1")
