@@ -13,6 +13,7 @@ that is evaluated every hour finds a difference between equal models in most wee
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,12 +69,27 @@ class Difference:
 Floats = NDArray[np.floating[Any]]
 
 
+class AbTestState(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of an ``AbTest``."""
+
+    newest: int
+    counts: dict[str, bytes]
+    """By version: float32 of (HORIZON_SLICES, 2 × NUM_GROUPS), impressions then clicks."""
+
+
 class _Slices:
     """Counts of a version, in a ring: a slice's row is its number modulo the horizon."""
 
-    def __init__(self) -> None:
-        self.shown = np.zeros(HORIZON_SLICES)
-        self._counts = np.zeros((HORIZON_SLICES, 2 * NUM_GROUPS), np.float32)
+    def __init__(self, counts: bytes | None = None) -> None:
+        shape = (HORIZON_SLICES, 2 * NUM_GROUPS)
+        self._counts = np.zeros(shape, np.float32)
+        if counts is not None:
+            self._counts[:] = np.frombuffer(counts, np.float32).reshape(shape)
+        self.shown = self._counts[:, :NUM_GROUPS].sum(1, dtype=float)
+
+    def state(self) -> bytes:
+        """Return the counts in the order of rows."""
+        return self._counts.tobytes()
 
     def update(self, number: int, group: int, is_click: bool, sign: int) -> None:
         """Add an impression in slice ``number``, or subtract it again."""
@@ -129,6 +145,16 @@ class AbTest:
             for version, ours in sorted(self._versions.items())
             if version != baseline and np.any((ours.shown > 0) & (theirs.shown > 0))
         )
+
+    def state(self) -> AbTestState:
+        """Return a copy of the sums."""
+        counts = {version: each.state() for version, each in self._versions.items()}
+        return AbTestState(newest=self._newest, counts=counts)
+
+    def restore(self, state: AbTestState) -> None:
+        """Continue from ``state``; call it before the first impression."""
+        self._newest = state.newest
+        self._versions = {v: _Slices(counts) for v, counts in state.counts.items()}
 
     def _difference(self, version: str, baseline: str) -> Difference:
         """Return the difference, by slice weights n m / (n + m) (Cochran-Mantel-Haenszel).
