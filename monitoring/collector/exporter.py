@@ -23,7 +23,12 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
-from srp4ctr.monitoring.collector.snapshot import LabelPosition, MonitorState, Snapshot
+from srp4ctr.monitoring.collector.snapshot import (
+    NOTHING_READ,
+    LabelPosition,
+    MonitorState,
+    Snapshot,
+)
 from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ShownImpression
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.cost.triton_counters import (
@@ -87,7 +92,7 @@ class Monitor(Collector):
         }
         self._quality = LiveQuality(**self.windows, ab_test=self._ab_test)
         self._open = OpenImpressions(**self.windows)
-        self._position = LabelPosition()
+        self._position = NOTHING_READ
         self._totals = ServingTotals()
         self._has_polled = False
         self._bundles = BundleCache(sources.bundles_dir)

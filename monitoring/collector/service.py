@@ -19,7 +19,7 @@ from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
-from srp4ctr.monitoring.collector.snapshot import LabelPosition, SnapshotFile
+from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition, SnapshotFile
 from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.retries import retry
@@ -112,7 +112,7 @@ class Snapshots:
             position = self._restored(reader)
         elif problem := reader.problem_of(position):
             LOG.warning("labels are read again: %s", problem)
-            position = LabelPosition()
+            position = NOTHING_READ
         since_ms = round(time.time() * 1000) - self._monitor.label_retention_ms
         reader.start(position, since_ms)
 

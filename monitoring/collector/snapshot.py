@@ -1,15 +1,15 @@
 """The monitor's sums and the offsets of the labels in them → a file, and back.
 
-A restarted monitor reads on from these offsets, instead of all labels of two weeks. The file
-is gzip, whose checksum finds damage, of msgpack blocks, each behind its length: the origin,
-the state, then the entries of the window.
+A restarted monitor reads on from these offsets, instead of all labels of two weeks. The
+file is gzip, whose checksum finds damage, of msgpack blocks, each behind its length: the
+origin, the state, then the entries of the window.
 """
 
-import gzip
 import logging
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
+from gzip import GzipFile
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,6 +59,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     ab_test: AbTestState
 
 
+NOTHING_READ = LabelPosition()
 Entries = Iterable[tuple[str, Entry]]
 """Items, each with its entry."""
 
@@ -90,7 +91,7 @@ class SnapshotFile:
     def read(self) -> Snapshot | None:
         """Return the snapshot; None if there is none, or none that can be used."""
         try:
-            with gzip.open(self.path) as file:
+            with GzipFile(self.path) as file:
                 return self._read(file)
         except FileNotFoundError:
             return None
@@ -105,12 +106,12 @@ class SnapshotFile:
 
     def _write(self, file: BinaryIO, snapshot: Snapshot) -> None:
         encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)
-        with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1) as packed:
+        with GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1) as packed:
             for block in (self._origin, snapshot.state, *_blocks(snapshot.entries)):
                 payload = encoder.encode(block)
                 packed.write(len(payload).to_bytes(_LENGTH_BYTES) + payload)
 
-    def _read(self, file: BinaryIO) -> Snapshot:
+    def _read(self, file: GzipFile) -> Snapshot:
         blocks = _read_blocks(file)
         found = msgspec.msgpack.decode(next(blocks, b""), type=_Origin)
         if found != self._origin:
@@ -130,7 +131,7 @@ def _blocks(entries: Entries) -> Iterator[list[tuple[str, Entry]]]:
         yield block
 
 
-def _read_blocks(file: BinaryIO) -> Iterator[bytes]:
+def _read_blocks(file: GzipFile) -> Iterator[bytes]:
     while length := file.read(_LENGTH_BYTES):
         yield file.read(int.from_bytes(length))
 

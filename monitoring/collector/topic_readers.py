@@ -24,7 +24,7 @@ from kafka.errors import (
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.collector.partition_order import PartitionOrder
-from srp4ctr.monitoring.collector.snapshot import LabelPosition
+from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition
 from srp4ctr.retries import may_pass
 from srp4ctr.streams.broker.clients import opened, reachable
 from srp4ctr.streams.config import KafkaConfig
@@ -59,7 +59,7 @@ class LabelBatch:
 
     labels: tuple[ReceivedLabel, ...]
     undecodable: int
-    position: LabelPosition = LabelPosition()
+    position: LabelPosition = NOTHING_READ
     """Of the reader after this batch."""
 
 

@@ -19,9 +19,9 @@ from srp4ctr.monitoring.quality.user_groups import ratio_of_sums
 
 Floats = NDArray[np.floating[Any]]
 if TYPE_CHECKING:
-    Doubles, Integers = array[float], array[int]
-else:
-    # Before Python 3.12 an array has no type arguments, and snapshots decode by these types.
+    Doubles = array[float]
+    Integers = array[int]
+else:  # before Python 3.12 an array has no type arguments, and snapshots decode by type
     Doubles = Integers = array
 
 # Logits in [-12, 12] in steps of 0.047: scores in one bin differ by at most 1.2 % of
