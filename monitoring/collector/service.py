@@ -101,7 +101,7 @@ class Snapshots:
 
     def __init__(self, monitor: Monitor, path: Path | None, interval_s: float) -> None:
         self._monitor, self._interval_s = monitor, interval_s
-        self._file = SnapshotFile(path, dict(monitor.windows)) if path else None
+        self._file = SnapshotFile(path, monitor.windows) if path else None
         self._is_restored = False
         self._due = time.monotonic() + interval_s
 

@@ -8,7 +8,7 @@ origin, the state, then the entries of the window.
 import logging
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from gzip import GzipFile
 from itertools import islice
 from pathlib import Path
@@ -79,9 +79,9 @@ class _Origin(msgspec.Struct, frozen=True, kw_only=True):
 class SnapshotFile:
     """The file of a monitor with ``settings``, by name: those that its sums depend on."""
 
-    def __init__(self, path: Path, settings: dict[str, float]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, float]) -> None:
         self.path = path
-        self._origin = _Origin(format=FORMAT, settings=_CONSTANTS | settings)
+        self._origin = _Origin(format=FORMAT, settings={**_CONSTANTS, **settings})
 
     def write(self, snapshot: Snapshot) -> None:
         """Replace the file; raises ``OSError``, and then the former one stays."""

@@ -426,12 +426,9 @@ def test_without_a_file_labels_that_cannot_matter_are_not_read(
     sources: MonitorSources, kafka: KafkaConfig
 ) -> None:
     now_ms = round(time.time() * 1000)
-    (old, new) = (
-        [
-            a_label(f"{name}{n}", user_id=f"u{n}", after_ms=shown - START_MS)
-            for n in range(9)
-        ]
-        for name, shown in (("old", now_ms - 40 * DAY_MS), ("new", now_ms - DAY_MS))
+    old, new = (
+        [a_label(f"{ms}-{n}", user_id=f"u{n}", after_ms=ms - START_MS) for n in range(9)]
+        for ms in (now_ms - 40 * DAY_MS, now_ms - DAY_MS)
     )
     publish(kafka, old, published_ms=now_ms - 40 * DAY_MS)
     reader = LabelReader(kafka)
