@@ -41,10 +41,11 @@ def run_monitor(
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
     ``probe_factory`` makes the probe if ``config`` has a probe interval. Raises
-    ``MistakeError`` if ``config.port`` is taken or the broker refuses us; an error of
-    reading or of the probe that no retry can heal ends the monitor with its trace.
+    ``MistakeError`` if ``config.port`` is taken or the broker refuses us; any other error
+    that no retry can heal, also the probe's, ends the monitor with its trace.
     """
-    poller = _TritonPoller(monitor := Monitor(sources, config), config.poll_interval_s)
+    monitor = Monitor(sources, config)
+    poller = _TritonPoller(monitor, config.poll_interval_s)
     snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
 
     def wait(pause_s: float) -> None:
