@@ -239,9 +239,11 @@ def a_broker(folder: Path) -> Iterator[KafkaConfig]:
     with ports.reserved_ports(1) as (port,):
         running = broker.start_broker(folder, port, tied=True)
     config = KafkaConfig(bootstrap=f"127.0.0.1:{port}")
-    ensure_topics(config)
-    yield config
-    processes.stop(running, folder)
+    try:
+        ensure_topics(config)
+        yield config
+    finally:
+        processes.stop(running, folder)
 
 
 def publish(
@@ -256,6 +258,8 @@ def publish(
             value=encode_label(each),
             timestamp_ms=published_ms or None,
         )
+    # Counted twice if it is read twice.
+    producer.send(LABELS_TOPIC, b"{}", timestamp_ms=published_ms or None)
     producer.flush()
     producer.close()
 
