@@ -59,7 +59,7 @@ FROM python AS monitor
 COPY --from=monitor-packages /opt/srp4ctr /opt/srp4ctr
 COPY --from=wheel /wheels /wheels
 RUN pip --python /opt/srp4ctr/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
-RUN mkdir /cards && chown srp4ctr:srp4ctr /cards
+RUN mkdir /cards /snapshots && chown srp4ctr:srp4ctr /cards /snapshots
 USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 

@@ -5,7 +5,8 @@ models for two weeks. Their sums go through the monitor's own functions. Counted
 often a verdict, evaluated every hour, finds a difference that is none; how often 95 %
 intervals contain the truth; on how many days alerts fire falsely; and how much longer a
 difference of 5 % takes than with a test of a fixed size. Users and requests are those of
-one version. At last the speed of counting labels. With ``--page`` the table of
+one version. At last the speed of counting labels, and how long a restart takes with five
+million of them (``verdict_restart.py``, which needs Java). With ``--page`` the table of
 docs/monitoring.md is written as well.
 
     make bench NAME=verdicts ARGS=--page
@@ -24,6 +25,7 @@ import numpy as np
 
 from benchmarks import ROOT, parser_of, say
 from benchmarks.harness.figures import table
+from benchmarks.operations import verdict_restart
 from benchmarks.operations.monitoring import LABEL_WINDOW_S, add_labels, monitor_of
 from benchmarks.operations.verdict_traffic import (
     ARRIVING,
@@ -87,6 +89,7 @@ def main() -> None:
     add = parser.add_argument
     add("--runs", type=int, default=RUNS, help="simulations of each row")
     add("--labels", type=int, default=LABELS)
+    add("--restart-labels", type=int, default=verdict_restart.LABELS)
     add("--page", action="store_true", help="write the table of docs/monitoring.md")
     options = parser.parse_args()
     chance, runs = np.random.default_rng(53), options.runs
@@ -111,6 +114,7 @@ def main() -> None:
         "false_alert_days_max": max(_false_days(*day, runs, chance) for day in DAYS),
         "auc_alert_wrong": _wrong_alerts(chance),
         "power_ratio": round(_power_ratio(min(runs, 1000), chance), 3),
+        "restart_s": verdict_restart.measure(options.restart_labels)["restart_s"],
         "labels_per_core_s": _labels_per_core_s(options.labels),
     }
     print(json.dumps(report))

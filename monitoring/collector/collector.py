@@ -60,6 +60,8 @@ class View:
     consumer_lag: Mapping[str, int]
     """Records by consumer group."""
     undecodable_labels: int = 0
+    labels_behind_s: float = nan
+    """Time since all labels that the topic had were in the figures; NaN if unknown."""
     feature_check: FeatureCheck | None = None
     """The newest check of the feature store, if any."""
     served_check: ServedReport | None = None
@@ -122,6 +124,7 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
         yield Figure("srp4ctr_verdict", difference.verdict, pair)
         is_worse = float(difference.is_regression)
         yield Figure("srp4ctr_quality_regression", is_worse, difference.newer_and_older)
+    yield Figure("srp4ctr_figures_behind_seconds", view.labels_behind_s)
     yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
     currency = (view.prices.currency,)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Histogram, Metric
@@ -22,6 +23,12 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
+from srp4ctr.monitoring.collector.snapshot import (
+    NOTHING_READ,
+    LabelPosition,
+    MonitorState,
+    Snapshot,
+)
 from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ShownImpression
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.cost.triton_counters import (
@@ -32,7 +39,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     served_versions,
 )
 from srp4ctr.monitoring.prometheus import read_metrics
-from srp4ctr.monitoring.quality.ab_test import AbTest
+from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS, AbTest
 from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions
@@ -69,6 +76,8 @@ class MonitorSources:
     """The stream worker's: the clock settles impressions only while it has caught up."""
     feature_check: Path
     """Report of the feature store check; its folder has the skew check's as well."""
+    snapshot: Path | None = None
+    """The file of the sums of labels; None: each start reads the labels of two weeks."""
 
 
 class Monitor(Collector):
@@ -78,16 +87,15 @@ class Monitor(Collector):
         self._sources, self._config = sources, config
         self._existing = set[str]()  # bundles, whose figures are never among the others
         self._ab_test = AbTest(config.expected_difference, self._existing)
-        windows_ms = int(config.window_s * 1000), int(sources.label_window_s * 1000)
+        self.windows = {
+            "window_ms": int(config.window_s * 1000),
+            "label_window_ms": int(sources.label_window_s * 1000),
+        }
         self._quality = LiveQuality(
-            window_ms=windows_ms[0],
-            label_window_ms=windows_ms[1],
-            ab_test=self._ab_test,
-            bundles=self._existing,
+            **self.windows, ab_test=self._ab_test, bundles=self._existing
         )
-        self._open = OpenImpressions(
-            window_ms=windows_ms[0], label_window_ms=windows_ms[1], bundles=self._existing
-        )
+        self._open = OpenImpressions(**self.windows, bundles=self._existing)
+        self._position = NOTHING_READ
         self._totals = ServingTotals()
         self._has_polled = False
         self._bundles = BundleCache(sources.bundles_dir)
@@ -117,6 +125,16 @@ class Monitor(Collector):
         return int(windows_s * 1000) + GRACE_MS
 
     @property
+    def label_position(self) -> LabelPosition:
+        """Up to where the labels of the topic are in the figures."""
+        return self._position
+
+    @property
+    def label_retention_ms(self) -> int:
+        """How long after its publication a label matters to some figure."""
+        return HORIZON_SLICES * SLICE_MS + self.retention_ms
+
+    @property
     def recent_items(self) -> list[str]:
         """Recently shown items, for the probe; none before a model serves."""
         is_served = serving_version(self._sources.repository) is not None
@@ -130,8 +148,26 @@ class Monitor(Collector):
         """Return the families of the last ``update``."""
         return self._families
 
+    def snapshot(self) -> Snapshot:
+        """Return the sums of labels; the next label changes them."""
+        state = MonitorState(
+            position=self._position,
+            undecodable=self._undecodable,
+            quality=self._quality.state(),
+            ab_test=self._ab_test.state(),
+        )
+        return Snapshot(state=state, entries=self._quality.entries())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from ``snapshot``; call it before the first label."""
+        state = snapshot.state
+        self._position, self._undecodable = state.position, state.undecodable
+        self._quality.restore(state.quality, snapshot.entries)
+        self._ab_test.restore(state.ab_test)
+
     def add_labels(self, batch: LabelBatch) -> None:
         """Add one batch of labels."""
+        self._position = batch.position
         self._undecodable += batch.undecodable
         for received in batch.labels:
             self._quality.add(received.label, received.partition)
@@ -187,6 +223,8 @@ class Monitor(Collector):
         self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
         config, checks = self._config, self._sources.feature_check
+        now_ms = round(time.time() * 1000)
+        until_ms = self._position.complete_until_ms
         view = View(
             window_s=config.window_s,
             label_window_s=self._sources.label_window_s,
@@ -207,12 +245,13 @@ class Monitor(Collector):
             source_up=self._up,
             consumer_lag=self._lag,
             undecodable_labels=self._undecodable,
+            labels_behind_s=(now_ms - until_ms) / 1000 if until_ms else nan,
             feature_check=read_json(checks, FeatureCheck),
             served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),
             # From 0 on, so that the first crash is an increase.
             crashes=dict.fromkeys(bundles, 0) | read_crashes(self._sources.repository),
             refresh=read_json(self._sources.bundles_dir / STATUS_FILE, RefreshStatus),
-            now_ms=round(time.time() * 1000),
+            now_ms=now_ms,
         )
         self._families = families(view)
 

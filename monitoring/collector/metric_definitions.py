@@ -65,6 +65,11 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "1: earns fewer clicks than the baseline, an older version or a control group.",
         _PAIR,
     ),
+    (
+        "srp4ctr_figures_behind_seconds",
+        "Time since live figures had every label of the topic.",
+        (),
+    ),
     ("srp4ctr_undecodable_labels_total", "Messages that could not be decoded.", ()),
     # Cost.
     ("srp4ctr_serving_model", "1 for the version that answers requests.", _V),

@@ -1,14 +1,17 @@
 """Sources → the monitor process, which serves ``http://host:port/metrics`` until stopped.
 
-One thread reads labels, impressions, the worker's progress and Triton's counters; a second
-one probes, if ``monitoring.probe_interval_s`` is set.
+It goes on from its last snapshot. One thread reads labels, impressions, the worker's
+progress and Triton's counters; a second one probes, if ``monitoring.probe_interval_s`` is
+set.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -16,12 +19,15 @@ from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
+from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition, SnapshotFile
 from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.retries import retry
 
+LOG = logging.getLogger(__name__)
 IDLE_S = 0.2  # between empty reads; the embedded broker answers an empty fetch at once
 PROGRESS_S = 2.0  # between reads of the worker's progress; a read takes milliseconds
+SNAPSHOT_SHARE = 0.05  # of the time: with a long window a snapshot takes seconds
 ProbeFactory = Callable[[Callable[[], Sequence[str]], CollectorRegistry], Probe]
 """(known items, registry of the probe's metrics) → a probe."""
 
@@ -36,12 +42,13 @@ def run_monitor(
 
     ``probe_factory`` makes the probe if ``config`` has a probe interval. Raises
     ``MistakeError`` if ``config.port`` is taken or the broker refuses us; any other error
-    that no retry can heal ends the monitor with its trace, also one of the probe's thread.
+    that no retry can heal, also the probe's, ends the monitor with its trace.
     """
     monitor = Monitor(sources, config)
     poller = _TritonPoller(monitor, config.poll_interval_s)
+    snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
 
-    def wait(pause_s: float) -> None:  # the next reader starts from the beginning
+    def wait(pause_s: float) -> None:
         monitor.observe_broker(False)
         end = time.monotonic() + pause_s
         while (left_s := end - time.monotonic()) > 0 and not stop.is_set():
@@ -50,7 +57,7 @@ def run_monitor(
 
     def read() -> None:
         if not stop.is_set():
-            _read_streams(monitor, poller, sources, stop)
+            _read_streams(monitor, poller, snapshots, sources, stop)
 
     page = metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
     with page, ThreadPoolExecutor(1, "probe") as executor:
@@ -61,6 +68,7 @@ def run_monitor(
         try:
             with suppress(ConnectionError):  # stopped during an outage
                 retry("read_topics", read, should_stop=stop.is_set, sleep=wait)
+            snapshots.write()
         finally:
             stop.set()
         if probing:
@@ -86,6 +94,55 @@ class _TritonPoller:
             self._monitor.poll_triton()
             self._monitor.update()
             self._due = time.monotonic() + self._interval_s
+
+
+class Snapshots:
+    """Writes the sums of labels at intervals, and lets a new monitor go on from them."""
+
+    def __init__(self, monitor: Monitor, path: Path | None, interval_s: float) -> None:
+        self._monitor, self._interval_s = monitor, interval_s
+        self._file = SnapshotFile(path, monitor.windows) if path else None
+        self._is_restored = False
+        self._due = time.monotonic() + interval_s
+
+    def start(self, reader: LabelReader) -> None:
+        """Let ``reader`` go on from where the monitor's figures are, or its snapshot's."""
+        position = self._monitor.label_position
+        if not self._is_restored:
+            position = self._restored(reader)
+        elif problem := reader.problem_of(position):
+            LOG.warning("labels are read again: %s", problem)
+            position = NOTHING_READ
+        since_ms = round(time.time() * 1000) - self._monitor.label_retention_ms
+        reader.start(position, since_ms)
+
+    def poll(self) -> None:
+        """Write the snapshot when it is due."""
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def write(self) -> None:
+        """Write the snapshot if a label's position is known; a failure is logged."""
+        if not self._file or not self._monitor.label_position.offsets:
+            return
+        began = time.monotonic()
+        try:
+            self._file.write(self._monitor.snapshot())
+        except OSError as error:
+            LOG.warning("no snapshot, so a restart takes longer: %s", error)
+        ended = time.monotonic()
+        self._due = ended + max(self._interval_s, (ended - began) / SNAPSHOT_SHARE)
+
+    def _restored(self, reader: LabelReader) -> LabelPosition:
+        """Let the monitor go on from its file, if it can be used; return the position."""
+        snapshot = self._file.read() if self._file else None
+        if self._file and snapshot:
+            if problem := reader.problem_of(snapshot.state.position):
+                self._file.ignore(problem)
+            else:
+                self._monitor.restore(snapshot)
+        self._is_restored = True
+        return self._monitor.label_position
 
 
 class Settlement:
@@ -115,14 +172,19 @@ class Settlement:
 
 
 def _read_streams(
-    monitor: Monitor, poller: _TritonPoller, sources: MonitorSources, stop: threading.Event
+    monitor: Monitor,
+    poller: _TritonPoller,
+    snapshots: Snapshots,
+    sources: MonitorSources,
+    stop: threading.Event,
 ) -> None:
     """Read labels until ``stop`` is set; raises ``OutageError`` if the broker fails.
 
-    The next reader reads the topic again; labels that were added already change nothing.
+    The next reader goes on from the last label that was added.
     """
     with ExitStack() as opened:
         reader = opened.enter_context(closing(LabelReader(sources.kafka)))
+        snapshots.start(reader)
         since_ms = round(time.time() * 1000) - monitor.retention_ms
         shown = opened.enter_context(closing(ImpressionReader(sources.kafka, since_ms)))
         progress = WorkerProgressReader(sources.kafka, sources.worker_group)
@@ -133,6 +195,7 @@ def _read_streams(
             monitor.add_impressions(impressions)
             monitor.observe_broker(reader.is_connected)
             settlement.poll(is_idle=reader.is_connected and not batch.labels)
+            snapshots.poll()
             poller.poll()
             if not batch.labels and not impressions:
                 stop.wait(IDLE_S)

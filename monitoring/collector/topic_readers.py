@@ -1,16 +1,17 @@
 """Topics ``impression-labels`` and ``behavior-events`` → labels and recent impressions.
 
-There is no consumer group: the monitor's state is in memory, so each start reads all labels
-that the topic keeps. Of impressions it needs those since the newest windows began; older
-ones have their labels, or are overdue.
+There is no consumer group: the monitor keeps the offsets of labels with the sums that they
+are in, and reads on from there. Of impressions it needs those since the newest windows
+began; older ones have their labels, or are overdue.
 """
 
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     BrokerNotAvailableError,
@@ -23,6 +24,7 @@ from kafka.errors import (
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.monitoring.collector.partition_order import PartitionOrder
+from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition
 from srp4ctr.retries import may_pass
 from srp4ctr.streams.broker.clients import opened, reachable
 from srp4ctr.streams.config import KafkaConfig
@@ -57,6 +59,8 @@ class LabelBatch:
 
     labels: tuple[ReceivedLabel, ...]
     undecodable: int
+    position: LabelPosition = NOTHING_READ
+    """Of the reader after this batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,20 @@ def broker_errors(what: str) -> Iterator[None]:
                 f"{what}: the broker refuses us ({error}): {rights}"
             ) from error
         raise
+
+
+def labels_topic_id(kafka: KafkaConfig) -> str:
+    """Return the id of the topic of labels; "" if the broker has no ids.
+
+    A topic that is deleted and created again has another one.
+    """
+    where = reachable(kafka, CONNECT_TIMEOUT_S)
+    timeout_ms = int(CONNECT_TIMEOUT_S * 1000)
+    with broker_errors(LABELS_TOPIC):
+        admin = opened(KafkaAdminClient, **where, bootstrap_timeout_ms=timeout_ms)
+        with closing(admin):
+            (topic,) = admin.describe_topics([LABELS_TOPIC])
+    return str(topic["topic_id"] or "")
 
 
 class _TopicReader:
@@ -130,15 +148,56 @@ class _TopicReader:
 
     def _place(self, partitions: set[Any]) -> set[Any]:
         """Seek new partitions to their first record of interest; return those moved."""
-        return set()
+        raise NotImplementedError
+
+    def _seek_to_time(self, partitions: set[Any], since_ms: int) -> None:
+        """Seek to the first records of ``since_ms`` or later, otherwise to the ends."""
+        if not partitions:
+            return
+        ends = self._consumer.end_offsets(partitions)  # first: later records are read
+        times = dict.fromkeys(partitions, max(0, since_ms))
+        for partition, found in self._consumer.offsets_for_times(times).items():
+            self._consumer.seek(partition, found.offset if found else ends[partition])
 
 
 class LabelReader(_TopicReader):
-    """Reads every partition of the topic from its start; all of them by time."""
+    """Reads every partition of the topic; all of them by time."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
         super().__init__(LABELS_TOPIC, kafka)
         self._order = PartitionOrder()
+        self._topic_id = labels_topic_id(kafka)
+        self._offsets: dict[int, int] = {}  # of the records that ``read`` returned
+        self._complete_until_ms = self._since_ms = 0
+        self._placed: set[Any] = set()
+
+    def problem_of(self, position: LabelPosition) -> str:
+        """Return why the topic cannot be read from ``position``; "" if it can."""
+        if position.topic_id != self._topic_id:
+            return f"topic {self._topic} was deleted and created again"
+        with broker_errors(self._topic):
+            existing = self._consumer.partitions_for_topic(self._topic) or set()
+            if missing := position.offsets.keys() - existing:
+                return f"topic {self._topic} has no partitions {sorted(missing)}"
+            partitions = [TopicPartition(self._topic, each) for each in position.offsets]
+            firsts = self._consumer.beginning_offsets(partitions)
+            ends = self._consumer.end_offsets(partitions)
+        for each in partitions:
+            first, offset, end = firsts[each], position.offsets[each.partition], ends[each]
+            if not first <= offset <= end:
+                return (
+                    f"partition {each.partition} of {self._topic} has the offsets {first} "
+                    f"to {end}, and not {offset}"
+                )
+        return ""
+
+    def start(self, position: LabelPosition, since_ms: int) -> None:
+        """Read from ``position``, and partitions that it lacks from ``since_ms`` on.
+
+        Without this call all records are read. ``position`` has no ``problem_of``.
+        """
+        self._offsets, self._since_ms = dict(position.offsets), since_ms
+        self._complete_until_ms = position.complete_until_ms or since_ms
 
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call, without waiting."""
@@ -155,17 +214,43 @@ class LabelReader(_TopicReader):
                     label=label, partition=record.partition, published_ms=record.timestamp
                 )
             )
-        return LabelBatch(labels=tuple(labels), undecodable=undecodable)
+        return LabelBatch(
+            labels=tuple(labels), undecodable=undecodable, position=self._position()
+        )
+
+    def _position(self) -> LabelPosition:
+        return LabelPosition(
+            topic_id=self._topic_id,
+            offsets=dict(self._offsets),
+            complete_until_ms=self._complete_until_ms,
+        )
 
     def _ordered(self) -> list[Any]:
         for partition, batch in self._batches().items():
             self._order.add(partition, batch)
         with broker_errors(self._topic):
+            now_ms = round(time.time() * 1000)
             behind = set(filter(self._is_behind, self._consumer.assignment()))
             taken = self._order.take(behind)
             self._consumer.resume(*self._consumer.paused())
             self._consumer.pause(*self._order.full)
+        for record in taken:
+            self._offsets[record.partition] = record.offset + 1
+        if self._placed and not behind and self.is_connected:
+            self._complete_until_ms = now_ms
+        elif taken:
+            newest_ms = min(taken[-1].timestamp, now_ms)
+            self._complete_until_ms = max(self._complete_until_ms, newest_ms)
         return taken
+
+    def _place(self, partitions: set[Any]) -> set[Any]:
+        new = partitions - self._placed
+        kept = {each for each in new if each.partition in self._offsets}
+        for each in kept:
+            self._consumer.seek(each, self._offsets[each.partition])
+        self._seek_to_time(new - kept, self._since_ms)
+        self._placed |= new
+        return new
 
     def _is_behind(self, partition: Any) -> bool:
         """Return whether the partition has records that are not read, or may have some."""
@@ -193,13 +278,7 @@ class ImpressionReader(_TopicReader):
         ]
 
     def _place(self, partitions: set[Any]) -> set[Any]:
-        if not (new := partitions - self._placed):
-            return new
-        times = dict.fromkeys(new, self._since_ms)
-        for partition, found in self._consumer.offsets_for_times(times).items():
-            if found is None:  # every record is older
-                self._consumer.seek_to_end(partition)
-            else:
-                self._consumer.seek(partition, found.offset)
+        new = partitions - self._placed
+        self._seek_to_time(new, self._since_ms)
         self._placed |= new
         return new

@@ -66,8 +66,16 @@ _VERDICT = line(
         now(f"{_GAINED}{{{CHOSEN}}}", VERSION),
         noValue="no version costs more",
     ),
+    stat(
+        "Figures behind",
+        "Age of the newest moment whose labels are all in these figures; no verdict holds "
+        "while it is red.",
+        "s",
+        now("max(srp4ctr_figures_behind_seconds)"),
+        limits=thresholds.BEHIND,
+    ),
     note("How to read it", "What better, worse and undecided mean.", _HOW_TO_READ.strip()),
-    widths=(6, 8, 4, 6),
+    widths=(5, 6, 4, 4, 5),
 )
 _AT_TOP = "srp4ctr_online_click_rate_at_top"
 _SHARE: dict[str, Any] = {"unit": "percentunit", "decimals": 1}

@@ -18,6 +18,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,12 +77,28 @@ class Difference:
 Floats = NDArray[np.floating[Any]]
 
 
+class AbTestState(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of an ``AbTest``."""
+
+    newest: int
+    counts: dict[str, dict[str, bytes]]
+    """By experiment and version: float32 of (HORIZON_SLICES, 2 × NUM_GROUPS), in which
+    impressions come before clicks."""
+
+
 class _Slices:
     """Counts of a version, in a ring: a slice's row is its number modulo the horizon."""
 
-    def __init__(self) -> None:
-        self.shown = np.zeros(HORIZON_SLICES)
-        self._counts = np.zeros((HORIZON_SLICES, 2 * NUM_GROUPS), np.float32)
+    def __init__(self, counts: bytes | None = None) -> None:
+        shape = (HORIZON_SLICES, 2 * NUM_GROUPS)
+        self._counts = np.zeros(shape, np.float32)
+        if counts is not None:
+            self._counts[:] = np.frombuffer(counts, np.float32).reshape(shape)
+        self.shown = self._counts[:, :NUM_GROUPS].sum(1, dtype=float)
+
+    def state(self) -> bytes:
+        """Return the counts in the order of rows."""
+        return self._counts.tobytes()
 
     def update(self, number: int, group: int, is_click: bool, sign: int) -> None:
         """Add an impression in slice ``number``, or subtract it again."""
@@ -162,6 +179,22 @@ class AbTest:
             self._difference(version, baseline, pair, error)
             for version, pair in sorted(together.items())
         )
+
+    def state(self) -> AbTestState:
+        """Return a copy of the sums."""
+        counts = {
+            experiment: {version: each.state() for version, each in versions.items()}
+            for experiment, versions in self._versions.items()
+        }
+        return AbTestState(newest=self._newest, counts=counts)
+
+    def restore(self, state: AbTestState) -> None:
+        """Continue from ``state``; call it before the first impression."""
+        self._newest = state.newest
+        self._versions = {
+            experiment: {version: _Slices(each) for version, each in versions.items()}
+            for experiment, versions in state.counts.items()
+        }
 
     def _of_experiment(self, name: str) -> dict[str, _Slices]:
         """Return the versions of an experiment; of too many the one is dropped that has

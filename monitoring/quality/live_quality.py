@@ -11,8 +11,9 @@ in time proves that, in its partition, all windows that began no later have clos
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
 
 from srp4ctr.monitoring.quality.ab_test import AbTest
 from srp4ctr.monitoring.quality.quality_sums import (
@@ -27,11 +28,21 @@ from srp4ctr.streams.state.label_join import ImpressionLabel
 Key = tuple[str, str, str]  # user, request, item: a request's id is its user's own
 
 
-@dataclass(slots=True, kw_only=True)
-class _Entry:
+class Entry(msgspec.Struct, kw_only=True, gc=False, array_like=True):
+    """A label of the window."""
+
     impression: SettledImpression
     revision: int
     is_counted: bool
+
+
+class LiveQualityState(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a ``LiveQuality`` but its entries."""
+
+    sums: dict[str, QualitySums]
+    settled_ms: dict[int, int]
+    newest_ms: int
+    unsettled: dict[int, list[tuple[int, Key]]]
 
 
 class LiveQuality:
@@ -52,7 +63,7 @@ class LiveQuality:
         self._bundles = bundles
         self._window_ms = window_ms
         self._label_window_ms = label_window_ms
-        self._entries: dict[Key, _Entry] = {}
+        self._entries: dict[Key, Entry] = {}
         self._sums: dict[str, QualitySums] = {}
         self._versions: Counter[str] = Counter()  # entries of each, settled or not
         self._settled_ms: dict[int, int] = defaultdict(int)  # per partition
@@ -101,6 +112,34 @@ class LiveQuality:
         entry = self._entries.get(key)
         return None if entry is None else entry.impression.is_click
 
+    def state(self) -> LiveQualityState:
+        """Return all but the entries; it changes with the next label."""
+        return LiveQualityState(
+            sums=self._sums,
+            settled_ms=self._settled_ms,
+            newest_ms=self._newest_ms,
+            unsettled=self._unsettled,
+        )
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yield the entries of the window, each with its item."""
+        return ((key[2], entry) for key, entry in self._entries.items())
+
+    def restore(
+        self, state: LiveQualityState, entries: Iterable[tuple[str, Entry]]
+    ) -> None:
+        """Continue from ``state`` and ``entries``; call it before the first label."""
+        self._entries = {
+            (*entry.impression.request, item): entry for item, entry in entries
+        }
+        self._by_age = [(e.impression.shown_at, key) for key, e in self._entries.items()]
+        heapq.heapify(self._by_age)
+        self._versions.update(e.impression.model_version for e in self._entries.values())
+        self._sums = state.sums
+        self._settled_ms.update(state.settled_ms)
+        self._newest_ms = state.newest_ms
+        self._unsettled.update(state.unsettled)
+
     def _put(self, label: ImpressionLabel, partition: int) -> None:
         key = (label.user_id, label.request_id, label.item_id)
         entry = self._entries.get(key)
@@ -110,7 +149,7 @@ class LiveQuality:
             version = version_name(label.model_version, self._versions, self._bundles)
             impression = _settled_impression(label, version)
             self._versions[version] += 1
-            self._entries[key] = _Entry(
+            self._entries[key] = Entry(
                 impression=impression, revision=label.revision, is_counted=False
             )
             heapq.heappush(self._unsettled[partition], (label.impression_at, key))
@@ -118,7 +157,7 @@ class LiveQuality:
         elif label.revision > entry.revision:
             self._correct(entry, label)
 
-    def _correct(self, entry: _Entry, label: ImpressionLabel) -> None:
+    def _correct(self, entry: Entry, label: ImpressionLabel) -> None:
         if entry.is_counted:
             self._count(entry.impression, -1)
         entry.impression = _settled_impression(label, entry.impression.model_version)

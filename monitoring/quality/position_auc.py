@@ -9,7 +9,7 @@ there. It is compared with the AUC that the scores predict for themselves.
 from array import array
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from srp4ctr.monitoring.quality.confidence_intervals import UNKNOWN, Interval, s
 from srp4ctr.monitoring.quality.user_groups import ratio_of_sums
 
 Floats = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    Doubles = array[float]
+    Integers = array[int]
+else:  # before Python 3.12 an array has no type arguments, and snapshots decode by type
+    Doubles = Integers = array
 
 # Logits in [-12, 12] in steps of 0.047: scores in one bin differ by at most 1.2 % of
 # p(1 - p) and count as tied, which moves an AUC by less than 1e-3 (tested).
@@ -44,7 +49,7 @@ class PositionAuc:
 class PositionScores:
     """Histograms of the scores at each position, by group of users."""
 
-    counts: "dict[int, array[int]]" = field(default_factory=dict)
+    counts: dict[int, Integers] = field(default_factory=dict)
 
     def update(
         self, position: int, group: int, place: int, is_click: bool, sign: int

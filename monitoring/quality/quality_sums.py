@@ -21,7 +21,12 @@ from srp4ctr.monitoring.quality.confidence_intervals import (
     entropy,
     ratio,
 )
-from srp4ctr.monitoring.quality.position_auc import NUM_BINS, PositionAuc, PositionScores
+from srp4ctr.monitoring.quality.position_auc import (
+    NUM_BINS,
+    Doubles,
+    PositionAuc,
+    PositionScores,
+)
 from srp4ctr.monitoring.quality.request_auc import (
     RequestAuc,
     RequestKey,
@@ -37,7 +42,9 @@ EPSILON = 1e-7  # a score of 0 or 1 has no finite log loss
 CALIBRATION_BINS = 10
 
 
-class SettledImpression(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class SettledImpression(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True
+):
     """An impression whose label window has closed."""
 
     model_version: str
@@ -99,7 +106,7 @@ def _no_sums() -> list[float]:
     return [0.0] * NUM_GROUPS
 
 
-def _no_scores() -> "array[float]":
+def _no_scores() -> Doubles:
     return array("d", bytes(8 * CURVE_BINS))
 
 
@@ -119,9 +126,9 @@ class QualitySums:
     predicted: list[float] = field(default_factory=_no_sums)  # Σ p over scored impressions
     scored_clicks: list[int] = field(default_factory=_no_counts)
     # By bin of the score's logit (CURVE_BINS,): impressions, clicks and Σ p.
-    bin_shown: "array[float]" = field(default_factory=_no_scores)
-    bin_clicks: "array[float]" = field(default_factory=_no_scores)
-    bin_scores: "array[float]" = field(default_factory=_no_scores)
+    bin_shown: Doubles = field(default_factory=_no_scores)
+    bin_clicks: Doubles = field(default_factory=_no_scores)
+    bin_scores: Doubles = field(default_factory=_no_scores)
     by_position: PositionScores = field(default_factory=PositionScores)
     by_request: RequestPairs = field(default_factory=RequestPairs)
 

@@ -32,6 +32,7 @@ from srp4ctr.training.export import bundle_store
 from srp4ctr.training.refresh.reports import STATUS_FILE
 
 LOG = logging.getLogger(__name__)
+SNAPSHOT_FILE = "monitor.snapshot"
 _UPDATE_S = 60.0
 
 
@@ -82,6 +83,7 @@ def write_report(
 
 def sources_of(settings: Settings) -> MonitorSources:
     """Return the monitor's sources by ``settings``."""
+    default = Path(settings.embedded.data_dir) / SNAPSHOT_FILE
     return MonitorSources(
         kafka=settings.kafka,
         triton_metrics_url=settings.triton.metrics_url,
@@ -90,6 +92,7 @@ def sources_of(settings: Settings) -> MonitorSources:
         label_window_s=settings.streams.label_window_s,
         worker_group=settings.streams.group_id,
         feature_check=Path(settings.features.log_dir) / REPORT_FILE,
+        snapshot=Path(settings.monitoring.snapshot_file or default),
     )
 
 

@@ -23,7 +23,7 @@ from srp4ctr.errors import ArtifactError, MistakeError, OutageError, Srp4ctrErro
 
 MANIFEST = "backup.json"
 LIVE_VOLUMES = ("objects", "data")
-NOT_COPIED = ("scratch", "spill", "workers", "cards")
+NOT_COPIED = ("scratch", "spill", "workers", "cards", "monitor")
 _IMAGE = "stream"  # its image has tar; it runs as root, to read every owner's files
 _LABEL = "com.docker.compose"
 _TAR = "cd /volume && exec tar --xattrs -cz ."  # the S3 server's hashes of its objects

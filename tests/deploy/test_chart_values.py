@@ -100,7 +100,7 @@ def test_init_is_a_hook_unless_its_servers_come_with_the_release() -> None:
 
 def test_what_has_no_other_copy_outlives_the_release() -> None:
     claims = rendered("production").all("PersistentVolumeClaim").values()
-    assert len(claims) == 4
+    assert len(claims) == 5
     for each in claims:
         assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 

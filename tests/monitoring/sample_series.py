@@ -88,6 +88,7 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("feature_check_rows", "feature_check_wrong_rows", "feature_check_age_seconds"),
         *("feature_check_behind_seconds", "feature_check_largest_difference"),
         *("refresh_age_seconds", "refresh_interval_seconds"),
+        "figures_behind_seconds",
         *("refresh_duration_seconds", "refresh_failed", "store_lost_at_seconds"),
     ),
 }

@@ -102,6 +102,22 @@ def test_without_the_monitor_alerts_of_its_sources_are_inhibited() -> None:
     assert not inhibits(blind, firing("Srp4ctrMonitorSourceDown", source="triton"))
 
 
+def test_figures_out_of_date_inhibit_the_alerts_that_read_them() -> None:
+    old, by_labels = (
+        firing("Srp4ctrFiguresOutOfDate"),
+        ALERTS.keys()
+        - {
+            "Srp4ctrFiguresOutOfDate",
+            "Srp4ctrConsumerLagHigh",  # which the broker itself tells
+        },
+    )
+    for name in by_labels:
+        wanted = ALERTS[name]["labels"].get("source") == "labels"
+        assert inhibits(old, firing(name, model_version="v8")) == wanted, name
+    assert not inhibits(old, firing("Srp4ctrConsumerLagHigh"))
+    assert inhibits(firing("Srp4ctrMonitorSourceDown", source="labels"), old)
+
+
 def test_missing_features_inhibit_score_drift() -> None:
     away = firing("Srp4ctrFeaturesMissingAtServing", model_version="v7")
     assert inhibits(away, firing("Srp4ctrScoreDrift", model_version="v7"))

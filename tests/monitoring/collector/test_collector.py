@@ -143,6 +143,7 @@ def a_view() -> View:
         bundles=(BUNDLE,),
         source_up={"labels": True, "triton": False},
         consumer_lag={"srp4ctr-sequences": 12},
+        labels_behind_s=2.5,
         feature_check=CHECK,
         served_check=ServedReport(checked_at_ms=60_000, requests=9, mean_shift={"v7": 0.5}),
         crashes={"v7": 0, "v8": 3},
@@ -164,6 +165,7 @@ def page_of(view: View) -> list[str]:
 LINES = (
     "srp4ctr_label_window_seconds 1800.0",
     "srp4ctr_window_end_seconds 62.0",
+    "srp4ctr_figures_behind_seconds 2.5",
     'srp4ctr_online_click_rate{model_version="v7"} 0.5',
     'srp4ctr_online_click_rate_at_top{model_version="v7"} 1.0',
     'srp4ctr_calibration_ratio{model_version="v7"} 0.75',

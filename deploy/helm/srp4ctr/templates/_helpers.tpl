@@ -48,7 +48,7 @@ srp4ctr-{{ index . 1 }}:{{ $tag }}
 {{- printf "%s-triton-%d.%s-triton-pods.%s.svc" $full (int (index . 1)) $full (index . 0).Release.Namespace -}}
 {{- end -}}
 
-{{/* The name of a volume's claim. Takes a list: the root context, data, models, served or training. */}}
+{{/* The name of a volume's claim. Takes a list: the root context, data, models, served, training or monitor. */}}
 {{- define "srp4ctr.claim" -}}
 {{- $volume := index (index . 0).Values.volumes (index . 1) -}}
 {{- default (printf "%s-%s" (include "srp4ctr.fullname" (index . 0)) (index . 1)) $volume.existingClaim -}}
