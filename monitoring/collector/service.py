@@ -40,9 +40,8 @@ def run_monitor(
 ) -> None:
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
-    ``probe_factory`` makes the probe if ``config`` has a probe interval. Raises
-    ``MistakeError`` if ``config.port`` is taken or the broker refuses us; any other error
-    that no retry can heal, also the probe's, ends the monitor with its trace.
+    ``probe_factory`` makes the probe if there is an interval. Raises ``MistakeError``
+    for a taken port or a broker that refuses us, and any error that no retry can heal.
     """
     monitor = Monitor(sources, config)
     poller = _TritonPoller(monitor, config.poll_interval_s)
