@@ -20,7 +20,7 @@ class MonitorConfig:
     ``monitor.snapshot`` in ``embedded.data_dir``."""
     snapshot_interval_s: float = 60.0
     """Interval of its writes, longer where they would take a twentieth of the time. Reading
-    waits meanwhile: 1.5 s for a million labels in the window. A restarted monitor reads the
+    waits meanwhile: 0.3 s for 200,000 labels in the window. A restarted monitor reads the
     labels since the last write again."""
     poll_interval_s: float = 1.0
     page_port: int = 9105

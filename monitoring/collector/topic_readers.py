@@ -6,6 +6,7 @@ began; older ones have their labels, or are overdue.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def labels_topic_id(kafka: KafkaConfig) -> str:
     return str(topic["topic_id"] or "")
 
 
-class _TopicReader:
+class _TopicReader(ABC):
     """Reads every partition of a topic.
 
     The constructor and ``read`` raise as ``broker_errors`` does; a broker that restarts is
@@ -146,9 +147,9 @@ class _TopicReader:
             moved = self._place(self._consumer.assignment())
         return {each: batch for each, batch in batches.items() if each not in moved}
 
+    @abstractmethod
     def _place(self, partitions: set[Any]) -> set[Any]:
         """Seek new partitions to their first record of interest; return those moved."""
-        raise NotImplementedError
 
     def _seek_to_time(self, partitions: set[Any], since_ms: int) -> None:
         """Seek to the first records of ``since_ms`` or later, otherwise to the ends."""
