@@ -23,12 +23,8 @@ from srp4ctr.streams.raw_log.delta_tables import (
 )
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.reducers import (
-    Deduplication,
-    fold_items,
-    fold_total,
-    fold_users,
-)
+from srp4ctr.streams.state.duplicates import Deduplication
+from srp4ctr.streams.state.reducers import fold_items, fold_total, fold_users
 from srp4ctr.streams.state.user_state import UserState
 
 Owner = Literal["user_id", "item_id"]

@@ -17,7 +17,7 @@ from ibis import _
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
 from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.features.tensors.transforms import MS_PER_HOUR
-from srp4ctr.streams.state import reducers
+from srp4ctr.streams.state import duplicates
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 # A weight is at most 2^512: half of a double's exponents are left for sums.
@@ -30,7 +30,7 @@ _COUNTS = (*_IMPRESSIONS, *_CLICKS)
 
 
 def counted_events(log: EventLog) -> Table:
-    """Return the impressions and clicks that count: ``streams.state.reducers``."""
+    """Return the impressions and clicks that count: ``streams.state.duplicates``."""
     came = log.events.filter(_.type.isin(["impression", "click"])).select(
         *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
         is_click=_.type == "click",
@@ -42,7 +42,7 @@ def counted_events(log: EventLog) -> Table:
     identity = (*IDENTITY, "partition", "is_click")
     before = left.offset.lag().over(ibis.window(group_by=identity, order_by="offset"))
     forgotten_at = left.forgotten_at.fill_null(-1)
-    oldest = left.offset - reducers.DUPLICATE_RECORDS
+    oldest = left.offset - duplicates.DUPLICATE_RECORDS
     is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
     columns = ("user_id", "item_key", "offset", "occurred_at", "visible_at", "is_click")
     return left.mutate(is_again=is_again).filter(~_.is_again).select(*columns)

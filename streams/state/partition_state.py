@@ -30,10 +30,9 @@ from srp4ctr.streams.events.schema import (
     item_key,
 )
 from srp4ctr.streams.state.counters import Activity
+from srp4ctr.streams.state.duplicates import Deduplication, Fate
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
-    Deduplication,
-    Fate,
     ItemPartitionKey,
     Rows,
     fold_shares,

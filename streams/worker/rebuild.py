@@ -30,8 +30,8 @@ from srp4ctr.streams.events.schema import (
     Impression,
 )
 from srp4ctr.streams.state.counters import Activity, total
+from srp4ctr.streams.state.duplicates import Deduplication
 from srp4ctr.streams.state.reducers import (
-    Deduplication,
     ItemPartitionKey,
     Rows,
     fold_items,

@@ -26,8 +26,8 @@ from srp4ctr.streams.raw_log.delta_tables import (
     skipped_offsets,
 )
 from srp4ctr.streams.raw_log.log_tables import event_of
+from srp4ctr.streams.state.duplicates import DUPLICATE_RECORDS
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import DUPLICATE_RECORDS
 
 _WAIT_MS = 500
 _BATCH = 2000

@@ -27,7 +27,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import TOTAL_KEY, Impression, UserEvent, item_key
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
-from srp4ctr.streams.state import reducers
+from srp4ctr.streams.state import duplicates
 from srp4ctr.streams.state.counters import Activity, decayed
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
@@ -169,7 +169,7 @@ def requests_at_the_end() -> list[Impression]:
 
 @pytest.fixture
 def _few_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reducers, "DUPLICATE_RECORDS", REMEMBERED)
+    monkeypatch.setattr(duplicates, "DUPLICATE_RECORDS", REMEMBERED)
     monkeypatch.setattr(rebuilding, "EVENTS_IN_MEMORY", 5)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.state.reducers import Deduplication, Fate
+from srp4ctr.streams.state.duplicates import Deduplication, Fate
 from tests.builders import NOON_MS, a_behavior, a_forget
 
 Request = tuple[int, int]  # until when, at which offset

@@ -6,9 +6,9 @@ import pytest
 
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import UserEvent, item_key
-from srp4ctr.streams.state import reducers
+from srp4ctr.streams.state import duplicates
+from srp4ctr.streams.state.duplicates import Deduplication, Fate
 from srp4ctr.streams.state.partition_state import PartitionState
-from srp4ctr.streams.state.reducers import Deduplication, Fate
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import (
@@ -98,7 +98,7 @@ def fold_at(state: PartitionState, offset: int, *events: UserEvent) -> None:
 def test_a_duplicate_is_news_beyond_so_many_records(
     monkeypatch: pytest.MonkeyPatch, distance: int, times: int
 ) -> None:
-    monkeypatch.setattr(reducers, "DUPLICATE_RECORDS", 10)
+    monkeypatch.setattr(duplicates, "DUPLICATE_RECORDS", 10)
     state = a_state()
     fold_at(state, 5, SHOWN)
     fold_at(state, 5 + distance, SHOWN_AGAIN)
@@ -106,7 +106,7 @@ def test_a_duplicate_is_news_beyond_so_many_records(
 
 
 def test_each_copy_is_remembered_as_the_first_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reducers, "DUPLICATE_RECORDS", 10)
+    monkeypatch.setattr(duplicates, "DUPLICATE_RECORDS", 10)
     state = a_state()
     for offset in range(0, 100, 10):
         fold_at(state, offset, SHOWN)
