@@ -140,8 +140,9 @@ class TritonConfig:
     max_wait_ms: float = 1000.0
     """Calls are refused as UNAVAILABLE when they wait for longer: they would be late. A
     call may set less by its ``timeout``; ``RankClient`` sets half its deadline."""
-    canary_share: float = 0.0
-    """Share of the users, 0 to 1, that the project's own callers send to the canary."""
+    canary_share: float = 0.05
+    """Share of the users, 0 to 1, that ``model promote --canary`` assigns to the canary,
+    unless it has ``--share``. ``RankClient`` asks the server for it."""
     backend: str = "python"
     """``python``: one step on the CPU does all (embedded server); ``onnxruntime``: encoder
     and head are steps of Triton's own backend (NVIDIA's container, on a GPU)."""

@@ -9,9 +9,10 @@ RANK_CLICKS_CANARY = "rank_clicks_canary"
 ENCODE_USER = "encode_user"
 CANDIDATE_STATES = "candidate_states"
 RECOMMEND_ITEMS = "recommend_items"
+CANARY_EXPERIMENT = "canary_experiment"
 ENSEMBLES = (
     *(RANK_CLICKS, SCORE_CLICKS, RANK_CLICKS_CANARY),
-    *(ENCODE_USER, CANDIDATE_STATES, RECOMMEND_ITEMS),
+    *(ENCODE_USER, CANDIDATE_STATES, RECOMMEND_ITEMS, CANARY_EXPERIMENT),
 )
 CLICK_RANKER = "click_ranker"
 NATIVE_RANKER = "native_ranker"
@@ -35,6 +36,10 @@ ANSWERED_BY = TensorSpec(name="answered_by", dtype="string", shape=(1,))
 BY_PYTHON, BY_NATIVE = "python", "native"
 # Of CLICK_RANKER: the file of what it knows, for NATIVE_RANKER; "" where there is none.
 PARSED_CACHE = TensorSpec(name="parsed_cache_file", dtype="string", shape=(1,))
+# The output of CANARY_EXPERIMENT: the name of the experiment, "" while there is none. Its
+# model's step reads it from SERVING_FILE in the live repository.
+EXPERIMENT = TensorSpec(name="experiment", dtype="string", shape=(1,))
+SERVING_FILE = "serving.json"
 # A parameter by which NATIVE_RANKER reports to CLICK_RANKER what it has answered: status,
 # feature_version, and when it began, had read, assembled, encoded and scored, in UTC ns.
 NATIVE_ANSWER = "srp4ctr_native_answer"

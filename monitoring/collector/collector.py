@@ -23,6 +23,7 @@ from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS, METRICS
 from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 from srp4ctr.monitoring.quality.ab_test import Difference
+from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import SHARES, FeatureDrift
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
@@ -50,6 +51,7 @@ class View:
     qualities: tuple[ModelQuality, ...]
     provisional: Mapping[str, ProvisionalCounts]
     differences: tuple[Difference, ...]
+    sample_ratios: tuple[SampleRatio, ...] = ()
     totals: ServingTotals
     flops: Mapping[str, Flops]
     prices: MachinePrices
@@ -124,6 +126,8 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
         yield Figure("srp4ctr_verdict", difference.verdict, pair)
         is_worse = float(difference.is_regression)
         yield Figure("srp4ctr_quality_regression", is_worse, difference.newer_and_older)
+    for each in view.sample_ratios:
+        yield from _split_figures(each)
     yield Figure("srp4ctr_figures_behind_seconds", view.labels_behind_s)
     yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
@@ -134,6 +138,15 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
         yield from _drift_figures(drift)
     yield from _serving_figures(view)
     yield from _health_figures(view)
+
+
+def _split_figures(split: SampleRatio) -> Iterator[Figure]:
+    experiment = split.experiment
+    pair = (experiment.canary, experiment.serving)
+    yield Figure("srp4ctr_canary_share", experiment.share, pair)
+    yield Figure("srp4ctr_sample_ratio_evidence", split.evidence, pair)
+    yield Figure("srp4ctr_experiment_users", split.of_canary, (*pair, "canary"))
+    yield Figure("srp4ctr_experiment_users", split.of_serving, (*pair, "serving"))
 
 
 def _all(values: Mapping[str, float], labels: tuple[str, ...] = ()) -> Iterator[Figure]:

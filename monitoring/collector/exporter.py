@@ -232,6 +232,7 @@ class Monitor(Collector):
             qualities=self.qualities(),
             provisional=self._open.counts(),
             differences=self._ab_test.differences(serving) if serving else (),
+            sample_ratios=self._ab_test.sample_ratios(),
             totals=self._totals,
             flops=flops(self._totals, {v: b.cost for v, b in bundles.items()}),
             prices=MachinePrices(

@@ -25,7 +25,7 @@ from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS
 
 LOG = logging.getLogger(__name__)
 # Raise it with every change of the sums, of their meaning or of the file.
-FORMAT = 1
+FORMAT = 2
 _CONSTANTS: dict[str, float] = {
     "SLICE_MS": SLICE_MS,
     "HORIZON_SLICES": HORIZON_SLICES,

@@ -31,6 +31,11 @@ bounds are anytime-valid: look as often as you like. *Undecided* needs more user
 minutes in which both versions served count, and only position 1, where the version chose
 what users saw. Dashed lines are bounds.
 """
+_USERS = "srp4ctr_experiment_users"
+_SEEN = (
+    f'sum by (model_version) ({_USERS}{{{CHOSEN}, arm="canary"}}) '
+    f"/ sum by (model_version) ({_USERS}{{{CHOSEN}}})"
+)
 
 
 def _of(metric: str, where: str = "") -> str:
@@ -133,11 +138,28 @@ _CLICKS = line(
         by_version("srp4ctr_provisional_click_rate", which="provisional"),
     ),
     lines(
+        "Users of the canary",
+        "Their share of the users, as impressions have it and as the server assigns it.",
+        "percentunit",
+        over_time(_SEEN, VERSION),
+        over_time(_of("srp4ctr_canary_share"), f"{VERSION} assigned"),
+        noValue="no canary",
+    ),
+    stat(
+        "Evidence of a wrong split",
+        "Natural logarithm of the odds against the assigned share; no verdict holds in red.",
+        "short",
+        now(f"sum by (model_version) (srp4ctr_sample_ratio_evidence{{{CHOSEN}}})", VERSION),
+        limits=thresholds.EVIDENCE,
+        noValue="no canary",
+    ),
+    lines(
         "Mean reciprocal rank of clicks",
         "Mean of 1 / position over clicks: 1 if every click is on the first item.",
         "none",
         by_version("srp4ctr_click_mean_reciprocal_rank"),
     ),
+    widths=(6, 5, 5, 4, 4),
 )
 _IS_SERVING = "(srp4ctr_serving_model == 1)"
 _CHALLENGER = f"topk(1, srp4ctr_compared_impressions{{{CHOSEN}}})"

@@ -50,5 +50,6 @@ ENTROPY = at_most(0.99, 1.0)  # normalised: 1 is no better than the mean rate
 AUC = at_least(0.5, 0.52)  # 0.5 is random; sorting narrows the scores at a position
 ENCODER_RUNS = at_most(1.1, 2)  # per request, as in the alert
 DRIFT = at_most(0.1, 0.2)  # the usual limits of a population stability index
+EVIDENCE = at_most(4.6, 6.9)  # ln 100 and ln 1000; red as in the alert
 BEHIND = at_most(10, 60)  # of live figures, in seconds; red as in the alert
 FRESHNESS = at_most(1, 5)  # event → sequence and click → changed score, in seconds

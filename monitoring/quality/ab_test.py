@@ -24,6 +24,12 @@ from numpy.typing import NDArray
 
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
+from srp4ctr.monitoring.quality.sample_ratio import (
+    MAX_EXPERIMENTS,
+    SampleRatio,
+    SampleRatios,
+    SampleRatioState,
+)
 from srp4ctr.monitoring.quality.user_groups import (
     NUM_GROUPS,
     RatioEstimate,
@@ -33,7 +39,6 @@ from srp4ctr.monitoring.quality.version_order import version_name, version_order
 
 SLICE_MS = 600_000
 HORIZON_SLICES = 14 * 144  # two weeks
-MAX_EXPERIMENTS = 8  # each of which has 4 MB for each version
 # Of each version; below, the normal approximation is wrong.
 MIN_IMPRESSIONS = 100
 MIN_EFFECTIVE_USERS = 50  # (Σ n)² / Σ n²: one user with half of the traffic makes it 4
@@ -84,6 +89,8 @@ class AbTestState(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, dict[str, bytes]]
     """By experiment and version: float32 of (HORIZON_SLICES, 2 × NUM_GROUPS), in which
     impressions come before clicks."""
+    users: dict[str, SampleRatioState]
+    """By experiment."""
 
 
 class _Slices:
@@ -136,12 +143,14 @@ class AbTest:
         ``bundles`` always have counts of their own; of other names ``MAX_OTHERS``.
         """
         self._expected, self._bundles = expected_difference, bundles
-        # By experiment ("": without one) and version.
+        # By experiment ("": without one) and version, 4 MB each.
         self._versions: dict[str, dict[str, _Slices]] = {}
+        self._users = SampleRatios()
         self._newest = 0
 
     def update(self, impression: SettledImpression, sign: int) -> None:
         """Add ``impression`` (``sign`` 1), or subtract it again (-1)."""
+        self._users.update(impression)
         if impression.position != 0 or impression.score is None:
             return
         number = impression.shown_at // SLICE_MS
@@ -186,7 +195,7 @@ class AbTest:
             experiment: {version: each.state() for version, each in versions.items()}
             for experiment, versions in self._versions.items()
         }
-        return AbTestState(newest=self._newest, counts=counts)
+        return AbTestState(newest=self._newest, counts=counts, users=self._users.state())
 
     def restore(self, state: AbTestState) -> None:
         """Continue from ``state``; call it before the first impression."""
@@ -195,6 +204,11 @@ class AbTest:
             experiment: {version: _Slices(each) for version, each in versions.items()}
             for experiment, versions in state.counts.items()
         }
+        self._users.restore(state.users)
+
+    def sample_ratios(self) -> tuple[SampleRatio, ...]:
+        """Return how the users of each running experiment are split."""
+        return tuple(self._users.ratios(self._newest * SLICE_MS))
 
     def _of_experiment(self, name: str) -> dict[str, _Slices]:
         """Return the versions of an experiment; of too many the one is dropped that has

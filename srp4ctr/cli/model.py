@@ -134,6 +134,13 @@ def promote_model(
             "--canary", help="Serve it as rank_clicks_canary, alongside the current model."
         ),
     ] = False,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a canary: its share of the users, 0 to 1. Default: "
+            "triton.canary_share."
+        ),
+    ] = None,
     every: Annotated[
         str | None, typer.Option(help="Repeat at this interval: 1m or 1h. Default: once.")
     ] = None,
@@ -147,19 +154,23 @@ def promote_model(
     """Serve a bundle; if anything fails, the current one keeps serving.
 
     The promotion is refused while the feature store differs from the raw log (`srp4ctr
-    features check`). A canary serves the share of users that clients send to it. Promote
-    it without --canary to serve all users, or end it with `srp4ctr model rollback
-    --canary`. Where training shares no disk with Triton, `--every 1m` promotes what
+    features check`). A canary serves its share of the users; the same command with another
+    --share changes it. Promote it without --canary to serve all users, or end it with
+    `srp4ctr model rollback --canary`. Where training shares no disk with Triton, `--every 1m` promotes what
     refreshes publish. A bundle that ranked worse than a one-line rule (gate
     rule_of_thumb) needs --accept-worse; the audit log has it.
 
-    Example:  srp4ctr model promote v2 --canary
+    Example:  srp4ctr model promote v2 --canary --share 0.1
     """
     from srp4ctr.cli.tables.models import promotion_lines
     from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
 
     plan = PromotionPlan(
-        version=version or "", canary=canary, every=every or "", accept_worse=accept_worse
+        version=version or "",
+        canary=canary,
+        canary_share=share,
+        every=every or "",
+        accept_worse=accept_worse,
     )
     display = partial(promotion_lines, canary=canary)
     run_promotion(load(*SERVING), plan, lambda found: _print(*display(found)), err.print)

@@ -110,6 +110,7 @@ class Ranking:
     positions: tuple[int, ...]
     """Where to show each item, 0 at the top."""
     model_version: str
+    """The bundle that answered."""
     status: str
     """``ok``, ``cold_user``, ``empty_sequence``, ``stale_sequence``, …"""
     feature_version: str
@@ -123,6 +124,10 @@ class Ranking:
     numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Of each item, NaN where missing: the numbers that the request sent, and ``NAME_rank``
     and ``NAME_difference``, which the model read of those that it was trained with."""
+    experiment: str | None = None
+    """The canary's, ``v8:v7:0.05``; None while there is none."""
+    arm: str | None = None
+    """The version that the user was assigned to in it, whichever answered."""
 
     def numbers_of(self, item_id: str) -> dict[str, float]:
         """Return the numbers of ``item_id`` as its impression carries them."""
@@ -174,6 +179,8 @@ class Ranking:
                     self.propensities[place[item_id]] if position < as_ranked else None
                 ),
                 model_version=self.model_version,
+                experiment=self.experiment,
+                arm=self.arm,
                 context=dict(context) if context else None,
                 numbers=self.numbers_of(item_id) or None,
             )

@@ -20,13 +20,14 @@ from tritonclient.utils import InferenceServerException
 
 from srp4ctr import retries, tracing
 from srp4ctr.client import codec
+from srp4ctr.client.assignment import Assignment
 from srp4ctr.client.channel import connect, is_full, translated
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.tensors import schema
 from srp4ctr.retries import CircuitBreaker
+from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
-from srp4ctr.streams.events.schema import in_sample
 from srp4ctr.triton_repo.config import TlsConfig
 from srp4ctr.triton_repo.model_names import (
     RANK_CLICKS,
@@ -76,28 +77,28 @@ _FIRST_TRY = 1 / 3  # of the deadline: a process that crashed holds a call for a
 class RankClient:
     """Calls ``rank_clicks`` over gRPC; one connection, safe to keep open and to share.
 
-    ``canary_share`` of the users, always the same ones, are sent to
-    ``rank_clicks_canary`` where there is one: ``srp4ctr model promote --canary``.
+    While there is a canary (``srp4ctr model promote --canary``), its share of the users,
+    always the same ones, are sent to ``rank_clicks_canary``. Each ``Ranking`` has the
+    experiment and the user's arm, which its impressions carry.
     """
 
     def __init__(
         self,
         address: str,
         *,
-        canary_share: float = 0.0,
+        canary: bool = True,
         tls: TlsConfig | None = None,
         pseudonyms: Pseudonyms | None = None,
     ) -> None:
         """Connect to ``address``, host:port, at the first call; with ``tls``, encrypted.
 
-        With ``pseudonyms``, the publisher's, Triton receives no user's id. Raises
-        ValueError for a certificate or key file that cannot be read.
+        Without ``canary`` its users are in no experiment. With ``pseudonyms``, the
+        publisher's, Triton receives no user's id. Raises ``MistakeError`` for a certificate
+        or key file that cannot be read.
         """
-        if not 0.0 <= canary_share <= 1.0:
-            raise MistakeError(f"canary_share is {canary_share}; a share of users, 0 to 1")
-        self._canary_share = canary_share
         self._canary = CircuitBreaker[Any](failures=1, rest_s=_CANARY_REST_S)
         self._client = connect(address, tls)
+        self._assignment = Assignment(self._client) if canary else None
         self._pseudonyms = pseudonyms
         self._budget = retries.RetryBudget()
 
@@ -156,14 +157,19 @@ class RankClient:
         must not get more load.
         """
         ends = retries.end_of(deadline_s)
-        has_canary = self._canary_share > 0.0 and not self._canary.is_open
-        share = self._canary_share if has_canary else 0.0
-        chosen = [is_canary(each.user_id, share) for each in requests]
+        experiment = self._experiment(ends)
+        if experiment is None:
+            return self._rank(requests, ends)
+        arms = [experiment.arm(each.user_id) for each in requests]
         rankings: dict[int, Ranking] = {}
-        for to_canary in sorted(set(chosen)):
-            places = [place for place, each in enumerate(chosen) if each == to_canary]
+        for arm in sorted(set(arms)):
+            places = [place for place, each in enumerate(arms) if each == arm]
             group = [requests[place] for place in places]
-            rankings |= zip(places, self._rank(group, to_canary, ends), strict=True)
+            is_canary = arm == experiment.canary and not self._canary.is_open
+            for place, ranking in zip(
+                places, self._rank(group, ends, to_canary=is_canary), strict=True
+            ):
+                rankings[place] = replace(ranking, experiment=experiment.name, arm=arm)
         return tuple(rankings[place] for place in range(len(requests)))
 
     def recommend(
@@ -186,8 +192,13 @@ class RankClient:
         _count(ranking.model_version, ranking.status)
         return ranking
 
+    def _experiment(self, ends: float) -> Experiment | None:
+        if self._assignment is None:
+            return None
+        return self._assignment.current(_FIRST_TRY * _left_s(ends))
+
     def _rank(
-        self, requests: Sequence[RankRequest], to_canary: bool, ends: float
+        self, requests: Sequence[RankRequest], ends: float, *, to_canary: bool = False
     ) -> tuple[Ranking, ...]:
         specs = (
             schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
@@ -293,14 +304,6 @@ class RankClient:
 
 def _left_s(ends: float) -> float:
     return max(ends - time.monotonic(), _PAUSES_S[0])
-
-
-def is_canary(user_id: str, share: float) -> bool:
-    """Return whether ``user_id`` is among the ``share`` of users that the canary gets.
-
-    The result is the same in every process, and a user stays in as the share grows.
-    """
-    return share > 0.0 and in_sample(f"canary:{user_id}", share)
 
 
 def _count(version: str, outcome: str) -> None:

@@ -37,6 +37,8 @@ class RuleRanking:
     propensities: tuple[float, ...]
     model_version: str
     feature_version: str = ""  # no click of the user changes it
+    experiment: str | None = None  # the group is by another hash than a canary's
+    arm: str | None = None
 
 
 class ControlGroup:

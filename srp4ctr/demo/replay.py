@@ -52,6 +52,10 @@ class SlateRanking(Protocol):
     def model_version(self) -> str: ...  # noqa: D102
     @property
     def feature_version(self) -> str: ...  # noqa: D102
+    @property
+    def experiment(self) -> str | None: ...  # noqa: D102
+    @property
+    def arm(self) -> str | None: ...  # noqa: D102
 
 
 Rank = Callable[[str, Sequence[str], int, str], SlateRanking]
@@ -199,6 +203,8 @@ class Replay:
                 score=ranking.scores[place],
                 propensity=ranking.propensities[place],
                 model_version=ranking.model_version,
+                experiment=ranking.experiment,
+                arm=ranking.arm,
             )
             self.publish(impression)
         return started, ranking

@@ -249,7 +249,6 @@ def _client(settings: Settings) -> "RankClient":
     triton = settings.triton
     return RankClient(
         triton.grpc,
-        canary_share=triton.canary_share,
         tls=triton.tls,
         pseudonyms=read_pseudonyms(settings.streams.pseudonym_key_file),
     )

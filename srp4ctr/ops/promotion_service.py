@@ -127,7 +127,8 @@ def share_serving(settings: Settings, *names: str) -> None:
 
     Without it only trainers miss them: what was done to Triton stays done.
     """
-    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     if not settings.training.bundles_uri:
         return
@@ -230,7 +231,8 @@ def serving_now(settings: Settings) -> "Serving":
 
     The latter where the repository is on another machine.
     """
-    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     repository = Path(settings.triton.repository)
     is_elsewhere = not (repository / SERVING_FILE).is_file()
@@ -242,7 +244,7 @@ def serving_now(settings: Settings) -> "Serving":
 def what_serves(settings: Settings) -> str:
     """Return the bundle that serves, and the canary if there is one."""
     found = serving_now(settings)
-    canary = f", canary {found.canary}" if found.canary else ""
+    canary = f", canary {found.canary} ({found.canary_share:.4g})" if found.canary else ""
     return f"{found.serving or 'nothing'}{canary}"
 
 
@@ -262,7 +264,7 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
     ``MistakeError`` where one does not exist.
     """
     from srp4ctr.features.bundles import bundle
-    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     if store := bundle_store.store_of(settings.training):
         store.update(SERVING_FILE)

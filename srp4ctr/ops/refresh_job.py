@@ -71,6 +71,8 @@ class PromotionPlan:
     version: str = ""
     """"": the newest that passed its training's gates, unless it was promoted before."""
     canary: bool = False
+    canary_share: float | None = None
+    """None: ``triton.canary_share``."""
     accept_worse: bool = False
     """Also where a one-line rule ranks better."""
     every: str = ""
@@ -132,7 +134,7 @@ def _refresh(
     from srp4ctr.training.loop.distributed import device_of
     from srp4ctr.training.loop.progress import ways_to_shorten
     from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
-    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     if store := bundle_store.store_of(settings.training):
         store.synchronize(SERVING_FILE)
@@ -188,6 +190,8 @@ def run_promotion(
         if found or not plan.every:
             show(found)
 
+    if plan.canary_share is not None:
+        settings = _with_canary_share(settings, plan)
     if plan.accept_worse and not plan.version:
         raise MistakeError(
             "--accept-worse needs the bundle's name: srp4ctr model promote VERSION"
@@ -201,6 +205,16 @@ def run_promotion(
         repeat(turn, seconds_of(plan.every), say, announce=False)
 
 
+def _with_canary_share(settings: Settings, plan: PromotionPlan) -> Settings:
+    if not plan.canary or not 0.0 < plan.canary_share <= 1.0:
+        raise MistakeError(
+            f"--share {plan.canary_share:g}: a share of the users, more than 0 and at most "
+            "1, for a canary: srp4ctr model promote v2 --canary --share 0.1"
+        )
+    triton = replace(settings.triton, canary_share=plan.canary_share)
+    return settings.model_copy(update={"triton": triton})
+
+
 def promote_new(settings: Settings, *, canary: bool = False) -> "Promotion | None":
     """Promote the newest bundle that waits for it; None where none does.
 
@@ -208,7 +222,8 @@ def promote_new(settings: Settings, *, canary: bool = False) -> "Promotion | Non
     and as ``BundleStore`` where the object store is away.
     """
     from srp4ctr.features.bundles import bundle
-    from srp4ctr.triton_repo.deployment.live_repository import SERVING_FILE, read_serving
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     bundles_dir = Path(settings.training.bundles_dir)
     if store := bundle_store.store_of(settings.training):

@@ -182,8 +182,7 @@ class LivePlayground:
         triton = self._settings.triton
         with self._lock:
             if self._client is None:
-                share = triton.canary_share
-                self._client = RankClient(triton.grpc, canary_share=share, tls=triton.tls)
+                self._client = RankClient(triton.grpc, tls=triton.tls)
         try:
             return request(self._client)
         except ConnectionError as error:

@@ -41,7 +41,11 @@ METRICS: dict[str, tuple[str, ...]] = {
     'model_version="v1", outcome="answered"|model_version="v1", outcome="other_call"': (
         "native_calls_total",
     ),
-    PAIR: ("click_rate_difference", "compared_impressions", "verdict"),
+    PAIR: (
+        *("click_rate_difference", "compared_impressions", "verdict"),
+        *("canary_share", "sample_ratio_evidence"),
+    ),
+    f'{PAIR}, arm="canary"|{PAIR}, arm="serving"': ("experiment_users",),
     BOUNDS.replace("{v}", PAIR): ("click_rate_difference_bound",),
     'model_version="v1", bin="0"|model_version="v2", bin="0"': (
         *("calibration_bin_score", "calibration_bin_click_rate"),

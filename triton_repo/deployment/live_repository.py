@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import repository_writer
 
 LOG = logging.getLogger(__name__)
-SERVING_FILE = "serving.json"
 LOAD_TIMEOUT_S = 180.0  # a step loads in seconds; next to a training later
 CONFIG = "config.pbtxt"
 _STEP = re.compile(rf'model_name: "(?:{"|".join(model_names.STEPS)})_(v[^"]*)"')
@@ -33,11 +32,17 @@ class Serving:
     """Stays loaded, so that a rollback is only a switch."""
     canary: str | None = None
     """Answers ``rank_clicks_canary``: the requests of a share of the users."""
+    canary_share: float = 0.0
+    """That share, 0 to 1."""
 
     def promoted(self, version: str) -> "Serving":
         """Return what serves once ``version`` does, which then is no canary any more."""
-        canary = None if self.canary == version else self.canary
-        return Serving(serving=version, previous=self.serving, canary=canary)
+        after = replace(self, serving=version, previous=self.serving)
+        return after.without_canary() if self.canary == version else after
+
+    def without_canary(self) -> "Serving":
+        """Return what serves once the canary has ended."""
+        return replace(self, canary=None, canary_share=0.0)
 
     @property
     def versions(self) -> set[str | None]:
@@ -54,12 +59,13 @@ class Serving:
             model_names.ENCODE_USER: self.serving,
             model_names.CANDIDATE_STATES: self.serving,
             model_names.RECOMMEND_ITEMS: self.serving,
+            model_names.CANARY_EXPERIMENT: self.canary,
         }
 
 
 def read_serving(repository: Path) -> Serving:
     """Return what the live repository serves; nothing before the first promotion."""
-    path = repository / SERVING_FILE
+    path = repository / model_names.SERVING_FILE
     return Serving(**json.loads(path.read_text())) if path.is_file() else Serving()
 
 
@@ -101,7 +107,7 @@ def switch(
             load_ensemble(client, live, text)
         for check in checks:
             check()
-        replace_text(repository / SERVING_FILE, json.dumps(asdict(after)))
+        replace_text(repository / model_names.SERVING_FILE, json.dumps(asdict(after)))
     except BaseException:
         restore(client, repository, old)
         raise
@@ -111,7 +117,7 @@ def place(repository: Path, serving: Serving) -> None:
     """Point all ensembles at ``serving``, for a server that starts afterwards."""
     for name, text in _configs(repository, serving).items():
         load_ensemble(None, repository / name / CONFIG, text)
-    replace_text(repository / SERVING_FILE, json.dumps(asdict(serving)))
+    replace_text(repository / model_names.SERVING_FILE, json.dumps(asdict(serving)))
 
 
 def restore(client: Any, repository: Path, old: Mapping[str, str | None]) -> None:

@@ -16,10 +16,12 @@ from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo.model_names import (
     ANSWERED_BY,
     BEHAVIOR_ENCODER,
+    CANARY_EXPERIMENT,
     CANDIDATE_STATES,
     CLICK_HEAD,
     CLICK_RANKER,
     ENCODE_USER,
+    EXPERIMENT,
     FETCH_FEATURES,
     MODEL_INPUTS,
     NATIVE_RANKER,
@@ -116,7 +118,7 @@ def one_step(
             + schema.RESPONSE_NOTES
             + of_numbers
             + own
-            + (SCORING_CPU, ANSWERED_BY, PARSED_CACHE)
+            + (SCORING_CPU, ANSWERED_BY, PARSED_CACHE, EXPERIMENT)
         ),
         instances=instances,
         parameters=parameters,
@@ -163,7 +165,7 @@ def three_steps(
         optional_inputs=(
             schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
         ),
-        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES + of_numbers,
+        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES + of_numbers + (EXPERIMENT,),
         parameters=parameters,
     )
     encoder = StepConfig(
@@ -190,7 +192,8 @@ def ensembles(
 
     ``score_clicks`` is for callers with features of their own, ``encode_user`` and
     ``candidate_states`` for those with a click model of their own. ``recommend_items``
-    needs the one step, which retrieves and ranks.
+    needs the one step, which retrieves and ranks. ``canary_experiment`` says which users
+    are the canary's.
     """
     orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
     of_order = _among(steps[-1].outputs, orders)
@@ -219,7 +222,8 @@ def ensembles(
     )
     fast = rank if native is None else replace(rank, steps=(native,))
     canary = replace(fast, name=RANK_CLICKS_CANARY)
-    all_have = (fast, score, canary, encode, _states(rank))
+    asked = replace(encode, name=CANARY_EXPERIMENT, steps=steps[:1], outputs=(EXPERIMENT,))
+    all_have = (fast, score, canary, encode, _states(rank), asked)
     return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
 
 

@@ -144,8 +144,12 @@ def change(
     if canary and before.serving in (None, version):
         serves = f"{version} serves all" if before.serving else "nothing serves yet"
         raise MistakeError(f"{serves}: a canary serves alongside another bundle")
-    after = replace(before, canary=version) if canary else before.promoted(version)
-    return before, before if version == before.serving else after
+    if version == before.serving:
+        return before, before
+    if canary:
+        share = config.canary_share
+        return before, replace(before, canary=version, canary_share=share)
+    return before, before.promoted(version)
 
 
 def rollback(config: TritonConfig) -> Serving:
@@ -171,7 +175,7 @@ def end_canary(config: TritonConfig) -> Serving:
         before = read_serving(repository)
         if before.canary is None:
             raise MistakeError(f"there is no canary in {repository}")
-        after = replace(before, canary=None)
+        after = before.without_canary()
         live_repository.switch(client, repository, after)
         _unload(client, repository, keep=after.versions)
     _remove_folders(repository, keep=after.versions)

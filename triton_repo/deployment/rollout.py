@@ -147,9 +147,9 @@ def _wanted(repository: Path, own: Serving, config: TritonConfig) -> Serving:
 
 
 def _without(serving: Serving, version: str) -> Serving:
-    previous = None if serving.previous == version else serving.previous
-    canary = None if serving.canary == version else serving.canary
-    return replace(serving, previous=previous, canary=canary)
+    if serving.canary == version:
+        serving = serving.without_canary()
+    return replace(serving, previous=None) if serving.previous == version else serving
 
 
 def _is_whole(source: Path) -> bool:

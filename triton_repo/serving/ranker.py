@@ -27,6 +27,7 @@ from srp4ctr.triton_repo.model_names import (
     ANSWERED_BY,
     BY_NATIVE,
     BY_PYTHON,
+    EXPERIMENT,
     FETCH_FEATURES,
     NATIVE_ANSWER,
     NOT_SAMPLED,
@@ -149,6 +150,7 @@ class Ranker:
     backlog: Backlog | None = None
     """None: no call is refused for waiting."""
     parsed_cache_file: Callable[[], str] = str  # for the native step; "": there is none
+    experiment: Callable[[], str] = str  # the canary's; "": there is none
 
     def close(self) -> None:
         """Stop the background threads."""
@@ -160,14 +162,25 @@ class Ranker:
 
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         """Return the answer to each call, or its error, which affects no other call."""
-        reports = [call for call in calls if call.is_answered]
-        if not reports:
-            return self._answer_all(calls)
-        for each in reports:
-            self._keep_report(each)
-        made = iter(self._answer_all([call for call in calls if not call.is_answered]))
-        by: Tensors = {ANSWERED_BY.name: np.array([[BY_NATIVE.encode()]], object)}
-        return [by if call.is_answered else next(made) for call in calls]
+        asides = list(map(self._aside, calls))
+        to_rank = [call for call, each in zip(calls, asides, strict=True) if each is None]
+        made = iter(self._answer_all(to_rank) if to_rank else ())
+        return [next(made) if each is None else each for each in asides]
+
+    def _aside(self, call: Call) -> Tensors | None:
+        """Return the answer to a call that nobody waits for; None for any other.
+
+        No metric of requests counts it.
+        """
+        if call.is_answered:
+            self._keep_report(call)
+            return {ANSWERED_BY.name: np.array([[BY_NATIVE.encode()]], object)}
+        if call.wanted == {PARSED_CACHE.name}:
+            return {PARSED_CACHE.name: np.array([[self.parsed_cache_file()]], object)}
+        if call.wanted == {EXPERIMENT.name}:
+            name = self.experiment().encode()
+            return {EXPERIMENT.name: np.array([[name]] * _requests(call), object)}
+        return None
 
     def _answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         began = time.perf_counter()
@@ -191,8 +204,6 @@ class Ranker:
 
     def answer(self, call: Call) -> Tensors:
         """Return what ``call`` wants; ``RefusedError`` for what its caller can fix."""
-        if call.wanted == {PARSED_CACHE.name}:
-            return {PARSED_CACHE.name: np.array([[self.parsed_cache_file()]], object)}
         began, wanted = time.perf_counter(), call.wanted
         given, found = self._prepared(call)
         is_ids = "user_id" in given

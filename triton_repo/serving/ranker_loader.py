@@ -21,6 +21,8 @@ from srp4ctr.features.online.connection import native_address
 from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
 from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors.schema import user_tensors
+from srp4ctr.streams.events.experiments import Experiment
+from srp4ctr.triton_repo.model_names import SERVING_FILE
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
 from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
 from srp4ctr.triton_repo.serving.exploration import policy_of
@@ -71,6 +73,7 @@ def load_ranker(
         log=ServedLog(**log) if log["share"] else None,
         recommender=_recommender(folder, config, features, settings, metrics),
         parsed_cache_file=lambda: _parsed_cache_file(features),
+        experiment=lambda: _experiment(folder.parent / SERVING_FILE),
     )
     # The first request connects to the store, and warms the model up.
     nobody = {name: np.array([[b""]], dtype=object) for name in ("user_id", ITEM_IDS)}
@@ -106,6 +109,18 @@ def _library(config: FeatureConfig, settings: Mapping[str, str]) -> Path | None:
 def _parsed_cache_file(features: RequestFeatures) -> str:
     shared = features.items.shared
     return str(shared.path) if shared is not None else ""
+
+
+def _experiment(file: Path) -> str:
+    """Return the name of the canary's experiment; "" while nobody is assigned to one."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:  # no promotion yet, or a disk that is full
+        LOG.warning("no canary has users: %s", error)
+        return ""
+    if not (found.get("canary") and found.get("canary_share")):
+        return ""
+    return Experiment(found["canary"], found["serving"], found["canary_share"]).name
 
 
 def _recommender(

@@ -143,7 +143,10 @@ def promotion_lines(found: "Promotion | None", *, canary: bool) -> Iterator[Tabl
     else:
         yield "nothing changed: it did so already; new settings need a new bundle"
     serving = found.serving
-    yield f"{serving.canary} is the canary" if canary else f"{serving.serving} serves"
+    if canary:
+        yield f"{serving.canary} is the canary of {serving.canary_share:.4g} of the users"
+    else:
+        yield f"{serving.serving} serves"
 
 
 def _summary(gates: Sequence[Mapping[str, Any]]) -> str:

@@ -34,6 +34,8 @@ from srp4ctr.monitoring.cost.triton_counters import (
     ServingTotals,
 )
 from srp4ctr.monitoring.quality.ab_test import Difference
+from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
+from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import FeatureDrift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
@@ -132,6 +134,11 @@ def a_view() -> View:
         differences=(
             Difference(**pair, click_rate=0.02, interval=Interval(low=0.01, high=0.03)),
         ),
+        sample_ratios=(
+            SampleRatio(
+                experiment=Experiment("v8", "v7", 0.2), of_canary=20, of_serving=80
+            ),
+        ),
         totals=some_totals(),
         flops={"v7": Flops(encode_once=5.0, reencode=50.0)},
         prices=MachinePrices(currency="EUR", core=0.04, gpu=0.9),
@@ -196,6 +203,9 @@ LINES = (
     'srp4ctr_provisional_click_rate{model_version="v7"} 0.25',
     'srp4ctr_click_rate_difference{baseline="v7",model_version="v8"} 0.02',
     'srp4ctr_verdict{baseline="v7",model_version="v8"} 1.0',
+    'srp4ctr_canary_share{baseline="v7",model_version="v8"} 0.2',
+    'srp4ctr_experiment_users{arm="canary",baseline="v7",model_version="v8"} 20.0',
+    'srp4ctr_experiment_users{arm="serving",baseline="v7",model_version="v8"} 80.0',
     'srp4ctr_quality_regression{baseline="v7",model_version="v8"} 0.0',
     'srp4ctr_score_psi{model_version="v7"} 0.3',
     'srp4ctr_feature_psi{feature="item_click_rate_168h",model_version="v7"} 0.3',

@@ -18,7 +18,8 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client import codec, rank_client
+from srp4ctr.client import assignment, codec, rank_client
+from srp4ctr.client.assignment import Assignment
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
@@ -29,6 +30,7 @@ from srp4ctr.features.tensors.candidate_numbers import (
     with_from_last,
 )
 from srp4ctr.streams.events.codec import decode, encode
+from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import json_text
 from srp4ctr.triton_repo.model_names import RANK_CLICKS_CANARY
@@ -78,6 +80,9 @@ def test_shown_items_become_impressions_with_all_that_labels_need() -> None:
     [own] = ranking.impressions("r", 1_700_000_000_000, ["c"], {"page": "home"})
     assert (own.item_id, own.user_id, own.score) == ("c", "u", 0.2)
     assert own.propensity is None  # another policy's order
+    assigned = replace(ranking, experiment="v2:v1:0.1", arm="v2")
+    [one, *_] = assigned.impressions("r", 1_700_000_000_000)
+    assert (one.experiment, one.arm, one.model_version) == ("v2:v1:0.1", "v2", "v1")
     [same, other] = ranking.impressions("r", 1_700_000_000_000, ["b", "a"])
     assert (same.propensity, other.propensity) == (1.0, None)
     for event in (first, own):
@@ -297,10 +302,13 @@ class Recorded(RankClient):
         raise InferenceServerException("nobody is there", "StatusCode.INVALID_ARGUMENT")
 
 
-@pytest.mark.parametrize("canary_share", [0.0, 1.0])
-def test_with_pseudonyms_no_users_id_is_sent(canary_share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_with_pseudonyms_no_users_id_is_sent(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assign(monkeypatch, share)
     names = Pseudonyms(b"k" * 32)
-    with Recorded("127.0.0.1:1", canary_share=canary_share, pseudonyms=names) as client:
+    with Recorded("127.0.0.1:1", pseudonyms=names) as client:
         with pytest.raises(ValueError, match="nobody is there"):
             client.rank("ann", ["i1"])
         assert names.of("ann").encode() in client.sent
@@ -325,11 +333,57 @@ class LateCanary(RankClient):
         return SimpleNamespace(as_numpy=answer.get)
 
 
-def test_a_late_canary_fails_none_of_its_users_calls() -> None:
-    with LateCanary("127.0.0.1:1", canary_share=1.0) as client:
+def test_a_late_canary_fails_none_of_its_users_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assign(monkeypatch, 1.0)
+    with LateCanary("127.0.0.1:1") as client:
         for _ in range(50):  # more than its budget of retries
-            assert client.rank("u", ["i"]).model_version == "v1"
+            ranking = client.rank("u", ["i"])
+            assert (ranking.model_version, ranking.arm) == ("v1", "v2")
         assert client.to_canary == 1  # then it rests
+
+
+def assign(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Let the server, which is not there, assign ``share`` of the users to v2."""
+    experiment = Experiment("v2", "v1", share) if share else None
+    monkeypatch.setattr(Assignment, "current", lambda self, left_s: experiment)
+
+
+class Answers:
+    """A client of Triton that gives its answers one after another."""
+
+    def __init__(self, *answers: str | InferenceServerException) -> None:
+        self.answers = list(answers)
+
+    def infer(self, model: str, inputs: Any, client_timeout: float) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, InferenceServerException):
+            raise answer
+        found = np.array([[answer.encode()]], dtype=object)
+        return SimpleNamespace(as_numpy={"experiment": found}.get)
+
+
+GONE = InferenceServerException("unknown model", "StatusCode.NOT_FOUND")
+AWAY = InferenceServerException("failed to connect", "StatusCode.UNAVAILABLE")
+
+
+@pytest.mark.parametrize(
+    ("second", "canary"), [("v3:v1:0.2", "v3"), ("", None), (GONE, None), (AWAY, "v2")]
+)
+def test_the_experiment_is_the_servers_and_holds_while_it_is_away(
+    second: Any, canary: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(assignment.time, "monotonic", lambda: now_s)
+    asked = Answers("v2:v1:0.1", second)
+    assigned = Assignment(asked)
+    assert assigned.current(0.1) == Experiment("v2", "v1", 0.1)
+    assert assigned.current(0.1) == Experiment("v2", "v1", 0.1)  # without a call
+    now_s += 10.0
+    found = assigned.current(0.1)
+    assert (found.canary if found else None) == canary
+    assert asked.answers == []
 
 
 def test_only_the_versions_seen_last_keep_their_series() -> None:

@@ -85,11 +85,12 @@ def test_a_full_canary_does_not_double_the_load(
 ) -> None:
     small = replace(server.triton, instances=1, max_wait_ms=WAIT_MS)
     canary = make_bundle("v2", mark=2.0, work=1500)
-    promote(canary, small, server.features, canary=True)
+    everybody = replace(small, canary_share=1.0)
+    promote(canary, everybody, server.features, canary=True)
     before = REGISTRY.get_sample_value(*RETRIES) or 0.0
     refused: list[str] = []
     answered: Counter[str] = Counter()
-    with RankClient(crowded, canary_share=1.0) as client:
+    with RankClient(crowded) as client:
 
         def call() -> None:
             for _ in range(CALLS):
