@@ -23,11 +23,11 @@ from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS, METRICS
 from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 from srp4ctr.monitoring.quality.ab_test import Difference
-from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import SHARES, FeatureDrift
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
 from srp4ctr.training.refresh.reports import RefreshStatus, ServedReport
 
 

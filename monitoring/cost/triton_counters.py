@@ -14,7 +14,7 @@ from prometheus_client import Metric
 
 ENSEMBLES = (
     *("rank_clicks", "score_clicks", "rank_clicks_canary"),
-    *("encode_user", "candidate_states", "recommend_items"),
+    *("encode_user", "candidate_states", "canary_experiment", "recommend_items"),
 )
 ENCODER = "behavior_encoder"
 HEAD = "click_head"

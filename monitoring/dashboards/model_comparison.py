@@ -147,7 +147,7 @@ _CLICKS = line(
     ),
     stat(
         "Evidence of a wrong split",
-        "Natural logarithm of the odds against the assigned share; no verdict holds in red.",
+        "Logarithm of the odds against the assigned share; no verdict holds in red.",
         "short",
         now(f"sum by (model_version) (srp4ctr_sample_ratio_evidence{{{CHOSEN}}})", VERSION),
         limits=thresholds.EVIDENCE,

@@ -1,9 +1,9 @@
 """Users by arm of an experiment → evidence that they were not split as the server said.
 
-A split that is off (a sample-ratio mismatch) means that users of one arm are lost or sent to
-the other one, and then no comparison of the arms holds. The test is the sequential one of
-Lindon & Malek (2022, "Anytime-valid inference for multinomial count data") for two arms: the
-ratio of the likelihood of the counts under a beta prior around the share, and under the
+A split that is off (a sample-ratio mismatch) means that users of one arm are lost or sent
+to the other one, and then no comparison of the arms holds. The test is the sequential one
+of Lindon & Malek (2022, "Anytime-valid inference for multinomial count data") for two arms:
+the ratio of the likelihood of the counts under a beta prior around the share, and under the
 share itself. It may be looked at at any time: while users are split as they should be, it
 ever exceeds 1/a with probability a at most. Ratios of independent users multiply, so their
 logarithms add up over partitions and monitors.
@@ -60,7 +60,7 @@ class SampleRatioState(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[int, int]
     newest_ms: int
     users: bytes
-    """uint64 of each user that was counted."""
+    """int64 of each user that was counted."""
 
 
 class SampleRatios:
@@ -104,7 +104,7 @@ class SampleRatios:
             name: SampleRatioState(
                 counts=(each.counts[0], each.counts[1]),
                 newest_ms=each.newest_ms,
-                users=np.array(sorted(each.seen), np.uint64).tobytes(),
+                users=np.array(sorted(each.seen), np.int64).tobytes(),
             )
             for name, each in self._counted.items()
         }
@@ -113,7 +113,7 @@ class SampleRatios:
         """Continue from ``state``; call it before the first impression."""
         for name, each in state.items():
             if experiment := Experiment.named(name):
-                seen = set(np.frombuffer(each.users, np.uint64).tolist())
+                seen = set(np.frombuffer(each.users, np.int64).tolist())
                 counts = list(each.counts)
                 self._counted[name] = _Users(experiment, each.newest_ms, counts, seen)
 

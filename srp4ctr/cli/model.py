@@ -156,9 +156,9 @@ def promote_model(
     The promotion is refused while the feature store differs from the raw log (`srp4ctr
     features check`). A canary serves its share of the users; the same command with another
     --share changes it. Promote it without --canary to serve all users, or end it with
-    `srp4ctr model rollback --canary`. Where training shares no disk with Triton, `--every 1m` promotes what
-    refreshes publish. A bundle that ranked worse than a one-line rule (gate
-    rule_of_thumb) needs --accept-worse; the audit log has it.
+    `srp4ctr model rollback --canary`. Where training shares no disk with Triton, `--every
+    1m` promotes what refreshes publish. A bundle that ranked worse than a one-line rule
+    (gate rule_of_thumb) needs --accept-worse; the audit log has it.
 
     Example:  srp4ctr model promote v2 --canary --share 0.1
     """

@@ -50,9 +50,7 @@ class Assignment:
         nobody = {"user_id": np.array([[""]], dtype=object)}
         inputs = infer_inputs(schema.USER_INPUTS, nobody)
         try:
-            answer = self._client.infer(
-                CANARY_EXPERIMENT, inputs, client_timeout=timeout_s
-            )
+            answer = self._client.infer(CANARY_EXPERIMENT, inputs, client_timeout=timeout_s)
             name = answer.as_numpy(EXPERIMENT.name).item().decode()
             self._found = Experiment.named(name)
         except InferenceServerException as error:

@@ -23,7 +23,7 @@ from srp4ctr.client import codec
 from srp4ctr.client.assignment import Assignment
 from srp4ctr.client.channel import connect, is_full, translated
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
-from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.errors import OutageError
 from srp4ctr.features.tensors import schema
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.experiments import Experiment
@@ -156,6 +156,8 @@ class RankClient:
         server, is retried once, and at most a tenth of the calls are: an overloaded server
         must not get more load.
         """
+        if not requests:
+            return ()
         ends = retries.end_of(deadline_s)
         experiment = self._experiment(ends)
         if experiment is None:

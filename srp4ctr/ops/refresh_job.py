@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -190,8 +190,7 @@ def run_promotion(
         if found or not plan.every:
             show(found)
 
-    if plan.canary_share is not None:
-        settings = _with_canary_share(settings, plan)
+    settings = _with_canary_share(settings, plan)
     if plan.accept_worse and not plan.version:
         raise MistakeError(
             "--accept-worse needs the bundle's name: srp4ctr model promote VERSION"
@@ -206,6 +205,8 @@ def run_promotion(
 
 
 def _with_canary_share(settings: Settings, plan: PromotionPlan) -> Settings:
+    if plan.canary_share is None:
+        return settings
     if not plan.canary or not 0.0 < plan.canary_share <= 1.0:
         raise MistakeError(
             f"--share {plan.canary_share:g}: a share of the users, more than 0 and at most "

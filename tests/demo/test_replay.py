@@ -17,6 +17,8 @@ class FixedRanking:
     scores: tuple[float, ...]
     feature_version: str
     model_version: str = "v1"
+    experiment: str | None = None
+    arm: str | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

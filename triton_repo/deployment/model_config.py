@@ -165,7 +165,11 @@ def three_steps(
         optional_inputs=(
             schema.ITEM_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
         ),
-        outputs=MODEL_INPUTS + of_users + schema.RESPONSE_NOTES + of_numbers + (EXPERIMENT,),
+        outputs=MODEL_INPUTS
+        + of_users
+        + schema.RESPONSE_NOTES
+        + of_numbers
+        + (EXPERIMENT,),
         parameters=parameters,
     )
     encoder = StepConfig(
@@ -222,7 +226,8 @@ def ensembles(
     )
     fast = rank if native is None else replace(rank, steps=(native,))
     canary = replace(fast, name=RANK_CLICKS_CANARY)
-    asked = replace(encode, name=CANARY_EXPERIMENT, steps=steps[:1], outputs=(EXPERIMENT,))
+    first = tuple(steps[:1])
+    asked = replace(encode, name=CANARY_EXPERIMENT, steps=first, outputs=(EXPERIMENT,))
     all_have = (fast, score, canary, encode, _states(rank), asked)
     return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
 

@@ -34,14 +34,14 @@ from srp4ctr.monitoring.cost.triton_counters import (
     ServingTotals,
 )
 from srp4ctr.monitoring.quality.ab_test import Difference
-from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
-from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import FeatureDrift
 from srp4ctr.monitoring.quality.live_quality import LiveQuality
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.monitoring.quality.position_auc import PositionAuc
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
+from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.training.refresh.reports import RefreshStatus, ServedReport
 from tests.monitoring.conftest import a_label
 

@@ -8,7 +8,6 @@ import pytest
 from srp4ctr.monitoring.quality.ab_test import (
     EXPECTED_DIFFERENCE,
     HORIZON_SLICES,
-    MAX_EXPERIMENTS,
     MIN_IMPRESSIONS,
     SLICE_MS,
     AbTest,
@@ -17,6 +16,7 @@ from srp4ctr.monitoring.quality.ab_test import (
     mixture_half_widths,
 )
 from srp4ctr.monitoring.quality.quality_sums import SettledImpression
+from srp4ctr.monitoring.quality.sample_ratio import MAX_EXPERIMENTS
 from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS, ratio_of_sums
 from srp4ctr.monitoring.quality.version_order import MAX_OTHERS, OTHER
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tritonclient.grpc.service_pb2_grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr.client import assignment, codec, rank_client
+from srp4ctr.client import codec, rank_client
 from srp4ctr.client.assignment import Assignment
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
@@ -214,7 +215,10 @@ def test_a_server_without_such_inputs_is_called_without_numbers() -> None:
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
-        with RankClient(address) as client, pytest.raises(MistakeError, match="the end"):
+        with (
+            RankClient(address, canary=False) as client,
+            pytest.raises(MistakeError, match="the end"),
+        ):
             client.rank("u", ["a"], numbers={"price": [1]}, deadline_s=5.0)
     finally:
         server.stop(None).wait()
@@ -375,7 +379,7 @@ def test_the_experiment_is_the_servers_and_holds_while_it_is_away(
     second: Any, canary: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(assignment.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     asked = Answers("v2:v1:0.1", second)
     assigned = Assignment(asked)
     assert assigned.current(0.1) == Experiment("v2", "v1", 0.1)

@@ -126,7 +126,8 @@ def test_only_the_serving_and_the_previous_steps_stay_loaded(
 ) -> None:
     versions = [promoted, promote(server, make_bundle)]
     expected = {model_names.step_name(model_names.CLICK_RANKER, v) for v in versions}
-    ensembles = set(model_names.ENSEMBLES) - {model_names.RANK_CLICKS_CANARY, model_names.CANARY_EXPERIMENT}
+    of_canary = {model_names.RANK_CLICKS_CANARY, model_names.CANARY_EXPERIMENT}
+    ensembles = set(model_names.ENSEMBLES) - of_canary
     assert loaded_models(server) == expected | ensembles
     folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
     assert folders == expected | ensembles

@@ -16,7 +16,6 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import promotion, rollout
 from srp4ctr.triton_repo.deployment.live_repository import (
-    SERVING_FILE,
     Serving,
     read_serving,
 )
@@ -81,7 +80,7 @@ def test_a_canary_ends_on_the_servers_that_have_one(
     for name, canary in zip(names, (None, "v2"), strict=True):
         serving = Serving(serving="v1", canary=canary)
         Path(name).mkdir()
-        (Path(name) / SERVING_FILE).write_text(json.dumps(asdict(serving)))
+        (Path(name) / model_names.SERVING_FILE).write_text(json.dumps(asdict(serving)))
     ended: list[str] = []
     monkeypatch.setattr(promotion, "end_canary", lambda each: ended.append(each.grpc))
     rollout.end_canary(config)
