@@ -142,7 +142,7 @@ class TritonConfig:
     call may set less by its ``timeout``; ``RankClient`` sets half its deadline."""
     canary_share: float = 0.05
     """Share of the users, 0 to 1, that ``model promote --canary`` assigns to the canary,
-    unless it has ``--share``. ``RankClient`` asks the server for it."""
+    unless it has ``--share``. ``RankClient`` gets it from the server."""
     backend: str = "python"
     """``python``: one step on the CPU does all (embedded server); ``onnxruntime``: encoder
     and head are steps of Triton's own backend (NVIDIA's container, on a GPU)."""

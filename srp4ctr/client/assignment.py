@@ -16,14 +16,14 @@ from srp4ctr.features.tensors import schema
 from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.triton_repo.model_names import CANARY_EXPERIMENT, EXPERIMENT
 
-ASK_EVERY_S = 10.0
+QUERY_EVERY_S = 10.0
 _TIMEOUT_S = 0.25
 # Of a server that runs and has no canary, or one of an older release.
 _NO_CANARY = ("unknown model", "has no available versions", "NOT_FOUND")
 
 
 class Assignment:
-    """Asks for the experiment when a call needs it, at most every ten seconds."""
+    """Queries the experiment when a call needs it, at most every ten seconds."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -34,19 +34,19 @@ class Assignment:
     def current(self, left_s: float) -> Experiment | None:
         """Return the experiment, None while there is none; within ``left_s`` seconds.
 
-        One caller asks; others wait only for the first answer. While the server does not
+        One caller sends a query; others wait only for the first answer. While the server does not
         answer the last one holds: a canary that fails keeps its users in the figures.
         """
         now_s = time.monotonic()
         if now_s >= self._next_s and self._lock.acquire(blocking=not self._next_s):
             try:
                 if now_s >= self._next_s:
-                    self._ask(min(left_s, _TIMEOUT_S))
+                    self._query(min(left_s, _TIMEOUT_S))
             finally:
                 self._lock.release()
         return self._found
 
-    def _ask(self, timeout_s: float) -> None:
+    def _query(self, timeout_s: float) -> None:
         nobody = {"user_id": np.array([[""]], dtype=object)}
         inputs = infer_inputs(schema.USER_INPUTS, nobody)
         try:
@@ -56,4 +56,4 @@ class Assignment:
         except InferenceServerException as error:
             if any(each in str(error) for each in _NO_CANARY):
                 self._found = None
-        self._next_s = time.monotonic() + ASK_EVERY_S
+        self._next_s = time.monotonic() + QUERY_EVERY_S

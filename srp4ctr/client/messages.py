@@ -158,7 +158,7 @@ class Ranking:
         in ``item_ids``. From the first that differs there is no propensity, because another
         policy chose it.
         """
-        place = {item_id: i for i, item_id in enumerate(self.item_ids)}
+        places = {item_id: i for i, item_id in enumerate(self.item_ids)}
         ranked = self.to_show()
         items = ranked if shown is None else tuple(shown)
         if self.utc_offset_minutes is not None:
@@ -171,18 +171,16 @@ class Ranking:
                 event_id=f"i-{request_id[:240]}-{position}",
                 request_id=request_id,
                 user_id=self.user_id,
-                item_id=item_id,
+                item_id=self.item_ids[at],
                 position=position,
                 occurred_at=shown_at_ms,
-                score=self.scores[place[item_id]],
-                propensity=(
-                    self.propensities[place[item_id]] if position < as_ranked else None
-                ),
+                score=self.scores[at],
+                propensity=self.propensities[at] if position < as_ranked else None,
                 model_version=self.model_version,
                 experiment=self.experiment,
                 arm=self.arm,
                 context=dict(context) if context else None,
-                numbers=self.numbers_of(item_id) or None,
+                numbers=self.numbers_of(self.item_ids[at]) or None,
             )
-            for position, item_id in enumerate(items)
+            for position, at in enumerate(places[item_id] for item_id in items)
         )

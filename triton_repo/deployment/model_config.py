@@ -201,7 +201,6 @@ def ensembles(
     """
     orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
     of_order = _among(steps[-1].outputs, orders)
-    ranking = _among(of_order, schema.RANKING_TENSORS)
     of_users = _among(steps[-1].inputs + steps[-1].optional_inputs, schema.USER_TENSORS)
     of_numbers = _among(steps[0].outputs, schema.NUMBER_OUTPUTS)
     rank = EnsembleConfig(
@@ -215,7 +214,7 @@ def ensembles(
         name=SCORE_CLICKS,
         steps=tuple(steps[1:] or steps),
         inputs=MODEL_INPUTS + of_users,
-        outputs=schema.SCORE_TENSORS + ranking,
+        outputs=schema.SCORE_TENSORS + _among(of_order, schema.RANKING_TENSORS),
     )
     encode = EnsembleConfig(
         name=ENCODE_USER,
@@ -226,15 +225,18 @@ def ensembles(
     )
     fast = rank if native is None else replace(rank, steps=(native,))
     canary = replace(fast, name=RANK_CLICKS_CANARY)
-    first = tuple(steps[:1])
-    asked = replace(encode, name=CANARY_EXPERIMENT, steps=first, outputs=(EXPERIMENT,))
-    all_have = (fast, score, canary, encode, _states(rank), asked)
+    all_have = (fast, score, canary, encode, _states(rank), _experiment(encode))
     return all_have if len(steps) > 1 else (*all_have, _recommend(rank))
 
 
 def _among(tensors: Tensors, table: Tensors) -> Tensors:
     """Return those of ``table`` that are among ``tensors``."""
     return tuple(spec for spec in table if spec in tensors)
+
+
+def _experiment(encode: EnsembleConfig) -> EnsembleConfig:
+    first, of_canary = encode.steps[:1], (EXPERIMENT,)
+    return replace(encode, name=CANARY_EXPERIMENT, steps=first, outputs=of_canary)
 
 
 def _states(rank: EnsembleConfig) -> EnsembleConfig:

@@ -13,7 +13,7 @@ def of_canary(experiment: Experiment) -> set[str]:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0, 0.123456])
-def test_a_name_tells_the_whole_experiment(share: float) -> None:
+def test_a_name_has_the_whole_experiment(share: float) -> None:
     experiment = Experiment("v8", "v7", share)
     assert Experiment.named(experiment.name) == experiment
 
@@ -38,7 +38,7 @@ def test_another_canary_gets_other_users() -> None:
     assert len(first & second) == pytest.approx(200, abs=70)  # by chance
 
 
-def test_the_rule_is_the_one_that_other_languages_are_told() -> None:
+def test_the_rule_is_the_one_of_the_page_for_callers() -> None:
     """In ``docs/callers.md``."""
     experiment = Experiment("v8", "v7", 0.1)
     for user in USERS[:1000]:

@@ -380,14 +380,14 @@ def test_the_experiment_is_the_servers_and_holds_while_it_is_away(
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    asked = Answers("v2:v1:0.1", second)
-    assigned = Assignment(asked)
+    server = Answers("v2:v1:0.1", second)
+    assigned = Assignment(server)
     assert assigned.current(0.1) == Experiment("v2", "v1", 0.1)
     assert assigned.current(0.1) == Experiment("v2", "v1", 0.1)  # without a call
     now_s += 10.0
     found = assigned.current(0.1)
     assert (found.canary if found else None) == canary
-    assert asked.answers == []
+    assert server.answers == []
 
 
 def test_only_the_versions_seen_last_keep_their_series() -> None:
