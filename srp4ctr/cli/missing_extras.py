@@ -21,6 +21,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnxscript": ("training",),
     "opentelemetry": ("tracing",),
     "plotly": ("page",),
+    "preshed": ("streams", "features", "training"),
     "psycopg": ("postgres",),
     "pyarrow": ("streams", "features", "training"),
     "pyspark": ("spark",),
