@@ -27,7 +27,7 @@ from srp4ctr.features.tensors.arrays import COLUMNS, TableArrays
 Int64s = NDArray[np.int64]
 
 # Changes with the layout: releases with different ones keep files of their own.
-FORMAT = 1
+FORMAT = 2
 SMALLEST = 16
 _SHARED_MEMORY = Path("/dev/shm")
 _BUCKET = 8  # places: a cache line of keys
@@ -74,7 +74,10 @@ class ItemMap:
     def __init__(self, memory: mmap.mmap, file: int | None = None) -> None:
         """Map what ``create`` or ``open_map`` made; ``file`` is the writer's."""
         self._memory, self._file = memory, file
-        self.capacity, self._text_bytes = self._array(np.int64, 2, 0).tolist()
+        # The head: how many rows and bytes of texts there is room for, and a number that is
+        # odd while rows are written, and has changed if some were.
+        self.capacity, self._text_bytes, _ = self._array(np.int64, 3, 0).tolist()
+        self._writes = self._array(np.int64, 1, 16)
         self._fixed_bytes, places = _HEADER_BYTES, 2 * self.capacity
 
         def array(kind: Any, count: int) -> NDArray[Any]:
@@ -166,6 +169,7 @@ class ItemMap:
         if (end := self.count + len(keys)) > self.capacity:
             raise FullError
         self._reserve(self._halves_at, 2 * end * COLUMNS * 8)
+        self._writes += 1
         rows = np.arange(self.count, end)
         left = np.arange(len(keys))
         while len(left):
@@ -181,13 +185,16 @@ class ItemMap:
             self._keys[into] = keys[left[alone]]  # last: readers look for it
             left = np.delete(left, alone)
         self.count = end
+        self._writes += 1
         return rows
 
     def put(self, rows: Int64s, columns: Int64s) -> None:
         """Write ``columns`` (n, COLUMNS) into ``rows`` (n,), which are distinct."""
         versions = self._versions[rows] + 1
+        self._writes += 1
         self._halves[2 * rows + (versions & 1)] = columns
         self._versions[rows] = versions
+        self._writes += 1
 
     def add_text(self, text: str) -> int:
         """Keep ``text`` for good and return its number; that of "" is 0."""

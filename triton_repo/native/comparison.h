@@ -11,7 +11,7 @@ typedef struct {
     Kept outputs[COMPARED]; /* the native step's answer */
     int count;
     void *inputs[MOST_INPUTS]; /* what the request reads */
-    int64_t at_ms;
+    int64_t at_ms, generation, table_writes;
     int users; /* the answer's callback, and the request */
 } Comparison;
 
@@ -60,6 +60,19 @@ static int are_alike(const Comparison *made, const Kept *kept, const Made *other
                            made->outputs[RANKING_SCORES].content);
 }
 
+/* Return whether rows of the table of items may have changed since the native step read
+ * them. They change before the time that feature_version names, so the two answers can have
+ * the same one, and other rows. */
+static int has_table_changed(const Comparison *made) {
+    ParsedCache *known = hold(made->ranker);
+    if (!known) return 1;
+    const int has_changed = made->table_writes % 2 ||
+                            table_writes(known) != made->table_writes ||
+                            known->head[K_GENERATION] != made->generation;
+    let_go(made->ranker, known);
+    return has_changed;
+}
+
 /* Count what differs. Of other rows, or another table of items, the answers differ rightly. */
 static void count_differences(const Comparison *made, HandedResponse *response) {
     const Counters *counters = &made->ranker->counters;
@@ -73,8 +86,9 @@ static void count_differences(const Comparison *made, HandedResponse *response) 
             is_there = made_output(response, each, &other) &&
                        !strcmp(other.name, COMPARED_NAMES[at]);
         if (is_there && are_alike(made, made->outputs + at, &other)) continue;
-        add(counters->mismatches[at], 1.0);
-        if (at == FEATURE_VERSIONS) return;
+        const int is_of_other_rows = at == FEATURE_VERSIONS || has_table_changed(made);
+        add(counters->mismatches[is_of_other_rows ? FEATURE_VERSIONS : at], 1.0);
+        if (is_of_other_rows) return;
     }
 }
 
@@ -159,6 +173,8 @@ static Comparison *make_comparison(const Call *call, const Given *given,
     if (!made) return NULL;
     made->ranker = ranker;
     made->at_ms = given->at_ms;
+    made->generation = arrays->generation;
+    made->table_writes = arrays->table_writes;
     made->users = 2;
     made->count = ranker->number_count ? COMPARED : COMPARED_ALWAYS;
     Sink sink = {.kept = made->outputs};

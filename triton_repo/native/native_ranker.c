@@ -109,6 +109,7 @@ typedef struct { /* a request's tensors, in a worker's memory */
     float *request_features, *candidate_features, *scores, *numbers;
     uint8_t *item_status;
     int64_t candidate_width, cpu_ns; /* of the call until it is scored */
+    int64_t generation, table_writes; /* of the table, before its rows were read */
 } Arrays;
 
 static void forget(Error *error) {
@@ -213,6 +214,8 @@ static int rank(Worker *worker, ParsedCache *known, Call *call, int is_sample) {
         return 0;
     times.read = now_ns(CLOCK_MONOTONIC);
     const int64_t table_ms = up_to_date_ms(known), count = given.items.count;
+    arrays.generation = known->head[K_GENERATION];
+    arrays.table_writes = table_writes(known);
     const int64_t behaviors = assemble(known, &given, &user, &arrays);
     if (behaviors == TO_PARSE) worker->outcome = UNPARSED_ITEM;
     if (behaviors < 0) return 0;

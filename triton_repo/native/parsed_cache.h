@@ -12,6 +12,7 @@ enum { HEAD_WORDS = 96, THIS_FORMAT = 6, MOST_STRINGS = 36 };
 enum { S_HEAD, S_ITEMS, S_LIBRARY, S_HOST, S_PORT, S_DATABASE, S_USER, S_PASSWORD };
 enum { S_AUTHORITY = 8, S_PREFIX, S_SUFFIX, S_FIELDS, LEAST_READ = 6, MOST_READ = 16 };
 enum { TABLE_GENERATION, TABLE_UP_TO_DATE }; /* of the table's head, as in item_map.py */
+enum { TABLE_WRITES = 2 };                   /* of its file */
 
 typedef struct {
     char *at;
@@ -193,6 +194,12 @@ static int is_of(const ParsedCache *known, const char *path) {
     struct stat found;
     return !strcmp(path, known->path) && !stat(path, &found) &&
            found.st_ino == known->own.number;
+}
+
+/* Return a number that is odd while rows of the table are written, and changes then. */
+static int64_t table_writes(const ParsedCache *known) {
+    const int64_t *head = (const int64_t *)known->items.at;
+    return __atomic_load_n(head + TABLE_WRITES, __ATOMIC_ACQUIRE);
 }
 
 static int64_t up_to_date_ms(const ParsedCache *known) {

@@ -13,6 +13,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
 from srp4ctr.client.codec import infer_inputs
+from srp4ctr.features.online import item_map
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import repository_writer
@@ -47,6 +48,32 @@ def _call(request):
     with open({path!r}, "a") as file:
         users = [user.decode() for [user] in call.given["user_id"].tolist()]
         print(json.dumps([users, call.is_sample]), file=file)
+    return call
+"""
+
+# The table of items changes while the Python step begins to answer, as the writer changes
+# it: its time stays until all changed rows are written.
+CHANGED = """
+
+_read_call = _call
+
+
+def _call(request):
+    import mmap
+
+    import numpy as np
+    from srp4ctr.features.online.item_map import ItemMap
+    from srp4ctr.features.tensors import arrays
+
+    call = _read_call(request)
+    if "item_ids" in call.given:
+        [path] = Path({folder!r}).glob("items-*")
+        with path.open("r+b") as file:
+            items = ItemMap(mmap.mmap(file.fileno(), 0))
+        rows = items.find(items.keys())
+        columns = items.read(rows)
+        columns.view(np.float64)[:, arrays.CLICKS] += 50.0
+        items.put(rows, columns)
     return call
 """
 
@@ -142,3 +169,20 @@ def test_the_sample_of_drift_is_of_all_calls_whichever_step_answered_them(
     found = seen()
     assert not found[True, False]  # the others of them Python has not seen
     assert found[False, False] > 5 * found[False, True]
+
+
+def test_rows_that_change_between_the_two_answers_are_no_fault(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shell = item_map.folder_of(server.features), tmp_path / "model.py"
+    text = repository_writer.SHELL.read_text() + CHANGED.format(folder=str(folder))
+    shell.write_text(text)
+    monkeypatch.setattr(repository_writer, "SHELL", shell)
+    promote(a_bundle(tmp_path / "v11", WORDS), server.triton, server.features)
+    tensors = sent(["bea"], [ITEMS], NOON_MS, CONTEXT)
+    with InferenceServerClient(server.triton.grpc) as client:
+        wait_until_native(server, client, tensors)
+        before = mismatches(server)
+        call_until_compared(server, client, tensors, 5)
+    found = mismatches(server) - before
+    assert set(found) == {"feature_version"}
