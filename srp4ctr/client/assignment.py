@@ -34,8 +34,9 @@ class Assignment:
     def current(self, left_s: float) -> Experiment | None:
         """Return the experiment, None while there is none; within ``left_s`` seconds.
 
-        One caller sends a query; others wait only for the first answer. While the server does not
-        answer the last one holds: a canary that fails keeps its users in the figures.
+        One caller sends a query; others wait only for the first answer. While the server
+        does not answer the last one holds: a canary that fails keeps its users in the
+        figures.
         """
         now_s = time.monotonic()
         if now_s >= self._next_s and self._lock.acquire(blocking=not self._next_s):
