@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 GATE = "golden_ids"
 _INPUTS = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
 _TOLERANCES = {PROBABILITY: TOLERANCE, RANKING: RANKING_TOLERANCE}
+_TRIES = 3  # of a request whose cost is measured
 # How long the native step may take to load what it reads.
 _PATIENCE_S, _POLL_S = 20.0, 0.05
 Answer = Callable[[GoldenRequest], Tensors]
@@ -133,11 +134,19 @@ class GoldenIds:
 
     def cpu_ms(self, native: Path) -> float:
         """Return the CPU time in which the native step answers all requests."""
-        found = [
-            self._infer(native.name, request, (model_names.SCORING_CPU,))
-            for request in self.users.requests
-        ]
-        return sum(float(each.popitem()[1].sum()) for each in found) / 1e6
+        return sum(self._cpu_ns(native, each) for each in self.users.requests) / 1e6
+
+    def _cpu_ns(self, native: Path, request: GoldenRequest) -> float:
+        """Send ``request`` until the native step has answered it itself."""
+        for _ in range(_TRIES):  # it hands over what the store does not answer in time
+            made = self._infer(native.name, request, (model_names.SCORING_CPU,))
+            cost = made[model_names.SCORING_CPU.name]
+            if cost is not None:
+                return float(cost.sum())
+        raise ArtifactError(
+            f"{native.name} hands golden requests over {_TRIES} times: `srp4ctr doctor` "
+            "says whether its feature store answers"
+        )
 
     def _differences(
         self, answers: Mapping[str, Answer], requests: Sequence[GoldenRequest]

@@ -40,6 +40,7 @@ from srp4ctr.monitoring.quality.live_quality import Entry, LiveQualityState
 from srp4ctr.monitoring.quality.position_auc import PositionScores
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.quality.request_auc import RequestPairs, TopItem
+from srp4ctr.monitoring.quality.sample_ratio import SampleRatioState
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import LABELS_TOPIC
@@ -49,11 +50,12 @@ from tests.monitoring.conftest import MINUTE_MS, START_MS, a_label
 DAY_MS = 24 * 60 * MINUTE_MS
 # Of the classes in the file: with other fields the file has another format.
 LAYOUT = {
-    1: {
+    2: {
         LabelPosition: "topic_id offsets complete_until_ms",
         MonitorState: "position undecodable quality ab_test",
         LiveQualityState: "sums settled_ms newest_ms unsettled",
-        AbTestState: "newest counts",
+        AbTestState: "newest counts users",
+        SampleRatioState: "counts newest_ms users",
         Entry: "impression revision is_counted",
         SettledImpression: "model_version experiment arm request user_group position "
         "shown_at score propensity is_click is_late_click",
