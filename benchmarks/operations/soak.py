@@ -27,7 +27,14 @@ from benchmarks import parser_of, say
 from benchmarks.fault_injection.progress import behind
 from benchmarks.harness.callers import Callers
 from benchmarks.harness.figures import table
-from benchmarks.operations.soak_figures import Growth, Kept, Memory, NativeCalls, kept
+from benchmarks.operations.soak_figures import (
+    Growth,
+    Kept,
+    Memory,
+    NativeCalls,
+    Stalls,
+    kept,
+)
 from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.operations.soak_traffic import (
     Seen,
@@ -74,12 +81,13 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     memory = Memory(stack.folder, min(options.warm_up_s, options.hours * 900.0))
     native = NativeCalls()
     visitors = visiting(visit, SOAK, best_per_s / 2)
-    began, began_at_s = time.monotonic(), time.time()
+    stalls, began, began_at_s = Stalls(), time.monotonic(), time.time()
     try:
         struck = _run(stack, visitors, (memory, native), options)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
+    stood_still = stalls.stop()
     _wait_until_at_rest(stack)
     seen = read_notes(visit.notes, SOAK)
     sent = read_notes(visit.notes).events + stack.past_events
@@ -103,6 +111,8 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         "struck": struck,
         "after": after,
         "errors": seen.errors,
+        "failed_at_s": [round(each - began_at_s) for each in seen.failed_at_s],
+        "stalls": stood_still,
     }
 
 

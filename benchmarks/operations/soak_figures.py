@@ -1,9 +1,12 @@
 """Measures memory by process of a running stack, and what an idle one has kept."""
 
-from collections import defaultdict
+import threading
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import psutil
@@ -20,6 +23,7 @@ CHECKED = 1_000  # users, and as many items
 CHECKS = 10
 _CALLS, _ANSWERED = "srp4ctr_native_calls", "answered"
 _MISMATCHES, _OTHER_ROWS = "srp4ctr_native_mismatches", "of other rows"
+_TICK_S, _STALL_S = 0.05, 0.25
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
 
 
@@ -88,6 +92,7 @@ class NativeCalls:
     def __init__(self) -> None:
         self._last: dict[tuple[str, ...], float] = {}
         self._sums: defaultdict[str, float] = defaultdict(float)
+        self._outputs = Counter[str]()
 
     def sample(self, metrics: Iterable[Metric]) -> None:
         """Add what has been counted since the last sample; what a killed server had
@@ -107,9 +112,11 @@ class NativeCalls:
             if name == _MISMATCHES and "feature_version" in key:
                 name = _OTHER_ROWS
             self._sums[name] += added
+            if name == _MISMATCHES and added:
+                self._outputs.update({" ".join(key[1:]): round(added)})
         self._last = found
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return the share of calls that were answered natively, and wrong answers."""
         answered = self._sums[_ANSWERED]
         calls = answered + self._sums[_CALLS]
@@ -119,7 +126,34 @@ class NativeCalls:
             "native_mismatches": round(self._sums[_MISMATCHES]),
             # The user acted, or the items changed, between the two answers.
             "native_other_rows": round(self._sums[_OTHER_ROWS]),
+            "mismatched_outputs": dict(self._outputs),
         }
+
+
+class Stalls:
+    """Notes when a sleeping thread is woken late: then the machine was slow for all."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._ends = threading.Event()
+        self._found: list[dict[str, float]] = []
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[dict[str, float]]:
+        """Return when the machine stood still for ``_STALL_S`` or longer, and how long."""
+        self._ends.set()
+        self._thread.join()
+        return self._found
+
+    def _watch(self) -> None:
+        while not self._ends.is_set():
+            due = time.monotonic() + _TICK_S
+            self._ends.wait(_TICK_S)
+            late_s = time.monotonic() - due
+            if late_s >= _STALL_S:
+                at_s = round(due - self._began)
+                self._found.append({"at_s": at_s, "took_s": round(late_s, 2)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,8 @@ class Seen:
     latencies_ms: tuple[float, ...]
     errors: Mapping[str, int]
     """The errors of failed requests, and how many of each."""
+    failed_at_s: tuple[float, ...] = ()
+    """When each of them failed, UTC."""
 
 
 def visiting(visit: Visit, name: str, per_s: float | None) -> Callers:
@@ -77,6 +79,7 @@ def read_notes(folder: Path, name: str = "") -> Seen:
         impressions=sum(line["impressions"] for line in lines),
         latencies_ms=tuple(each for line in lines for each in line["latencies_ms"]),
         errors=Counter(each for line in lines for each in line["errors"]),
+        failed_at_s=tuple(each for line in lines for each in line.get("failed_at_s", ())),
     )
 
 
@@ -174,6 +177,7 @@ class _Book:
         self.events = self.impressions = 0
         self.latencies_ms: list[float] = []
         self.errors: list[str] = []
+        self.failed_at_s: list[float] = []
 
     def write(self, file: Any) -> None:
         """Write a line and clear the book."""
@@ -199,6 +203,7 @@ def _one_visit(
         ranking = client.rank(user, items, request_id=name, deadline_s=DEADLINE_S)
     except (ConnectionError, ValueError) as error:  # a person would see a default page
         book.errors.append(str(error))
+        book.failed_at_s.append(time.time())
     else:
         book.latencies_ms.append(round(1000.0 * (time.monotonic() - began), 2))
         shown = _shown(ranking, name, now_ms, chance)

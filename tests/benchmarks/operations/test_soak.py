@@ -1,17 +1,20 @@
 """What the soak makes of its notes and its samples of memory."""
 
 import json
+import time
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.operations.soak_figures import Memory, NativeCalls
+from benchmarks.operations import soak_figures
+from benchmarks.operations.soak_figures import Memory, NativeCalls, Stalls
 from benchmarks.operations.soak_traffic import after_faults, catalogue_events, read_notes
 from benchmarks.serving.serving_stack import item_ids
 
 NOTE = (
     '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
-    ' "requests": 3}\n'
+    ' "failed_at_s": [7.5], "requests": 3}\n'
 )
 
 
@@ -24,7 +27,7 @@ def test_notes_of_all_visitors_add_up_and_a_line_cut_short_is_left_out(
     seen = read_notes(tmp_path, "s")
     assert (seen.requests, seen.failed, seen.events, seen.impressions) == (9, 3, 9, 6)
     assert seen.latencies_ms == (4.0, 6.0) * 3
-    assert seen.errors == {"away": 3}
+    assert (seen.errors, seen.failed_at_s) == ({"away": 3}, (7.5,) * 3)
     assert read_notes(tmp_path).requests == 12
 
 
@@ -88,4 +91,14 @@ def test_native_calls_are_added_up_over_several_lives_of_the_server() -> None:
         "native_comparisons": 20,
         "native_mismatches": 1,
         "native_other_rows": 2,
+        "mismatched_outputs": {"status v1": 1},
     }
+
+
+def test_a_machine_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak_figures, "_STALL_S", -1.0)  # each tick is one
+    stalls = Stalls()
+    time.sleep(0.2)
+    assert stalls.stop()
+    monkeypatch.setattr(soak_figures, "_STALL_S", 1e9)
+    assert Stalls().stop() == []
