@@ -73,8 +73,8 @@ def main() -> None:
 
 def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
-    kafka, notes = stack.settings.kafka, folder / "visits"
-    visit = Visit(address=stack.triton.grpc, kafka=kafka, notes=notes)
+    kafka = stack.settings.kafka
+    visit = Visit(address=stack.triton.grpc, kafka=kafka, notes=folder / "visits")
     _wait_until_folded(stack)
     best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
@@ -91,10 +91,9 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     _wait_until_at_rest(stack)
     seen = read_notes(visit.notes, SOAK)
     sent = read_notes(visit.notes).events + stack.past_events
-    found, growths = kept(stack.settings), memory.growths()
+    found = kept(stack.settings)
     after = after_faults(visit.notes, SOAK, began_at_s, struck)
-    _print(growths, struck, found, after)
-    growth = [asdict(each) | {"mb": round(each.mb, 1)} for each in growths]
+    growth = _print(memory.growths(), struck, found, after)
     return {
         "hours": round(lasted_s / 3600.0, 3),
         "events": sent,
@@ -105,15 +104,19 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
-        **_crashes(struck, stack.serving_crashes()),
-        **_rows(found),
+        **(_crashes(struck, stack.serving_crashes()) | _rows(found)),
         "growth": growth,
         "struck": struck,
         "after": after,
-        "errors": seen.errors,
-        "failed_at_s": [round(each - began_at_s) for each in seen.failed_at_s],
         "stalls": stood_still,
+        **_failures(seen, began_at_s),
     }
+
+
+def _failures(seen: Seen, began_at_s: float) -> Row:
+    """Return the errors of requests, and how long after the beginning they came."""
+    at_s = [round(each - began_at_s) for each in seen.failed_at_s]
+    return {"errors": seen.errors, "failed_at_s": at_s}
 
 
 def _rows(found: Kept) -> Row:
@@ -216,8 +219,9 @@ def _requests(seen: Seen) -> Row:
 
 def _print(
     growths: Sequence[Growth], struck: Sequence[Row], found: Kept, after: Sequence[Row]
-) -> None:
-    grown = [asdict(each) | {"mb": each.mb} for each in growths]
+) -> list[Row]:
+    """Print tables; return the rows of memory."""
+    grown = [asdict(each) | {"mb": round(each.mb, 1)} for each in growths]
     print(table(grown, MEMORY_COLUMNS), end="\n\n")
     print(table(struck, {"fault": "fault", "at s": "at_s", "took s": "took_s"}), end="\n\n")
     print(table(after, {name: name for name in after[0]}))
@@ -225,6 +229,7 @@ def _print(
         f"{found.events:,} events, {found.labelled:,} of {found.impressions:,} impressions "
         f"labelled; {found.wrong_rows} of {found.rows:,} rows wrong"
     )
+    return grown
 
 
 def _say(what: str) -> None:
