@@ -73,8 +73,8 @@ def main() -> None:
 
 def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     """Measure what the stack can do, then run it at half of that; return the figures."""
-    kafka = stack.settings.kafka
-    visit = Visit(address=stack.triton.grpc, kafka=kafka, notes=folder / "visits")
+    kafka, notes = stack.settings.kafka, folder / "visits"
+    visit = Visit(address=stack.triton.grpc, kafka=kafka, notes=notes)
     _wait_until_folded(stack)
     best_per_s = _best(stack, visit, options.calibrate_s)
     _say(f"{best_per_s:.1f} visits a second at best: now half of that")
@@ -96,15 +96,14 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     growth = _print(memory.growths(), struck, found, after)
     return {
         "hours": round(lasted_s / 3600.0, 3),
-        "events": sent,
-        "lost": sent - found.events,
+        **_kept(found, sent),
         **_requests(seen),
         **native.figures(),
         "rss_growth_mb": max((each["mb"] for each in growth), default=0.0),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
         "visits_per_s": round(seen.requests / lasted_s, 1),
-        **(_crashes(struck, stack.serving_crashes()) | _rows(found)),
+        **_crashes(struck, stack.serving_crashes()),
         "growth": growth,
         "struck": struck,
         "after": after,
@@ -119,9 +118,11 @@ def _failures(seen: Seen, began_at_s: float) -> Row:
     return {"errors": seen.errors, "failed_at_s": at_s}
 
 
-def _rows(found: Kept) -> Row:
-    """Return what is wrong with what is kept, other than lost events."""
+def _kept(found: Kept, sent: int) -> Row:
+    """Return what was lost of the events that were ``sent``, and what is kept wrongly."""
     return {
+        "events": sent,
+        "lost": sent - found.events,
         "logged_twice": found.logged_twice,
         "unlabelled": found.impressions - found.labelled,
         "rows_compared": found.rows,

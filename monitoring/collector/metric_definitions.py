@@ -65,15 +65,19 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "1: earns fewer clicks than the baseline, an older version or a control group.",
         _PAIR,
     ),
-    ("srp4ctr_canary_share", "Of users, that the server assigns to the canary.", _PAIR),
+    (
+        "srp4ctr_canary_share",
+        "The share of users that the server assigns to the canary.",
+        _PAIR,
+    ),
     (
         "srp4ctr_experiment_users",
-        "Users of the two by the arm of their impressions; at most 16,384 are counted.",
+        "Users in the canary's experiment by arm; at most 16,384 are counted.",
         (*_PAIR, "arm"),
     ),
     (
         "srp4ctr_sample_ratio_evidence",
-        "That users are split otherwise: ln of a ratio of likelihoods, 6.9 is 1,000 to 1.",
+        "ln of the odds that users are not split as assigned; 6.9 is 1,000 to 1.",
         _PAIR,
     ),
     (

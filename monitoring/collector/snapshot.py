@@ -149,7 +149,7 @@ def _difference(found: _Origin, expected: _Origin) -> str:
 
 def _encode_array(value: Any) -> bytes:
     if not isinstance(value, array):
-        raise NotImplementedError(f"{type(value)} in the monitor's state")
+        raise TypeError(f"{type(value)} in the monitor's state")
     return value.typecode.encode() + value.tobytes()
 
 

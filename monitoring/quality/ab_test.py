@@ -145,7 +145,7 @@ class AbTest:
         self._expected, self._bundles = expected_difference, bundles
         # By experiment ("": without one) and version, 4 MB each.
         self._versions: dict[str, dict[str, _Slices]] = {}
-        self._users = SampleRatios()
+        self._users = SampleRatios(bundles)
         self._newest = 0
 
     def update(self, impression: SettledImpression, sign: int) -> None:

@@ -12,7 +12,7 @@ Each user counts once, when the first impression is settled. Only the first ``MA
 an experiment count, so that memory is bounded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from math import lgamma, log
 
@@ -66,7 +66,11 @@ class SampleRatioState(msgspec.Struct, frozen=True, kw_only=True):
 class SampleRatios:
     """The users of each experiment of a canary, by arm."""
 
-    def __init__(self) -> None:
+    def __init__(self, bundles: Collection[str]) -> None:
+        """Only experiments between two of ``bundles``, which exist, are counted: producers
+        may publish any name, and each pair of versions has series of its own.
+        """
+        self._bundles = bundles
         self._counted: dict[str, _Users] = {}
 
     def update(self, impression: SettledImpression) -> None:
@@ -75,8 +79,11 @@ class SampleRatios:
         if not name or not arm:
             return
         if (users := self._counted.get(name)) is None:
-            if (experiment := Experiment.named(name)) is None:
+            experiment = Experiment.named(name)
+            if experiment is None:
                 return  # of somebody else, whose shares are not known
+            if not {experiment.canary, experiment.serving} <= {*self._bundles}:
+                return
             if len(self._counted) >= MAX_EXPERIMENTS:
                 del self._counted[min(self._counted, key=self._newness)]
             users = self._counted[name] = _Users(experiment)
@@ -84,8 +91,8 @@ class SampleRatios:
         users.add(item_key(impression.request[0]), arm)
 
     def ratios(self, now_ms: int) -> Iterator[SampleRatio]:
-        """Yield how the users are split of each pair's newest experiment, if it runs at
-        ``now_ms``.
+        """Yield the split of users in the newest experiment of each two versions, unless it
+        had no impression in the day before ``now_ms``.
         """
         newest: dict[tuple[str, str], _Users] = {}
         for name in sorted(self._counted, key=self._newness):

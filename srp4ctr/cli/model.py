@@ -27,6 +27,14 @@ At = Annotated[
     ),
 ]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
+NewestVersion = Annotated[
+    str | None,
+    typer.Argument(help="Version, as v2. Default: the newest that passed its gates."),
+]
+CanaryShare = Annotated[
+    float | None,
+    typer.Option(help="A canary's share of the users. Default: triton.canary_share."),
+]
 
 
 @app.command("refresh")
@@ -124,18 +132,12 @@ def diff_models(one: Version, other: Version, as_json: AsJson = False) -> None:
 
 @app.command("promote")
 def promote_model(
-    version: Annotated[
-        str | None,
-        typer.Argument(help="Version, as v2. Default: the newest that passed its gates."),
-    ] = None,
+    version: NewestVersion = None,
     canary: Annotated[
         bool,
         typer.Option("--canary", help="Serve it to a share of the users, as a canary."),
     ] = False,
-    share: Annotated[
-        float | None,
-        typer.Option(help="A canary's share of the users. Default: triton.canary_share."),
-    ] = None,
+    share: CanaryShare = None,
     every: Annotated[
         str | None, typer.Option(help="Repeat at this interval: 1m or 1h. Default: once.")
     ] = None,
@@ -149,18 +151,24 @@ def promote_model(
     """Serve a bundle; if anything fails, the current one keeps serving.
 
     The promotion is refused while the feature store differs from the raw log (`srp4ctr
-    features check`). The same command with another --share changes a canary's. Promote it
-    without --canary to serve all users, or end it by `srp4ctr model rollback --canary`.
-    Where training shares no disk with Triton, `--every 1m` promotes what refreshes publish.
-    A bundle that ranked worse than a one-line rule (gate rule_of_thumb) needs
-    --accept-worse; the audit log has it.
+    features check`). A canary serves a share of the users, always the same ones; the same
+    command with another --share changes it. Promote it without --canary to serve all
+    users, or end it by `srp4ctr model rollback --canary`. Where training shares no disk
+    with Triton, `--every 1m` promotes what refreshes publish. A bundle that ranked worse
+    than a one-line rule (gate rule_of_thumb) needs --accept-worse; the audit log has it.
 
     Example:  srp4ctr model promote v2 --canary --share 0.1
     """
     from srp4ctr.cli.tables.models import promotion_lines
     from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
 
-    plan = PromotionPlan(version or "", canary, share, accept_worse, every or "")
+    plan = PromotionPlan(
+        version=version or "",
+        canary=canary,
+        canary_share=share,
+        every=every or "",
+        accept_worse=accept_worse,
+    )
     display = partial(promotion_lines, canary=canary)
     run_promotion(load(*SERVING), plan, lambda found: _print(*display(found)), err.print)
 

@@ -162,16 +162,15 @@ class RankClient:
         experiment = self._experiment(ends)
         if experiment is None:
             return self._rank(requests, ends)
-        arms = [experiment.arm(each.user_id) for each in requests]
+        arms, name = [experiment.arm(each.user_id) for each in requests], experiment.name
         rankings: dict[int, Ranking] = {}
         for arm in sorted(set(arms)):
             places = [place for place, each in enumerate(arms) if each == arm]
             group = [requests[place] for place in places]
             is_canary = arm == experiment.canary and not self._canary.is_open
-            for place, ranking in zip(
-                places, self._rank(group, ends, to_canary=is_canary), strict=True
-            ):
-                rankings[place] = replace(ranking, experiment=experiment.name, arm=arm)
+            made = self._rank(group, ends, to_canary=is_canary)
+            for place, ranking in zip(places, made, strict=True):
+                rankings[place] = replace(ranking, experiment=name, arm=arm)
         return tuple(rankings[place] for place in range(len(requests)))
 
     def recommend(

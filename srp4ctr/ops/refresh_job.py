@@ -64,7 +64,7 @@ class RefreshPlan:
     """Train even without new data."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionPlan:
     """What to promote."""
 

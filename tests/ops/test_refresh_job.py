@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from srp4ctr.atomic_files import read_json
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.ops import refresh_job
 from srp4ctr.ops.refresh_job import (
     Display,
+    PromotionPlan,
     RefreshPlan,
     refresh_and_record,
     repeat,
@@ -58,6 +59,15 @@ def test_an_interval_is_a_number_and_a_unit(text: str, seconds: float) -> None:
 def test_another_interval_says_what_to_write(text: str) -> None:
     with pytest.raises(ValueError, match="write 30m, 1h or 2d"):
         seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("canary", "share"), [(False, 0.1), (True, 0.0), (True, 1.5), (True, -0.1)]
+)
+def test_a_share_is_of_users_and_of_a_canary(canary: bool, share: float) -> None:
+    plan = PromotionPlan(version="v2", canary=canary, canary_share=share)
+    with pytest.raises(MistakeError, match="for a canary: srp4ctr model promote v2"):
+        refresh_job.run_promotion(Settings(), plan, print, print)
 
 
 def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:

@@ -162,13 +162,13 @@ class Ranker:
 
     def answer_all(self, calls: Sequence[Call]) -> list[Tensors | Exception]:
         """Return the answer to each call, or its error, which affects no other call."""
-        asides = list(map(self._aside, calls))
-        to_rank = [call for call, each in zip(calls, asides, strict=True) if each is None]
+        known = list(map(self._known, calls))
+        to_rank = [call for call, each in zip(calls, known, strict=True) if each is None]
         made = iter(self._answer_all(to_rank) if to_rank else ())
-        return [next(made) if each is None else each for each in asides]
+        return [next(made) if each is None else each for each in known]
 
-    def _aside(self, call: Call) -> Tensors | None:
-        """Return the answer to a call that nobody waits for; None for any other.
+    def _known(self, call: Call) -> Tensors | None:
+        """Return the answer to a call that ranks nothing; None for any other.
 
         No metric of requests counts it.
         """

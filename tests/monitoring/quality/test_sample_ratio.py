@@ -15,6 +15,7 @@ from srp4ctr.streams.events.experiments import Experiment
 
 SHARE = Experiment("v8", "v7", 0.3)
 MISMATCH = np.log(1000)
+BUNDLES = [f"v{number}" for number in range(100)]
 
 
 def seen(user: int, experiment: str, arm: str, at: int = 0) -> SettledImpression:
@@ -34,7 +35,7 @@ def seen(user: int, experiment: str, arm: str, at: int = 0) -> SettledImpression
 
 def counted(experiment: Experiment, users: int, lost: float = 0.0) -> SampleRatio:
     """Return how ``users`` are split, where a share of the canary's is ``lost``."""
-    generator, ratios = np.random.default_rng(3), SampleRatios()
+    generator, ratios = np.random.default_rng(3), SampleRatios(BUNDLES)
     for user in range(users):
         arm = experiment.arm(f"u{user}")
         if arm != experiment.canary or generator.random() >= lost:
@@ -53,6 +54,22 @@ def test_the_assigned_split_has_no_evidence_against_it() -> None:
 @pytest.mark.parametrize(("share", "lost"), [(0.5, 0.1), (0.3, 0.12), (0.05, 0.25)])
 def test_lost_users_of_the_canary_are_evidence(share: float, lost: float) -> None:
     assert counted(Experiment("v8", "v7", share), 16_000, lost).evidence > MISMATCH
+
+
+@pytest.mark.parametrize(("share", "lost"), [(0.5, 0.08), (0.05, 0.18)])
+def test_most_losses_as_large_as_the_page_says_are_found(share: float, lost: float) -> None:
+    """In ``docs/monitoring.md``: four of five, once all users are counted that may be."""
+    left = share * (1 - lost)
+    counts = np.random.default_rng(11).binomial(MAX_USERS, left / (left + 1 - share), 1000)
+    experiment = Experiment("v8", "v7", share)
+    found = [
+        SampleRatio(
+            experiment=experiment, of_canary=int(each), of_serving=MAX_USERS - int(each)
+        )
+        for each in counts
+    ]
+    power = np.mean([each.evidence > MISMATCH for each in found])
+    assert power == pytest.approx(0.8, abs=0.1)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.5])
@@ -81,7 +98,7 @@ def test_with_a_share_of_all_one_other_user_is_enough() -> None:
 
 
 def test_a_user_counts_once_and_memory_is_bounded() -> None:
-    ratios = SampleRatios()
+    ratios = SampleRatios(BUNDLES)
     for at in range(3):
         for user in range(MAX_USERS // 2):
             ratios.update(seen(user, SHARE.name, "v7", at))
@@ -94,13 +111,22 @@ def test_a_user_counts_once_and_memory_is_bounded() -> None:
 
 
 def test_experiments_of_others_have_no_share_to_compare_with() -> None:
-    ratios = SampleRatios()
+    ratios = SampleRatios(BUNDLES)
     ratios.update(seen(1, "spring colours", "blue"))
     assert list(ratios.ratios(0)) == []
 
 
+def test_experiments_of_invented_versions_displace_none_of_existing_ones() -> None:
+    ratios = SampleRatios(["v7", "v8"])
+    ratios.update(seen(1, SHARE.name, "v7"))
+    for number in range(2 * MAX_EXPERIMENTS):
+        ratios.update(seen(1, Experiment(f"x{number}", "v7", 0.1).name, "v7", at=1))
+    (found,) = ratios.ratios(1)
+    assert found.experiment == SHARE
+
+
 def test_of_many_experiments_the_newest_are_kept() -> None:
-    ratios = SampleRatios()
+    ratios = SampleRatios(BUNDLES)
     for number in range(100):
         name = Experiment(f"v{number}", "v7", 0.1).name
         ratios.update(seen(1, name, "v7", at=number))
@@ -111,7 +137,7 @@ def test_of_many_experiments_the_newest_are_kept() -> None:
 
 
 def test_another_share_begins_anew_and_an_ended_experiment_has_no_figures() -> None:
-    ratios = SampleRatios()
+    ratios = SampleRatios(BUNDLES)
     for at, share in ((1, 0.1), (2, 0.2)):
         for user in range(100 * at):
             name = Experiment("v8", "v7", share).name
@@ -122,7 +148,7 @@ def test_another_share_begins_anew_and_an_ended_experiment_has_no_figures() -> N
 
 
 def test_counts_go_on_from_a_snapshot() -> None:
-    one, restored = SampleRatios(), SampleRatios()
+    one, restored = SampleRatios(BUNDLES), SampleRatios(BUNDLES)
     for user in range(500):
         one.update(seen(user, SHARE.name, SHARE.arm(f"u{user}")))
     restored.restore(one.state())
