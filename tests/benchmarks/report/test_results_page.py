@@ -107,9 +107,9 @@ def test_a_new_result_takes_the_place_of_what_was_recorded_by_hand(tmp_path: Pat
 
 def test_circumstances_recorded_by_hand_hold_for_their_file_alone(tmp_path: Path) -> None:
     shutil.copy(RESULTS / BY_HAND, tmp_path)
-    shutil.copy(RESULTS / "monitoring.json", tmp_path)
-    command = "make bench NAME=monitoring"
-    assert row_of(page(tmp_path), command)[4] == f"2026-11-26 {MARK}"
+    shutil.copy(RESULTS / "delayed_feedback.json", tmp_path)
+    command = 'make bench NAME=delayed_feedback ARGS="--seeds 1"'
+    assert row_of(page(tmp_path), command)[4] == f"2026-11-25 {MARK}"
     command = "make bench NAME=overload"
     text = a_page(tmp_path, overload={"bounded_share_at_twice": 0.9})
     assert row_of(text, command)[1:5] == ["90 %", *[UNKNOWN] * 3]
