@@ -54,7 +54,7 @@ def configure(process: str, config: LogConfig | None = None) -> None:
         )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter((_Json if config.format == "json" else _Text)(process))
-    handler.addFilter(_is_no_cancelled_request)
+    handler.addFilter(_is_no_close)
     handler.addFilter(_Seldom())
     level = logging.getLevelName(config.level.upper())
     # Libraries tell of each connection and each refresh: of them, what goes wrong.
@@ -65,14 +65,18 @@ def configure(process: str, config: LogConfig | None = None) -> None:
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
 
 
-def _is_no_cancelled_request(record: logging.LogRecord) -> bool:
-    """Return False for a request that kafka-python cancels because its client is closed.
+def _is_no_close(record: logging.LogRecord) -> bool:
+    """Return False for what kafka-python logs as an error where its client was closed.
 
-    It logs that as an error.
+    It cancels a request, or reads once more from a socket that it no longer has.
     """
     causes = record.args if isinstance(record.args, tuple) else ()
     is_cancelled = any(type(each).__name__ == "Cancelled" for each in causes)
-    return not (is_cancelled and record.name == "kafka.cluster")
+    has_no_socket = record.exc_info is not None and record.exc_info[0] is AttributeError
+    return not (
+        (is_cancelled and record.name == "kafka.cluster")
+        or (has_no_socket and record.name == "kafka.net.transport")
+    )
 
 
 class _Seldom(logging.Filter):
