@@ -49,6 +49,7 @@ lint: setup ## ruff, mypy --strict, the import rule
 
 bench: setup ## run a benchmark: make bench NAME=serving (SAVE=1: keep its result)
 	@test -n "$(NAME)" || { $(BIN)/python -m benchmarks; exit 2; }
+	@$(if $(SAVE),$(BIN)/python -m benchmarks.harness.saved_result --check $(NAME))
 	@set -o pipefail; $(BIN)/python -m benchmarks $(NAME) $(ARGS)$(if $(SAVE), | $(BIN)/python -m benchmarks.harness.saved_result $(NAME))
 
 benchmarks-page: setup ## rewrite docs/benchmarks.md from benchmarks/results

@@ -23,10 +23,15 @@ SEVERAL_RUNS = ("click_quality", "own_model", "peer_models", "pretraining", "ser
 
 
 def main() -> None:
-    """Save what comes in, and let it through; the only argument is the benchmark's name."""
-    (name,) = sys.argv[1:]
+    """Save what comes in, and let it through; the last argument is the benchmark's name.
+
+    With ``--check`` before it, only say whether that can be saved.
+    """
+    *flags, name = sys.argv[1:]
     try:
         refuse_several_runs(name)
+        if flags:
+            return
         measured = circumstances()  # now: the run may write a picture, or last for hours
         printed = []
         for line in sys.stdin:
