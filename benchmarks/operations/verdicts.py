@@ -7,15 +7,16 @@ intervals contain the truth; on how many days alerts fire falsely; and how much 
 difference of 5 % takes than with a test of a fixed size. Users and requests are those of
 one version. At last the speed of counting labels, and how long a restart takes with five
 million of them (``verdict_restart.py``, which needs Java). With ``--page`` the table of
-docs/monitoring.md is written as well.
+docs/monitoring.md is written as well. Results of rows are kept in
+``.data/benchmarks/verdicts``: a run that was cut off continues.
 
     make bench NAME=verdicts ARGS=--page
 """
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ROOT, parser_of, say
+from benchmarks import ROOT, parser_of
 from benchmarks.harness.figures import table
+from benchmarks.harness.runs import cached, code_digest, digest_of, run_all
 from benchmarks.operations import verdict_restart
 from benchmarks.operations.monitoring import LABEL_WINDOW_S, add_labels, monitor_of
 from benchmarks.operations.verdict_traffic import (
@@ -65,6 +67,11 @@ PREDICTED_SHARE = 0.25
 POWER_RISE = 1.05
 POWER_LOOKS, POWER_USERS, POWER_REQUESTS = 120, 200, 10  # 200 new users between two looks
 LABELS = 200_000
+CACHE = ROOT / ".data" / "benchmarks" / "verdicts"
+SIMULATED_CODE = (
+    *("monitoring/quality", "triton_repo/serving/exploration.py"),
+    *(f"benchmarks/operations/{name}.py" for name in ("verdict_traffic", "verdicts")),
+)
 PAGE = ROOT / "docs" / "monitoring.md"
 BEGIN = "<!-- begin: make bench NAME=verdicts ARGS=--page -->"
 END = "<!-- end: verdicts -->"
@@ -83,41 +90,101 @@ COVERED = {
 INTERVALS = ("click_rate", "top", "calibration", "auc", "request_auc")
 
 
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Simulations of one row, in a process and with a seed of their own."""
+
+    measure: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    runs: int
+    seed: int
+
+    def __str__(self) -> str:
+        """Return the name for the progress on stderr."""
+        return f"{self.measure.__name__} {self.arguments}"
+
+    @property
+    def file(self) -> Path:
+        """Where its result is kept, so that a run which was cut off continues."""
+        digest = digest_of(
+            *(self.measure.__name__, self.arguments, self.runs, self.seed),
+            code_digest(*SIMULATED_CODE),
+        )
+        return CACHE / f"{self.measure.__name__}-{digest}.json"
+
+
 def main() -> None:
     """Print two tables, then one JSON object."""
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--runs", type=int, default=RUNS, help="simulations of each row")
+    add("--workers", type=int, default=2, help="processes that simulate")
     add("--labels", type=int, default=LABELS)
     add("--restart-labels", type=int, default=verdict_restart.LABELS)
     add("--page", action="store_true", help="write the table of docs/monitoring.md")
     options = parser.parse_args()
-    chance, runs = np.random.default_rng(53), options.runs
-    compared = [_compared(each, runs, chance) for each in _grid(PATTERNS)]
+    results = simulate(simulations(options.runs), options.workers)
+    compared, covered = results[_compared], results[_covered]
     print(table(compared, COMPARED))
-    patterns = ((EQUAL, RETURNING), (HEAVY, RETURNING))
-    covered = [_covered(each, runs, chance) for each in _grid(patterns)]
     print(table(covered, COVERED))
     if options.page:
-        write_table(compared, covered, runs)
+        write_table(compared, covered, options.runs)
     shares = [row[name] for row in covered for name in INTERVALS]
     shares += [row["difference"] for row in compared]
     report = {
-        "runs": runs,
+        "runs": options.runs,
         "false_verdicts_max": max(row["false_verdicts"] for row in compared),
         "coverage_min": min(shares),
         "coverage_max": max(shares),
         "sequence_coverage_min": min(
             1 - max(row["false_verdicts"] for row in compared),
-            _sequence_coverage(runs, chance),
+            *results[_sequence_coverage],
         ),
-        "false_alert_days_max": max(_false_days(*day, runs, chance) for day in DAYS),
-        "auc_alert_wrong": _wrong_alerts(chance),
-        "power_ratio": round(_power_ratio(min(runs, 1000), chance), 3),
+        "false_alert_days_max": max(results[_false_days]),
+        "auc_alert_wrong": sum(results[_wrong_alerts]),
+        "power_ratio": round(results[_power_ratio][0], 3),
         "restart_s": verdict_restart.measure(options.restart_labels)["restart_s"],
         "labels_per_core_s": _labels_per_core_s(options.labels),
     }
     print(json.dumps(report))
+
+
+def simulations(runs: int) -> list[Simulation]:
+    """Return all simulations, ``runs`` of each row."""
+    measures: list[tuple[Callable[..., Any], tuple[Any, ...], int]] = [
+        *((_compared, (each,), runs) for each in _grid(PATTERNS)),
+        *((_covered, (each,), runs) for each in _grid(PATTERNS[:2])),
+        (_sequence_coverage, (), runs),
+        *((_false_days, day, runs) for day in DAYS),
+        *((_wrong_alerts, pair, AUC_RUNS) for pair in product(ETAS, (True, False))),
+        (_power_ratio, (), min(runs, 1000)),
+    ]
+    return [Simulation(*each, seed) for seed, each in enumerate(measures)]
+
+
+def simulate(
+    jobs: Sequence[Simulation], workers: int
+) -> dict[Callable[..., Any], list[Any]]:
+    """Return the results by measure, in the order of ``jobs``.
+
+    Raises ``SystemExit`` if one failed; another call runs that one alone.
+    """
+    missing = [each for each in jobs if not each.file.is_file()]
+    if None in run_all(run, missing, workers):
+        raise SystemExit("simulations failed: see above, and run it again for these alone")
+    results: dict[Callable[..., Any], list[Any]] = {each.measure: [] for each in jobs}
+    for each in jobs:
+        results[each.measure].append(json.loads(each.file.read_text()))
+    return results
+
+
+def run(simulation: Simulation) -> Any:
+    """Return the result of ``simulation``, which is kept in its file."""
+    chance = np.random.default_rng((53, simulation.seed))
+    return cached(
+        simulation.file,
+        lambda: simulation.measure(*simulation.arguments, simulation.runs, chance),
+    )
 
 
 def write_table(
@@ -153,15 +220,13 @@ def write_table(
 
 def _grid(patterns: Sequence[tuple[str, str]]) -> Iterator[Population]:
     for (users, requests), deviation, pattern in product(SIZES, DEVIATIONS, patterns):
-        population = Population(
+        yield Population(
             users=users,
             requests=requests,
             deviation=deviation,
             activity=pattern[0],
             arrival=pattern[1],
         )
-        say(f"{population}")
-        yield population
 
 
 def _compared(population: Population, runs: int, chance: Chance) -> dict[str, Any]:
@@ -260,19 +325,17 @@ def _drifts(predicted: np.ndarray, clicks: np.ndarray, interval: Interval) -> bo
     )
 
 
-def _wrong_alerts(chance: Chance) -> int:
+def _wrong_alerts(eta: float, is_random: bool, runs: int, chance: Chance) -> int:
     """Return how many alerts of RankingNearRandom are wrong or missing.
 
-    Random scores raise it and perfect scores do not, at each examination.
+    Random scores raise it and perfect scores do not, at each examination ``eta``.
     """
     population = Population(users=4000, requests=10, deviation=0.05, activity=HEAVY)
-    wrong = 0
-    for eta, is_random in product(ETAS, (True, False)):
-        scores, others = np.minimum(chance.lognormal(-2.3, 0.5, (2, 4000, 10)), 0.9)
-        slates = slates_of(scores, others if is_random else scores, eta)
-        for _ in range(AUC_RUNS):
-            wrong += _is_near_random(population, slates, chance) != is_random
-    return wrong
+    scores, others = np.minimum(chance.lognormal(-2.3, 0.5, (2, 4000, 10)), 0.9)
+    slates = slates_of(scores, others if is_random else scores, eta)
+    return sum(
+        _is_near_random(population, slates, chance) != is_random for _ in range(runs)
+    )
 
 
 def _is_near_random(population: Population, slates: Slates, chance: Chance) -> bool:

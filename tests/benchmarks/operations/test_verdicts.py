@@ -98,3 +98,25 @@ def test_the_page_has_a_row_of_each_size_and_deviation(
     assert "old" not in text
     assert "| 500 × 100 | 0.05 | 3.1 % | 94.0 % to 95.1 % |" in text
     assert text.count("\n| ") == 1 + len(populations)
+
+
+def test_a_run_that_was_cut_off_simulates_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "CACHE", tmp_path)
+    jobs = [
+        verdicts.Simulation(draw, (number,), runs=3, seed=number) for number in range(3)
+    ]
+    first = [verdicts.run(each) for each in jobs[:2]]
+    jobs[1].file.write_text('["kept"]')
+    verdicts.run(jobs[2])
+    again = verdicts.simulate(jobs, workers=1)[draw]
+    assert again[:2] == [first[0], ["kept"]]
+    assert [each[0] for each in (again[0], again[2])] == [0, 2]
+    assert again[0][1] != again[2][1]  # each has a seed of its own
+    assert len({each.file for each in jobs}) == 3
+
+
+def draw(number: int, runs: int, chance: np.random.Generator) -> list[float]:
+    """Return a simulation's arguments and one number of its own chance."""
+    return [number, chance.random(runs).sum()]
