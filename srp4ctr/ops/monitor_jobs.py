@@ -86,7 +86,7 @@ def sources_of(settings: Settings) -> MonitorSources:
     default = Path(settings.embedded.data_dir) / SNAPSHOT_FILE
     return MonitorSources(
         kafka=settings.kafka,
-        triton_metrics_url=settings.triton.metrics_url,
+        triton_metrics=settings.triton.metrics_pages(),
         repository=Path(settings.triton.repository),
         bundles_dir=Path(settings.training.bundles_dir),
         label_window_s=settings.streams.label_window_s,
