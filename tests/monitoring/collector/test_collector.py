@@ -33,6 +33,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     Flops,
     ServingTotals,
 )
+from srp4ctr.monitoring.cost.triton_servers import TritonServer
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import FeatureDrift
@@ -140,6 +141,18 @@ def a_view() -> View:
             ),
         ),
         totals=some_totals(),
+        servers=(
+            TritonServer(
+                name="t1:8001",
+                is_up=True,
+                is_ready=True,
+                totals=some_totals(),
+                drifts=tuple(
+                    FeatureDrift(model_version="v7", feature=feature, **drift)
+                    for feature in (SCORE, "item_click_rate_168h")
+                ),
+            ),
+        ),
         flops={"v7": Flops(encode_once=5.0, reencode=50.0)},
         prices=MachinePrices(currency="EUR", core=0.04, gpu=0.9),
         feature_drifts=tuple(
