@@ -204,6 +204,27 @@ def roll_back(
     out.print(f"{serving} serves")
 
 
+@app.command("reconcile")
+def reconcile_servers(as_json: AsJson = False) -> None:
+    """Let all servers serve one version again, after a crash or a change by hand.
+
+    A rollback that was killed is finished; a promotion is undone, unless all servers serve
+    its bundle already. Without an unfinished rollout the others follow the first server.
+    The next promote or rollback does the first two by itself.
+
+    Example:  srp4ctr model reconcile
+    """
+    from srp4ctr.cli.tables.models import reconciliation_document, reconciliation_lines
+    from srp4ctr.ops import promotion_service
+
+    found = promotion_service.reconcile(load("triton"))
+    if as_json:
+        out.print_json(data=reconciliation_document(found))
+    else:
+        for line in reconciliation_lines(found):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 @app.command("fill")
 def fill_repository(
     repository: Annotated[

@@ -36,6 +36,7 @@ CHECKS = {
         "triton access": "anonymous",
         "triton control": "control",
         "triton": "serving",
+        "triton servers": "servers",
     },
 }
 # Checks that need the credentials of the deployment.
