@@ -108,8 +108,8 @@ columns: setup ## rewrite features/tensors/columns.h from the table of columns
 source-map: setup ## rewrite docs/source-map.md from the modules' docstrings
 	@$(BIN)/python -m tests.structure.source_map
 
-secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
-	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS)
+secrets: ## make and renew the real stack's certificates and passwords (HOSTS="rank.example.com", DAYS=90)
+	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS) $(if $(DAYS),--days $(DAYS))
 
 up: secrets ## start the real stack with Docker (PROFILE=gpu, PRODUCERS=1, ARGS="--scale stream=3")
 	@$(COMPOSE) up --build --detach $(ARGS)
