@@ -8,12 +8,13 @@ set.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
@@ -37,13 +38,17 @@ def run_monitor(
     config: MonitorConfig,
     stop: threading.Event,
     probe_factory: ProbeFactory | None = None,
+    collectors: Iterable[Collector] = (),
 ) -> None:
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
-    ``probe_factory`` makes the probe if there is an interval. Raises ``MistakeError``
+    ``probe_factory`` makes the probe if there is an interval. The page has the metrics of
+    ``collectors``, too. Raises ``MistakeError``
     for a taken port or a broker that refuses us, and any error that no retry can heal.
     """
     monitor = Monitor(sources, config)
+    for collector in collectors:
+        monitor.registry.register(collector)
     poller = _TritonPoller(monitor, config.poll_interval_s)
     snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
 

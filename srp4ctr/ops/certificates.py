@@ -1,7 +1,7 @@
 """Makes a certificate authority in a folder, and certificates that it signs.
 
-It calls openssl; keys are of the curve P-256. A valid certificate stays until it is close to
-its end. Then a new one with a new key, signed by the same authority, replaces it.
+It calls openssl; keys are of the curve P-256. A certificate stays until it is close to its
+end. Then a new one with a new key, signed by the same authority, replaces it.
 """
 
 import ipaddress
@@ -63,7 +63,7 @@ def issue(
     name: str,
     hosts: Sequence[str],
     use: Literal["serverAuth", "clientAuth"],
-    lifetime: Lifetime = Lifetime(),  # noqa: B008 (frozen)
+    lifetime: Lifetime = Lifetime(),
 ) -> None:
     """Make ``NAME.pem`` and ``NAME.key`` in ``folder``, unless a usable pair is there.
 
@@ -175,9 +175,7 @@ def _openssl(*arguments: str | Path, given: str = "") -> str:
     return done.stdout
 
 
-def _run(
-    *arguments: str | Path, given: str = ""
-) -> "subprocess.CompletedProcess[str]":
+def _run(*arguments: str | Path, given: str = "") -> "subprocess.CompletedProcess[str]":
     # Without another project's openssl.cnf; a key must never be readable by other users.
     ours = {name: value for name, value in os.environ.items() if name != "OPENSSL_CONF"}
     return subprocess.run(

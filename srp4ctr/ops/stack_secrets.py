@@ -86,7 +86,9 @@ def make(
     certificates.make_authority(folder)
     for name, known in SERVERS.items():
         more = hosts if name in PUBLISHED else ()
-        certificates.issue(folder, name, list(dict.fromkeys([*known, *more])), "serverAuth", lifetime)
+        certificates.issue(
+            folder, name, list(dict.fromkeys([*known, *more])), "serverAuth", lifetime
+        )
     for name in CLIENTS:
         certificates.issue(folder, name, (), "clientAuth", lifetime)
     for name in PASSWORDS:
@@ -152,7 +154,7 @@ def next_steps(made: Sequence[str], before: Container[str]) -> str:
         return ""
     return "\n".join(
         (
-            "Running servers use the former certificates, which stay valid until their end.",
+            "Running servers use the former certificates, which are valid until their end.",
             "Before then, one after the other (not after a first start):",
             *(f"  {step}" for step in steps),
         )

@@ -83,11 +83,19 @@ def sign_expired(folder: Path, name: str) -> None:
     certificate, request = folder / f"{name}.pem", folder / "request"
     certificate.unlink()
     key = ["-key", str(folder / f"{name}.key"), "-subj", f"/CN={name}"]
-    authority = ["-CA", str(folder / "ca.pem"), "-CAkey", str(folder / "ca.key")]
+    authority = [
+        "-copy_extensions",
+        "copy",
+        "-CA",
+        str(folder / "ca.pem"),
+        "-CAkey",
+        str(folder / "ca.key"),
+    ]
+    named = ["-addext", f"subjectAltName=IP:{HOST}", "-out", str(request)]
+    ended = ["-days", "-1", "-set_serial", "7", "-out", str(certificate)]
     for command in (
-        ["req", "-new", *key, "-addext", f"subjectAltName=IP:{HOST}", "-out", str(request)],
-        ["x509", "-req", "-in", str(request), "-copy_extensions", "copy", *authority]
-        + ["-days", "-1", "-set_serial", "7", "-out", str(certificate)],
+        ["req", "-new", *key, *named],
+        ["x509", "-req", "-in", str(request), *authority, *ended],
     ):
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     request.unlink()
