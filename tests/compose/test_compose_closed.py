@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr import bucket_policies
+from srp4ctr import bucket_setup
 from srp4ctr.ops import kafka_acl, stack_secrets
 from srp4ctr.ops.certificate_watch import places_of
 from srp4ctr.ops.triton import supervisor
@@ -138,14 +138,14 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
 
 
 def test_every_user_of_the_objects_has_rights_there_and_no_other_is_made() -> None:
-    assert set(bucket_policies.USERS) | {"admin"} == set(stack_secrets.OBJECT_USERS)
+    assert set(bucket_setup.USERS) | {"admin"} == set(stack_secrets.OBJECT_USERS)
     having = {
         secret.removeprefix("objects_"): name.removesuffix("-gpu")
         for name, service in SERVICES.items()
         for secret in service.get("secrets", [])
         if secret.startswith("objects_") and name != "objects"
     }
-    assert having == {"admin": "init"} | {name: name for name in bucket_policies.USERS}
+    assert having == {"admin": "init"} | {name: name for name in bucket_setup.USERS}
 
 
 def test_services_share_a_network_only_where_they_need_it() -> None:
@@ -158,7 +158,7 @@ def test_services_share_a_network_only_where_they_need_it() -> None:
     assert not {"kafka", "redis", "postgres"} & met["prometheus"]
     assert not {"kafka", "objects"} & met["triton"]
     assert not {"kafka", "redis", "triton"} & met["trainer"]
-    assert met["objects"] == {"objects", "init", *bucket_policies.USERS, "trainer-gpu"}
+    assert met["objects"] == {"objects", "init", *bucket_setup.USERS, "trainer-gpu"}
     assert {"redis", "postgres"}.isdisjoint(met["monitor"])
     inner = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
     assert set(COMPOSE["networks"]) - inner == {"edge", "producers"}

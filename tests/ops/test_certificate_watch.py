@@ -20,7 +20,7 @@ from srp4ctr.ops.doctor import host
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.triton_repo.config import ReplicaConfig, TlsConfig, TritonConfig
-from tests.ops.test_certificate_renewal import SHORT, TlsServer, sign_expired, tls_server
+from tests.ops.tls_servers import SHORT, TlsServer, sign_expired, tls_server
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 EXPIRY, READ = "srp4ctr_certificate_expiry_seconds", "srp4ctr_certificate_read"
@@ -37,8 +37,27 @@ def test_every_server_of_the_settings_and_every_file_is_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://objects:7070")
-    assert [each for each in places_of(Settings()) if each.service != "objects"] == []
-    given = Settings(
+    assert [each.service for each in places_of(Settings())] == ["objects"]
+    found = [
+        (each.service, each.location, each.is_postgres) for each in places_of(closed())
+    ]
+    own = str(Path("c.pem").absolute())
+    assert found == [
+        ("kafka", "k1:9093", False),
+        ("kafka", "k2:9093", False),
+        ("store", "r:6379", False),
+        ("registry", "pg:5433", True),
+        ("triton", "t1:8001", False),
+        ("triton", "t2:8001", False),
+        ("objects", "objects:7070", False),
+        ("grafana", "g:3000", False),
+        *(("file", path, False) for path in sorted(["/a/ca.pem", "/a/other.pem", own])),
+    ]
+
+
+def closed() -> Settings:
+    """Return settings in which every server has TLS."""
+    return Settings(
         kafka=KafkaConfig(
             bootstrap="k1:9093,k2:9093", security_protocol="SSL", ssl_ca_file="/a/ca.pem"
         ),
@@ -62,19 +81,6 @@ def test_every_server_of_the_settings_and_every_file_is_watched(
             tls_endpoints={"grafana": "g:3000"}, certificate_files=("/a/other.pem",)
         ),
     )
-    found = [(each.service, each.location, each.is_postgres) for each in places_of(given)]
-    own = str(Path("c.pem").absolute())
-    assert found == [
-        ("kafka", "k1:9093", False),
-        ("kafka", "k2:9093", False),
-        ("store", "r:6379", False),
-        ("registry", "pg:5433", True),
-        ("triton", "t1:8001", False),
-        ("triton", "t2:8001", False),
-        ("objects", "objects:7070", False),
-        ("grafana", "g:3000", False),
-        *(("file", path, False) for path in sorted(["/a/ca.pem", "/a/other.pem", own])),
-    ]
 
 
 def test_the_metric_is_what_a_server_presents_and_not_what_its_file_has(
@@ -143,7 +149,7 @@ class PostgresLike(TlsServer):
             plain.close()
 
 
-def test_postgres_is_asked_for_tls_first(tmp_path: Path) -> None:
+def test_postgres_begins_tls_after_its_own_request(tmp_path: Path) -> None:
     stack_secrets.make(tmp_path)
     server = PostgresLike(tmp_path, "postgres")
     place = Place(service="registry", location=f"{HOST}:{server.port}", is_postgres=True)
