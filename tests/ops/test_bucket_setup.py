@@ -1,5 +1,6 @@
 """The rights of each user of the real stack's objects: versitygw with its own command."""
 
+import ast
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import BundleStore
 from tests.compose import real_stack
 from tests.streams.logs import TOPIC, offsets, write
+from tests.structure.source_tree import product_files
 
 LOG, BUNDLES = "s3://events", "s3://bundles"
 GRANTS = {LOG: bucket_setup.LOG_GRANTS, BUNDLES: bucket_setup.BUNDLE_GRANTS}
@@ -190,3 +192,8 @@ def test_one_bucket_for_both_has_the_rules_of_both(known_as: As) -> None:
     known_as("trainer")
     assert may(obstore.put, "s3://both/bundles/v1/x", b"")
     assert not may(obstore.put, "s3://both/events/x", b"")
+
+
+def test_no_request_is_signed_by_hand() -> None:
+    by_hand = [file.path for file in product_files() if "AWS4-HMAC" in ast.dump(file.tree)]
+    assert by_hand == []
