@@ -24,7 +24,7 @@ _TIMEOUT_S = 20.0
 # `FROM image AS stage` and `image: name`; a stage of the same file has no tag, ours none
 # that a registry has, and a pinned one has an @.
 _NAMED = re.compile(
-    r"(?m)^(?P<before>FROM |[ -]*(?:image|server): *\"?)(?P<image>[\w./:-]+:[\w.-]+)(?![\w@.:-])"
+    r"(?m)^(?P<before>FROM |[ -]*image: *\"?)(?P<image>[\w./:-]+:[\w.-]+)(?![\w@.:-])"
 )
 _OWN = "srp4ctr-"
 # Of an index first: its digest is good on every platform.
@@ -78,7 +78,7 @@ def digest_of(image: Image, scheme: str = "https") -> str:
 
 
 def pin(folder: Path, files: Sequence[str] = FILES, scheme: str = "https") -> "Pinned":
-    """Pin the images of ``files`` in ``folder``, and return which, and which not and why."""
+    """Pin the images of ``files`` in ``folder``, and return which; the rest has a reason."""
     names = dict.fromkeys(
         match["image"]
         for file in files
@@ -123,6 +123,8 @@ def _head(url: str, headers: dict[str, str]) -> str:
 
 def _token(challenge: str) -> str:
     """Return an anonymous token of the server that a registry's ``challenge`` names."""
+    if not re.search('realm="https?://', challenge):
+        raise ValueError(f"no address of a token: {challenge}")
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     query = urlencode({k: v for k, v in fields.items() if k in ("service", "scope")})
     with urlopen(f"{fields.get('realm', '')}?{query}", timeout=_TIMEOUT_S) as answer:

@@ -72,9 +72,7 @@ def test_images_are_pinned_by_the_digest_of_their_index(
     assert pin(tmp_path, files, "http").digests == {}  # they are pinned
 
 
-def test_an_image_that_a_registry_lacks_keeps_its_tag(
-    registry: str, tmp_path: Path
-) -> None:
+def test_an_image_that_is_missing_keeps_its_tag(registry: str, tmp_path: Path) -> None:
     text = f"FROM {registry}/team/tool:2.0\n"
     (tmp_path / "Dockerfile").write_text(text)
     done = pin(tmp_path, ["Dockerfile"], "http")
