@@ -78,7 +78,7 @@ def digest_of(image: Image, scheme: str = "https") -> str:
 
 
 def pin(folder: Path, files: Sequence[str] = FILES, scheme: str = "https") -> "Pinned":
-    """Pin the images of ``files`` in ``folder``, and return which; the rest has a reason."""
+    """Pin the images of ``files`` in ``folder``; return their digests and failures."""
     names = dict.fromkeys(
         match["image"]
         for file in files
