@@ -1,6 +1,6 @@
 """Pins base and service images by digest: Dockerfile, compose.yaml and the chart's values.
 
-It asks each image's registry for the digest of its tag, by Docker's Registry HTTP API V2,
+It reads the digest of each tag from its registry, by Docker's Registry HTTP API V2,
 and writes ``NAME:TAG@sha256:…``. A pinned image is left alone: delete its digest to pin it
 again. Standard library only.
 """
