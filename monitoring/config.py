@@ -1,8 +1,9 @@
 """Settings of the monitor: addresses, windows and prices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.config import check_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,16 @@ class MonitorConfig:
     probe_interval_s: float = 0.0
     """Interval of the synthetic user's freshness probe; 0: no probe."""
 
+    tls_endpoints: dict[str, str] = field(default_factory=dict, hash=False)
+    """Service → HOST:PORT of further servers whose certificates are watched. Those of
+    Kafka, the store, the registry, Triton and the buckets follow from their settings."""
+    certificate_files: tuple[str, ...] = ()
+    """Further PEM files whose certificates are watched: those of other clients. Files that
+    settings name are watched in any case."""
+
     def __post_init__(self) -> None:
+        for name, address in self.tls_endpoints.items():
+            check_address(f"monitoring.tls_endpoints.{name}", address)
         positive = ("window_s", "snapshot_interval_s", "poll_interval_s")
         for name in (*positive, "expected_difference"):
             if (value := getattr(self, name)) <= 0:

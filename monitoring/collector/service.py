@@ -8,12 +8,13 @@ set.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
@@ -37,13 +38,14 @@ def run_monitor(
     config: MonitorConfig,
     stop: threading.Event,
     probe_factory: ProbeFactory | None = None,
+    collectors: Iterable[Collector] = (),
 ) -> None:
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
     ``probe_factory`` makes the probe if there is an interval. Raises ``MistakeError``
     for a taken port or a broker that refuses us, and any error that no retry can heal.
     """
-    monitor = Monitor(sources, config)
+    monitor = _monitor_with(collectors, sources, config)
     poller = _TritonPoller(monitor, config.poll_interval_s)
     snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
 
@@ -58,12 +60,11 @@ def run_monitor(
         if not stop.is_set():
             _read_streams(monitor, poller, snapshots, sources, stop)
 
-    page = metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
-    with page, ThreadPoolExecutor(1, "probe") as executor:
+    with _page(monitor, config), ThreadPoolExecutor(1, "probe") as executor:
         probing = None
-        if probe_factory and config.probe_interval_s:
+        if probe_factory and (every_s := config.probe_interval_s):
             probe = probe_factory(lambda: monitor.recent_items, monitor.registry)
-            probing = executor.submit(_run_probe, probe, config.probe_interval_s, stop)
+            probing = executor.submit(_run_probe, probe, every_s, stop)
         try:
             with suppress(ConnectionError):  # stopped during an outage
                 retry("read_topics", read, should_stop=stop.is_set, sleep=wait)
@@ -72,6 +73,21 @@ def run_monitor(
             stop.set()
         if probing:
             probing.result()
+
+
+def _page(monitor: Monitor, config: MonitorConfig) -> AbstractContextManager[int]:
+    """Return the metrics page of ``monitor``."""
+    return metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
+
+
+def _monitor_with(
+    collectors: Iterable[Collector], sources: MonitorSources, config: MonitorConfig
+) -> Monitor:
+    """Return a monitor whose page has the metrics of ``collectors``, too."""
+    monitor = Monitor(sources, config)
+    for collector in collectors:
+        monitor.registry.register(collector)
+    return monitor
 
 
 def _run_probe(probe: Probe, interval_s: float, stop: threading.Event) -> None:

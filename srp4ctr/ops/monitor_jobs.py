@@ -23,6 +23,7 @@ from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
+from srp4ctr.ops.certificate_watch import watching
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
@@ -50,7 +51,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         threading.Thread(target=follow_bundles, args=(store, stop), daemon=True).start()
     monitoring = settings.monitoring
     say(f"metrics: http://{monitoring.host}:{monitoring.port}/metrics  (Ctrl-C stops)")
-    run_monitor(sources_of(settings), monitoring, stop, probe_factory(settings))
+    with watching(settings) as certificates:
+        sources, probes = sources_of(settings), probe_factory(settings)
+        run_monitor(sources, monitoring, stop, probes, [certificates])
 
 
 def follow_bundles(store: bundle_store.BundleStore, stop: threading.Event) -> None:
