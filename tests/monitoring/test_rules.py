@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from srp4ctr.monitoring import objective_rules
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
 from srp4ctr.streams.worker.measurements import FRESHNESS
 from tests.monitoring.metric_names import (
@@ -150,57 +152,59 @@ def test_a_file_of_cases_is_short_enough_to_read() -> None:
     assert {name: n for name, n in lengths.items() if n > MAX_CASE_LINES} == {}
 
 
-def outages(kind: str) -> dict[str, set[str]]:
-    """Return the rules of ``kind`` that are tested with failed scrapes and with a restart.
-
-    A failed scrape: ``up`` is 0, and a metric that the rule looks back to is stale.
-    """
-    found: dict[str, set[str]] = {"failed scrape": set(), "restart": set()}
-    for path in CASE_FILES:
-        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
-            series = {each["series"]: each["values"] for each in test["input_series"]}
-            names = {case["alertname"] for case in test.get("alert_rule_test", ())}
-            if kind == "record":
-                asked = " ".join(c["expr"] for c in test.get("promql_expr_test", ()))
-                names = {name for name in RECORDED if name in asked}
-            is_down = any(s.startswith("up{") and re.search(r"\b0\b|\b0x", v) for s, v in series.items())
-            stale = {s.partition("{")[0] for s, v in series.items() if "stale" in v}
-            rules_ = RECORDED if kind == "record" else ALERTS
-            for name in names:
-                if is_down and stale & looked_back(rules_[name]["expr"]):
-                    found["failed scrape"].add(name)
-                    if "process_start_time_seconds" in stale:
-                        found["restart"].add(name)
-    return found
-
-
 def looked_back(expression: str) -> set[str]:
     """Return the metrics that ``expression`` reads with an offset."""
-    return set(re.findall(r"(\w+)(?:\{[^}]*\})?(?:\[\w+\])? offset", expression)) - {"up"}
+    metrics = re.findall(r"(\w+)(?:\{[^}]*\})?(?:\[\w+\])? offset", expression)
+    return set(metrics) - {"up"}
 
 
-@pytest.mark.parametrize("kind", ["record", "alert"])
-def test_a_rule_that_looks_back_is_tested_with_failed_scrapes_and_restarts(
-    kind: str,
-) -> None:
-    looking = {
-        name
-        for name, rule in (RECORDED if kind == "record" else ALERTS).items()
-        if re.search(r"\boffset\b", rule["expr"])
-    }
-    tested = outages(kind)
-    assert looking
-    assert looking - tested["failed scrape"] == set()
-    assert looking - tested["restart"] == set()
+def names_tested(test: Mapping[str, Any]) -> set[str]:
+    """Return the rules of which ``test`` has cases."""
+    alerts = {case["alertname"] for case in test.get("alert_rule_test", ())}
+    queries = " ".join(case["expr"] for case in test.get("promql_expr_test", ()))
+    return alerts | {name for name in RECORDED if name in queries}
+
+
+def outages() -> tuple[set[str], set[str]]:
+    """Return the rules that are tested with failed scrapes, and those with restarts too.
+
+    In a failed scrape ``up`` is 0, and a metric that the rule looks back to is stale.
+    """
+    scrapes, restarts = set(), set()
+    for path in CASE_FILES:
+        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            series = [(each["series"], each["values"]) for each in test["input_series"]]
+            stale = {name.partition("{")[0] for name, values in series if "stale" in values}
+            fails = any(name.startswith("up{") and " 0" in values for name, values in series)
+            for name in names_tested(test):
+                if fails and stale & looked_back({**RECORDED, **ALERTS}[name]["expr"]):
+                    scrapes.add(name)
+                    restarts |= {name} if "process_start_time_seconds" in stale else set()
+    return scrapes, restarts
+
+
+def test_a_rule_that_looks_back_is_tested_with_failed_scrapes_and_restarts() -> None:
+    all_rules = {**RECORDED, **ALERTS}
+    looking = {name for name, rule in all_rules.items() if looked_back(rule["expr"])}
+    scrapes, restarts = outages()
+    assert len(looking) > 2
+    assert looking - scrapes == set()
+    assert looking - restarts == set()
 
 
 def test_an_alert_has_a_for_or_a_comment_that_says_why_not() -> None:
-    unexplained = []
-    for file in sorted(RULES.glob("*.yml")):
-        for text in re.split(r"(?=^ +- alert: )", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
-            if not re.search(r"^ +for: |# [Ww]ithout `for`: \w+", text, re.M):
-                unexplained.append(text.split(maxsplit=3)[2])
-    assert unexplained == []
+    texts = [
+        text
+        for file in sorted(RULES.glob("*.yml"))
+        for text in re.split(r"^ +- alert: ", file.read_text(encoding="utf-8"), flags=re.M)[1:]
+    ]
+    why = re.compile(r"^ +for: |# (?:.*\. )?[Ww]ithout `for`: \w+", re.MULTILINE)
+    assert len(texts) == len(ALERTS)
+    assert [text.split()[0] for text in texts if not why.search(text)] == []
+
+
+def test_the_rules_of_the_objectives_are_those_that_the_generator_writes() -> None:
+    assert objective_rules.FILE.read_text(encoding="utf-8") == objective_rules.text()
 
 
 @needs_promtool
