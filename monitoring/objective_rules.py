@@ -1,7 +1,7 @@
 """Writes the rules of the service level objectives: ``rules/objectives.yml``.
 
-Each objective has two recorded rates over seven windows, and two alerts by the burn rates of
-the Site Reliability Workbook (chapter 5). Only the table below is written by hand:
+Each objective has two recorded rates over seven windows, and two alerts by the burn rates
+of the Site Reliability Workbook (chapter 5). Only the table below is written by hand:
 ``make rules`` writes the rest.
 """
 
@@ -46,7 +46,10 @@ class Burn:
     short: str
 
 
-PAGES = (Burn(rate="14.4 * ", long="1h", short="5m"), Burn(rate="6 * ", long="6h", short="30m"))
+PAGES = (
+    Burn(rate="14.4 * ", long="1h", short="5m"),
+    Burn(rate="6 * ", long="6h", short="30m"),
+)
 TICKETS = (Burn(rate="3 * ", long="1d", short="2h"), Burn(rate="", long="3d", short="6h"))
 
 OBJECTIVES = (
@@ -117,10 +120,10 @@ _LONG = """\
     rules:
 """
 _ALERTS = """\
-  # Multi-window, multi-burn-rate alerts: the long window shows that it matters, the short one
-  # that it goes on. A budget lasts 30 days at rate 1; 14.4 spends 2 % of it in an hour, 6
-  # spends 5 % in six hours, 3 spends 10 % in a day. The last condition is a minimum number of
-  # bad requests in the long window.
+  # Multi-window, multi-burn-rate alerts: the long window shows that it matters, the short
+  # one that it goes on. A budget lasts 30 days at rate 1; 14.4 spends 2 % of it in an hour,
+  # 6 spends 5 % in six hours, 3 spends 10 % in a day. The last condition is a minimum
+  # number of bad requests in the long window.
   - name: srp4ctr_objectives_alerts
     rules:
 """
@@ -169,7 +172,7 @@ def _alert(objective: Objective, *, is_page: bool) -> str:
     )
     return f"""\
       - alert: {name}
-        # {objective.target}. Without `for`: the short window ends it, the long one delays it.
+        # {objective.target}. Without `for`: the windows delay it, and end it.
         expr: >-
 {_indented([*first, "or", *second])}\
         labels: {{ {labels} }}

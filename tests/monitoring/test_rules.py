@@ -177,7 +177,9 @@ def outages() -> tuple[set[str], set[str]]:
         for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
             series = [(each["series"], each["values"]) for each in test["input_series"]]
             stale = {name.partition("{")[0] for name, values in series if "stale" in values}
-            fails = any(name.startswith("up{") and " 0" in values for name, values in series)
+            fails = any(
+                name.startswith("up{") and " 0" in values for name, values in series
+            )
             for name in names_tested(test):
                 if fails and stale & looked_back({**RECORDED, **ALERTS}[name]["expr"]):
                     scrapes.add(name)
@@ -198,7 +200,9 @@ def test_an_alert_has_a_for_or_a_comment_that_says_why_not() -> None:
     texts = [
         text
         for file in sorted(RULES.glob("*.yml"))
-        for text in re.split(r"^ +- alert: ", file.read_text(encoding="utf-8"), flags=re.M)[1:]
+        for text in re.split(r"^ +- alert: ", file.read_text(encoding="utf-8"), flags=re.M)[
+            1:
+        ]
     ]
     why = re.compile(r"^ +for: |# (?:.*\. )?[Ww]ithout `for`: \w+", re.MULTILINE)
     assert len(texts) == len(ALERTS)

@@ -45,7 +45,9 @@ def firing(within_s: float) -> str:
 
     Without the watchdog, which always fires.
     """
-    return f'max_over_time(ALERTS{{alertstate="firing", severity!="none"}}[{within_s:.0f}s])'
+    return (
+        f'max_over_time(ALERTS{{alertstate="firing", severity!="none"}}[{within_s:.0f}s])'
+    )
 
 
 def cost(length_s: float) -> dict[str, str]:

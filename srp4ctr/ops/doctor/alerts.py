@@ -22,7 +22,7 @@ CHECK, SWITCH = "alert receivers", "dead man's switch"
 NO_RECEIVER = "no one is told of alerts"
 _TIMEOUT_S = 3.0
 _ATTACH = "docs/monitoring.md#attach-a-receiver: five lines in monitoring/alertmanager.yml"
-_SWITCH_HOW = "docs/monitoring.md#dead-mans-switch: a webhook in receiver {}"
+_SWITCH_HOW = "docs/monitoring.md#watchdog: a webhook in receiver {}"
 _MATCHER = re.compile(r'\s*"?(\w+)"?\s*(=~|!~|!=|=)\s*"?(.*?)"?\s*')
 # One alert of each severity, by its labels.
 _PAGE = {"alertname": "Srp4ctrMonitorSourceDown", "severity": "page", "source": "triton"}
@@ -31,7 +31,7 @@ _WATCHDOG = {"alertname": "Srp4ctrWatchdog", "severity": "none"}
 
 
 def receivers(settings: Settings) -> Iterator[Finding]:
-    """Yield whether pages and tickets reach a receiver that sends them, and the watchdog."""
+    """Yield whether pages, tickets and the watchdog reach a receiver that sends them."""
     url = settings.monitoring.prometheus_url
     if (Path(settings.embedded.data_dir) / STACK_FILE).is_file():
         why = "the embedded stack has no Alertmanager: `srp4ctr monitor open` shows alerts"
@@ -67,7 +67,9 @@ def _of_manager(url: str) -> Iterator[Finding]:
         if not set(receivers_of(config["route"], labels)) & sending
     }
     if empty:
-        of = " and ".join(f"{what} go to the empty receiver {r}" for r, what in empty.items())
+        of = " and ".join(
+            f"{what} go to the empty receiver {r}" for r, what in empty.items()
+        )
         yield is_wrong(CHECK, f"{NO_RECEIVER}: in Alertmanager {name} {of}", _ATTACH)
     else:
         yield ok(CHECK, f"Alertmanager {name} sends pages and tickets")
@@ -103,7 +105,9 @@ def _matches(route: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Return whether all matchers of ``route`` hold; a label that is missing is empty."""
     given = route.get("matchers") or ()
     texts = [given] if isinstance(given, str) else given
-    parts = [part for text in texts for part in text.strip("{} ").split(",") if part.strip()]
+    parts = [
+        part for text in texts for part in text.strip("{} ").split(",") if part.strip()
+    ]
     triples = [match.groups() for part in parts if (match := _MATCHER.fullmatch(part))]
     triples += [(k, "=", v) for k, v in (route.get("match") or {}).items()]
     triples += [(k, "=~", v) for k, v in (route.get("match_re") or {}).items()]

@@ -37,7 +37,9 @@ def free_port() -> int:
 @contextmanager
 def running(*command: str, ready: str) -> Iterator[None]:
     """Run ``command`` until the end of the block; ``ready`` is the URL of its readiness."""
-    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    program = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(150):
             with suppress(OutageError):
@@ -50,6 +52,16 @@ def running(*command: str, ready: str) -> Iterator[None]:
     finally:
         program.terminate()
         program.wait(10)
+
+
+def wait_for_discovery(port: int) -> None:
+    """Wait until Prometheus has its Alertmanager: it updates its targets every 5 seconds."""
+    for _ in range(150):
+        answer = get(f"http://127.0.0.1:{port}/api/v1/alertmanagers", 1.0)
+        if b"/api/v2/alerts" in answer.body:
+            return
+        time.sleep(0.1)
+    raise OutageError("Prometheus found no Alertmanager")
 
 
 @contextmanager
@@ -78,6 +90,7 @@ def stack(folder: Path, config: Mapping[str, Any] | None) -> Iterator[Settings]:
             yield settings
             return
         with running(*alertmanager, ready=f"http://127.0.0.1:{manager}/-/ready"):
+            wait_for_discovery(port)
             yield settings
 
 
