@@ -19,7 +19,7 @@ from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
 
 CHECK, SWITCH = "alert receivers", "dead man's switch"
-NO_RECEIVER = "no one is told of alerts"
+NO_RECEIVER = "no one receives alerts"
 _TIMEOUT_S = 3.0
 _ATTACH = "docs/monitoring.md#attach-a-receiver: five lines in monitoring/alertmanager.yml"
 _SWITCH_HOW = "docs/monitoring.md#watchdog: a webhook in receiver {}"

@@ -55,7 +55,7 @@ def running(*command: str, ready: str) -> Iterator[None]:
 
 
 def wait_for_discovery(port: int) -> None:
-    """Wait until Prometheus has its Alertmanager: it updates its targets every 5 seconds."""
+    """Wait until Prometheus has its Alertmanager: it does so every 5 seconds."""
     for _ in range(150):
         answer = get(f"http://127.0.0.1:{port}/api/v1/alertmanagers", 1.0)
         if b"/api/v2/alerts" in answer.body:
@@ -104,11 +104,11 @@ def with_channels(*names: str) -> dict[str, Any]:
 
 
 @needs_both
-def test_our_configuration_as_it_is_tells_no_one(tmp_path: Path) -> None:
+def test_our_configuration_as_it_is_reaches_no_one(tmp_path: Path) -> None:
     with stack(tmp_path, CONFIG) as settings:
         found, switch = alerts.receivers(settings)
     assert found.state == "wrong"
-    assert found.found.startswith("no one is told of alerts: in Alertmanager 127.0.0.1:")
+    assert found.found.startswith("no one receives alerts: in Alertmanager 127.0.0.1:")
     assert "pages go to the empty receiver page" in found.found
     assert "tickets go to the empty receiver ticket" in found.found
     assert "docs/monitoring.md#attach-a-receiver" in found.do
@@ -132,7 +132,7 @@ def test_one_empty_receiver_is_named(tmp_path: Path) -> None:
 
 
 @needs_both
-def test_a_prometheus_without_an_alertmanager_tells_no_one(tmp_path: Path) -> None:
+def test_a_prometheus_without_an_alertmanager_reaches_no_one(tmp_path: Path) -> None:
     with stack(tmp_path, None) as settings:
         (found,) = alerts.receivers(settings)
     assert found.state == "wrong"
