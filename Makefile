@@ -24,7 +24,7 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all that it imports: 8 s with torch.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom pin-images fuzz schema dashboards source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
+.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom pin-images fuzz schema dashboards rules source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # The operator's name in the audit log.
@@ -111,6 +111,9 @@ schema: setup ## rewrite the events' JSON Schema and AsyncAPI document
 
 dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
+
+rules: setup ## rewrite the objectives' rules from monitoring/objective_rules.py
+	@$(BIN)/python -m srp4ctr.monitoring.objective_rules
 
 columns: setup ## rewrite features/tensors/columns.h from the table of columns
 	@$(BIN)/python -c "from srp4ctr.features import columns; print(columns.c_header(), end='')" > features/tensors/columns.h

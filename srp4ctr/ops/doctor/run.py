@@ -32,6 +32,7 @@ CHECKS = {
     "raw_log": {"bucket access": "anonymous", "raw log": "commits", "log holes": "holes"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
     "intake": {"intake access": "anonymous"},
+    "alerts": {"alert receivers": "receivers"},
     "triton": {
         "triton access": "anonymous",
         "triton control": "control",
