@@ -24,10 +24,7 @@ from tests.structure.source_tree import ROOT
 CLICKS = "user,item,time\n1,50,1600000000\n2,60,1600000009\n"
 BAD = "1,50,1600000000\n,60,1600000009\n"
 ARGUMENTS = {"model rank": ("42", "50"), "model recommend": ("42",)}
-NEED_SERVERS = (
-    *("features check", "model rank", "model recommend"),
-    *("model rollback",),
-)
+NEED_SERVERS = ("features check", "model rank", "model recommend", "model rollback")
 
 
 def run(
@@ -130,7 +127,7 @@ def test_the_doctor_prints_its_findings_and_keeps_its_status(
 
 
 def test_a_new_check_of_the_doctor_is_in_its_json(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line in ``CHECKS`` is all that a check needs."""
     one = {"host": {"secrets": "in_the_open"}}
@@ -169,7 +166,7 @@ def test_an_import_with_bad_rows_prints_them_and_keeps_its_status(tmp_path: Path
     done = run(*typed, "--set", "time_unit=s", cwd=tmp_path)
     found = answer("events import", done.stdout)
     assert (found["outcome"], found["bad_rows"], done.returncode) == ("refused", 1, 2)
-    assert found["dropped"][0]["places"] == ["clicks.csv:3"]
+    assert found["dropped"][0]["places"] == ["clicks.csv line 3"]
     assert "--skip-bad" in done.stderr
     good = run(*typed, "--set", "time_unit=s", "--skip-bad", cwd=tmp_path)
     assert answer("events import", good.stdout)["outcome"] == "dry_run"
@@ -224,11 +221,11 @@ def test_a_bug_is_an_object_and_its_trace_is_on_standard_error(
     assert error["what"] == "KeyError('shape')"
 
 
-def test_ctrl_c_is_an_object(tmp_path: Path) -> None:
-    """The command waits in a pipe for its rows when the signal comes."""
-    (tmp_path / "clicks.csv").write_text(CLICKS)
+def test_ctrl_c_is_an_object() -> None:
+    """The signal comes while the command reads its settings."""
     program = (
-        "import os, signal, sys; from srp4ctr.cli import main, operations\n"
+        "import os, signal, sys\n"
+        "from srp4ctr.cli import main, operations\n"
         "operations.load = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['srp4ctr', 'doctor', '--json']; main.main()"
     )
