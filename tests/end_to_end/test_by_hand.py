@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -18,7 +20,7 @@ from srp4ctr.embedded import ports
 from srp4ctr.streams.events.codec import encode
 from tests.builders import a_behavior
 from tests.cli.json_answers import answer, problem
-from tests.docs.pages import commands
+from tests.docs.pages import blocks, commands
 from tests.end_to_end import shop
 from tests.end_to_end.shell import HTTP_PORT, Shell, install_command
 
@@ -313,6 +315,17 @@ def test_a_script_imports_a_file_and_reads_what_was_published(shell: Shell) -> N
     stack = answer("stack status", shell.read("stack", "status", "--json"))
     assert found["to"] == stack["settings"]["kafka"]["bootstrap"]
     wait_for_a_row(shell, b"script-user")
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_the_steps_of_the_page_for_scripts_run(shell: Shell) -> None:
+    """On the file and the bundle of the tests above."""
+    [block] = [each for each in blocks("yaml") if each.page == "docs/scripts.md"]
+    steps = [each["run"] for each in yaml.safe_load(block.text)]
+    assert len(steps) == 6
+    printed = [shell.paste(f"set -eo pipefail\n{step}") for step in steps]
+    assert grpc_address(shell) in printed[-1]
+    assert re.search(r"^50\t0\.\d+$", printed[-2], re.MULTILINE)
 
 
 def intake_address(shell: Shell) -> str:
