@@ -116,9 +116,12 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
 
     chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
     job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad, is_ready=bool(format_))
-    if as_json:
-        _import_as_json(job, out_file, dry_run)
-    elif dry_run:
+    (_import_as_json if as_json else _import)(job, out_file, dry_run)
+
+
+def _import(job: "ImportJob", out_file: Path | None, dry_run: bool) -> None:
+    """Import ``job``, and print its result for a person."""
+    if dry_run:
         report = _imported(job, _print_report)
         out.print(f"{report.counts.total():,} events to import (--dry-run)")
     elif out_file:

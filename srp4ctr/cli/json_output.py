@@ -300,12 +300,12 @@ def one_object() -> Iterator[JsonObject]:
         raise
 
 
-def print_line(output: msgspec.Struct) -> None:
+def print_line(output: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
     """Write ``output`` to standard output as one line."""
     typer.echo(msgspec.json.encode(output).decode())
 
 
-def is_asked_for(typed: Sequence[str]) -> bool:
+def is_requested(typed: Sequence[str]) -> bool:
     """Return whether ``--json`` is an option of the command ``typed``."""
     ends = list(typed).index("--") if "--" in typed else len(typed)
     return "--json" in typed[:ends]

@@ -149,7 +149,7 @@ def main() -> None:
 
     feast_import.lightly()
     typed = sys.argv[1:]
-    as_json = json_output.is_asked_for(typed)
+    as_json = json_output.is_requested(typed)
     with noticing_interrupts():
         try:
             app()

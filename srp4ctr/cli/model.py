@@ -14,6 +14,7 @@ from srp4ctr.settings import Settings, load
 
 if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.client.messages import Ranking
+    from srp4ctr.ops.refresh_job import PromotionPlan
     from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
@@ -26,6 +27,13 @@ At = Annotated[
     typer.Option(
         help="Time of the request in UTC, as 2026-11-01T12:00, for a log of the past. "
         "Default: now."
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only items with this attribute, as genre=drama. Repeatable. "
+        "Default: all items."
     ),
 ]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
@@ -162,8 +170,7 @@ def promote_model(  # noqa: PLR0913  # a command's options, by name
 
     Example:  srp4ctr model promote v2 --canary --share 0.1
     """
-    from srp4ctr.cli.tables.models import promotion_lines
-    from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
+    from srp4ctr.ops.refresh_job import PromotionPlan
 
     plan = PromotionPlan(
         version=version or "",
@@ -172,9 +179,16 @@ def promote_model(  # noqa: PLR0913  # a command's options, by name
         every=every or "",
         accept_worse=accept_worse,
     )
+    _run_promotion(plan, as_json)
+
+
+def _run_promotion(plan: "PromotionPlan", as_json: bool) -> None:
+    from srp4ctr.cli.tables.models import promotion_lines
+    from srp4ctr.ops.refresh_job import run_promotion
+
     settings = load(*SERVING)
     if not as_json:
-        display = partial(promotion_lines, canary=canary)
+        display = partial(promotion_lines, canary=plan.canary)
         run_promotion(settings, plan, lambda found: _print(*display(found)), err.print)
         return
     with json_output.one_object() as answer:
@@ -275,13 +289,7 @@ def rank(
 def recommend(  # noqa: PLR0913  # a command's options, by name
     user: Annotated[str, typer.Argument(help="Id of the user, as in the events.")],
     count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = 20,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only items with this attribute, as genre=drama. Repeatable. "
-            "Default: all items."
-        ),
-    ] = None,
+    where: Where = None,
     exclude: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.table import Table
 
@@ -55,7 +54,7 @@ def list_entries(
     if unreadable:
         err.print(f"{unreadable} lines of {path} cannot be read", markup=False)
     if as_json:
-        out.print_json(data=msgspec.to_builtins(found))
+        json_output.print_line(tuple(found))
     elif found:
         out.print(results.audit_table(found))
     else:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from srp4ctr.cli.json_output import OUTPUTS, is_asked_for, print_error, write_schemas
+from srp4ctr.cli.json_output import OUTPUTS, is_requested, print_error, write_schemas
 from srp4ctr.cli.main import app
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.ops.doctor import run as doctor
@@ -241,7 +241,7 @@ def test_ctrl_c_is_an_object() -> None:
 def test_without_the_option_nothing_of_it_is_printed(tmp_path: Path) -> None:
     done = run("model", "rank", "42", "50", cwd=tmp_path)
     assert (done.stdout, done.returncode) == ("", 2)
-    assert not is_asked_for(["model", "rank", "42", "--", "--json"])
+    assert not is_requested(["model", "rank", "42", "--", "--json"])
 
 
 def test_a_finding_that_needs_work_makes_the_answer_not_ok() -> None:

@@ -264,8 +264,8 @@ def test_a_script_reads_rankings(shell: Shell) -> None:
     assert 0 < items["item-1"]["score"] < 1
     assert "unknown_item" in items["never-seen"]["notes"]
     assert items[""]["score"] is None
-    typed = ("model", "recommend", "user-1", "-n", "5", "--json")
-    recommended = answer("model recommend", shell.read(*typed))["items"]
+    five = shell.read("model", "recommend", "user-1", "-n", "5", "--json")
+    recommended = answer("model recommend", five)["items"]
     assert len(recommended) == 5
     assert {each["source"] for each in recommended} <= {"model", "popular", "new"}
     bad = shell.read("model", "recommend", "user-1", "--where", "x", "--json", expect=2)
