@@ -106,8 +106,9 @@ pin-images: ## pin the images of Dockerfile, compose.yaml and the chart by diges
 fuzz: setup ## run the fuzzed tests with FUZZ=50 times their examples
 	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/*/*/*_fuzz.py tests/streams/raw_log/test_erasure.py tests/triton_repo/deployment/test_contract.py $(ARGS)
 
-schema: setup ## rewrite the events' JSON Schema and AsyncAPI document
+schema: setup ## rewrite the schemas of events and of what commands print with --json
 	@$(BIN)/srp4ctr events schema
+	@$(BIN)/srp4ctr schema --out-dir docs/schemas
 
 dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards

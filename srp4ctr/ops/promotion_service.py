@@ -188,14 +188,14 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...] | None]:
     return promote_folder
 
 
-def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
+def roll_back(settings: Settings, *, canary: bool = False) -> "Serving":
     """Serve the previous bundle again, or end the ``canary``; return what serves now."""
     from srp4ctr.triton_repo.deployment import rollout
 
     undo = rollout.end_canary if canary else rollout.rollback
     command = "model rollback --canary" if canary else "model rollback"
     with audit_log(settings).audited(command, state=partial(what_serves, settings)):
-        serving = undo(settings.triton).serving
+        serving = undo(settings.triton)
     share_serving(settings)
     return serving
 
