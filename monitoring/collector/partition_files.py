@@ -26,6 +26,8 @@ class PartitionWindow(msgspec.Struct, frozen=True, kw_only=True):
 
     newest_ms: int = 0
     """When its newest settled impression was shown; 0 before the first."""
+    complete_until_ms: int = 0
+    """All labels that were published until then are in it."""
     provisional: dict[str, ProvisionalCounts] = {}
     """Its open impressions, by version."""
 

@@ -10,6 +10,7 @@ figure comes twice.
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +46,10 @@ FIRST = 0  # whoever has this partition adds up all
 HEALTH = {"srp4ctr_source_up"}
 UP_TO_DATE = {"srp4ctr_figures_behind_seconds"}
 SUMS_S = 5.0  # between writes of sums, and between additions of all
+WINDOWS_S = 2.0  # between writes of windows, which are small
 SHARE = 0.05  # of the time, for each of both at most: sums of many partitions take longer
 # A broker that is away for longer may have given our partitions to others.
 MAX_AWAY_S = 10.0
-CURRENT_MS = 60_000  # a partition that was read up to then is not behind
 
 
 class _Due:
@@ -100,6 +101,7 @@ class SharedMonitor(Monitor):
         self._connected_s = self._updated_s = time.monotonic()
         self._began_ms = round(time.time() * 1000)
         self._add_due, self._sums_due = _Due(SUMS_S), _Due(SUMS_S)
+        self._windows_due = _Due(WINDOWS_S)
         self._snapshot_due = _Due(config.snapshot_interval_s)
         super().__init__(sources, config)
         self._files = PartitionFiles(folder, self.windows)
@@ -274,8 +276,11 @@ class SharedMonitor(Monitor):
 
     def poll(self) -> None:
         """Write what is due of our partitions."""
-        if self._sums_due.is_now():
+        if self._windows_due.is_now():
+            began_s = time.monotonic()
             self._end_windows()
+            self._windows_due.done(began_s)
+        if self._sums_due.is_now():
             self._write_due(SUMS, self._sums_due)
         if self._snapshot_due.is_now():
             self._write_due(SNAPSHOT, self._snapshot_due)
@@ -302,20 +307,29 @@ class SharedMonitor(Monitor):
         snapshot, term = part.snapshot(), self._terms[partition]
         if kind == SUMS:
             snapshot = Snapshot(state=snapshot.state, entries=())
-            newest_ms, counts = part.quality.newest_ms, part.open.counts()
-            window = PartitionWindow(newest_ms=newest_ms, provisional=counts)
-            self._files.write_window(partition, window)
         self._files.write(partition, term, kind, snapshot)
 
     def _end_windows(self) -> None:
         """End our partitions' windows with the newest impression of all partitions.
 
-        Not those of a partition that is behind: its labels would be outside at once.
+        A partition that is behind does not know impressions that are newer than its labels,
+        as it would not if one monitor read all partitions by time.
         """
-        current_ms = round(time.time() * 1000) - CURRENT_MS
-        others = [self._files.window(each).newest_ms for each in self._all]
-        parts = self._parts.values()
-        newest_ms = max([*others, *(each.quality.newest_ms for each in parts)], default=0)
-        for each in parts:
-            if each.position.complete_until_ms >= current_ms:
-                each.quality.end_window(newest_ms)
+        windows = [self._files.window(each) for each in self._all - self._mine]
+        windows += [_window_of(each) for each in self._parts.values()]
+        for part in self._parts.values():
+            until_ms = part.position.complete_until_ms
+            known = (w.newest_ms for w in windows if w.complete_until_ms <= until_ms)
+            part.quality.end_window(max(known, default=0))
+        for partition, part in self._parts.items():
+            if partition in self._share.owned() and self._is_ahead(partition):
+                with suppress(OSError):  # the sums, which are larger, say so
+                    self._files.write_window(partition, _window_of(part))
+
+
+def _window_of(part: LabelSums) -> PartitionWindow:
+    return PartitionWindow(
+        newest_ms=part.quality.newest_ms,
+        complete_until_ms=part.position.complete_until_ms,
+        provisional=part.open.counts(),
+    )

@@ -250,7 +250,8 @@ def is_replaced(sources: MonitorSources, share_by: str) -> None:
         wait_until_current(second.url, killed_s)
         seconds = time.time() - killed_s
         wait_until_current(url, killed_s)
-        assert wait_for(lambda: figures(second.url) == same(figures(url)), 20.0)
+        wait_for(lambda: figures(second.url) == same(figures(url)), 20.0)
+        assert figures(second.url) == same(figures(url))
         assert min(seen) >= least  # no partition was missing meanwhile
         assert seconds < REPLACED_S
 
