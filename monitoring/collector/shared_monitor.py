@@ -16,6 +16,7 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
+from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
 from srp4ctr.monitoring.collector.label_sums import LabelFigures, LabelSums, added
 from srp4ctr.monitoring.collector.partition_files import (
@@ -39,6 +40,7 @@ from srp4ctr.monitoring.collector.topic_readers import (
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.streams.events.schema import LABELS_TOPIC
 
 LOG = logging.getLogger(__name__)
 FIRST = 0  # whoever has this partition adds up all
@@ -94,6 +96,7 @@ class SharedMonitor(Monitor):
         self._share = share
         self._mine: frozenset[int] = frozenset()  # what is read now
         self._all: set[int] = set()  # partitions of the topic
+        self._reader: LabelReader | None = None
         self._parts: dict[int, LabelSums] = {}
         self._terms: dict[int, int] = {}
         self._written: dict[int, _Written] = {}
@@ -116,8 +119,16 @@ class SharedMonitor(Monitor):
         return self._share.owned() != self._mine
 
     def start(self, reader: LabelReader) -> None:
-        """Take and drop partitions; let ``reader`` go on from where their sums are."""
-        self._all = reader.partitions()
+        """Take and drop partitions; let ``reader`` go on from where their sums are.
+
+        Raises ``OutageError`` while the reader does not know the partitions yet.
+        """
+        self._reader, self._all = reader, reader.partitions()
+        if not self._all or not self._mine <= self._all:
+            raise OutageError(
+                f"the broker names the partitions {sorted(self._all)} of {LABELS_TOPIC}, "
+                f"and {sorted(self._mine)} are ours: they are looked up again"
+            )
         for lost in self._parts.keys() - self._mine:
             del self._parts[lost], self._terms[lost]
         for partition in sorted(self._mine):
@@ -278,6 +289,8 @@ class SharedMonitor(Monitor):
         """Write what is due of our partitions."""
         if self._windows_due.is_now():
             began_s = time.monotonic()
+            if self._reader:
+                self._all = self._reader.partitions() or self._all  # a topic may grow
             self._end_windows()
             self._windows_due.done(began_s)
         if self._sums_due.is_now():

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -292,3 +293,44 @@ def test_a_killed_monitor_is_replaced_on_apache_kafka(
     sources: MonitorSources, apache: KafkaConfig
 ) -> None:
     is_replaced(replace(sources, kafka=apache), "group")
+
+
+@pytest.mark.kafka
+def test_a_paused_monitor_shows_nothing_stale_and_then_shares_again(
+    sources: MonitorSources, apache: KafkaConfig
+) -> None:
+    now_ms = round(time.time() * 1000)
+    labels = some_labels(1200, since_ms=now_ms - 150 * MINUTE_MS)
+    where = replace(sources, kafka=apache)
+    publish(apache, labels[:600])
+    with two_monitors(where, "group") as (first, second):
+        wait_until_current(first.url, time.time())
+        first.signal(signal.SIGSTOP)
+        publish(apache, labels[600:])
+        paused_s = time.time()
+        assert wait_for(second.is_first, REPLACED_S)
+        wait_until_current(second.url, paused_s)
+        assert wait_for(lambda: impressions_of(second.url) > 0)
+        first.signal(signal.SIGCONT)
+        continued_s = time.time()
+        while time.time() < continued_s + 20:
+            behind_s = behind_of(first.url)
+            assert behind_s is None or behind_s < time.time() - paused_s
+            time.sleep(0.02)
+        assert wait_for(lambda: first.is_first() != second.is_first())
+        leading = first if first.is_first() else second
+        wait_until_current(leading.url, time.time())
+        with one_monitor(where) as url:
+            wait_until_current(url, time.time())
+            wait_for(lambda: figures(leading.url) == same(figures(url)), 20.0)
+            assert figures(leading.url) == same(figures(url))
+
+
+def behind_of(url: str) -> float | None:
+    """Return how far the figures are behind; None while none are shown."""
+    try:
+        families = {each.name: each.samples for each in read_metrics(url)}
+    except (OSError, ValueError):
+        return None
+    samples = families.get(BEHIND) or []
+    return samples[0].value if samples else None
