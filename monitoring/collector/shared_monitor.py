@@ -9,8 +9,8 @@ figure comes twice.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,13 @@ HEALTH = {"srp4ctr_source_up"}
 UP_TO_DATE = {"srp4ctr_figures_behind_seconds"}
 SUMS_S = 5.0  # between writes of sums, and between additions of all
 WINDOWS_S = 2.0  # between writes of windows, which are small
-SHARE = 0.05  # of the time, for each of both at most: sums of many partitions take longer
+SHARE = 0.05  # of a core, for each at most: sums of many partitions take longer
 # A broker that is away for longer may have given our partitions to others.
 MAX_AWAY_S = 10.0
 
 
 class _Due:
-    """Says when it is time again, so that the work takes ``SHARE`` of it at most."""
+    """Says when it is time again, so that the work takes ``SHARE`` of a core at most."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s, self._at_s = interval_s, float("-inf")
@@ -63,12 +63,15 @@ class _Due:
     def is_now(self) -> bool:
         return time.monotonic() >= self._at_s
 
-    def done(self, began_s: float) -> None:
-        ended_s = time.monotonic()
-        self._at_s = ended_s + max(self._interval_s, (ended_s - began_s) / SHARE)
-
     def reset(self) -> None:
         self._at_s = float("-inf")
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        began_s = time.thread_time()  # a slow disk makes nothing rarer
+        yield
+        worked_s = time.thread_time() - began_s
+        self._at_s = time.monotonic() + max(self._interval_s, worked_s / SHARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,7 @@ class SharedMonitor(Monitor):
         self._written: dict[int, _Written] = {}
         self._figures: LabelFigures | None = None
         self._connected_s = self._updated_s = time.monotonic()
-        self._began_ms = round(time.time() * 1000)
+        self._led_ms = round(time.time() * 1000)  # since then it adds up, if it does
         self._add_due, self._sums_due = _Due(SUMS_S), _Due(SUMS_S)
         self._windows_due = _Due(WINDOWS_S)
         self._snapshot_due = _Due(config.snapshot_interval_s)
@@ -220,12 +223,12 @@ class SharedMonitor(Monitor):
         """Return the figures of all partitions; empty ones where these are not known."""
         if not self._leads():
             self._figures = None
+            self._led_ms = round(time.time() * 1000)
             self._add_due.reset()
         elif self._add_due.is_now():
-            began_s = time.monotonic()
-            self._figures = self._added(serving)
-            self._add_due.done(began_s)
-        unknown = LabelFigures(complete_until_ms=self._began_ms, provisional={})
+            with self._add_due.working():
+                self._figures = self._added(serving)
+        unknown = LabelFigures(complete_until_ms=self._led_ms, provisional={})
         return self._figures or unknown
 
     def _leads(self) -> bool:
@@ -288,11 +291,8 @@ class SharedMonitor(Monitor):
     def poll(self) -> None:
         """Write what is due of our partitions."""
         if self._windows_due.is_now():
-            began_s = time.monotonic()
-            if self._reader:
-                self._all = self._reader.partitions() or self._all  # a topic may grow
-            self._end_windows()
-            self._windows_due.done(began_s)
+            with self._windows_due.working():
+                self._end_windows()
         if self._sums_due.is_now():
             self._write_due(SUMS, self._sums_due)
         if self._snapshot_due.is_now():
@@ -304,14 +304,13 @@ class SharedMonitor(Monitor):
         self._write_due(SNAPSHOT, self._snapshot_due)
 
     def _write_due(self, kind: str, due: _Due) -> None:
-        began_s = time.monotonic()
-        for partition, part in self._parts.items():
-            if partition in self._share.owned() and self._is_ahead(partition):
-                try:
-                    self._write(partition, part, kind)
-                except OSError as error:
-                    LOG.warning("%s of partition %d: %s", kind, partition, error)
-        due.done(began_s)
+        with due.working():
+            for partition, part in self._parts.items():
+                if partition in self._share.owned() and self._is_ahead(partition):
+                    try:
+                        self._write(partition, part, kind)
+                    except OSError as error:
+                        LOG.warning("%s of partition %d: %s", kind, partition, error)
 
     def _write(self, partition: int, part: LabelSums, kind: str) -> None:
         if self._files.term(partition) > self._terms[partition]:
@@ -328,6 +327,8 @@ class SharedMonitor(Monitor):
         A partition that is behind does not know impressions that are newer than its labels,
         as it would not if one monitor read all partitions by time.
         """
+        if self._reader:
+            self._all = self._reader.partitions() or self._all  # a topic may grow
         windows = [self._files.window(each) for each in self._all - self._mine]
         windows += [_window_of(each) for each in self._parts.values()]
         for part in self._parts.values():
