@@ -222,8 +222,7 @@ class Monitor(Collector):
         self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
         config, checks = self._config, self._sources.feature_check
-        now_ms = round(time.time() * 1000)
-        labels = self.label_figures(serving)
+        now_ms, labels = round(time.time() * 1000), self.label_figures(serving)
         until_ms = labels.complete_until_ms
         view = View(
             window_s=config.window_s,

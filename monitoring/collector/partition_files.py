@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from srp4ctr.atomic_files import read_json, write_json
+from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.collector.snapshot import Snapshot, SnapshotFile
 from srp4ctr.monitoring.quality.pending_labels import ProvisionalCounts
 
@@ -39,9 +40,20 @@ class PartitionFiles:
         self._folder, self._settings = folder, settings
 
     def claim(self, partition: int) -> int:
-        """Return a term of the partition that no other monitor has; raises ``OSError``."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        term = self.term(partition) + 1
+        """Return a term of the partition that no other monitor has.
+
+        Raises ``OutageError`` while the folder takes no file.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return self._claimed(partition, self.term(partition) + 1)
+        except OSError as error:
+            raise OutageError(
+                f"monitoring.shared_folder {self._folder}: {error}; every monitor must be "
+                "able to write it"
+            ) from error
+
+    def _claimed(self, partition: int, term: int) -> int:
         while True:
             try:
                 # Empty until the first write: until then, the former term's file counts.

@@ -133,6 +133,9 @@ class SharedMonitor(Monitor):
                 f"and {sorted(self._mine)} are ours: they are looked up again"
             )
         for lost in self._parts.keys() - self._mine:
+            # The files of a former term do not count once the next owner has written.
+            for kind in (SUMS, SNAPSHOT):
+                self._write_one(lost, kind)
             del self._parts[lost], self._terms[lost]
         for partition in sorted(self._mine):
             part = self._parts.get(partition)
@@ -305,21 +308,23 @@ class SharedMonitor(Monitor):
 
     def _write_due(self, kind: str, due: _Due) -> None:
         with due.working():
-            for partition, part in self._parts.items():
-                if partition in self._share.owned() and self._is_ahead(partition):
-                    try:
-                        self._write(partition, part, kind)
-                    except OSError as error:
-                        LOG.warning("%s of partition %d: %s", kind, partition, error)
+            for partition in self._parts.keys() & self._share.owned():
+                if self._files.term(partition) > self._terms[partition]:
+                    # Somebody had it meanwhile; the broker says that it is ours again.
+                    self._terms[partition] = self._files.claim(partition)
+                self._write_one(partition, kind)
 
-    def _write(self, partition: int, part: LabelSums, kind: str) -> None:
-        if self._files.term(partition) > self._terms[partition]:
-            # Somebody had the partition meanwhile: the broker says that it is ours again.
-            self._terms[partition] = self._files.claim(partition)
-        snapshot, term = part.snapshot(), self._terms[partition]
+    def _write_one(self, partition: int, kind: str) -> None:
+        """Write a partition unless newer sums are written; a failure is logged."""
+        if not self._is_ahead(partition):
+            return
+        snapshot, term = self._parts[partition].snapshot(), self._terms[partition]
         if kind == SUMS:
             snapshot = Snapshot(state=snapshot.state, entries=())
-        self._files.write(partition, term, kind, snapshot)
+        try:
+            self._files.write(partition, term, kind, snapshot)
+        except OSError as error:
+            LOG.warning("%s of partition %d: %s", kind, partition, error)
 
     def _end_windows(self) -> None:
         """End our partitions' windows with the newest impression of all partitions.

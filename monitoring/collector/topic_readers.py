@@ -139,6 +139,8 @@ class _TopicReader(ABC):
                 enable_incremental_fetch_sessions=is_mine is None,
             )
             if is_mine:
+                if not self.partitions():  # it was created just now
+                    raise OutageError(f"the broker does not name the partitions of {topic}")
                 mine = filter(is_mine, self.partitions())
                 self._consumer.assign([TopicPartition(topic, each) for each in mine])
 
