@@ -176,8 +176,7 @@ class SharedMonitor(Monitor):
                 offsets={p: at for p, at in read.offsets.items() if p == partition},
                 complete_until_ms=until_ms,
             )
-        if batch.undecodable:
-            self._parts[min(self._parts)].undecodable += batch.undecodable
+            part.undecodable += batch.undecodable_in.get(partition, 0)
         for received in batch.labels:
             self._parts[received.partition].add(received)
             self.observe_lag(received)

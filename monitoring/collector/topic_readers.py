@@ -7,9 +7,10 @@ began; older ones have their labels, or are overdue.
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -64,6 +65,8 @@ class LabelBatch:
     undecodable: int
     position: LabelPosition = NOTHING_READ
     """Of the reader after this batch."""
+    undecodable_in: Mapping[int, int] = field(default_factory=dict)
+    """The undecodable ones by partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +224,12 @@ class LabelReader(_TopicReader):
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call, without waiting."""
         labels: list[ReceivedLabel] = []
-        undecodable = 0
+        undecodable = Counter[int]()
         for record in self._ordered():
             try:
                 label = decode_label(record.value or b"")
             except ValueError:  # counted; the next one may be good
-                undecodable += 1
+                undecodable[record.partition] += 1
                 continue
             labels.append(
                 ReceivedLabel(
@@ -234,7 +237,10 @@ class LabelReader(_TopicReader):
                 )
             )
         return LabelBatch(
-            labels=tuple(labels), undecodable=undecodable, position=self._position()
+            labels=tuple(labels),
+            undecodable=undecodable.total(),
+            position=self._position(),
+            undecodable_in=undecodable,
         )
 
     def _position(self) -> LabelPosition:
