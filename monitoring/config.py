@@ -1,6 +1,7 @@
 """Settings of the monitor: addresses, windows and prices."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import check_address
@@ -23,6 +24,15 @@ class MonitorConfig:
     """Interval of its writes, longer where they would take a twentieth of the time. Reading
     waits meanwhile: 0.3 s for 200,000 labels in the window. A restarted monitor reads the
     labels since the last write again."""
+    share_by: Literal["", "group", "locks"] = ""
+    """How several monitors share the partitions of labels and events: ``group``, by a
+    consumer group of Apache Kafka; ``locks``, by file locks, on one machine and with the
+    embedded broker. "": one monitor reads all of them."""
+    group_id: str = "srp4ctr-monitors"
+    """Consumer group of the monitors that share by ``group``."""
+    shared_folder: str = ""
+    """Folder that all monitors which share have: sums and snapshots of each partition; "":
+    ``monitors`` in ``embedded.data_dir``."""
     poll_interval_s: float = 1.0
     page_port: int = 9105
     """Port of ``srp4ctr monitor open``, on 127.0.0.1."""

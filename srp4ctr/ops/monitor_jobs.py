@@ -34,6 +34,7 @@ from srp4ctr.training.refresh.reports import STATUS_FILE
 
 LOG = logging.getLogger(__name__)
 SNAPSHOT_FILE = "monitor.snapshot"
+SHARED_FOLDER = "monitors"
 _UPDATE_S = 60.0
 
 
@@ -86,7 +87,7 @@ def write_report(
 
 def sources_of(settings: Settings) -> MonitorSources:
     """Return the monitor's sources by ``settings``."""
-    default = Path(settings.embedded.data_dir) / SNAPSHOT_FILE
+    data_dir, monitoring = Path(settings.embedded.data_dir), settings.monitoring
     return MonitorSources(
         kafka=settings.kafka,
         triton_metrics_url=settings.triton.metrics_url,
@@ -95,7 +96,8 @@ def sources_of(settings: Settings) -> MonitorSources:
         label_window_s=settings.streams.label_window_s,
         worker_group=settings.streams.group_id,
         feature_check=Path(settings.features.log_dir) / REPORT_FILE,
-        snapshot=Path(settings.monitoring.snapshot_file or default),
+        snapshot=Path(monitoring.snapshot_file or data_dir / SNAPSHOT_FILE),
+        shared_folder=Path(monitoring.shared_folder or data_dir / SHARED_FOLDER),
     )
 
 
