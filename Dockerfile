@@ -29,7 +29,7 @@ FROM python AS build
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv --python python3 /opt/srp4ctr
 # Without write access, torch's modules would be compiled at each start: 10 s.
 ENV VIRTUAL_ENV=/opt/srp4ctr UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
-COPY requirements.lock pyproject.toml ./
+COPY requirements.lock pyproject.toml deploy/images/sbom.lock ./
 COPY deploy/images/slim.sh deploy/images/sbom.sh /usr/local/bin/
 
 FROM build AS wheel

@@ -24,7 +24,7 @@ COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),on
 # Where it is set each process compiles all that it imports: 8 s with torch.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom fuzz schema dashboards source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
+.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom pin-images fuzz schema dashboards rules source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
 # Docker's older builder where buildx is not installed.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # The operator's name in the audit log.
@@ -82,25 +82,39 @@ $(VENV)/compiled: $(wildcard features/tensors/*.[ch]) $(wildcard triton_repo/nat
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-annotate --no-header --generate-hashes
-lock: ## resolve the lock files of the project and of the embedded Triton
+lock: ## resolve the lock files of the project, of the embedded Triton and of the SBOM's tool
 	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
 	@$(LOCK) --override srp4ctr/embedded/triton-overrides.in srp4ctr/embedded/triton-requirements.in -o srp4ctr/embedded/triton-requirements.lock
+	@$(LOCK) deploy/images/sbom.in -o deploy/images/sbom.lock
 	@$(LOCK) --no-deps srp4ctr/embedded/triton-server.lock -o srp4ctr/embedded/triton-server.lock
 
 audit: setup ## list known vulnerabilities of the locked packages (PyPI's advisories)
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
-sbom: setup ## write sbom.cdx.json: all installed packages, with licences (CycloneDX)
-	@$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
+# A tool with all of its dependencies, each with a hash, in an environment of its own.
+.tools/sbom/installed: deploy/images/sbom.lock $(VENV)/installed
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .tools/sbom
+	@$(BIN)/uv pip install --quiet --python .tools/sbom/bin/python --require-hashes -r $<
+	@touch $@
+
+sbom: setup .tools/sbom/installed ## write sbom.cdx.json: all installed packages, with licences (CycloneDX)
+	@.tools/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json $(BIN)/python
+
+pin-images: ## pin the images of Dockerfile, compose.yaml and the chart by digest (needs their registries)
+	@$(PYTHON) -m srp4ctr.ops.image_pins
 
 fuzz: setup ## run the fuzzed tests with FUZZ=50 times their examples
 	@FUZZ=$(or $(FUZZ),50) $(BIN)/python -m pytest --timeout 3600 tests/*_fuzz.py tests/*/*_fuzz.py tests/*/*/*_fuzz.py tests/streams/raw_log/test_erasure.py tests/triton_repo/deployment/test_contract.py $(ARGS)
 
-schema: setup ## rewrite the events' JSON Schema and AsyncAPI document
+schema: setup ## rewrite the schemas of events and of what commands print with --json
 	@$(BIN)/srp4ctr events schema
+	@$(BIN)/srp4ctr schema --out-dir docs/schemas
 
 dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m srp4ctr.monitoring.dashboards
+
+rules: setup ## rewrite the objectives' rules from monitoring/objective_rules.py
+	@$(BIN)/python -m srp4ctr.monitoring.objective_rules
 
 columns: setup ## rewrite features/tensors/columns.h from the table of columns
 	@$(BIN)/python -c "from srp4ctr.features import columns; print(columns.c_header(), end='')" > features/tensors/columns.h
@@ -108,8 +122,8 @@ columns: setup ## rewrite features/tensors/columns.h from the table of columns
 source-map: setup ## rewrite docs/source-map.md from the modules' docstrings
 	@$(BIN)/python -m tests.structure.source_map
 
-secrets: ## make the real stack's certificates and passwords in secrets/ (HOSTS="rank.example.com")
-	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS)
+secrets: ## make and renew the real stack's certificates and passwords (HOSTS="rank.example.com", DAYS=90)
+	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS) $(if $(DAYS),--days $(DAYS))
 
 up: secrets ## start the real stack with Docker (PROFILE=gpu, PRODUCERS=1, ARGS="--scale stream=3")
 	@$(COMPOSE) up --build --detach $(ARGS)

@@ -1,8 +1,10 @@
 """Settings of the monitor: addresses, windows and prices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.config import check_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,15 @@ class MonitorConfig:
     """Interval of its writes, longer where they would take a twentieth of the time. Reading
     waits meanwhile: 0.3 s for 200,000 labels in the window. A restarted monitor reads the
     labels since the last write again."""
+    share_by: Literal["", "group", "locks"] = ""
+    """How several monitors share the partitions of labels and events: ``group``, by a
+    consumer group of Apache Kafka; ``locks``, by file locks, on one machine and with the
+    embedded broker. "": one monitor reads all of them."""
+    group_id: str = "srp4ctr-monitors"
+    """Consumer group of the monitors that share by ``group``."""
+    shared_folder: str = ""
+    """Folder that all monitors which share have: sums and snapshots of each partition; "":
+    ``monitors`` in ``embedded.data_dir``."""
     poll_interval_s: float = 1.0
     page_port: int = 9105
     """Port of ``srp4ctr monitor open``, on 127.0.0.1."""
@@ -37,7 +48,16 @@ class MonitorConfig:
     probe_interval_s: float = 0.0
     """Interval of the synthetic user's freshness probe; 0: no probe."""
 
+    tls_endpoints: dict[str, str] = field(default_factory=dict, hash=False)
+    """Service → HOST:PORT of further servers whose certificates are watched. Those of
+    Kafka, the store, the registry, Triton and the buckets follow from their settings."""
+    certificate_files: tuple[str, ...] = ()
+    """Further PEM files whose certificates are watched: those of other clients. Files that
+    settings name are watched in any case."""
+
     def __post_init__(self) -> None:
+        for name, address in self.tls_endpoints.items():
+            check_address(f"monitoring.tls_endpoints.{name}", address)
         positive = ("window_s", "snapshot_interval_s", "poll_interval_s")
         for name in (*positive, "expected_difference"):
             if (value := getattr(self, name)) <= 0:

@@ -9,6 +9,8 @@ class Srp4ctrError(Exception):
     """An error that the project foresees; its text says what to do about it."""
 
     exit_status = 1
+    is_printed = False
+    """Whether a command has printed the error as a part of its JSON."""
 
 
 class MistakeError(Srp4ctrError, ValueError):

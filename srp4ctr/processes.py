@@ -8,6 +8,7 @@ niceness of all but the latency-critical ones is raised.
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -322,6 +323,30 @@ def _renice(leader: int) -> None:
             return
         else:
             return
+
+
+def identity() -> str:
+    """Return host, pid, and what distinguishes this process: for ``has_ended``."""
+    pid = os.getpid()
+    return f"{socket.gethostname()} pid {pid} {_pid_namespace()} {_birth(pid)}"
+
+
+def has_ended(identity: str) -> bool:
+    """Return whether the process of ``identity()`` is known to have ended.
+
+    False for one of another machine or container, whose processes are not visible here.
+    """
+    *_, pid, namespace, birth = identity.split()
+    boot = (_birth(os.getpid()) or "").partition(":")[0]
+    is_visible = (namespace, birth.partition(":")[0]) == (_pid_namespace(), boot)
+    return is_visible and _birth(int(pid)) != birth
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        return "unknown"
 
 
 def _birth(pid: int) -> str | None:

@@ -51,10 +51,11 @@ LISTS: tuple[Key, ...] = (
     ("features", "item_fields"),
     ("features", "user_fields"),
     ("triton", "replicas"),
+    ("monitoring", "certificate_files"),
 )
-_LIST = list, "list in JSON: [{…}, {…}]"
+_LIST = list, "list in JSON: […, …]"
 # Settings that are tables with the user's own names: a variable has them as JSON, too.
-TABLES: tuple[Key, ...] = (("streams", "action_codes"),)
+TABLES: tuple[Key, ...] = (("streams", "action_codes"), ("monitoring", "tls_endpoints"))
 # Variables with our prefix that are not settings: the paths of the file and the test data,
 # and compose.yaml's own: its address, its secrets, the operator.
 NOT_SETTINGS = {

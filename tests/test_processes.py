@@ -184,3 +184,14 @@ def test_sigterm_ends_the_block_as_an_exception_would() -> None:
     assert end.value.code == 0
     assert undone == [True]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_process_has_ended_once_it_is_known_here_and_gone() -> None:
+    code = "from srp4ctr import processes; print(processes.identity())"
+    words = [sys.executable, "-c", code]
+    gone = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    assert processes.has_ended(gone)
+    assert not processes.has_ended(processes.identity())
+    *first, namespace, birth = gone.split()
+    elsewhere = [*first, "pid:[1]", birth], [*first, namespace, "another-boot:1"]
+    assert not any(processes.has_ended(" ".join(each)) for each in elsewhere)

@@ -121,7 +121,7 @@ def main() -> None:
         right = expected(stack, {"odd": stack.bundle, "even": even}, requests)
         answers = called(CALLERS, stack.address, requests, lambda: _phases(run, switches))
     names = dict.fromkeys(name for name, *_ in run.phases)
-    rows = [_row(name, run, answers, right) for name in names]
+    rows = [phase_row(name, run, answers, right) for name in names]
     print(table(rows, COLUMNS))
     print(json.dumps(_figures(run, answers, right) | {"rows": rows}))
 
@@ -150,12 +150,13 @@ def _phases(run: PromotionRun, switches: int) -> None:
         time.sleep(QUIET_S / 2)
 
 
-def _row(
+def phase_row(
     name: str,
     run: PromotionRun,
     answers: Sequence[RankedCall],
     right: Mapping[tuple[str, str], Scores],
 ) -> Row:
+    """Return a line of the table: the calls during the phases called ``name``."""
     spans = [(began, ends) for each, began, ends in run.phases if each == name]
     during = [a for a in answers if any(began <= a.at_s < ends for began, ends in spans)]
     return {
@@ -198,7 +199,7 @@ def _figures(
     apart = [np.abs(m - p).max(axis=1).min() for m in mixtures for p in pure]
     return {
         **counts(answers, right),
-        "p99_ms": _row(SWITCHING, run, answers, right)["p99_ms"],
+        "p99_ms": phase_row(SWITCHING, run, answers, right)["p99_ms"],
         "refused": len(run.refused) if all(run.refused) else 0,
         "refusals": run.refused,
         "replaced_s": round(run.replaced_s, 2),

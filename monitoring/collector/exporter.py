@@ -22,20 +22,19 @@ from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
 from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgress
-from srp4ctr.monitoring.collector.snapshot import (
-    NOTHING_READ,
-    LabelPosition,
-    MonitorState,
-    Snapshot,
+from srp4ctr.monitoring.collector.label_sums import LabelFigures, LabelSums
+from srp4ctr.monitoring.collector.snapshot import LabelPosition, Snapshot
+from srp4ctr.monitoring.collector.topic_readers import (
+    LabelBatch,
+    ReceivedLabel,
+    ShownImpression,
 )
-from srp4ctr.monitoring.collector.topic_readers import LabelBatch, ShownImpression
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.cost.triton_counters import FEATURE_BIN, flops, served_versions
 from srp4ctr.monitoring.cost.triton_servers import TritonServers
-from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS, AbTest
+from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS
 from srp4ctr.monitoring.quality.drift import Drift
-from srp4ctr.monitoring.quality.live_quality import LiveQuality
-from srp4ctr.monitoring.quality.pending_labels import GRACE_MS, OpenImpressions
+from srp4ctr.monitoring.quality.pending_labels import GRACE_MS
 from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.retries import RETRIES
 from srp4ctr.streams.config import KafkaConfig
@@ -72,6 +71,8 @@ class MonitorSources:
     """Report of the feature store check; its folder has the skew check's as well."""
     snapshot: Path | None = None
     """The file of the sums of labels; None: each start reads the labels of two weeks."""
+    shared_folder: Path = Path("monitors")
+    """The files of monitors that share the partitions (``monitoring.share_by``)."""
 
 
 class Monitor(Collector):
@@ -80,23 +81,17 @@ class Monitor(Collector):
     def __init__(self, sources: MonitorSources, config: MonitorConfig) -> None:
         self._sources, self._config = sources, config
         self._existing = set[str]()  # bundles, whose figures are never among the others
-        self._ab_test = AbTest(config.expected_difference, self._existing)
         self.windows = {
             "window_ms": int(config.window_s * 1000),
             "label_window_ms": int(sources.label_window_s * 1000),
         }
-        self._quality = LiveQuality(
-            **self.windows, ab_test=self._ab_test, bundles=self._existing
-        )
-        self._open = OpenImpressions(**self.windows, bundles=self._existing)
-        self._position = NOTHING_READ
+        self._labels = self.new_sums()
         self._servers = TritonServers(sources.triton_metrics, config.window_s)
         self._bundles = BundleCache(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
         self._recent_items: dict[str, None] = {}  # a set that keeps their order
         self._up = {"labels": False, "triton": False}
-        self._undecodable = 0
         self._families: list[Metric] = []
         self.registry = CollectorRegistry()
         self._maturity_lag = Histogram(
@@ -120,7 +115,7 @@ class Monitor(Collector):
     @property
     def label_position(self) -> LabelPosition:
         """Up to where the labels of the topic are in the figures."""
-        return self._position
+        return self._labels.position
 
     @property
     def label_retention_ms(self) -> int:
@@ -133,9 +128,13 @@ class Monitor(Collector):
         is_served = serving_version(self._sources.repository) is not None
         return list(self._recent_items) if is_served else []
 
+    def new_sums(self) -> LabelSums:
+        """Return the sums of no label."""
+        return LabelSums(self.windows, self._config.expected_difference, self._existing)
+
     def qualities(self) -> tuple[ModelQuality, ...]:
         """Return the live figures of each model version now."""
-        return self._quality.quality()
+        return self._labels.quality.quality()
 
     def collect(self) -> Iterable[Metric]:
         """Return the families of the last ``update``."""
@@ -143,46 +142,46 @@ class Monitor(Collector):
 
     def snapshot(self) -> Snapshot:
         """Return the sums of labels; the next label changes them."""
-        state = MonitorState(
-            position=self._position,
-            undecodable=self._undecodable,
-            quality=self._quality.state(),
-            ab_test=self._ab_test.state(),
-        )
-        return Snapshot(state=state, entries=self._quality.entries())
+        return self._labels.snapshot()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from ``snapshot``; call it before the first label."""
-        state = snapshot.state
-        self._position, self._undecodable = state.position, state.undecodable
-        self._quality.restore(state.quality, snapshot.entries)
-        self._ab_test.restore(state.ab_test)
+        self._labels.restore(snapshot)
 
     def add_labels(self, batch: LabelBatch) -> None:
         """Add one batch of labels."""
-        self._position = batch.position
-        self._undecodable += batch.undecodable
+        self._labels.position = batch.position
+        self._labels.undecodable += batch.undecodable
         for received in batch.labels:
-            self._quality.add(received.label, received.partition)
-            self._open.label(received.label)
-            lag_s = (received.published_ms - received.label.matured_at) / 1000
-            if received.label.model_version and lag_s < LIVE_LAG_S:
-                self._maturity_lag.observe(max(0.0, lag_s))
+            self._labels.add(received)
+            self.observe_lag(received)
+
+    def observe_lag(self, received: ReceivedLabel) -> None:
+        """Add how late the label was published, unless it is a backfill's."""
+        lag_s = (received.published_ms - received.label.matured_at) / 1000
+        if received.label.model_version and lag_s < LIVE_LAG_S:
+            self._maturity_lag.observe(max(0.0, lag_s))
 
     def add_impressions(self, shown: list[ShownImpression]) -> None:
         """Add impressions; their labels may have arrived already."""
         for each in shown:
-            one = each.impression
-            self._recent_items[one.item_id] = None
-            key = (one.user_id, one.request_id, one.item_id)
-            self._open.add(one, each.known_ms, self._quality.is_clicked(key))
+            self._labels.add_impression(each)
+        self.observe_items(shown)
+
+    def observe_items(self, shown: list[ShownImpression]) -> None:
+        """Add to the recent items."""
+        for each in shown:
+            self._recent_items[each.impression.item_id] = None
         while len(self._recent_items) > RECENT_ITEMS:
             self._recent_items.pop(next(iter(self._recent_items)))
 
     def settle(self, until_ms: int) -> None:
         """Settle impressions whose label window had closed by ``until_ms``."""
-        self._quality.advance(until_ms)
-        self._open.advance(until_ms)
+        self._labels.settle(until_ms)
+
+    def label_figures(self, serving: str | None) -> LabelFigures:
+        """Return the figures that rest on labels; ``serving`` is the serving version."""
+        return self._labels.figures(serving)
 
     def observe_worker(self, progress: WorkerProgress) -> None:
         """Set the stream worker's lag."""
@@ -193,7 +192,7 @@ class Monitor(Collector):
         self._up["labels"] = is_connected
 
     def poll_triton(self) -> None:
-        """Add the increase of every Triton's counters; the next poll retries a failed one."""
+        """Add the increase of every Triton's counters; a failed poll is retried."""
         self._servers.poll()
         self._up["triton"] = self._servers.is_any_up
         cells = self._servers.totals.labelled(FEATURE_BIN)
@@ -208,16 +207,16 @@ class Monitor(Collector):
         self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
         config, checks = self._config, self._sources.feature_check
-        now_ms = round(time.time() * 1000)
-        until_ms = self._position.complete_until_ms
+        now_ms, labels = round(time.time() * 1000), self.label_figures(serving)
+        until_ms = labels.complete_until_ms
         view = View(
             window_s=config.window_s,
             label_window_s=self._sources.label_window_s,
-            window_end_ms=self._quality.newest_ms,
-            qualities=self.qualities(),
-            provisional=self._open.counts(),
-            differences=self._ab_test.differences(serving) if serving else (),
-            sample_ratios=self._ab_test.sample_ratios(),
+            window_end_ms=labels.newest_ms,
+            qualities=labels.qualities,
+            provisional=labels.provisional,
+            differences=labels.differences,
+            sample_ratios=labels.sample_ratios,
             totals=totals,
             servers=self._servers.servers(references),
             flops=flops(totals, {v: b.cost for v, b in bundles.items()}),
@@ -231,7 +230,7 @@ class Monitor(Collector):
             bundles=self._bundles.newest(serving),
             source_up=self._up,
             consumer_lag=self._lag,
-            undecodable_labels=self._undecodable,
+            undecodable_labels=labels.undecodable,
             labels_behind_s=(now_ms - until_ms) / 1000 if until_ms else nan,
             feature_check=read_json(checks, FeatureCheck),
             served_check=read_json(checks.with_name(SERVED_CHECK_FILE), ServedReport),

@@ -8,19 +8,33 @@ set.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from srp4ctr.listening import metrics_page
 from srp4ctr.monitoring.collector.consumer_lag import IdlePeriod, WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
+from srp4ctr.monitoring.collector.partition_share import (
+    ConsumerGroup,
+    FileLocks,
+    PartitionShare,
+    count_partitions,
+)
 from srp4ctr.monitoring.collector.probe import Probe
+from srp4ctr.monitoring.collector.shared_monitor import SharedMonitor
 from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition, SnapshotFile
-from srp4ctr.monitoring.collector.topic_readers import ImpressionReader, LabelReader
+from srp4ctr.monitoring.collector.topic_readers import (
+    ImpressionReader,
+    IsMine,
+    LabelReader,
+    events_of,
+)
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.retries import retry
 
@@ -37,15 +51,66 @@ def run_monitor(
     config: MonitorConfig,
     stop: threading.Event,
     probe_factory: ProbeFactory | None = None,
+    collectors: Iterable[Collector] = (),
 ) -> None:
     """Serve the metrics until ``stop`` is set; reconnect to sources that are down.
 
     ``probe_factory`` makes the probe if there is an interval. Raises ``MistakeError``
     for a taken port or a broker that refuses us, and any error that no retry can heal.
     """
-    monitor = Monitor(sources, config)
+    with ExitStack() as opened:
+        monitor: Monitor
+        snapshots: LabelFiles
+        if share := share_of(sources, config):
+            shared = SharedMonitor(sources, config, share, sources.shared_folder)
+            monitor, snapshots = shared, shared
+            opened.enter_context(closing(share))
+            share.start()
+        else:
+            monitor = Monitor(sources, config)
+            snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
+        for collector in collectors:
+            monitor.registry.register(collector)
+        _serve(monitor, snapshots, sources, config, stop, probe_factory)
+
+
+def share_of(sources: MonitorSources, config: MonitorConfig) -> PartitionShare | None:
+    """Return which partitions are this monitor's; None if all of them are."""
+    if config.share_by == "group":
+        return ConsumerGroup(sources.kafka, config.group_id)
+    if config.share_by == "locks":
+        return FileLocks(sources.shared_folder, lambda: count_partitions(sources.kafka))
+    return None
+
+
+class LabelFiles(Protocol):
+    """Where the sums of labels are written, and which partitions are read."""
+
+    def choose(self) -> IsMine | None:
+        """Return which partitions are read from now on; None for all."""
+
+    def has_changed(self) -> bool:
+        """Return whether these are others by now."""
+
+    def start(self, reader: LabelReader) -> None:
+        """Let ``reader`` go on from where the sums are."""
+
+    def poll(self) -> None:
+        """Write what is due."""
+
+    def write(self) -> None:
+        """Write all."""
+
+
+def _serve(  # noqa: PLR0913
+    monitor: Monitor,
+    snapshots: LabelFiles,
+    sources: MonitorSources,
+    config: MonitorConfig,
+    stop: threading.Event,
+    probe_factory: ProbeFactory | None,
+) -> None:
     poller = _TritonPoller(monitor, config.poll_interval_s)
-    snapshots = Snapshots(monitor, sources.snapshot, config.snapshot_interval_s)
 
     def wait(pause_s: float) -> None:
         monitor.observe_broker(False)
@@ -55,15 +120,14 @@ def run_monitor(
             stop.wait(min(left_s, config.poll_interval_s))
 
     def read() -> None:
-        if not stop.is_set():
+        while not stop.is_set():
             _read_streams(monitor, poller, snapshots, sources, stop)
 
-    page = metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
-    with page, ThreadPoolExecutor(1, "probe") as executor:
+    with _page(monitor, config), ThreadPoolExecutor(1, "probe") as executor:
         probing = None
-        if probe_factory and config.probe_interval_s:
+        if probe_factory and (every_s := config.probe_interval_s):
             probe = probe_factory(lambda: monitor.recent_items, monitor.registry)
-            probing = executor.submit(_run_probe, probe, config.probe_interval_s, stop)
+            probing = executor.submit(_run_probe, probe, every_s, stop)
         try:
             with suppress(ConnectionError):  # stopped during an outage
                 retry("read_topics", read, should_stop=stop.is_set, sleep=wait)
@@ -72,6 +136,11 @@ def run_monitor(
             stop.set()
         if probing:
             probing.result()
+
+
+def _page(monitor: Monitor, config: MonitorConfig) -> AbstractContextManager[int]:
+    """Return the metrics page of ``monitor``."""
+    return metrics_page(config.host, config.port, "monitoring.port", monitor.registry)
 
 
 def _run_probe(probe: Probe, interval_s: float, stop: threading.Event) -> None:
@@ -103,6 +172,13 @@ class Snapshots:
         self._file = SnapshotFile(path, monitor.windows) if path else None
         self._is_restored = False
         self._due = time.monotonic() + interval_s
+
+    def choose(self) -> None:
+        """Read all partitions."""
+
+    def has_changed(self) -> bool:
+        """Return False: all partitions are read."""
+        return False
 
     def start(self, reader: LabelReader) -> None:
         """Let ``reader`` go on from where the monitor's figures are, or its snapshot's."""
@@ -173,22 +249,26 @@ class Settlement:
 def _read_streams(
     monitor: Monitor,
     poller: _TritonPoller,
-    snapshots: Snapshots,
+    snapshots: LabelFiles,
     sources: MonitorSources,
     stop: threading.Event,
 ) -> None:
-    """Read labels until ``stop`` is set; raises ``OutageError`` if the broker fails.
+    """Read labels until ``stop`` is set, or other partitions are this monitor's.
+
+    Raises ``OutageError`` if the broker fails.
 
     The next reader goes on from the last label that was added.
     """
     with ExitStack() as opened:
-        reader = opened.enter_context(closing(LabelReader(sources.kafka)))
+        is_mine = snapshots.choose()
+        reader = opened.enter_context(closing(LabelReader(sources.kafka, is_mine)))
         snapshots.start(reader)
         since_ms = round(time.time() * 1000) - monitor.retention_ms
-        shown = opened.enter_context(closing(ImpressionReader(sources.kafka, since_ms)))
+        shown = ImpressionReader(sources.kafka, since_ms, events_of(is_mine, reader))
+        opened.enter_context(closing(shown))
         progress = WorkerProgressReader(sources.kafka, sources.worker_group)
         settlement = opened.enter_context(closing(Settlement(monitor, progress)))
-        while not stop.is_set():
+        while not stop.is_set() and not snapshots.has_changed():
             batch, impressions = reader.read(), shown.read()
             monitor.add_labels(batch)
             monitor.add_impressions(impressions)

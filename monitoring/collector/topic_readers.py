@@ -7,9 +7,10 @@ began; older ones have their labels, or are overdue.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -33,6 +34,8 @@ from srp4ctr.streams.events.codec import decode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Impression
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
+IsMine = Callable[[int], bool]
+"""Whether the partition of this number is to be read."""
 MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fresh
 CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in between
 METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
@@ -62,6 +65,8 @@ class LabelBatch:
     undecodable: int
     position: LabelPosition = NOTHING_READ
     """Of the reader after this batch."""
+    undecodable_in: Mapping[int, int] = field(default_factory=dict)
+    """The undecodable ones by partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,8 @@ class ShownImpression:
 
     impression: Impression
     known_ms: int
+    partition: int = 0
+    """Of the topic of events."""
 
 
 @contextmanager
@@ -106,20 +113,23 @@ def labels_topic_id(kafka: KafkaConfig) -> str:
 
 
 class _TopicReader(ABC):
-    """Reads every partition of a topic.
+    """Reads every partition of a topic, or some.
 
     The constructor and ``read`` raise as ``broker_errors`` does; a broker that restarts is
     waited for.
     """
 
-    def __init__(self, topic: str, kafka: KafkaConfig) -> None:
+    def __init__(
+        self, topic: str, kafka: KafkaConfig, is_mine: IsMine | None = None
+    ) -> None:
         self._topic = topic
+        topics = () if is_mine else (topic,)
         # kafka-python would wait its whole timeout.
         where = reachable(kafka, CONNECT_TIMEOUT_S)
         with broker_errors(f"kafka.bootstrap {kafka.bootstrap}"):
             self._consumer = opened(
                 KafkaConsumer,
-                topic,
+                *topics,
                 **where,
                 bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000),
                 group_id=None,
@@ -128,7 +138,18 @@ class _TopicReader(ABC):
                 max_poll_records=MAX_RECORDS,
                 metadata_max_age_ms=METADATA_AGE_MS,
                 allow_auto_create_topics=False,
+                # After a process was paused, the broker answered sessions with nothing.
+                enable_incremental_fetch_sessions=is_mine is None,
             )
+            if is_mine:
+                if not self.partitions():  # it was created just now
+                    raise OutageError(f"the broker does not name the partitions of {topic}")
+                mine = filter(is_mine, self.partitions())
+                self._consumer.assign([TopicPartition(topic, each) for each in mine])
+
+    def partitions(self) -> set[int]:
+        """Return the numbers of all partitions of the topic, read or not."""
+        return self._consumer.partitions_for_topic(self._topic) or set()
 
     @property
     def is_connected(self) -> bool:
@@ -162,10 +183,10 @@ class _TopicReader(ABC):
 
 
 class LabelReader(_TopicReader):
-    """Reads every partition of the topic; all of them by time."""
+    """Reads every partition of the topic, or some; all of them by time."""
 
-    def __init__(self, kafka: KafkaConfig) -> None:
-        super().__init__(LABELS_TOPIC, kafka)
+    def __init__(self, kafka: KafkaConfig, is_mine: IsMine | None = None) -> None:
+        super().__init__(LABELS_TOPIC, kafka, is_mine)
         self._order = PartitionOrder()
         self._topic_id = labels_topic_id(kafka)
         self._offsets: dict[int, int] = {}  # of the records that ``read`` returned
@@ -203,12 +224,12 @@ class LabelReader(_TopicReader):
     def read(self) -> LabelBatch:
         """Return what has arrived since the last call, without waiting."""
         labels: list[ReceivedLabel] = []
-        undecodable = 0
+        undecodable = Counter[int]()
         for record in self._ordered():
             try:
                 label = decode_label(record.value or b"")
             except ValueError:  # counted; the next one may be good
-                undecodable += 1
+                undecodable[record.partition] += 1
                 continue
             labels.append(
                 ReceivedLabel(
@@ -216,7 +237,10 @@ class LabelReader(_TopicReader):
                 )
             )
         return LabelBatch(
-            labels=tuple(labels), undecodable=undecodable, position=self._position()
+            labels=tuple(labels),
+            undecodable=undecodable.total(),
+            position=self._position(),
+            undecodable_in=undecodable,
         )
 
     def _position(self) -> LabelPosition:
@@ -261,17 +285,21 @@ class LabelReader(_TopicReader):
 
 
 class ImpressionReader(_TopicReader):
-    """Reads every partition of the topic from ``since_ms`` on."""
+    """Reads every partition of the topic, or some, from ``since_ms`` on."""
 
-    def __init__(self, kafka: KafkaConfig, since_ms: int) -> None:
-        super().__init__(BEHAVIOR_EVENTS_TOPIC, kafka)
+    def __init__(
+        self, kafka: KafkaConfig, since_ms: int, is_mine: IsMine | None = None
+    ) -> None:
+        super().__init__(BEHAVIOR_EVENTS_TOPIC, kafka, is_mine)
         self._since_ms = max(0, since_ms)
         self._placed: set[Any] = set()
 
     def read(self) -> list[ShownImpression]:
         """Return what has arrived since the last call, without waiting."""
         return [
-            ShownImpression(impression=event, known_ms=record.timestamp)
+            ShownImpression(
+                impression=event, known_ms=record.timestamp, partition=record.partition
+            )
             for batch in self._batches().values()
             for record in batch
             if _MARK in (record.value or b"")
@@ -283,3 +311,15 @@ class ImpressionReader(_TopicReader):
         self._seek_to_time(new, self._since_ms)
         self._placed |= new
         return new
+
+
+def events_of(is_mine: IsMine | None, labels: LabelReader) -> IsMine | None:
+    """Return which partitions of events have labels in those that ``is_mine``.
+
+    The stream worker publishes labels to the partition of the events' number, modulo the
+    number of the topic of ``labels``.
+    """
+    if is_mine is None:
+        return None
+    count = max(1, len(labels.partitions()))
+    return lambda partition: is_mine(partition % count)

@@ -206,10 +206,13 @@ _SOURCES = line(
     ),
     timeline(
         "Alerts",
-        "When each alert fired, to compare with other panels.",
+        "When each alert but the watchdog fired, to compare with other panels.",
         thresholds.words({1: ("firing", "red"), 0: ("no alerts", "green")}),
         over_time(
-            or_none('max by (alertname) (ALERTS{alertstate="firing"})', "alertname"),
+            or_none(
+                'max by (alertname) (ALERTS{alertstate="firing", severity!="none"})',
+                "alertname",
+            ),
             "{{alertname}}",
         ),
     ),

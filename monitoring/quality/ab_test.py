@@ -120,6 +120,11 @@ class _Slices:
         self.shown[rows] = 0.0
         self._counts[rows] = 0.0
 
+    def add(self, other: "_Slices", rows: NDArray[np.int64]) -> None:
+        """Add the slices in ``rows`` of ``other``."""
+        self.shown[rows] += other.shown[rows]
+        self._counts[rows] += other._counts[rows]
+
     def rate(self, weights: Floats) -> RatioEstimate:
         """Return the click rate over all slices; ``weights`` has one of each."""
         shown, clicked = np.split(weights.astype(np.float32) @ self._counts, 2)
@@ -188,6 +193,19 @@ class AbTest:
             self._difference(version, baseline, pair, error)
             for version, pair in sorted(together.items())
         )
+
+    def add(self, other: "AbTest") -> None:
+        """Add the impressions of ``other``, which has other users."""
+        self._users.add(other._users)
+        if other._newest > self._newest:
+            self._advance(other._newest)
+        first = max(self._newest - HORIZON_SLICES + 1, other._newest - HORIZON_SLICES + 1)
+        rows = np.arange(first, other._newest + 1) % HORIZON_SLICES
+        for experiment in sorted(other._versions, key=other._newness):
+            ours = self._of_experiment(experiment)
+            for name, slices in other._versions[experiment].items():
+                version = version_name(name, ours, self._bundles)
+                ours.setdefault(version, _Slices()).add(slices, rows)
 
     def state(self) -> AbTestState:
         """Return a copy of the sums."""

@@ -11,7 +11,7 @@ in time proves that, in its partition, all windows that began no later have clos
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -94,13 +94,19 @@ class LiveQuality:
             self._settle(partition)
         self._expire()
 
+    def end_window(self, newest_ms: int) -> None:
+        """End the window at ``newest_ms`` or later: of all partitions, not of ours only."""
+        self._newest_ms = max(self._newest_ms, newest_ms)
+        self._expire()
+
     def quality(self) -> tuple[ModelQuality, ...]:
         """Return the figures of each model version with impressions in the window."""
-        return tuple(
-            sums.quality(version)
-            for version, sums in sorted(self._sums.items())
-            if sums.impressions
-        )
+        return qualities_of(self._sums)
+
+    @property
+    def sums(self) -> Mapping[str, QualitySums]:
+        """The sums of each model version; they change with the next label."""
+        return self._sums
 
     @property
     def newest_ms(self) -> int:
@@ -196,6 +202,25 @@ class LiveQuality:
         sums.update(impression, sign)
         if sums.impressions == 0:  # new sums have no rounding errors
             del self._sums[impression.model_version]
+
+
+def qualities_of(sums: Mapping[str, QualitySums]) -> tuple[ModelQuality, ...]:
+    """Return the figures of each model version with impressions."""
+    return tuple(
+        each.quality(version) for version, each in sorted(sums.items()) if each.impressions
+    )
+
+
+def added_sums(
+    parts: Iterable[Mapping[str, QualitySums]], bundles: Collection[str]
+) -> dict[str, QualitySums]:
+    """Return the sums of ``parts``, which have other users each, by model version."""
+    whole: dict[str, QualitySums] = {}
+    for part in parts:
+        for name, sums in part.items():
+            version = version_name(name, whole, bundles)
+            whole.setdefault(version, QualitySums()).add(sums)
+    return whole
 
 
 def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:

@@ -62,6 +62,15 @@ class PositionScores:
             self.counts[position] = counts
         counts[((group % AUC_GROUPS) * 2 + is_click) * NUM_BINS + place] += sign
 
+    def add(self, other: "PositionScores") -> None:
+        """Add the impressions of ``other``."""
+        for position, counts in other.counts.items():
+            if position not in self.counts:
+                self.counts[position] = array("i", counts)
+            else:
+                ours = np.frombuffer(self.counts[position], np.int32)
+                ours += np.frombuffer(counts, np.int32)
+
     def auc(self, mean_scores: Floats) -> PositionAuc:
         """Return the AUC; ``mean_scores`` is of shape (NUM_BINS,).
 

@@ -40,6 +40,13 @@ CURVE_BINS = 4 * NUM_BINS
 MAX_LOGIT = 12.0
 EPSILON = 1e-7  # a score of 0 or 1 has no finite log loss
 CALIBRATION_BINS = 10
+# The fields of ``QualitySums`` by their form; the rest adds itself.
+_NUMBERS = ("impressions", "late_clicks", "variance", "loss_nats", "reciprocal_ranks")
+_BY_GROUP = (
+    *("shown", "clicks", "top_shown", "top_clicks"),
+    *("predicted", "scored_clicks"),
+)
+_BY_SCORE = ("bin_shown", "bin_clicks", "bin_scores")
 
 
 class SettledImpression(
@@ -148,6 +155,19 @@ class QualitySums:
             self.late_clicks += sign
         if impression.score is not None:
             self._update_scores(impression, impression.score, sign)
+
+    def add(self, other: "QualitySums") -> None:
+        """Add the impressions of ``other``, which has other requests: no more updates."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _BY_GROUP:
+            pairs = zip(getattr(self, name), getattr(other, name), strict=True)
+            setattr(self, name, [ours + theirs for ours, theirs in pairs])
+        for name in _BY_SCORE:
+            ours = np.frombuffer(getattr(self, name))
+            ours += np.frombuffer(getattr(other, name))
+        self.by_position.add(other.by_position)
+        self.by_request.add(other.by_request)
 
     def _update_scores(
         self, impression: SettledImpression, score: float, sign: int

@@ -62,6 +62,12 @@ class RequestPairs:
             if not top:
                 del self._tops[request]
 
+    def add(self, other: "RequestPairs") -> None:
+        """Add the pairs of ``other``, which has other requests."""
+        self.num_pairs += other.num_pairs
+        self.won = [a + b for a, b in zip(self.won, other.won, strict=True)]
+        self.weights = [a + b for a, b in zip(self.weights, other.weights, strict=True)]
+
     def auc(self) -> RequestAuc:
         """Return the AUC of the pairs."""
         if self.num_pairs < MIN_PAIRS:

@@ -90,6 +90,14 @@ class SampleRatios:
         users.newest_ms = max(users.newest_ms, impression.shown_at)
         users.add(item_key(impression.request[0]), arm)
 
+    def add(self, other: "SampleRatios") -> None:
+        """Add the users of ``other``, which are others."""
+        for name in sorted(other._counted, key=other._newness):
+            theirs = other._counted[name]
+            ours = self._counted.setdefault(name, _Users(theirs.experiment))
+            ours.newest_ms = max(ours.newest_ms, theirs.newest_ms)
+            ours.counts = [a + b for a, b in zip(ours.counts, theirs.counts, strict=True)]
+
     def ratios(self, now_ms: int) -> Iterator[SampleRatio]:
         """Yield the split of users in the newest experiment of each two versions, unless it
         had no impression in the day before ``now_ms``.

@@ -58,17 +58,17 @@ ITEM_READ_US = MeasuredCost("footprints.json: store_us_per_item_read", 13.0)
 ROWS_PER_ITEM_READ = 5  # counters of each of four partitions, and a profile
 RANK_S = "serving.json: cpu_s_per_1000_candidates of rank"
 ENCODE_ONCE_S = {  # by L, then by the candidates of a request
-    50: {10: 0.17211, 100: 0.02709, 500: 0.01277},
-    200: {10: 0.17324, 100: 0.02369, 500: 0.01115},
-    1000: {10: 0.26902, 100: 0.03203, 500: 0.01323},
+    50: {10: 0.11397, 100: 0.02345, 500: 0.01266},
+    200: {10: 0.20366, 100: 0.02982, 500: 0.01527},
+    1000: {10: 0.36848, 100: 0.04018, 500: 0.01426},
 }
-RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.32082, 200: 1.025})
-SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 312.0)
+RE_ENCODE_S = MeasuredCost(f"{RANK_S}_tiled, 100 candidates", {50: 0.33391, 200: 1.31563})
+SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 312.8)
 FIT_MS = MeasuredCost(
     "folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435
 )
-LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 21.24)
-LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 372.1)
+LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 30.53)
+LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 472.5)
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
 SPILLED_BYTES = MeasuredCost("training_memory.json: spilled_bytes_an_event", 436.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.

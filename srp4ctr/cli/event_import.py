@@ -1,17 +1,19 @@
 """``srp4ctr events import``: files in anyone's columns become events."""
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace as replace_fields
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 
+from srp4ctr.cli.json_output import AsJson, import_output, one_object
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import a_table, figures
 from srp4ctr.errors import MistakeError
@@ -64,6 +66,20 @@ Guess = Annotated[
 Formats = Annotated[bool, typer.Option("--formats", help="List the ready mappings.")]
 
 
+Show = Callable[["ImportReport"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Published:
+    """What was sent to Kafka."""
+
+    report: "ImportReport"
+    published: int
+    to: str
+    """Kafka's address."""
+    pseudonyms: bool
+
+
 def import_events(  # noqa: PLR0913  # a command's options, by name
     files: Files = None,
     mapping: MappingFile = None,
@@ -74,6 +90,7 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
     skip_bad: SkipBad = False,
     guess: Guess = False,
     formats: Formats = False,
+    as_json: AsJson = False,
 ) -> None:
     """Import files in your own columns as events.
 
@@ -84,6 +101,8 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
 
     Example:  srp4ctr events import clicks.csv --format clicks --set time_unit=s
     """
+    if as_json and (formats or guess):
+        raise MistakeError("--json is for imports: leave out --formats and --guess")
     if formats:
         out.print(_format_table())
         return
@@ -97,12 +116,22 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
 
     chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
     job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad, is_ready=bool(format_))
+    (_import_as_json if as_json else _import)(job, out_file, dry_run)
+
+
+def _import(job: "ImportJob", out_file: Path | None, dry_run: bool) -> None:
+    """Import ``job``, and print its result for a person."""
     if dry_run:
-        out.print(f"{_imported(job).counts.total():,} events to import (--dry-run)")
+        report = _imported(job, _print_report)
+        out.print(f"{report.counts.total():,} events to import (--dry-run)")
     elif out_file:
-        _write(job, out_file)
+        report = _imported(replace(job, out=out_file), _print_report)
+        out.print(f"wrote {report.counts.total():,} events to {out_file}", soft_wrap=True)
     else:
-        _publish(job)
+        done = _publish(job, _print_report)
+        hidden = " under pseudonyms" if done.pseudonyms else ""
+        published = f"published {done.published:,} messages to {done.to}{hidden}"
+        out.print(published, soft_wrap=True)
 
 
 def _chosen(path: Path | None, name: str | None, is_set: bool) -> Mapping:
@@ -123,8 +152,32 @@ def _chosen(path: Path | None, name: str | None, is_set: bool) -> Mapping:
     )
 
 
-def _imported(job: "ImportJob") -> "ImportReport":
-    """Import ``job`` under a line of progress, print what came of it, refuse bad rows."""
+def _import_as_json(job: "ImportJob", out_file: Path | None, dry_run: bool) -> None:
+    """Import ``job``, and print its result as JSON; of bad rows, too."""
+    with one_object() as answer:
+
+        def show(report: "ImportReport") -> None:
+            if report.num_bad and not job.skip_bad:
+                answer.print(import_output(report, "refused", _notes(report)))
+
+        if dry_run:
+            report = _imported(job, show)
+            result = import_output(report, "dry_run", _notes(report))
+        elif out_file:
+            report, to = _imported(replace(job, out=out_file), show), str(out_file)
+            result = import_output(report, "written", _notes(report), to=to)
+        else:
+            done = _publish(job, show)
+            result = replace_fields(
+                import_output(done.report, "published", _notes(done.report), to=done.to),
+                published=done.published,
+                pseudonyms=done.pseudonyms,
+            )
+        answer.print(result)
+
+
+def _imported(job: "ImportJob", show: Show) -> "ImportReport":
+    """Import ``job`` under a line of progress, ``show`` its report, refuse bad rows."""
     from srp4ctr.streams.imports.importing import import_files
     from srp4ctr.streams.imports.report import refuse_bad
 
@@ -132,6 +185,13 @@ def _imported(job: "ImportJob") -> "ImportReport":
     with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
         task = bar.add_task("import", total=None)
         report = import_files(job, lambda rows: bar.update(task, completed=rows))
+    show(report)
+    refuse_bad(report, job.skip_bad)
+    return report
+
+
+def _print_report(report: "ImportReport") -> None:
+    """Print what came of an import."""
     for table in _report_tables(report):
         out.print(table)
     for note in [*report.notes, *_stale(report.last_ms)]:
@@ -140,29 +200,31 @@ def _imported(job: "ImportJob") -> "ImportReport":
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     for payload in report.preview:
         out.print(payload.decode(), markup=False, highlight=False, soft_wrap=True)
-    refuse_bad(report, job.skip_bad)
-    return report
 
 
-def _write(job: "ImportJob", path: Path) -> None:
-    done = _imported(replace(job, out=path)).counts.total()
-    out.print(f"wrote {done:,} events to {path}", soft_wrap=True)
+def _notes(report: "ImportReport") -> list[str]:
+    """Return the notes of an import for a script."""
+    codes = "\n".join(_unassigned(report)).removeprefix("note: ")
+    return [*report.notes, *_stale(report.last_ms), *filter(None, [codes])]
 
 
-def _publish(job: "ImportJob") -> None:
+def _publish(job: "ImportJob", show: Show) -> _Published:
     """Publish once all rows have been read: a bad one is found before the first is sent."""
     settings = load("kafka")
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
     with TemporaryDirectory(prefix="srp4ctr-import-") as folder:
         path = Path(folder) / "events.jsonl"
-        report = _imported(replace(job, out=path))
+        report = _imported(replace(job, out=path), show)
         lines = file_import.read_lines(path)
         total = report.counts.total()
         shown = track(lines, "publish", total, console=err, transient=True)
         done = file_import.publish_lines(shown, settings.kafka, pseudonyms, backfill=True)
-    hidden = " under pseudonyms" if pseudonyms else ""
-    where = settings.kafka.bootstrap
-    out.print(f"published {done.published:,} messages to {where}{hidden}", soft_wrap=True)
+    return _Published(
+        report=report,
+        published=done.published,
+        to=settings.kafka.bootstrap,
+        pseudonyms=bool(pseudonyms),
+    )
 
 
 def _write_guess(files: Sequence[str], target: Path, form: CsvForm) -> None:

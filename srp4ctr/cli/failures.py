@@ -27,6 +27,14 @@ _OUTAGES = {
     errno.EROFS: "{} is on a file system that is mounted read-only",
     errno.EIO: "the disk of {} does not work: see the kernel's log (dmesg)",
 }
+_ADVICE = {
+    "found": "fix the findings, then run `srp4ctr {}` again",
+    "mistake": "correct the command or the settings: `srp4ctr {} --help`",
+    "outage": "`srp4ctr doctor` shows which servers answer; then run `srp4ctr {}` again",
+    "artifact": "restore the file or bundle, or name another, then run `srp4ctr {}` again",
+    "bug": "report this bug of srp4ctr with the trace on standard error",
+    "interrupted": "run `srp4ctr {}` again",
+}
 _WHICH_ANSWER = " (`srp4ctr doctor` says which servers answer)"
 _A_BUG = "this is a bug of srp4ctr: please report it with the lines above"
 
@@ -67,6 +75,11 @@ def foreseen(error: BaseException, typed: Sequence[str] = ()) -> Srp4ctrError | 
     if code in _MISTAKES and error.filename:
         return MistakeError(_MISTAKES[code].format(name))
     return OutageError(str(error) or type(error).__name__)
+
+
+def advice(kind: str, command: str) -> str:
+    """Return what to do about an error of ``kind`` of ``srp4ctr COMMAND``."""
+    return _ADVICE[kind].format(command)
 
 
 def _incomplete(message: str) -> ArtifactError | None:

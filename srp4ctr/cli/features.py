@@ -1,11 +1,17 @@
 """``srp4ctr features VERB``: register, show, check and erase features."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srp4ctr.cli import json_output
+from srp4ctr.cli.json_output import AsJson
 from srp4ctr.cli.tables.console import err, out
-from srp4ctr.settings import load
+from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.settings import Settings, load
+
+if TYPE_CHECKING:  # torch: not every role has it
+    from srp4ctr.training.skew.check import ServedCheck
 
 app = typer.Typer(
     help="Register, show and check the feature store; erase users.", no_args_is_help=True
@@ -14,6 +20,8 @@ NO_SERVED_REQUESTS = (
     "no served requests in {folder}: set triton.served_log.share in settings.toml, promote "
     "a bundle, and send requests with a request_id"
 )
+
+NO_EVENTS = "nothing to compare: no events in {folder}"
 
 User = Annotated[str, typer.Argument(help="Id of the user, as in the events.")]
 IsPseudonym = Annotated[
@@ -61,6 +69,7 @@ def check(
             "--served", help="Compare served requests with training instead of the store."
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the feature store with the raw log; the exit status is 1 if they differ.
 
@@ -73,22 +82,47 @@ def check(
 
     Example:  srp4ctr features check --sample 1000
     """
-    from srp4ctr.cli.tables.results import check_table, served_tables
+    settings = load() if served else load("kafka", "store")
+    if not (_check_served if served else _check_store)(settings, sample, as_json):
+        where = settings.triton.served_log.folder if served else settings.features.raw_log
+        nothing = (NO_SERVED_REQUESTS if served else NO_EVENTS).format(folder=where)
+        if as_json:
+            json_output.print_line(json_output.nothing_compared(nothing))
+        else:
+            out.print(nothing)
+
+
+def _check_store(settings: Settings, sample: int, as_json: bool) -> bool:
+    """Print how the store differs; return whether there was something to compare."""
+    from srp4ctr.cli.tables.results import check_table
     from srp4ctr.ops import feature_store
 
-    settings = load() if served else load("kafka", "store")
-    if served:
-        compared = feature_store.check_served(
-            settings, sample, lambda found: out.print(*served_tables(found)), out.status
-        )
-        nothing = NO_SERVED_REQUESTS.format(folder=settings.triton.served_log.folder)
-    else:
-        compared = feature_store.check(
-            settings, sample, lambda found: out.print(check_table(found))
-        )
-        nothing = f"nothing to compare: no events in {settings.features.raw_log}"
-    if not compared:
-        out.print(nothing)
+    with json_output.one_object() as answer:
+
+        def show(found: FeatureCheck) -> None:
+            if as_json:
+                answer.print(json_output.store_check_output(found))
+            else:
+                out.print(check_table(found))
+
+        return feature_store.check(settings, sample, show)
+
+
+def _check_served(settings: Settings, sample: int, as_json: bool) -> bool:
+    """Print how served requests differ; return whether there were any."""
+    from srp4ctr.cli.tables.results import served_tables
+    from srp4ctr.ops import feature_store
+
+    with json_output.one_object() as answer:
+
+        def show(found: "ServedCheck") -> None:
+            if as_json:
+                answer.print(json_output.served_check_output(found))
+            else:
+                out.print(*served_tables(found))
+
+        status = (err if as_json else out).status
+        return feature_store.check_served(settings, sample, show, status)
 
 
 @app.command("forget")

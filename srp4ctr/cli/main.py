@@ -7,6 +7,7 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,15 @@ import prometheus_client  # noqa: F401  # before Feast: see above
 import typer
 
 from srp4ctr import logs, tracing
-from srp4ctr.cli import features, model, monitor, operations, stack, streams
+from srp4ctr.cli import (
+    features,
+    json_output,
+    model,
+    monitor,
+    operations,
+    stack,
+    streams,
+)
 from srp4ctr.cli.failures import INTERRUPTED, report, report_interruption
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.processes import is_interrupted, noticing_interrupts
@@ -42,7 +51,7 @@ for noun, group in {
 
 
 # They start the stack, or need none.
-NEED_NO_STACK = ("stack", "demo", "capacity")
+NEED_NO_STACK = ("stack", "demo", "capacity", "schema")
 
 
 def _version(is_given: bool) -> None:
@@ -93,6 +102,7 @@ def everything(
 
 capacity = app.command("capacity")(operations.capacity)
 doctor = app.command("doctor")(operations.diagnose)
+schema = app.command("schema")(operations.schema)
 
 
 @app.command()
@@ -139,18 +149,29 @@ def main() -> None:
 
     feast_import.lightly()
     typed = sys.argv[1:]
+    as_json = json_output.is_requested(typed)
     with noticing_interrupts():
         try:
             app()
         except SystemExit as ended:
             if is_interrupted() and ended.code == INTERRUPTED:
-                report_interruption(err, typed)
+                sys.exit(_interrupted(typed, as_json))
+            if as_json:
+                json_output.print_usage_error(ended, typed)
             raise
         except Exception as error:
             debug = "--debug" in typed
             if is_interrupted() and not debug:
-                sys.exit(report_interruption(err, typed))
+                sys.exit(_interrupted(typed, as_json))
+            if as_json:
+                json_output.print_error(error, typed)
             sys.exit(report(err, error, typed, debug=debug))
+
+
+def _interrupted(typed: Sequence[str], as_json: bool) -> int:
+    if as_json:
+        json_output.print_interruption(typed)
+    return report_interruption(err, typed)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pyarrow": ("streams", "features", "training"),
     "pyspark": ("spark",),
     "redis": ("features",),
+    "requests": ("features",),
+    "requests_aws4auth": ("features",),
     "safetensors": ("training", "serving"),
     "starlette": ("page", "intake"),
     "tensorboard": ("training",),

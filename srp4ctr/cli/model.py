@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from srp4ctr.cli import json_output
+from srp4ctr.cli.json_output import AsJson
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.settings import Settings, load
 
 if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.client.messages import Ranking
+    from srp4ctr.ops.refresh_job import PromotionPlan
+    from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
 SERVING = ("kafka", "store", "triton")  # what a promotion reads and changes
 REFUSED = 5  # exit status; errors have 1 to 4: srp4ctr/errors.py
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 At = Annotated[
     str | None,
     typer.Option(
         help="Time of the request in UTC, as 2026-11-01T12:00, for a log of the past. "
         "Default: now."
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only items with this attribute, as genre=drama. Repeatable. "
+        "Default: all items."
     ),
 ]
 Version = Annotated[str, typer.Argument(help="Version of the bundle, as v2.")]
@@ -131,7 +141,7 @@ def diff_models(one: Version, other: Version, as_json: AsJson = False) -> None:
 
 
 @app.command("promote")
-def promote_model(
+def promote_model(  # noqa: PLR0913  # a command's options, by name
     version: NewestVersion = None,
     canary: Annotated[
         bool,
@@ -147,6 +157,7 @@ def promote_model(
             "--accept-worse", help="Serve it even if a one-line rule ranks better."
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a bundle; if anything fails, the current one keeps serving.
 
@@ -159,8 +170,7 @@ def promote_model(
 
     Example:  srp4ctr model promote v2 --canary --share 0.1
     """
-    from srp4ctr.cli.tables.models import promotion_lines
-    from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
+    from srp4ctr.ops.refresh_job import PromotionPlan
 
     plan = PromotionPlan(
         version=version or "",
@@ -169,8 +179,24 @@ def promote_model(
         every=every or "",
         accept_worse=accept_worse,
     )
-    display = partial(promotion_lines, canary=canary)
-    run_promotion(load(*SERVING), plan, lambda found: _print(*display(found)), err.print)
+    _run_promotion(plan, as_json)
+
+
+def _run_promotion(plan: "PromotionPlan", as_json: bool) -> None:
+    from srp4ctr.cli.tables.models import promotion_lines
+    from srp4ctr.ops.refresh_job import run_promotion
+
+    settings = load(*SERVING)
+    if not as_json:
+        display = partial(promotion_lines, canary=plan.canary)
+        run_promotion(settings, plan, lambda found: _print(*display(found)), err.print)
+        return
+    with json_output.one_object() as answer:
+
+        def show(found: "Promotion | None") -> None:
+            answer.print(json_output.promotion_output(found))
+
+        run_promotion(settings, plan, show, err.print, show_refused=show)
 
 
 @app.command("publish")
@@ -193,6 +219,7 @@ def roll_back(
     canary: Annotated[
         bool, typer.Option("--canary", help="Only end the canary; the model stays.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Serve the previous bundle again.
 
@@ -201,7 +228,31 @@ def roll_back(
     from srp4ctr.ops import promotion_service
 
     serving = promotion_service.roll_back(load("triton"), canary=canary)
-    out.print(f"{serving} serves")
+    if as_json:
+        json_output.print_line(json_output.rollback_output(serving))
+    else:
+        out.print(f"{serving.serving} serves")
+
+
+@app.command("reconcile")
+def reconcile_servers(as_json: AsJson = False) -> None:
+    """Let all servers serve one version again, after a crash or a change by hand.
+
+    A rollback that was killed is finished; a promotion is undone, unless all servers serve
+    its bundle already. Without an unfinished rollout the others follow the first server.
+    The next promote or rollback does the first two by itself.
+
+    Example:  srp4ctr model reconcile
+    """
+    from srp4ctr.cli.tables.models import reconciliation_document, reconciliation_lines
+    from srp4ctr.ops import promotion_service
+
+    found = promotion_service.reconcile(load("triton"))
+    if as_json:
+        out.print_json(data=reconciliation_document(found))
+    else:
+        for line in reconciliation_lines(found):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command("fill")
@@ -241,6 +292,7 @@ def rank(
         ),
     ] = None,
     at: At = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rank items for a user by click probability.
 
@@ -250,20 +302,15 @@ def rank(
 
     numbers, at_ms = dict(map(_number, number or [])), _at_ms(at)
     settings = load("triton", "store")
-    _print_ranking(settings, rank(settings, user, items, at_ms, numbers), at_ms)
+    ranking = rank(settings, user, items, at_ms, numbers)
+    _print_ranking(settings, ranking, at_ms, as_json)
 
 
 @app.command("recommend")
-def recommend(
+def recommend(  # noqa: PLR0913  # a command's options, by name
     user: Annotated[str, typer.Argument(help="Id of the user, as in the events.")],
     count: Annotated[int, typer.Option("-n", "--count", help="Number of items.")] = 20,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only items with this attribute, as genre=drama. Repeatable. "
-            "Default: all items."
-        ),
-    ] = None,
+    where: Where = None,
     exclude: Annotated[
         str,
         typer.Option(
@@ -272,6 +319,7 @@ def recommend(
         ),
     ] = "clicked",
     at: At = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recommend items to a user, from all that are available.
 
@@ -292,7 +340,8 @@ def recommend(
     at_ms = _at_ms(at)
     settings = load("triton", "store")
     options = {"where": wanted, "exclude": exclude, "request_time_ms": at_ms}
-    _print_ranking(settings, recommend(settings, user, count, **options), at_ms)
+    ranking = recommend(settings, user, count, **options)
+    _print_ranking(settings, ranking, at_ms, as_json)
 
 
 @app.command("vectors")
@@ -343,14 +392,21 @@ def _at_ms(text: str | None) -> int | None:
     return None if text is None else round(instant(text, "--at").timestamp() * 1000)
 
 
-def _print_ranking(settings: Settings, ranking: "Ranking", at_ms: int | None) -> None:
+def _print_ranking(
+    settings: Settings, ranking: "Ranking", at_ms: int | None, as_json: bool
+) -> None:
     """Print a ranking, which Triton made it, and what is to be known of its inputs."""
     from srp4ctr.cli.tables.results import ranking_table
     from srp4ctr.ops.feature_store import context_of
 
-    context = context_of(settings, ranking, at_ms)
+    context, triton = context_of(settings, ranking, at_ms), settings.triton.grpc
+    if as_json:
+        json_output.print_line(
+            json_output.ranking_output(ranking, context.titles, triton, context.notes)
+        )
+        return
     out.print(ranking_table(ranking, context.titles))
-    for note in (f"Triton: {settings.triton.grpc}", *context.notes):
+    for note in (f"Triton: {triton}", *context.notes):
         out.print(note, markup=False, highlight=False, soft_wrap=True)
 
 

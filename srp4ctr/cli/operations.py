@@ -8,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.table import Table
 
 from srp4ctr.capacity.plan import CORES, DISK, MEMORY, CapacityOptions, CapacityPlan
+from srp4ctr.cli import json_output
+from srp4ctr.cli.json_output import AsJson, one_object
 from srp4ctr.cli.tables import results
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import a_table, figures, whole
@@ -39,7 +40,7 @@ def list_entries(
         str,
         typer.Option(help="List only from this time on: 2026-11-01 or …T12:00 (UTC)."),
     ] = "1970-01-01",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List promotions, rollbacks, erasure requests, registrations and rebuilds.
 
@@ -53,7 +54,7 @@ def list_entries(
     if unreadable:
         err.print(f"{unreadable} lines of {path} cannot be read", markup=False)
     if as_json:
-        out.print_json(data=msgspec.to_builtins(found))
+        json_output.print_line(tuple(found))
     elif found:
         out.print(results.audit_table(found))
     else:
@@ -120,6 +121,7 @@ def diagnose(
             show_default=False,
         ),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Check the running deployment: what is open to others, and what does not work.
 
@@ -128,11 +130,48 @@ def diagnose(
 
     Example:  srp4ctr doctor --grafana https://127.0.0.1:3000
     """
+    if as_json:
+        with one_object() as answer:
+            found = tuple(doctor.examine(load(), grafana))
+            answer.print(json_output.doctor_output(found))
+            doctor.refuse_bad(found)
+        return
 
     def show(finding: Finding) -> None:
         out.print(results.finding_line(finding), highlight=False, soft_wrap=True)
 
     doctor.diagnose(load(), grafana, show)
+
+
+def schema(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Command, as model promote. Default: list the commands.",
+            show_default=False,
+        ),
+    ] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(help="Write one file per command here. Default: print."),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of what a command prints with --json.
+
+    The schema (draft 2020-12) has the object of an error, too. docs/scripts.md shows how
+    scripts use both.
+
+    Example:  srp4ctr schema model promote
+    """
+    if out_dir:
+        if command:
+            raise MistakeError("--out-dir writes all schemas: leave the command out")
+        lines = [str(each) for each in json_output.write_schemas(out_dir)]
+    elif command:
+        lines = [json_output.schema_text(" ".join(command)).rstrip()]
+    else:
+        lines = sorted(json_output.OUTPUTS)
+    typer.echo("\n".join(lines))
 
 
 def capacity(**given: Any) -> None:

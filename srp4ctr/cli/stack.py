@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from srp4ctr.cli.json_output import AsJson, one_object, stack_output
 from srp4ctr.cli.tables.console import err, out
 from srp4ctr.cli.tables.results import stack_table
 from srp4ctr.embedded import stack, triton_install
@@ -85,7 +86,7 @@ def down() -> None:
 
 
 @app.command("status")
-def status() -> None:
+def status(as_json: AsJson = False) -> None:
     """Show the running processes, their addresses and their logs.
 
     The exit status is 1 if a process has ended.
@@ -93,14 +94,13 @@ def status() -> None:
     Example:  srp4ctr stack status
     """
     status = stack.status(load().embedded)
-    if not status.running:
-        out.print("nothing is running")
-    else:
-        out.print(stack_table(status))
-        _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
-    _show_snippets(status)
-    if status.ended:
-        raise Srp4ctrError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
+    with one_object() as answer:
+        if as_json:
+            answer.print(stack_output(status))
+        else:
+            _print_status(status)
+        if status.ended:
+            raise Srp4ctrError(f"ended: {', '.join(status.ended)}. Try: srp4ctr stack up")
 
 
 @app.command("init")
@@ -130,6 +130,15 @@ def init(
     from srp4ctr.ops.bootstrap import initialize_when_up
 
     initialize_when_up(load("kafka"), kafka_users, _say, buckets=buckets)
+
+
+def _print_status(status: stack.StackStatus) -> None:
+    if not status.running:
+        out.print("nothing is running")
+    else:
+        out.print(stack_table(status))
+        _say(f"logs: {Path(status.running[0].log).parent}/PROCESS.log")
+    _show_snippets(status)
 
 
 def _show_snippets(status: stack.StackStatus) -> None:

@@ -56,15 +56,15 @@ def initialize(
 
 
 def _make_buckets(settings: Settings) -> list[str]:
-    from srp4ctr import bucket_policies
+    from srp4ctr import bucket_setup
 
     log, bundles = settings.features.log_uri, settings.training.bundles_uri
     if not log.startswith("s3://") or not bundles.startswith("s3://"):
         raise MistakeError(
             "--buckets: features.log_uri and training.bundles_uri are not both s3://…"
         )
-    given = {log: bucket_policies.LOG_GRANTS, bundles: bucket_policies.BUNDLE_GRANTS}
-    return bucket_policies.make(given)
+    given = {log: bucket_setup.LOG_GRANTS, bundles: bucket_setup.BUNDLE_GRANTS}
+    return bucket_setup.make(given)
 
 
 def _model_status(settings: Settings) -> str:

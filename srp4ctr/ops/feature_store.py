@@ -115,7 +115,6 @@ def check_served(
     """
     from srp4ctr.features.bundles import request_log
     from srp4ctr.ops.promotion_service import checked_served
-    from srp4ctr.training.skew.check import MOST_APART
 
     requests = request_log.newest(Path(settings.triton.served_log.folder), sample)
     if not requests:
@@ -123,9 +122,10 @@ def check_served(
     with progress(f"comparing {len(requests):,} requests with the raw log"):
         found = checked_served(settings, requests)
     show(found)
-    worst = max(found.onnx_difference, found.torch_difference or 0.0)
-    if worst > MOST_APART:
-        raise Srp4ctrError(f"a served score differs by {worst:.2g} from its bundle's")
+    if found.is_wrong:
+        raise Srp4ctrError(
+            f"a served score differs by {found.score_difference:.2g} from its bundle's"
+        )
     return True
 
 

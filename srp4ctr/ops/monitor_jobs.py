@@ -23,6 +23,7 @@ from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.report.build import build_contents
 from srp4ctr.monitoring.report.headline import Headline, headline
 from srp4ctr.monitoring.report.period import parse_period
+from srp4ctr.ops.certificate_watch import watching
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
@@ -33,6 +34,7 @@ from srp4ctr.training.refresh.reports import STATUS_FILE
 
 LOG = logging.getLogger(__name__)
 SNAPSHOT_FILE = "monitor.snapshot"
+SHARED_FOLDER = "monitors"
 _UPDATE_S = 60.0
 
 
@@ -50,7 +52,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         threading.Thread(target=follow_bundles, args=(store, stop), daemon=True).start()
     monitoring = settings.monitoring
     say(f"metrics: http://{monitoring.host}:{monitoring.port}/metrics  (Ctrl-C stops)")
-    run_monitor(sources_of(settings), monitoring, stop, probe_factory(settings))
+    with watching(settings) as certificates:
+        sources, probes = sources_of(settings), probe_factory(settings)
+        run_monitor(sources, monitoring, stop, probes, [certificates])
 
 
 def follow_bundles(store: bundle_store.BundleStore, stop: threading.Event) -> None:
@@ -83,7 +87,7 @@ def write_report(
 
 def sources_of(settings: Settings) -> MonitorSources:
     """Return the monitor's sources by ``settings``."""
-    default = Path(settings.embedded.data_dir) / SNAPSHOT_FILE
+    data_dir, monitoring = Path(settings.embedded.data_dir), settings.monitoring
     return MonitorSources(
         kafka=settings.kafka,
         triton_metrics=settings.triton.metrics_pages(),
@@ -92,7 +96,8 @@ def sources_of(settings: Settings) -> MonitorSources:
         label_window_s=settings.streams.label_window_s,
         worker_group=settings.streams.group_id,
         feature_check=Path(settings.features.log_dir) / REPORT_FILE,
-        snapshot=Path(settings.monitoring.snapshot_file or default),
+        snapshot=Path(monitoring.snapshot_file or data_dir / SNAPSHOT_FILE),
+        shared_folder=Path(monitoring.shared_folder or data_dir / SHARED_FOLDER),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
     from srp4ctr.training.skew.check import ServedCheck
     from srp4ctr.triton_repo.deployment.live_repository import Serving
     from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
 _ACCEPTED = "promoted with --accept-worse"
 LOG = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ def _promote(
 ) -> "Promotion":
     """Check the feature store if a server would change, then promote."""
     from srp4ctr.features.bundles import bundle, rule_results
-    from srp4ctr.triton_repo.deployment import promotion, rollout
+    from srp4ctr.triton_repo.deployment import promotion, reconcile, rollout
 
     triton = settings.triton
     # Before the store is checked, which takes long; promotion verifies what it copies.
@@ -156,15 +157,15 @@ def _promote(
         promotion.change(folder, version, server, canary=canary)
         for server in triton.servers()
     ]
-    if all(before == after for before, after in changes):
+    serves_already = all(before == after for before, after in changes)
+    if serves_already and reconcile.is_settled(triton):
         return promotion.Promotion(serving=changes[0][0])
     lost = [each for each in failed(card.gates) if each.gate == rule_results.GATE]
     if lost and not accept_worse:
         before, why = changes[0][0], "; ".join(map(str, lost))
         return promotion.refused(version, before, (), why)
     gate = store_gate(checked(settings), triton.max_wrong_features)
-    run = rollout.promote if triton.replicas else promotion.promote
-    return run(folder, triton, settings.features, gate, canary=canary)
+    return rollout.promote(folder, triton, settings.features, gate, canary=canary)
 
 
 def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...] | None]:
@@ -187,19 +188,32 @@ def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...] | None]:
     return promote_folder
 
 
-def roll_back(settings: Settings, *, canary: bool = False) -> str | None:
+def roll_back(settings: Settings, *, canary: bool = False) -> "Serving":
     """Serve the previous bundle again, or end the ``canary``; return what serves now."""
-    from srp4ctr.triton_repo.deployment import promotion, rollout
+    from srp4ctr.triton_repo.deployment import rollout
 
-    if settings.triton.replicas:
-        undo = rollout.end_canary if canary else rollout.rollback
-    else:
-        undo = promotion.end_canary if canary else promotion.rollback
+    undo = rollout.end_canary if canary else rollout.rollback
     command = "model rollback --canary" if canary else "model rollback"
     with audit_log(settings).audited(command, state=partial(what_serves, settings)):
-        serving = undo(settings.triton).serving
+        serving = undo(settings.triton)
     share_serving(settings)
     return serving
+
+
+def reconcile(settings: Settings) -> "Reconciliation":
+    """Let all servers serve one version, after a crash or a change by hand.
+
+    Raises as ``triton_repo.deployment.reconcile.reconcile``.
+    """
+    from srp4ctr.triton_repo.deployment import reconcile
+
+    bundles = partial(bundle_store.bundle_folder, settings.training)
+    serves = partial(what_serves, settings)
+    with audit_log(settings).audited("model reconcile", state=serves) as audited:
+        found = reconcile.reconcile(settings.triton, settings.features, bundles)
+        audited.subject = found.command
+    share_serving(settings)
+    return found
 
 
 def publish_all(settings: Settings) -> list[str]:

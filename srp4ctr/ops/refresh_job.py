@@ -169,13 +169,14 @@ def run_promotion(
     plan: PromotionPlan,
     show: Callable[["Promotion | None"], None],
     say: Callable[[str], None],
+    show_refused: Callable[["Promotion"], None] | None = None,
 ) -> None:
     """Promote a bundle and ``show`` it; None where none waits for it.
 
     Or repeatedly the newest that waits, until SIGTERM; then ``say`` gets the failures.
-    Raises ``PromotionError`` where it was refused, else as ``promote``.
+    Raises ``PromotionError`` where it was refused, after ``show_refused`` got it, else as
+    ``promote``.
     """
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
 
     def turn() -> None:
         if plan.version:
@@ -185,8 +186,7 @@ def run_promotion(
             )
         else:
             found = promote_new(settings, canary=plan.canary)
-        if found and found.refusal:
-            raise PromotionError(found.refusal)
+        _raise_refusal(found, show_refused)
         if found or not plan.every:
             show(found)
 
@@ -202,6 +202,17 @@ def run_promotion(
         raise MistakeError("--every promotes what is new: leave the version out")
     with ended_by_sigterm():
         repeat(turn, seconds_of(plan.every), say, announce=False)
+
+
+def _raise_refusal(
+    found: "Promotion | None", show_refused: Callable[["Promotion"], None] | None
+) -> None:
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
+
+    if found and found.refusal:
+        if show_refused:
+            show_refused(found)
+        raise PromotionError(found.refusal)
 
 
 def _with_canary_share(settings: Settings, plan: PromotionPlan) -> Settings:

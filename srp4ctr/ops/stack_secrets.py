@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from srp4ctr.errors import Srp4ctrError
@@ -60,14 +60,25 @@ PASSWORDS = (
 )
 REDIS_ACL = "redis.acl"
 OBJECT_ACCOUNTS = "objects_users.json"
+# Renewed certificate → what reads it at its start; all others reload it by themselves.
+# `ops` is started for each command, and `caller` is yours.
+RESTARTED = {
+    **{name: name for name in ("kafka", "redis", "postgres", "objects", "triton")},
+    **{"promoter": "promoter", "monitor": "monitor", "watch": "triton"},
+}
 # In no container: the second one is for the services that rank.
 KEPT = (certificates.AUTHORITY_KEY, "caller.key")
 
 
-def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
-    """Make the missing files in ``folder`` and return their names; existing ones stay.
+def make(
+    folder: Path,
+    hosts: Sequence[str] = (),
+    lifetime: certificates.Lifetime = certificates.Lifetime(),  # noqa: B008 (frozen)
+) -> list[str]:
+    """Make the missing files in ``folder``, renew certificates, and return their names.
 
-    ``hosts`` are names or addresses of the published servers.
+    ``hosts`` are names or addresses of the published servers. ``lifetime`` says which
+    certificates are renewed: by new ones of the same authority. All other files stay.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -75,9 +86,11 @@ def make(folder: Path, hosts: Sequence[str] = ()) -> list[str]:
     certificates.make_authority(folder)
     for name, known in SERVERS.items():
         more = hosts if name in PUBLISHED else ()
-        certificates.issue(folder, name, list(dict.fromkeys([*known, *more])), "serverAuth")
+        certificates.issue(
+            folder, name, list(dict.fromkeys([*known, *more])), "serverAuth", lifetime
+        )
     for name in CLIENTS:
-        certificates.issue(folder, name, (), "clientAuth")
+        certificates.issue(folder, name, (), "clientAuth", lifetime)
     for name in PASSWORDS:
         if name not in before:
             _write(folder / name, secrets.token_urlsafe(24))
@@ -127,16 +140,61 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def next_steps(made: Sequence[str], before: Container[str]) -> str:
+    """Return what an operator must do after certificates among ``made`` were renewed.
+
+    ``before`` has the names of the files that existed; "" if nothing is to be done.
+    """
+    renewed = [n.removesuffix(".pem") for n in made if n.endswith(".pem") and n in before]
+    services = dict.fromkeys(RESTARTED[name] for name in renewed if name in RESTARTED)
+    steps = [f"docker compose restart {service}" for service in services]
+    if "caller" in renewed:
+        steps.append("hand out caller.pem and caller.key to the services that rank")
+    if not steps:
+        return ""
+    return "\n".join(
+        (
+            "Running servers use the former certificates, which are valid until their end.",
+            "Before then, one after the other (not after a first start):",
+            *(f"  {step}" for step in steps),
+        )
+    )
+
+
 def main() -> None:
-    """Make the missing files in ``secrets/``, for the hosts in the arguments."""
+    """Make and renew the files in ``secrets/``, for the hosts in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hosts", nargs="*", help="names under which servers are published")
+    parser.add_argument(
+        *("--days", "-d"),
+        type=int,
+        default=certificates.DAYS,
+        help="days that new certificates are valid (default: %(default)s)",
+    )
+    parser.add_argument(
+        *("--renew-days", "-r"),
+        type=int,
+        help=f"renew certificates that end within these days (default: "
+        f"{certificates.RENEW_DAYS}, at most a third of --days)",
+    )
+    given, folder = parser.parse_args(), Path(FOLDER)
+    before = {path.name for path in folder.glob("*")}
+    default = min(certificates.RENEW_DAYS, given.days // 3)
+    renew_days = default if given.renew_days is None else given.renew_days
     try:
-        made = make(Path(FOLDER), parser.parse_args().hosts)
+        lifetime = certificates.Lifetime(days=given.days, renew_days=renew_days)
+        made = make(folder, given.hosts, lifetime)
     except Srp4ctrError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
     sys.stdout.write(f"{FOLDER}/: {', '.join(made) or 'nothing is missing'}\n")
+    if steps := next_steps(made, before):
+        sys.stdout.write(f"{steps}\n")
+    if certificates.expires_within(folder / certificates.AUTHORITY, given.days):
+        sys.stderr.write(
+            f"warning: the authority {folder / certificates.AUTHORITY} ends before new "
+            "certificates do: plan its replacement (docs/security.md)\n"
+        )
 
 
 if __name__ == "__main__":

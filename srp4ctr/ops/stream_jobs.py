@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from srp4ctr import listening
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.ops.audit import audit_log
+from srp4ctr.ops.certificate_watch import watching
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
 from srp4ctr.settings import Settings
@@ -48,7 +51,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         prepare_worker(Path(settings.embedded.data_dir), bootstrap, groups)
     features = settings.features
     folder = Path(features.log_dir)
-    run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
+    with watching(settings) as certificates:
+        REGISTRY.register(certificates)
+        run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
 
 
 def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:

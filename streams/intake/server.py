@@ -1,7 +1,10 @@
 """Settings → the intake's process: it listens, serves, and ends when all are answered."""
 
+import logging
+import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,7 +18,9 @@ from srp4ctr.streams.intake.app import application
 from srp4ctr.streams.intake.delivery import Delivery
 from srp4ctr.streams.intake.tokens import Tokens
 
+LOG = logging.getLogger(__name__)
 _MAX_CONNECTIONS = 1024  # a further one gets 503 from uvicorn
+_RENEWAL_POLL_S = 10
 _BODY_AND_ANSWER_S = 12  # beyond Kafka's acknowledgement
 
 
@@ -65,6 +70,9 @@ def http_server(config: IntakeConfig, app: Starlette) -> uvicorn.Server:
         ssl_certfile=config.certificate_file or None,
         ssl_keyfile=config.key_file or None,
     )
+    if config.certificate_file:
+        renewal = CertificateRenewal(made, config.certificate_file, config.key_file)
+        made.callback_notify, made.timeout_notify = renewal.poll, _RENEWAL_POLL_S
     try:
         made.load()
     except OSError as error:  # ssl.SSLError is one
@@ -73,3 +81,36 @@ def http_server(config: IntakeConfig, app: Starlette) -> uvicorn.Server:
             f"intake.certificate_file, key_file ({files}): {error}"
         ) from error
     return uvicorn.Server(made)
+
+
+class CertificateRenewal:
+    """Loads a renewed certificate and its key; connections that are open stay."""
+
+    def __init__(self, server: uvicorn.Config, certificate: str, key: str) -> None:
+        self._server, self._files = server, (certificate, key)
+        self._loaded = self._contents()
+
+    async def poll(self) -> None:
+        """Load the files if they have changed and belong together.
+
+        It runs in the server's event loop, because the context must not change during a
+        handshake.
+        """
+        contents = self._contents()
+        if contents == self._loaded or self._server.ssl is None:
+            return
+        try:
+            # In another context first: a failure would take the key from the one in use.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
+            self._server.ssl.load_cert_chain(*self._files)
+        except OSError as error:  # half written, or no pair: ssl.SSLError is one
+            LOG.warning("the former certificate stays: %s: %s", self._files[0], error)
+        else:
+            self._loaded = contents
+            LOG.info("loaded the renewed certificate %s", self._files[0])
+
+    def _contents(self) -> tuple[bytes, ...]:
+        try:
+            return tuple(Path(file).read_bytes() for file in self._files)
+        except OSError:  # the server's start reports a file that is missing
+            return ()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr import bucket_policies
+from srp4ctr import bucket_setup
 from srp4ctr.ops import kafka_acl, stack_secrets
+from srp4ctr.ops.certificate_watch import places_of
 from srp4ctr.ops.triton import supervisor
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
 from tests.compose.real_stack import (
@@ -95,7 +96,7 @@ def test_no_secret_is_in_an_environment_a_command_or_this_file() -> None:
 def test_each_secret_is_made_mounted_and_read_where_it_is_mounted(tmp_path: Path) -> None:
     stack_secrets.make(tmp_path)
     made = {path.name for path in tmp_path.iterdir()}
-    assert set(COMPOSE["secrets"]) == made - {*stack_secrets.KEPT, "caller.pem"}
+    assert set(COMPOSE["secrets"]) == made - {*stack_secrets.KEPT}
     for name, file in COMPOSE["secrets"].items():
         assert DEFAULTED.sub(r"\1", file["file"]) == f"./{stack_secrets.FOLDER}/{name}"
     broker = (ROOT / "streams" / "kafka.properties").read_text(encoding="utf-8")
@@ -137,14 +138,14 @@ def test_each_service_is_known_to_kafka_and_the_store_by_its_own_name(
 
 
 def test_every_user_of_the_objects_has_rights_there_and_no_other_is_made() -> None:
-    assert set(bucket_policies.USERS) | {"admin"} == set(stack_secrets.OBJECT_USERS)
+    assert set(bucket_setup.USERS) | {"admin"} == set(stack_secrets.OBJECT_USERS)
     having = {
         secret.removeprefix("objects_"): name.removesuffix("-gpu")
         for name, service in SERVICES.items()
         for secret in service.get("secrets", [])
         if secret.startswith("objects_") and name != "objects"
     }
-    assert having == {"admin": "init"} | {name: name for name in bucket_policies.USERS}
+    assert having == {"admin": "init"} | {name: name for name in bucket_setup.USERS}
 
 
 def test_services_share_a_network_only_where_they_need_it() -> None:
@@ -157,7 +158,7 @@ def test_services_share_a_network_only_where_they_need_it() -> None:
     assert not {"kafka", "redis", "postgres"} & met["prometheus"]
     assert not {"kafka", "objects"} & met["triton"]
     assert not {"kafka", "redis", "triton"} & met["trainer"]
-    assert met["objects"] == {"objects", "init", *bucket_policies.USERS, "trainer-gpu"}
+    assert met["objects"] == {"objects", "init", *bucket_setup.USERS, "trainer-gpu"}
     assert {"redis", "postgres"}.isdisjoint(met["monitor"])
     inner = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
     assert set(COMPOSE["networks"]) - inner == {"edge", "producers"}
@@ -200,3 +201,20 @@ def test_grafana_has_no_password_in_the_environment_and_no_anonymous_access() ->
     assert "GF_SECURITY_ADMIN_PASSWORD" not in environment
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "${GRAFANA_ANONYMOUS:-false}"
     assert environment["GF_SERVER_PROTOCOL"] == "https"
+
+
+def test_every_certificate_of_the_stack_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    watched: set[str] = set()
+    for name in ("monitor", "stream"):
+        with monkeypatch.context() as own:
+            places = places_of(settings_of(SERVICES[name], own))
+        networks = set(SERVICES[name]["networks"])
+        for place in places:
+            host = place.location.partition(":")[0]
+            if place.service == "file":
+                watched.add(Path(place.location).stem)
+            else:  # it can connect
+                assert networks & set(SERVICES[host]["networks"]), place
+                watched.add(host)
+    assert watched == {"ca", *stack_secrets.SERVERS, *stack_secrets.CLIENTS}

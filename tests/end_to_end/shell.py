@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,18 @@ class Shell:
         self, *words: str, expect: int = 0, env: Mapping[str, str] | None = None
     ) -> str:
         """Run ``srp4ctr WORDS`` to its end and return what it printed."""
+        done = self._run(words, expect, env)
+        return done.stdout + done.stderr
+
+    def read(
+        self, *words: str, expect: int = 0, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run ``srp4ctr WORDS`` and return its standard output, as a script does."""
+        return self._run(words, expect, env).stdout
+
+    def _run(
+        self, words: Sequence[str], expect: int, env: Mapping[str, str] | None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self._command(*words),
             capture_output=True,
@@ -39,7 +51,7 @@ class Shell:
             check=False,
         )
         assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return done
 
     def paste(self, line: str) -> str:
         """Run a line of a page as it stands and return what it printed."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -17,7 +19,8 @@ from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr.embedded import ports
 from srp4ctr.streams.events.codec import encode
 from tests.builders import a_behavior
-from tests.docs.pages import commands
+from tests.cli.json_answers import answer, problem
+from tests.docs.pages import blocks, commands
 from tests.end_to_end import shop
 from tests.end_to_end.shell import HTTP_PORT, Shell, install_command
 
@@ -209,6 +212,66 @@ def test_a_second_bundle_can_be_rolled_back(shell: Shell) -> None:
     assert "v2 serves" in shell.type("model", "promote", "v2")
 
 
+def test_a_script_reads_what_serves_after_each_promotion(shell: Shell) -> None:
+    """Two promotions have been made: v1, then v2."""
+    back = answer("model rollback", shell.read("model", "rollback", "--json"))
+    assert (back["serving"]["serving"], back["serving"]["canary"]) == ("v1", None)
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
+    promote = ("model", "promote", "v2", "--json")
+    too_strict = {"SRP4CTR_TRITON__MAX_LATENCY_RATIO": "0.0001"}
+    refused = answer("model promote", shell.read(*promote, env=too_strict, expect=4))
+    assert (refused["outcome"], refused["serving"]["serving"]) == ("refused", "v1")
+    assert [each["gate"] for each in refused["gates"] if each["passed"] is False]
+    assert "v2 was not promoted" in refused["refusal"]
+    for outcome in ("promoted", "unchanged"):
+        found = answer("model promote", shell.read(*promote))
+        assert (found["outcome"], found["serving"]["serving"]) == (outcome, "v2")
+        assert bool(found["gates"]) == (outcome == "promoted")
+    assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v2"]
+    canary = ("model", "promote", "v1", "--canary", "--share", "0.25", "--json")
+    found = answer("model promote", shell.read(*canary))
+    assert (found["serving"]["canary"], found["serving"]["canary_share"]) == ("v1", 0.25)
+    end = answer("model rollback", shell.read("model", "rollback", "--canary", "--json"))
+    assert (end["serving"]["serving"], end["serving"]["canary"]) == ("v2", None)
+    waiting = answer("model promote", shell.read("model", "promote", "--json"))
+    assert (waiting["outcome"], waiting["serving"]) == ("none_waits", None)
+
+
+def test_a_script_reads_the_stack_and_its_checks(shell: Shell) -> None:
+    found = answer("stack status", shell.read("stack", "status", "--json"))
+    running = {each["name"]: each for each in found["running"]}
+    assert found["settings"]["triton"]["grpc"] == grpc_address(shell)
+    assert f"{grpc_address(shell)} gRPC" in running["triton"]["addresses"]
+    assert Path(running["triton"]["log"]).is_file()
+    doctor = answer("doctor", shell.read("doctor", "--json"))
+    assert (doctor["ok"], doctor["to_fix"]) == (True, 0)
+    assert "triton" in {each["check"] for each in doctor["findings"]}
+    check = answer("features check", shell.read("features", "check", "--json"))
+    assert check["store"]["rows"] > 0
+    assert (check["ok"], check["compared"], check["served"]) == (True, True, None)
+    served = shell.read("features", "check", "--served", "--json")
+    assert "served_log.share" in answer("features check", served)["notes"][0]
+    log = answer("audit list", shell.read("audit", "list", "--json"))
+    assert "model rollback" in {each["command"] for each in log}
+
+
+def test_a_script_reads_rankings(shell: Shell) -> None:
+    typed = ("model", "rank", "user-1", "item-1", "item-2", "never-seen", "", "--json")
+    ranking = answer("model rank", shell.read(*typed))
+    assert (ranking["status"], ranking["model_version"]) == ("ok", "v2")
+    items = {each["item_id"]: each for each in ranking["items"]}
+    assert items["item-1"]["title"] == "Thing 1"
+    assert 0 < items["item-1"]["score"] < 1
+    assert "unknown_item" in items["never-seen"]["notes"]
+    assert items[""]["score"] is None
+    five = shell.read("model", "recommend", "user-1", "-n", "5", "--json")
+    recommended = answer("model recommend", five)["items"]
+    assert len(recommended) == 5
+    assert {each["source"] for each in recommended} <= {"model", "popular", "new"}
+    bad = shell.read("model", "recommend", "user-1", "--where", "x", "--json", expect=2)
+    assert "names no value" in problem("model recommend", bad)["what"]
+
+
 def test_a_bundle_comes_to_triton_by_a_bucket(
     shell: Shell, object_store: ObjectStore
 ) -> None:
@@ -239,6 +302,30 @@ def test_a_forgotten_user_has_no_history(shell: Shell) -> None:
     assert rank_plainly(shell, b"user-2", [b"item-1"])["status"] == [b"ok"]
     assert "forgotten: user-2" in shell.type("features", "forget", "user-2")
     assert rank_plainly(shell, b"user-2", [b"item-1"])["status"] != [b"ok"]
+
+
+def test_a_script_imports_a_file_and_reads_what_was_published(shell: Shell) -> None:
+    now_s = time.time_ns() // 1_000_000_000
+    rows = (f"script-user,item-1,{now_s}", f"script-user,item-2,{now_s}")
+    (shell.folder / "visits.csv").write_text("\n".join(("user,item,time", *rows)) + "\n")
+    typed = ("events", "import", "visits.csv", "--format", "clicks", "--json")
+    found = answer("events import", shell.read(*typed, "--set", "time_unit=s"))
+    assert (found["outcome"], found["rows"], found["bad_rows"]) == ("published", 2, 0)
+    assert found["published"] >= found["events"] >= 2
+    stack = answer("stack status", shell.read("stack", "status", "--json"))
+    assert found["to"] == stack["settings"]["kafka"]["bootstrap"]
+    wait_for_a_row(shell, b"script-user")
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_the_steps_of_the_page_for_scripts_run(shell: Shell) -> None:
+    """On the file and the bundle of the tests above."""
+    [block] = [each for each in blocks("yaml") if each.page == "docs/scripts.md"]
+    steps = [each["run"] for each in yaml.safe_load(block.text)]
+    assert len(steps) == 6
+    printed = [shell.paste(f"set -eo pipefail\n{step}") for step in steps]
+    assert grpc_address(shell) in printed[-1]
+    assert re.search(r"^50\t0\.\d+$", printed[-2], re.MULTILINE)
 
 
 def intake_address(shell: Shell) -> str:

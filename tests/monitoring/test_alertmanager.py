@@ -17,6 +17,10 @@ CONFIG: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 ALERTS = rules("alert")
 MATCHER = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
 Labels = Mapping[str, str]
+needs_amtool = pytest.mark.skipif(
+    shutil.which("amtool") is None,
+    reason="amtool is not installed (Debian: prometheus-alertmanager)",
+)
 
 
 def firing(alert: str, **labels: str) -> Labels:
@@ -59,9 +63,10 @@ def receiver_of(labels: Labels) -> str:
 
 
 def test_each_severity_has_its_receiver() -> None:
-    assert {r["name"] for r in CONFIG["receivers"]} == {"page", "ticket"}
+    assert {r["name"] for r in CONFIG["receivers"]} == {"page", "ticket", "watchdog"}
     for name, rule in ALERTS.items():
-        assert receiver_of(firing(name)) == rule["labels"]["severity"]
+        severity = rule["labels"]["severity"]
+        assert receiver_of(firing(name)) == {"none": "watchdog"}.get(severity, severity)
 
 
 def test_alerts_are_grouped_by_version() -> None:
@@ -146,7 +151,24 @@ def test_every_inhibition_matches_some_alert() -> None:
             assert any(matches(rule[side], labels) for labels in known), rule
 
 
-@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
+def test_no_alert_inhibits_the_watchdog() -> None:
+    watchdog = firing("Srp4ctrWatchdog")
+    for name in ALERTS:
+        for source in ("labels", "triton", "monitor"):
+            assert not inhibits(firing(name, source=source), watchdog), name
+        assert not inhibits(watchdog, firing(name)), name
+
+
+@needs_amtool
+def test_amtool_routes_each_alert_by_its_severity() -> None:
+    for name in ("Srp4ctrWatchdog", "Srp4ctrMonitorSourceDown", "Srp4ctrRefreshOverdue"):
+        labels = [f"{key}={value}" for key, value in firing(name).items()]
+        command = ("amtool", "config", "routes", "test", f"--config.file={FILE}", *labels)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == receiver_of(firing(name))
+
+
+@needs_amtool
 def test_amtool_accepts_the_file() -> None:
     done = subprocess.run(
         [str(shutil.which("amtool")), "check-config", str(FILE)],

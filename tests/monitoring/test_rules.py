@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from srp4ctr.monitoring import objective_rules
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
 from srp4ctr.streams.worker.measurements import FRESHNESS
 from tests.monitoring.metric_names import (
@@ -32,6 +34,7 @@ OBJECTIVES = {
     "Srp4ctrLatency": ("model_version:srp4ctr_slow_requests", "0.01", "100"),
     "Srp4ctrFreshness": ("srp4ctr:late_sequences", "0.01", "100"),
 }
+WATCHDOG = "Srp4ctrWatchdog"  # always fires
 FAST, SLOW = "ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"
 SECONDS = {"1h": "3600", "6h": "21600", "1d": "86400", "3d": "259200"}
 
@@ -115,7 +118,8 @@ def test_a_budget_burns_by_the_workbooks_rates_and_windows(
 
 def test_every_alert_has_a_severity_a_summary_and_a_runbook_link() -> None:
     for name, rule in ALERTS.items():
-        assert rule["labels"]["severity"] in ("page", "ticket"), name
+        severities = ("none",) if name == WATCHDOG else ("page", "ticket")
+        assert rule["labels"]["severity"] in severities, name
         assert rule["labels"].keys() <= {"severity", "slo", "source"}, name
         summary, link = rule["annotations"]["summary"], rule["annotations"]["runbook"]
         assert summary.endswith("."), name
@@ -127,7 +131,7 @@ def test_every_alert_is_tested_to_fire_and_to_stay_silent() -> None:
     fired = {case["alertname"] for _, case in cases() if case.get("exp_alerts")}
     silent = {case["alertname"] for _, case in cases() if not case.get("exp_alerts")}
     assert fired == ALERTS.keys()
-    assert silent == ALERTS.keys()
+    assert silent == ALERTS.keys() - {WATCHDOG}
 
 
 def test_an_alert_of_a_version_is_tested_with_a_healthy_version() -> None:
@@ -148,6 +152,65 @@ def test_a_file_of_cases_is_short_enough_to_read() -> None:
     lengths = {p.name: len(p.read_text(encoding="utf-8").splitlines()) for p in CASE_FILES}
     assert len(lengths) > 5
     assert {name: n for name, n in lengths.items() if n > MAX_CASE_LINES} == {}
+
+
+def looked_back(expression: str) -> set[str]:
+    """Return the metrics that ``expression`` reads with an offset."""
+    metrics = re.findall(r"(\w+)(?:\{[^}]*\})?(?:\[\w+\])? offset", expression)
+    return set(metrics) - {"up"}
+
+
+def names_tested(test: Mapping[str, Any]) -> set[str]:
+    """Return the rules of which ``test`` has cases."""
+    alerts = {case["alertname"] for case in test.get("alert_rule_test", ())}
+    queries = " ".join(case["expr"] for case in test.get("promql_expr_test", ()))
+    return alerts | {name for name in RECORDED if name in queries}
+
+
+def outages() -> tuple[set[str], set[str]]:
+    """Return the rules that are tested with failed scrapes, and those with restarts too.
+
+    In a failed scrape ``up`` is 0, and a metric that the rule looks back to is stale.
+    """
+    scrapes, restarts = set(), set()
+    for path in CASE_FILES:
+        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            series = [(each["series"], each["values"]) for each in test["input_series"]]
+            stale = {name.partition("{")[0] for name, values in series if "stale" in values}
+            fails = any(
+                name.startswith("up{") and " 0" in values for name, values in series
+            )
+            for name in names_tested(test):
+                if fails and stale & looked_back({**RECORDED, **ALERTS}[name]["expr"]):
+                    scrapes.add(name)
+                    restarts |= {name} if "process_start_time_seconds" in stale else set()
+    return scrapes, restarts
+
+
+def test_a_rule_that_looks_back_is_tested_with_failed_scrapes_and_restarts() -> None:
+    all_rules = {**RECORDED, **ALERTS}
+    looking = {name for name, rule in all_rules.items() if looked_back(rule["expr"])}
+    scrapes, restarts = outages()
+    assert len(looking) > 2
+    assert looking - scrapes == set()
+    assert looking - restarts == set()
+
+
+def test_an_alert_has_a_for_or_a_comment_that_says_why_not() -> None:
+    texts = [
+        text
+        for file in sorted(RULES.glob("*.yml"))
+        for text in re.split(r"^ +- alert: ", file.read_text(encoding="utf-8"), flags=re.M)[
+            1:
+        ]
+    ]
+    why = re.compile(r"^ +for: |# (?:.*\. )?[Ww]ithout `for`: \w+", re.MULTILINE)
+    assert len(texts) == len(ALERTS)
+    assert [text.split()[0] for text in texts if not why.search(text)] == []
+
+
+def test_the_rules_of_the_objectives_are_those_that_the_generator_writes() -> None:
+    assert objective_rules.FILE.read_text(encoding="utf-8") == objective_rules.text()
 
 
 @needs_promtool

@@ -81,6 +81,16 @@ class ServedCheck:
     """The same by model version."""
     largest_shift: float = 0.0
 
+    @property
+    def score_difference(self) -> float:
+        """The greatest difference between served scores and their bundle's."""
+        return max(self.onnx_difference, self.torch_difference or 0.0)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a score differs by more than rounding explains."""
+        return self.score_difference > MOST_APART
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Log:

@@ -5,21 +5,29 @@ import json
 import logging
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tritonclient.utils import InferenceServerException
 
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.errors import OutageError
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import repository_writer
 
 LOG = logging.getLogger(__name__)
 LOAD_TIMEOUT_S = 180.0  # a step loads in seconds; next to a training later
+LOCK_WAIT_S = 200.0  # a repair of crashed processes may load for LOAD_TIMEOUT_S
 CONFIG = "config.pbtxt"
+NUMBER_FILE = "rollout_number"
+_POLL_S = 0.02
+# 0: none. Not an argument, as all changes of a rollout are made in its one thread.
+_rollout_number: ContextVar[int] = ContextVar("rollout_number", default=0)
 _STEP = re.compile(rf'model_name: "(?:{"|".join(model_names.STEPS)})_(v[^"]*)"')
 
 
@@ -43,6 +51,11 @@ class Serving:
     def without_canary(self) -> "Serving":
         """Return what serves once the canary has ended."""
         return replace(self, canary=None, canary_share=0.0)
+
+    @property
+    def answering(self) -> tuple[str | None, str | None, float]:
+        """What callers can notice: ``serving``, ``canary`` and its share."""
+        return self.serving, self.canary, self.canary_share
 
     @property
     def versions(self) -> set[str | None]:
@@ -129,13 +142,70 @@ def restore(client: Any, repository: Path, old: Mapping[str, str | None]) -> Non
             LOG.exception("%s was not restored; promote a bundle to repair it", name)
 
 
+class StaleRolloutError(OutageError):
+    """A later rollout has taken over: this one may not write any more."""
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Let ``locked`` refuse repositories that a rollout above ``number`` has locked."""
+    token = _rollout_number.set(number)
+    try:
+        yield
+    finally:
+        _rollout_number.reset(token)
+
+
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
-    """Hold the lock of the repository: one change at a time."""
+    """Hold the lock of the repository: one change at a time.
+
+    Within ``numbered`` the repository records that rollout's number. Raises
+    ``StaleRolloutError`` if it has a higher one, and ``OutageError`` if another process
+    keeps the lock for ``LOCK_WAIT_S``.
+    """
     repository.mkdir(parents=True, exist_ok=True)
     with (repository / "promotion.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        acquire(lock)
+        if number := _rollout_number.get():
+            _record_number(repository, number)
         yield
+
+
+def acquire(lock: IO[str]) -> None:
+    """Lock the open file ``lock``; ``OutageError`` after ``LOCK_WAIT_S``.
+
+    A process that is stopped (SIGSTOP, a frozen machine) keeps its locks.
+    """
+    until_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                raise OutageError(
+                    f"another process has locked {lock.name} for more than "
+                    f"{LOCK_WAIT_S:g} s: find it by `fuser {lock.name}` and end it if it "
+                    "is stopped, then run srp4ctr model reconcile"
+                ) from None
+        time.sleep(_POLL_S)
+
+
+def last_number(repository: Path) -> int:
+    """Return the number of the rollout that has locked the repository last; 0: none."""
+    path = repository / NUMBER_FILE
+    return int(path.read_text()) if path.is_file() else 0
+
+
+def _record_number(repository: Path, number: int) -> None:
+    last = last_number(repository)
+    if last > number:
+        raise StaleRolloutError(
+            f"rollout {number} was paused beyond its lease, and rollout {last} has taken "
+            f"over {repository}: srp4ctr model reconcile shows what serves now"
+        )
+    if last < number:
+        replace_text(repository / NUMBER_FILE, str(number))
 
 
 def load_ensemble(client: Any, live: Path, text: str | None) -> None:
@@ -150,10 +220,18 @@ def load_ensemble(client: Any, live: Path, text: str | None) -> None:
         if client is not None:
             client.load_model(name, client_timeout=LOAD_TIMEOUT_S)
     elif live.parent.is_dir():
-        with suppress(InferenceServerException):  # it may never have loaded
-            if client is not None:
-                client.unload_model(name)
+        if client is not None:
+            _unload_ensemble(client, name)
         shutil.rmtree(live.parent)
+
+
+def _unload_ensemble(client: Any, name: str) -> None:
+    try:
+        client.unload_model(name)
+    except InferenceServerException:  # it may never have loaded
+        index = client.get_model_repository_index(as_json=True).get("models", [])
+        if any(each["name"] == name and each.get("state") == "READY" for each in index):
+            raise
 
 
 def _read(path: Path) -> str | None:

@@ -100,22 +100,27 @@ def promote_keeping(
             return Promotion(serving=before)
         if failed([store_gate]):
             return refused(version, before, [store_gate], str(store_gate))
-        if version not in _known(repository, before):
+        if version not in known_versions(repository, before):
             repository_writer.render(source, card, config, features)
         return _switch(version, (before, after), config, features, [store_gate])
 
 
 def restore(config: TritonConfig, wanted: Serving) -> None:
-    """Serve exactly ``wanted`` again, whose files ``promote_keeping`` kept."""
+    """Serve exactly ``wanted`` again, also nothing; ``promote_keeping`` kept its files.
+
+    Files that it does not need stay until ``remove_unused``. All ensembles are loaded
+    again: after a crash their files may be right, and what the server has loaded wrong.
+    """
     repository = Path(config.repository).resolve()
     with locked(repository), connected(config) as client:
         for version in sorted(filter(None, wanted.versions)):
             _load(client, repository, version)
-        serving = str(wanted.serving)
-        check = partial(check_version, client, model_names.RANK_CLICKS, serving)
-        live_repository.switch(client, repository, wanted, check)
+        checks = []
+        if wanted.serving:
+            name = model_names.RANK_CLICKS
+            checks.append(partial(check_version, client, name, wanted.serving))
+        live_repository.switch(client, repository, wanted, *checks)
         _unload(client, repository, keep=wanted.versions)
-    _remove_folders(repository, keep=wanted.versions)
 
 
 def remove_unused(config: TritonConfig) -> None:
@@ -135,7 +140,7 @@ def change(
     """
     repository = Path(config.repository).resolve()
     before = read_serving(repository)
-    is_known = version in _known(repository, before)
+    is_known = version in known_versions(repository, before)
     if is_known and not repository_writer.is_rendered_from(repository, source, version):
         raise MistakeError(
             f"{repository} serves another bundle named {version}: give a bundle a new "
@@ -170,6 +175,13 @@ def rollback(config: TritonConfig) -> Serving:
 
 def end_canary(config: TritonConfig) -> Serving:
     """Unload ``rank_clicks_canary``, and return what serves then."""
+    after = end_canary_keeping(config)
+    remove_unused(config)
+    return after
+
+
+def end_canary_keeping(config: TritonConfig) -> Serving:
+    """End the canary, and keep its files as ``promote_keeping`` does."""
     repository = Path(config.repository).resolve()
     with locked(repository), connected(config) as client:
         before = read_serving(repository)
@@ -178,11 +190,10 @@ def end_canary(config: TritonConfig) -> Serving:
         after = before.without_canary()
         live_repository.switch(client, repository, after)
         _unload(client, repository, keep=after.versions)
-    _remove_folders(repository, keep=after.versions)
     return after
 
 
-def _known(repository: Path, before: Serving) -> set[str | None]:
+def known_versions(repository: Path, before: Serving) -> set[str | None]:
     """Return the versions whose steps may be loaded."""
     return before.versions | live_repository.live_versions(repository)
 

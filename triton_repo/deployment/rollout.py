@@ -1,24 +1,29 @@
 """Bundle → several servers, one after another: all of them serve it, or none does.
 
 Each server has a live repository of its own and answers requests by itself: while they
-change in turn, each answer is entirely of the old bundle or of the new one. A server that
-is added, or has lost its disk, has nothing to load, and a promotion changes nothing where a
-bundle serves already: ``fill`` renders its repository before it starts.
+change in turn, each answer is entirely of the old bundle or of the new one. One lease
+covers a whole change of all servers, so that another one waits, and its record lets
+``reconcile`` finish or undo what a crash has left.
+
+A server that is added, or has lost its disk, has nothing to load, and a promotion changes
+nothing where a bundle serves already: ``fill`` renders its repository before it starts.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, promotion, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, promotion, reconcile
 from srp4ctr.triton_repo.deployment.live_repository import Serving, locked, read_serving
 from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.reconcile import ServerState
+from srp4ctr.triton_repo.deployment.rollout_lease import Lease, RolloutPlan, leased
 
 LOG = logging.getLogger(__name__)
 
@@ -33,78 +38,173 @@ def promote(
 ) -> Promotion:
     """Serve the bundle in folder ``source`` on every server, as ``promotion.promote`` does.
 
-    Where one of them refuses it or fails, those before it serve again exactly what they
-    did, the previous bundle and the canary included. Returns the refusal, else the
-    promotion on the first server.
+    Where one of them refuses it or fails, all serve again exactly what they did, the
+    previous bundle and the canary included. Another rollout is waited for, and one that a
+    crash left is settled first. Returns the refusal, else the promotion on the first
+    server. Raises ``SplitError`` where not all servers could be taken back.
     """
-    changed: list[tuple[TritonConfig, Serving]] = []
-    done: list[Promotion] = []
-    for server in config.servers():
-        before = read_serving(Path(server.repository))
-        try:
-            found = promotion.promote_keeping(
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        plan = _plan(source, config, canary=canary)
+        first = plan.before[config.grpc]
+        is_changing = plan.before != plan.after
+        if not is_changing and not reconcile.is_split(reconcile.read_states(config)):
+            reconcile.finish(lease, config)
+            return Promotion(serving=first)
+        if failed([store_gate]):
+            version = str(plan.target)
+            return promotion.refused(version, first, [store_gate], str(store_gate))
+        _check_before(plan, *config.servers())
+        lease.write(plan)
+
+        def change(server: TritonConfig) -> Promotion:
+            return promotion.promote_keeping(
                 source, server, features, store_gate, canary=canary
             )
-        except (ValueError, OutageError):
-            _take_back(changed)
-            raise
-        if found.refusal:
-            _take_back(changed)
-            return found
-        if found.serving != before:
-            changed.append((server, before))
-        done.append(found)
-    for server, _ in changed:
-        promotion.remove_unused(server)
+
+        return _promote_each(lease, config, change)
+
+
+def _plan(source: Path, config: TritonConfig, *, canary: bool) -> RolloutPlan:
+    """Return what a promotion of the bundle in ``source`` changes; as ``change`` raises."""
+    version = bundle.read(source).version
+    changes = {
+        server.grpc: promotion.change(source, version, server, canary=canary)
+        for server in config.servers()
+    }
+    return RolloutPlan(
+        command=f"promote {version}{' --canary' if canary else ''}",
+        target=version,
+        previous=changes[config.grpc][0].serving,
+        before={name: before for name, (before, _) in changes.items()},
+        after={name: after for name, (_, after) in changes.items()},
+    )
+
+
+def _promote_each(
+    lease: Lease, config: TritonConfig, change: Callable[[TritonConfig], Promotion]
+) -> Promotion:
+    """Change the servers in turn; return the first refusal, else the first promotion."""
+    assert lease.plan is not None
+    done: list[Promotion] = []
+    with reconcile.undone_on_failure(lease, config):
+        for server in config.servers():
+            lease.begin(server.grpc)
+            done.append(change(server))
+            if done[-1].refusal:
+                break
+        else:
+            reconcile.check_all(config, lease.plan.after)
+    if done[-1].refusal:
+        reconcile.undo(lease, config)
+        return done[-1]
+    reconcile.finish(lease, config)
     return done[0]
 
 
 def rollback(config: TritonConfig) -> Serving:
     """Serve the previous bundle on every server, and return what the first one serves.
 
-    One that serves it already, as after an interrupted rollback, is left as it is.
-    Raises ``MistakeError`` where the servers would come to serve different bundles.
+    One that serves it already is left as it is. Another rollout is waited for, and one
+    that a crash left is settled first. Raises ``MistakeError`` where the servers would come
+    to serve different bundles, and ``SplitError`` as ``promote``.
     """
-    servers = config.servers()
-    states = [read_serving(Path(each.repository)) for each in servers]
-    wanted = states[0].previous
-    if wanted is None:
-        return promotion.rollback(config)  # raises: there is no previous bundle
-    for server, state in zip(servers, states, strict=True):
-        if wanted not in (state.previous, state.serving):
-            raise MistakeError(
-                f"{server.grpc} served {state.previous} before {state.serving}, and not "
-                f"{wanted}: srp4ctr model promote {wanted} makes them serve the same"
-            )
-    for server, state in zip(servers, states, strict=True):
-        if state.serving != wanted:
-            promotion.rollback(server)
-    return read_serving(Path(config.repository))
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        states = {
+            server.grpc: read_serving(Path(server.repository))
+            for server in config.servers()
+        }
+        wanted = states[config.grpc].previous
+        if wanted is None:
+            return promotion.rollback(config)  # raises: there is no previous bundle
+        for name, state in states.items():
+            if wanted not in (state.previous, state.serving):
+                raise MistakeError(
+                    f"{name} served {state.previous} before {state.serving}, and not "
+                    f"{wanted}: srp4ctr model promote {wanted} makes them serve the same"
+                )
+        plan = RolloutPlan(
+            command="rollback",
+            target=wanted,
+            previous=states[config.grpc].serving,
+            before=states,
+            after={
+                name: state if state.serving == wanted else state.promoted(wanted)
+                for name, state in states.items()
+            },
+            finishes=True,
+        )
+        _change_each(lease, config, plan, promotion.rollback)
+        return read_serving(Path(config.repository))
 
 
 def end_canary(config: TritonConfig) -> Serving:
-    """End the canary on every server that has one; return what the first one serves."""
-    having = [
-        each for each in config.servers() if read_serving(Path(each.repository)).canary
+    """End the canary on every server that has one; return what the first one serves.
+
+    Raises as ``rollback``.
+    """
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        states = {
+            server.grpc: read_serving(Path(server.repository))
+            for server in config.servers()
+        }
+        canaries = [state.canary for state in states.values() if state.canary]
+        if not canaries:
+            return promotion.end_canary(config)  # raises: there is no canary
+        plan = RolloutPlan(
+            command="rollback --canary",
+            target=canaries[0],
+            previous=states[config.grpc].serving,
+            before=states,
+            after={name: state.without_canary() for name, state in states.items()},
+            finishes=True,
+        )
+        _change_each(lease, config, plan, promotion.end_canary_keeping)
+        return read_serving(Path(config.repository))
+
+
+def _change_each(
+    lease: Lease,
+    config: TritonConfig,
+    plan: RolloutPlan,
+    change: Callable[[TritonConfig], Serving],
+) -> None:
+    """Record ``plan``, and call ``change`` for each server that it changes."""
+    changing = [
+        server
+        for server in config.servers()
+        if plan.before[server.grpc] != plan.after[server.grpc]
     ]
-    if not having:
-        return promotion.end_canary(config)  # raises: there is no canary
-    for server in having:
-        promotion.end_canary(server)
-    return read_serving(Path(config.repository))
+    _check_before(plan, *changing)
+    lease.write(plan)
+    with reconcile.undone_on_failure(lease, config):
+        for server in changing:
+            lease.begin(server.grpc)
+            change(server)
+        reconcile.check_all(config, plan.after)
+    reconcile.finish(lease, config)
 
 
-def _take_back(changed: Sequence[tuple[TritonConfig, Serving]]) -> None:
-    """Let the servers serve again what they did; warn of one that served nothing."""
-    for server, before in reversed(changed):
-        if before.serving is None:
-            now = read_serving(Path(server.repository))
-            LOG.warning("%s served nothing before: it stays at %s", server.grpc, now)
-            continue
-        try:
-            promotion.restore(server, before)
-        except (ValueError, OutageError):
-            LOG.exception("%s was not taken back to %s", server.grpc, before.serving)
+def _check_before(plan: RolloutPlan, *changing: TritonConfig) -> None:
+    """Raise before anything changes if ``plan`` cannot lead to one state.
+
+    ``MistakeError`` where the servers would differ, ``OutageError`` where one of those
+    that are ``changing`` does not answer.
+    """
+    if len({serving.answering for serving in plan.after.values()}) > 1:
+        states = tuple(
+            ServerState(server=name, serving=serving, is_whole=True)
+            for name, serving in plan.after.items()
+        )
+        raise MistakeError(
+            f"after {plan.command} the servers would differ: {reconcile.describe(states)}: "
+            f"{reconcile.COMMAND} first"
+        )
+    for server in changing:
+        with promotion.connected(server):
+            pass
 
 
 def fill(
@@ -126,11 +226,11 @@ def fill(
             return own
         one = replace(config, repository=str(repository), replicas=())
         for version in (wanted.previous, wanted.canary):
-            if version and not _is_whole(bundle_folder(version)):
+            if version and not reconcile.is_whole(bundle_folder(version)):
                 LOG.warning("%s is gone: %s is filled without it", version, repository)
                 wanted = _without(wanted, version)
         for version in sorted(filter(None, wanted.versions)):
-            _render(bundle_folder(version), one, features)
+            reconcile.render_bundle(bundle_folder(version), one, features)
         live_repository.place(repository, wanted)
         return wanted
 
@@ -150,17 +250,3 @@ def _without(serving: Serving, version: str) -> Serving:
     if serving.canary == version:
         serving = serving.without_canary()
     return replace(serving, previous=None) if serving.previous == version else serving
-
-
-def _is_whole(source: Path) -> bool:
-    return (source / bundle.MANIFEST_FILE).is_file()
-
-
-def _render(source: Path, config: TritonConfig, features: FeatureConfig) -> None:
-    if not _is_whole(source):
-        raise ArtifactError(f"{source} is gone: promote a bundle that is there")
-    card = bundle.verify(source)
-    if not repository_writer.is_rendered_from(
-        Path(config.repository), source, card.version
-    ):
-        repository_writer.render(source, card, config, features)

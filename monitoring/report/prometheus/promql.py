@@ -41,8 +41,13 @@ def price(length_s: float) -> str:
 
 
 def firing(within_s: float) -> str:
-    """Return the query of alerts that fired within the last ``within_s`` seconds."""
-    return f'max_over_time(ALERTS{{alertstate="firing"}}[{within_s:.0f}s])'
+    """Return the query of alerts that fired within the last ``within_s`` seconds.
+
+    Without the watchdog, which always fires.
+    """
+    return (
+        f'max_over_time(ALERTS{{alertstate="firing", severity!="none"}}[{within_s:.0f}s])'
+    )
 
 
 def cost(length_s: float) -> dict[str, str]:

@@ -16,6 +16,7 @@ from srp4ctr.training.refresh.reports import RefreshReport
 
 if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
 _NEGATIVES = {"impressions": "real impressions", "sampled": bundle.SAMPLED_NOTE}
 _WARNING = "[yellow]warning[/yellow]"
@@ -147,6 +148,43 @@ def promotion_lines(found: "Promotion | None", *, canary: bool) -> Iterator[Tabl
         yield f"{serving.canary} is the canary of {serving.canary_share:.4g} of the users"
     else:
         yield f"{serving.serving} serves"
+
+
+def reconciliation_lines(found: "Reconciliation") -> Iterator[str]:
+    """Yield what was unfinished or split, and each server's change."""
+    yield {
+        "nothing": "all servers serve the same: nothing to do",
+        "finished": f"{found.command} was unfinished, and is finished",
+        "undone": f"{found.command} was unfinished, and is undone",
+        "repaired": "the servers were split, and follow the first one",
+    }[found.action]
+    for server in reconciliation_document(found)["servers"]:
+        before, after = (
+            f"{server[at]['serving'] or 'nothing'}"
+            + (f" and canary {server[at]['canary']}" if server[at]["canary"] else "")
+            for at in ("before", "after")
+        )
+        change = after if before == after else f"{before} → {after}"
+        yield f"{server['server']}: {change}"
+
+
+def reconciliation_document(found: "Reconciliation") -> dict[str, Any]:
+    """Return what ``model reconcile --json`` prints."""
+    servers = [
+        {
+            "server": before.server,
+            "before": msgspec.to_builtins(before.serving),
+            "after": msgspec.to_builtins(after.serving),
+        }
+        for before, after in zip(found.before, found.after, strict=True)
+    ]
+    return {
+        "action": found.action,
+        "unfinished": found.command,
+        "serving": found.after[0].serving.serving,
+        "canary": found.after[0].serving.canary,
+        "servers": servers,
+    }
 
 
 def _summary(gates: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Literal
 
 State = Literal["ok", "open", "wrong", "not checked"]
+BAD: tuple[State, ...] = ("open", "wrong")
+"""States of findings that are to be fixed."""
 _LOOPBACK = ("127.", "localhost", "::1")
 _CONNECT_S = 1.0
 

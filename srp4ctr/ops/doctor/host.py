@@ -3,6 +3,7 @@
 import os
 import ssl
 import stat
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from urllib.request import Request, urlopen
 
 from srp4ctr.buckets import SECRET_FILE
 from srp4ctr.embedded.config import STACK_FILE
+from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops import certificates, stack_secrets
+from srp4ctr.ops.certificate_watch import FILE, Place, places_of
 from srp4ctr.ops.doctor import check_result as result
 from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings, each_value, is_secret
@@ -77,17 +80,32 @@ def files(settings: Settings) -> Iterator[Finding]:
 
 
 def expiry(settings: Settings) -> Iterator[Finding]:
-    """Yield whether certificates expire soon."""
-    named = _files_named(settings, "ca_file", "certificate_file").values()
+    """Yield whether certificates expire soon: presented by servers, and in files."""
     folder = Path(stack_secrets.FOLDER).absolute()
-    paths = {path for path in named if path.is_file()} | set(folder.glob("*.pem"))
-    late = sorted(p.name for p in paths if certificates.expires_within(p, _RENEW_DAYS))
+    places = places_of(settings)
+    named = {each.location for each in places}
+    places += [
+        Place(service=FILE, location=str(path))
+        for path in sorted(folder.glob("*.pem"))
+        if str(path) not in named
+    ]
+    late, read = [], 0
+    for place in places:
+        try:
+            left_s = place.expires_at() - time.time()
+        except Srp4ctrError as error:
+            yield not_checked("certificates", str(error))
+            continue
+        read += 1
+        if left_s < _RENEW_DAYS * 86_400:
+            where = Path(place.location).name if place.service == FILE else place.location
+            late.append(f"{where} ({place.service})")
     if late:
-        do = "delete them and their keys, make secrets, and restart what uses them"
+        do = "make secrets, and restart the containers that it names, one after the other"
         found = f"expire within {_RENEW_DAYS} days: {', '.join(late)}"
         yield is_wrong("certificates", found, do)
-    elif paths:
-        yield ok("certificates", f"{len(paths)}, valid for {_RENEW_DAYS} days and more")
+    elif read:
+        yield ok("certificates", f"{read}, valid for {_RENEW_DAYS} days and more")
 
 
 def metrics(settings: Settings) -> Iterator[Finding]:

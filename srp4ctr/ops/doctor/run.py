@@ -5,13 +5,13 @@ It changes nothing: what it tries is refused, or only reads, and what it makes n
 raw log's tables is removed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.ops.doctor import host
-from srp4ctr.ops.doctor.check_result import Finding, is_wrong, not_checked
+from srp4ctr.ops.doctor.check_result import BAD, Finding, is_wrong, not_checked
 from srp4ctr.settings import Settings
 
 Check = Callable[[Settings], Iterator[Finding]]
@@ -32,10 +32,12 @@ CHECKS = {
     "raw_log": {"bucket access": "anonymous", "raw log": "commits", "log holes": "holes"},
     "store": {"store access": "anonymous", "store user": "our_user", "store": "views"},
     "intake": {"intake access": "anonymous"},
+    "alerts": {"alert receivers": "receivers"},
     "triton": {
         "triton access": "anonymous",
         "triton control": "control",
         "triton": "serving",
+        "triton servers": "servers",
     },
 }
 # Checks that need the credentials of the deployment.
@@ -60,7 +62,12 @@ def diagnose(settings: Settings, grafana: str, show: Callable[[Finding], None]) 
     for finding in examine(settings, grafana):
         found.append(finding)
         show(finding)
-    bad = [finding for finding in found if finding.state in ("open", "wrong")]
+    refuse_bad(found)
+
+
+def refuse_bad(found: Sequence[Finding]) -> None:
+    """Raise ``Srp4ctrError`` if one of the findings is to be fixed."""
+    bad = [finding for finding in found if finding.state in BAD]
     if bad:
         raise Srp4ctrError(f"{len(bad)} of {len(found)} checks found something to fix")
 

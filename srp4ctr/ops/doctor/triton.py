@@ -6,11 +6,13 @@ from pathlib import Path
 
 from tritonclient.utils import InferenceServerException
 
+from srp4ctr import processes
 from srp4ctr.client.channel import connect, connect_in_control
 from srp4ctr.ops.doctor import check_result as result
 from srp4ctr.ops.doctor.check_result import Finding, is_open, is_wrong, not_checked, ok
 from srp4ctr.settings import Settings
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
+from srp4ctr.triton_repo.deployment import reconcile, rollout_lease
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
@@ -82,6 +84,32 @@ def serving(settings: Settings) -> Iterator[Finding]:
         yield is_wrong("triton", f"{version} should serve, and does not", do)
     else:
         yield not_checked("triton", "ready; no model serves yet", "srp4ctr model refresh")
+
+
+def servers(settings: Settings) -> Iterator[Finding]:
+    """Yield whether a rollout is unfinished, and whether all servers serve one version."""
+    check, triton = "triton servers", settings.triton
+    missing = [s for s in triton.servers() if not Path(s.repository).is_dir()]
+    if missing:
+        found = f"{missing[0].repository} is not on this machine"
+        yield not_checked(check, found, "run it where bundles are promoted")
+        return
+    record = rollout_lease.read_record(triton)
+    states = reconcile.read_states(triton)
+    serving = reconcile.describe(states)
+    if record.plan and record.owner and not processes.has_ended(record.owner):
+        what = rollout_lease.describe(record)
+        found = f"{what} runs or was cut off, last seen {record.at}: {serving}"
+        yield not_checked(
+            check, found, f"wait for it; if it has ended, {reconcile.COMMAND}"
+        )
+    elif record.plan:
+        found = f"{record.plan.command} was not finished: {serving}"
+        yield is_wrong(check, found, reconcile.COMMAND)
+    elif reconcile.is_split(states):
+        yield is_wrong(check, f"split: {serving}", reconcile.COMMAND)
+    else:
+        yield ok(check, serving)
 
 
 def _is_live(address: str, tls: TlsConfig) -> bool:

@@ -1,4 +1,4 @@
-"""Several Tritons: which one is away, hangs, fails or drifts, and totals that never fall."""
+"""Several Tritons: which one is away, hangs, fails or drifts; totals never fall."""
 
 import http.server
 import socket

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from benchmarks.fault_injection.topic_reading import read_topic
+from srp4ctr.embedded.ports import HOST
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, decode, encode
@@ -24,6 +26,7 @@ from srp4ctr.streams.events.schema import (
     Event,
     now_ms,
 )
+from srp4ctr.streams.intake import server
 from srp4ctr.streams.intake.server import serve
 from srp4ctr.streams.intake.tokens import Tokens
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
@@ -209,6 +212,31 @@ def test_by_tls_alone(kafka: KafkaConfig, tmp_path: Path) -> None:
             httpx.get(service.url.replace("https", "http") + "/health")
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{service.url}/health")
+
+
+def test_a_renewed_certificate_is_served_and_no_connection_ends(
+    kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_RENEWAL_POLL_S", 0.1)
+    made = make_certificates(tmp_path)
+    config = IntakeConfig(certificate_file=str(made.certificate), key_file=str(made.key))
+    with running(kafka, config, authority=made.authority) as service:
+        port = int(service.url.rpartition(":")[2])
+        old = ssl.get_server_certificate((HOST, port))
+        assert service.post(encode(a_click())).status_code == 200
+        made.key.chmod(0o600)
+        key = made.key.read_bytes()
+        made.key.write_bytes(b"half")
+        time.sleep(2.5)  # uvicorn polls once a second
+        assert ssl.get_server_certificate((HOST, port)) == old
+        made.key.write_bytes(key)
+        made.certificate.unlink()
+        make_certificates(tmp_path)
+        deadline = time.monotonic() + 20.0
+        while ssl.get_server_certificate((HOST, port)) == old:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert service.post(encode(a_click())).status_code == 200
 
 
 def test_what_happened_is_counted(service: Service) -> None:

@@ -1,5 +1,8 @@
 """A bundle that is worse than a one-line rule serves only where somebody accepts it."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
+from tests.cli.json_answers import answer
 from tests.triton_repo.bundles import MakeBundle, a_check
 from tests.triton_repo.conftest import Server
 
@@ -50,6 +54,28 @@ def test_without_the_flag_it_is_refused_before_anything_is_checked(
     )
     [entry] = entries(settings)
     assert (entry.command, entry.result) == ("model promote", "refused")
+
+
+def test_a_script_reads_the_refusal_and_its_status(
+    refused: Path, settings: Settings
+) -> None:
+    addresses = {
+        "KAFKA__BOOTSTRAP": "127.0.0.1:1",
+        "FEATURES__REDIS": "127.0.0.1:1",
+        "TRITON__GRPC": "127.0.0.1:1",
+        "TRAINING__BUNDLES_DIR": str(refused.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "srp4ctr.cli", "model", "promote", "v1", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **{f"SRP4CTR_{k}": v for k, v in addresses.items()}},
+        check=False,
+    )
+    found = answer("model promote", done.stdout)
+    assert (found["outcome"], done.returncode) == ("refused", 4)
+    assert "popular_2h is better" in found["refusal"]
+    assert found["refusal"] in " ".join(done.stderr.split())
 
 
 def test_with_the_flag_it_serves_and_audit_log_and_report_say_so(

@@ -1,26 +1,42 @@
 """Several servers of one bundle: all of them serve it, or none does."""
 
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from typer.testing import CliRunner
 
+from srp4ctr.cli import model
+from srp4ctr.cli.main import app
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports
-from srp4ctr.errors import OutageError
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.ops.doctor import triton as doctor
+from srp4ctr.settings import Settings
+from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import promotion, rollout
+from srp4ctr.triton_repo.deployment import (
+    live_repository,
+    promotion,
+    reconcile,
+    rollout,
+    rollout_lease,
+)
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     read_serving,
 )
+from tests.triton_repo import fake_servers
 from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.fake_servers import FakeServers, FakeTriton
 
 RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 
@@ -93,20 +109,139 @@ def test_where_a_server_does_not_answer_the_others_serve_exactly_what_they_did(
         assert client.rank("u", ["i"]).model_version == "v1"
 
 
-def test_a_canary_ends_on_the_servers_that_have_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_canary_ends_on_the_servers_that_have_one(fakes: FakeServers) -> None:
+    second = fakes.triton.servers()[1]
+    done = promotion.promote(
+        fakes.bundle("v2"), second, FeatureConfig(), STORE_GATE, canary=True
+    )
+    assert done.serving.canary == "v2"
+    rollout.end_canary(fakes.triton)
+    states = reconcile.read_states(fakes.triton)
+    assert [each.serving for each in states] == [Serving(serving="v1")] * 2
+    with pytest.raises(MistakeError, match="there is no canary"):
+        rollout.end_canary(fakes.triton)
+
+
+def test_a_server_that_goes_away_amid_a_rollout_is_repaired_once_it_is_back(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [str(tmp_path / name) for name in "ab"]
-    further = ReplicaConfig(grpc="b:8001", repository=names[1])
-    config = TritonConfig(grpc="a:8001", repository=names[0], replicas=(further,))
-    for name, canary in zip(names, (None, "v2"), strict=True):
-        serving = Serving(serving="v1", canary=canary)
-        Path(name).mkdir()
-        (Path(name) / model_names.SERVING_FILE).write_text(json.dumps(asdict(serving)))
-    ended: list[str] = []
-    monkeypatch.setattr(promotion, "end_canary", lambda each: ended.append(each.grpc))
-    rollout.end_canary(config)
-    assert ended == ["b:8001"]
+    first, second = fakes.by_address.values()
+    assert isinstance(first, FakeTriton)
+    unload = first.unload_model
+
+    def unload_and_lose_the_second(name: str) -> None:
+        unload(name)
+        first.is_up = second.is_up = False
+
+    assert not rolled_out(fakes, "v2").refusal
+    monkeypatch.setattr(first, "unload_model", unload_and_lose_the_second)
+    with pytest.raises(reconcile.SplitError, match="srp4ctr model reconcile, once they"):
+        rolled_out(fakes, "v3")
+    assert fakes.serving() == {"v2", "v3"}
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert (finding.state, finding.do) == ("wrong", "srp4ctr model reconcile")
+    assert "promote v3 was not finished" in finding.found
+    assert "triton-1:8001 serves v3; triton-2:8001 serves v2" in finding.found
+    monkeypatch.setattr(first, "unload_model", unload)
+    with pytest.raises(OutageError, match="no Triton answers"):  # it settles that first
+        rollout.rollback(fakes.triton)
+    first.is_up = second.is_up = True
+    assert rollout.rollback(fakes.triton).serving == "v1"  # v3 was undone before
+    assert fakes.serving() == {"v1"}
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.state == "ok"
+
+
+def test_a_new_server_without_models_is_filled_by_reconcile(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    shutil.rmtree(fakes.triton.servers()[1].repository)
+    fakes.by_address["triton-2:8001"].loaded.clear()
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.state == "not checked"  # its repository may be on another machine
+    document = json.loads(reconciled(fakes, monkeypatch, "--json"))
+    assert (document["action"], document["serving"]) == ("repaired", "v2")
+    assert [each["before"]["serving"] for each in document["servers"]] == ["v2", None]
+    assert fakes.serving() == {"v2"}
+    shown = reconciled(fakes, monkeypatch)
+    assert shown.splitlines() == [
+        "all servers serve the same: nothing to do",
+        "triton-1:8001: v2",
+        "triton-2:8001: v2",
+    ]
+
+
+def test_a_split_by_hand_is_reported_and_repaired(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    promotion.rollback(fakes.triton.servers()[1])
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.found == "split: triton-1:8001 serves v2; triton-2:8001 serves v1"
+    assert "triton-2:8001: v1 → v2" in reconciled(fakes, monkeypatch)
+    assert fakes.serving() == {"v2"}
+
+
+def test_a_promotion_that_would_leave_a_split_changes_nothing(fakes: FakeServers) -> None:
+    second = fakes.triton.servers()[1]
+    promotion.promote(fakes.bundle("v2"), second, FeatureConfig(), STORE_GATE, canary=True)
+    with pytest.raises(MistakeError, match=r"would differ: .* reconcile first"):
+        rolled_out(fakes, "v3")
+    assert fakes.serving() == {"v1"}
+    assert rollout_lease.read_record(fakes.triton).plan is None
+
+
+def test_a_rollout_with_a_lower_number_is_refused(fakes: FakeServers) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    repository = Path(fakes.triton.servers()[1].repository)
+    number = live_repository.last_number(repository)
+    assert number == 2
+    with (
+        live_repository.numbered(number - 1),
+        pytest.raises(live_repository.StaleRolloutError, match="has taken over"),
+        live_repository.locked(repository),
+    ):
+        pytest.fail("an older rollout has locked the repository")
+
+
+def test_numbers_rise_although_the_record_is_lost(fakes: FakeServers) -> None:
+    (Path(fakes.triton.repository) / rollout_lease.RECORD_FILE).unlink()
+    assert not rolled_out(fakes, "v2").refusal
+    assert fakes.serving() == {"v2"}
+
+
+def test_a_damaged_record_names_its_file(fakes: FakeServers) -> None:
+    path = Path(fakes.triton.repository) / rollout_lease.RECORD_FILE
+    path.write_text("{")
+    with pytest.raises(ArtifactError, match=r"rollout.json is damaged .*: remove it"):
+        rollout.rollback(fakes.triton)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeServers:
+    """Return two servers that serve v1."""
+    servers = FakeServers(tmp_path, 2, lambda _: None)
+    fake_servers.install(monkeypatch, servers)
+    assert not rolled_out(servers, "v1").refusal
+    return servers
+
+
+def rolled_out(servers: FakeServers, version: str) -> promotion.Promotion:
+    source = servers.bundle(version)
+    return rollout.promote(source, servers.triton, FeatureConfig(), STORE_GATE)
+
+
+def reconciled(servers: FakeServers, monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    """Return what ``srp4ctr model reconcile`` prints."""
+    folder = servers.bundle_folder("v1").parent
+    training = RefreshConfig(bundles_dir=str(folder))
+    features = FeatureConfig(log_dir=str(folder.parent / "events"))
+    settings = Settings(triton=servers.triton, training=training, features=features)
+    monkeypatch.setattr(model, "load", lambda *_: settings)
+    done = CliRunner().invoke(app, ["model", "reconcile", *options])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 @pytest.mark.triton

@@ -1,5 +1,6 @@
 """The rights of each user of the real stack's objects: versitygw with its own command."""
 
+import ast
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from obstore.store import S3Store, from_url
 
 from benchmarks.harness.object_store import find_server
-from srp4ctr import bucket_policies, buckets
+from srp4ctr import bucket_setup, buckets
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.ops import bootstrap, stack_secrets
 from srp4ctr.ops.doctor import raw_log
@@ -20,9 +21,10 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import BundleStore
 from tests.compose import real_stack
 from tests.streams.logs import TOPIC, offsets, write
+from tests.structure.source_tree import product_files
 
 LOG, BUNDLES = "s3://events", "s3://bundles"
-GRANTS = {LOG: bucket_policies.LOG_GRANTS, BUNDLES: bucket_policies.BUNDLE_GRANTS}
+GRANTS = {LOG: bucket_setup.LOG_GRANTS, BUNDLES: bucket_setup.BUNDLE_GRANTS}
 KEYS = {
     "log": f"{LOG}/{TOPIC}/x.parquet",
     "bundle": f"{BUNDLES}/v7/encoder.onnx",
@@ -67,9 +69,9 @@ def known_as(address: str, stack_files: Path, monkeypatch: pytest.MonkeyPatch) -
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
-    become(bucket_policies.ADMIN)
+    become(bucket_setup.ADMIN)
     for _ in range(2):  # as at each start of the stack
-        assert bucket_policies.make(GRANTS) == ["events", "bundles"]
+        assert bucket_setup.make(GRANTS) == ["events", "bundles"]
     return become
 
 
@@ -91,7 +93,7 @@ def may(call: Callable[..., object], address: str, *content: bytes) -> bool:
 
 
 def test_a_user_has_its_rights_and_no_others(known_as: As) -> None:
-    assert set(RIGHTS) == set(bucket_policies.USERS)
+    assert set(RIGHTS) == set(bucket_setup.USERS)
     for user, rights in RIGHTS.items():
         known_as("ops")
         for key in KEYS.values():
@@ -119,10 +121,10 @@ def test_who_has_no_key_reads_and_lists_nothing(
 
 
 def test_no_user_may_change_rights(known_as: As) -> None:
-    for user in bucket_policies.USERS:
+    for user in bucket_setup.USERS:
         known_as(user)
         with pytest.raises(MistakeError, match="the bucket events: these keys are"):
-            bucket_policies.make(GRANTS)
+            bucket_setup.make(GRANTS)
 
 
 def test_a_worker_logs_what_the_trainer_reads(known_as: As) -> None:
@@ -149,7 +151,7 @@ def test_an_operator_s_doctor_finds_that_no_commit_is_lost(known_as: As) -> None
 def test_a_file_that_is_missing_or_another_s_is_a_mistake_that_names_the_variable(
     known_as: As, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known_as(bucket_policies.ADMIN)
+    known_as(bucket_setup.ADMIN)
     other = stack_secrets.make(tmp_path / "other")
     assert "ca.pem" in other
     given = {"SSL_CERT_FILE": tmp_path / "other" / "ca.pem"}.get(name, tmp_path / "none")
@@ -157,7 +159,7 @@ def test_a_file_that_is_missing_or_another_s_is_a_mistake_that_names_the_variabl
     monkeypatch.setitem(delta_tables.STORE, "retry_timeout", "1s")
     config = RefreshConfig(bundles_uri=BUNDLES, bundles_dir=str(tmp_path))
     for call in (
-        lambda: bucket_policies.make(GRANTS),
+        lambda: bucket_setup.make(GRANTS),
         lambda: delta_tables.opened(LOG, TOPIC),
         lambda: BundleStore(config).update(),
     ):
@@ -169,10 +171,10 @@ def test_a_file_that_is_missing_or_another_s_is_a_mistake_that_names_the_variabl
 def test_a_server_that_is_away_is_an_outage(
     known_as: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known_as(bucket_policies.ADMIN)
+    known_as(bucket_setup.ADMIN)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:9")
     with pytest.raises(OutageError, match=r"the bucket events at https://127\.0\.0\.1:9"):
-        bucket_policies.make(GRANTS)
+        bucket_setup.make(GRANTS)
 
 
 def test_without_buckets_in_the_settings_there_are_none_to_make(known_as: As) -> None:
@@ -181,12 +183,17 @@ def test_without_buckets_in_the_settings_there_are_none_to_make(known_as: As) ->
 
 
 def test_one_bucket_for_both_has_the_rules_of_both(known_as: As) -> None:
-    known_as(bucket_policies.ADMIN)
+    known_as(bucket_setup.ADMIN)
     both = {"s3://both/events": GRANTS[LOG], "s3://both/bundles/": GRANTS[BUNDLES]}
-    assert bucket_policies.make(both) == ["both"]
+    assert bucket_setup.make(both) == ["both"]
     known_as("stream")
     assert may(obstore.put, "s3://both/events/x", b"")
     assert not may(obstore.put, "s3://both/bundles/v1/x", b"")
     known_as("trainer")
     assert may(obstore.put, "s3://both/bundles/v1/x", b"")
     assert not may(obstore.put, "s3://both/events/x", b"")
+
+
+def test_no_request_is_signed_by_hand() -> None:
+    by_hand = [file.path for file in product_files() if "AWS4-HMAC" in ast.dump(file.tree)]
+    assert by_hand == []

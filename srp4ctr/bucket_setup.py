@@ -1,22 +1,19 @@
-"""Makes the real stack's buckets and says what each of its users may do with the objects.
+"""Creates the real stack's buckets and its users' rights to the objects in them.
 
 The raw log's and the bundles', on the S3 server at ``AWS_ENDPOINT_URL``, as its admin: by
 bucket policies, which name the users as versitygw does. A user that no policy names may do
 nothing. Making them again is harmless. None of the libraries that read and write objects
-makes buckets or policies: hence requests of our own, with Amazon's signature, version 4.
+makes buckets or policies: hence two requests of our own, which requests-aws4auth signs.
 """
 
-import hashlib
-import hmac
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+
+import requests
+from requests_aws4auth import AWS4Auth
 
 from srp4ctr.buckets import failure, secret_options
 from srp4ctr.errors import MistakeError
@@ -104,46 +101,19 @@ def _put(bucket: str, query: str = "", body: bytes = b"") -> bool:
             "buckets are made at AWS_ENDPOINT_URL by the user AWS_ACCESS_KEY_ID, whose key "
             "is in AWS_SECRET_ACCESS_KEY_FILE: set all three"
         )
-    signed = _signed_headers(urlsplit(endpoint).netloc, f"/{bucket}", query, body, secret)
-    url = f"{endpoint}/{bucket}{'?' if query else ''}{query}"
-    request = Request(url, body, signed, method="PUT")
-    try:
-        urlopen(request, timeout=_TIMEOUT_S).close()
-    except HTTPError as error:
-        answer = error.read().decode(errors="replace")
-        if "<Code>NoSuchBucket" in answer and query:
-            return False
-        refused = " 403 Forbidden" if error.code == 403 else ""
-        raise failure(f"the bucket {bucket}", RuntimeError(answer + refused)) from error
-    except (URLError, OSError) as error:
-        raise failure(f"the bucket {bucket} at {endpoint}", error) from error
-    return True
-
-
-def _signed_headers(
-    host: str, path: str, query: str, body: bytes, secret: str
-) -> dict[str, str]:
-    """Return the headers of a PUT, with Amazon's signature, version 4."""
-    now = datetime.now(UTC)
-    region = os.environ.get("AWS_REGION", "us-east-1")
-    scope = f"{now:%Y%m%d}/{region}/s3/aws4_request"
-    headers = {
-        "host": host,
-        "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
-        "x-amz-date": f"{now:%Y%m%dT%H%M%SZ}",
-    }
-    lines = [f"{name}:{value}" for name, value in headers.items()]
-    names = ";".join(headers)
-    canonical = ["PUT", path, query, *lines, "", names, headers["x-amz-content-sha256"]]
-    digest = hashlib.sha256("\n".join(canonical).encode()).hexdigest()
-    text = "\n".join(["AWS4-HMAC-SHA256", headers["x-amz-date"], scope, digest])
-    key = f"AWS4{secret}".encode()
-    for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, text.encode(), "sha256").hex()
     user = os.environ.get("AWS_ACCESS_KEY_ID", ADMIN)
-    headers["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={user}/{scope},"
-        f"SignedHeaders={names},Signature={signature}"
-    )
-    return headers
+    signed = AWS4Auth(user, secret, os.environ.get("AWS_REGION", "us-east-1"), "s3")
+    url = f"{endpoint}/{bucket}{'?' if query else ''}{query}"
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy, and no password of a .netrc
+            session.verify = os.environ.get("SSL_CERT_FILE") or True
+            answer = session.put(url, data=body, auth=signed, timeout=_TIMEOUT_S)
+    except (requests.RequestException, OSError) as error:
+        raise failure(f"the bucket {bucket} at {endpoint}", error) from error
+    if "<Code>NoSuchBucket" in answer.text and query:
+        return False
+    if not answer.ok:
+        refused = " 403 Forbidden" if answer.status_code == 403 else ""
+        raise failure(f"the bucket {bucket}", RuntimeError(answer.text + refused))
+    return True
