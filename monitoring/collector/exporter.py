@@ -206,11 +206,11 @@ class Monitor(Collector):
         self._existing.clear()
         self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
-        config, checks = self._config, self._sources.feature_check
+        checks = self._sources.feature_check
         now_ms, labels = round(time.time() * 1000), self.label_figures(serving)
         until_ms = labels.complete_until_ms
         view = View(
-            window_s=config.window_s,
+            window_s=self._config.window_s,
             label_window_s=self._sources.label_window_s,
             window_end_ms=labels.newest_ms,
             qualities=labels.qualities,
@@ -220,11 +220,7 @@ class Monitor(Collector):
             totals=totals,
             servers=self._servers.servers(references),
             flops=flops(totals, {v: b.cost for v, b in bundles.items()}),
-            prices=MachinePrices(
-                currency=config.currency,
-                core=config.price_per_core_hour,
-                gpu=config.price_per_gpu_hour,
-            ),
+            prices=_prices(self._config),
             feature_drifts=tuple(self._drift.feature_drifts(references)),
             serving_version=serving,
             bundles=self._bundles.newest(serving),
@@ -240,6 +236,14 @@ class Monitor(Collector):
             now_ms=now_ms,
         )
         self._families = families(view)
+
+
+def _prices(config: MonitorConfig) -> MachinePrices:
+    return MachinePrices(
+        currency=config.currency,
+        core=config.price_per_core_hour,
+        gpu=config.price_per_gpu_hour,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
