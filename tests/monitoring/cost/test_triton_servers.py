@@ -33,7 +33,7 @@ class Pages:
 def pages() -> Iterator[Pages]:
     shown = Pages()
 
-    class PageHandler(http.server.BaseHTTPRequestHandler):
+    class MetricsPage(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             text = shown.texts.get(self.path.removeprefix("/"))
             self.send_response(503 if text is None else 200)
@@ -43,7 +43,7 @@ def pages() -> Iterator[Pages]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PageHandler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), MetricsPage)
     shown.port = server.server_port
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
