@@ -8,7 +8,7 @@ never waits for a broker.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -59,6 +59,8 @@ class MonitorSources:
     kafka: KafkaConfig
     triton_metrics: Mapping[str, str]
     """The address of each Triton's metrics page by the server's name."""
+    has_model: Callable[[str], bool | None] = lambda _: None
+    """Whether the server of this name has ``rank_clicks`` ready; None: unknown."""
     repository: Path
     """The live model repository; ``serving.json`` in it names the serving version, and
     ``deaths.json`` the crashes of its processes."""
@@ -86,7 +88,9 @@ class Monitor(Collector):
             "label_window_ms": int(sources.label_window_s * 1000),
         }
         self._labels = self.new_sums()
-        self._servers = TritonServers(sources.triton_metrics, config.window_s)
+        self._servers = TritonServers(
+            sources.triton_metrics, config.window_s, sources.has_model
+        )
         self._bundles = BundleCache(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}

@@ -1,13 +1,14 @@
 """The metrics page of every Triton → totals over all servers, and the state of each.
 
-In: the pages of all servers, read at the same time. Out: totals that only grow, and which
+In: the pages of all servers, read at the same time, and whether they have the model, which
+a page does not say: it keeps the counters of unloaded models. Out: totals that only grow, and which
 server answers, has the model, and what its own counters say. Each page is read in a thread
 of its own: a server that hangs delays no other, and the reader of labels only once.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -45,7 +46,7 @@ class _Page:
 
     url: str
     drift: Drift
-    reading: Future[Sample] | None = None
+    reading: Future[tuple[Sample, bool]] | None = None
     began_s: float = 0.0
     is_late: bool = False
     is_up: bool = False
@@ -56,8 +57,17 @@ class _Page:
 class TritonServers:
     """Adds up the counters of servers, by their names and the addresses of their pages."""
 
-    def __init__(self, urls: Mapping[str, str], window_s: float) -> None:
-        self.totals = ServingTotals()
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        window_s: float,
+        has_model: Callable[[str], bool | None] = lambda _: None,
+    ) -> None:
+        """``has_model`` says whether the server of this name has ``rank_clicks`` ready.
+
+        None: unknown; then a server that has counters of the model counts as ready.
+        """
+        self.totals, self._has_model = ServingTotals(), has_model
         self._pages = {name: _Page(url, Drift(window_s)) for name, url in urls.items()}
         self._pool = ThreadPoolExecutor(max(1, len(urls)), "triton-metrics")
 
@@ -105,10 +115,15 @@ class TritonServers:
         for name, page in self._pages.items():
             if page.reading is None:
                 page.began_s = time.monotonic()
-                page.reading = self._pool.submit(_read, name, page.url)
+                page.reading = self._pool.submit(self._read, name, page.url)
         reads = [page for page in self._pages.values() if page.reading]
         wait([p.reading for p in reads if p.reading and not p.is_late], PATIENCE_S)
         wait([p.reading for p in reads if p.reading], LATE_PATIENCE_S)
+
+    def _read(self, name: str, url: str) -> tuple[Sample, bool]:
+        sample = sample_of(read_metrics(url), name)
+        has_counters = any(key.model == RANK_CLICKS for key in sample)
+        return sample, has_counters and self._has_model(name) is not False
 
     def _sample_of(self, page: _Page) -> Sample | None:
         """Return the sample that has been read; None where there is no answer (yet)."""
@@ -119,13 +134,12 @@ class TritonServers:
             return None
         reading, page.reading = page.reading, None
         try:
-            sample = reading.result()
+            sample, page.is_ready = reading.result()
         except (OutageError, ValueError) as error:  # away, or no page of metrics (yet)
             RETRIES.labels("poll_triton").inc()
             _set_down(page, str(error))
             return None
         page.is_late, page.is_up = False, True
-        page.is_ready = any(key.model == RANK_CLICKS for key in sample)
         return sample
 
 
@@ -166,10 +180,6 @@ def server_figures(server: TritonServer) -> Iterator[Figure | Buckets]:
 
 def _sum(totals: ServingTotals, counter: str) -> float:
     return sum(totals.by_label(counter).values())
-
-
-def _read(name: str, url: str) -> Sample:
-    return sample_of(read_metrics(url), name)
 
 
 def _set_down(page: _Page, reason: str) -> None:
