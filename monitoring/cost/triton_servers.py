@@ -1,9 +1,9 @@
 """The metrics page of every Triton → totals over all servers, and the state of each.
 
 In: the pages of all servers, read at the same time, and whether they have the model, which
-a page does not say: it keeps the counters of unloaded models. Out: totals that only grow, and which
-server answers, has the model, and what its own counters say. Each page is read in a thread
-of its own: a server that hangs delays no other, and the reader of labels only once.
+a page does not say: it keeps the counters of unloaded models. Out: totals that only grow,
+and which server answers, has the model, and what its own counters say. Each page is read
+in a thread of its own: a server that hangs delays no other, and the reader of labels once.
 """
 
 import logging
