@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports
 from srp4ctr.monitoring.cost.triton_servers import TritonServers
 from srp4ctr.ops.monitor_jobs import model_readiness
@@ -69,7 +68,7 @@ def page_of(server: Server) -> str:
     return f"http://{ports.HOST}:{server.plan.metrics_port}/metrics"
 
 
-def test_the_monitor_tells_which_server_is_away_or_has_no_model(
+def test_the_monitor_reports_which_server_is_away_or_has_no_model(
     servers: list[Server], make_bundle: MakeBundle
 ) -> None:
     config = all_of(servers)
@@ -91,9 +90,6 @@ def test_the_monitor_tells_which_server_is_away_or_has_no_model(
 
     well, away, empty = (True, True), (False, False), (True, False)
     wait_for(well, well, well)
-    for each in servers:
-        with RankClient(each.triton.grpc) as client:
-            client.rank("u", ["i"])
     with promotion.connected(servers[1].triton) as control:
         control.unload_model(model_names.RANK_CLICKS)
         wait_for(well, empty, well)
