@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import check_address, password_in
@@ -112,6 +113,9 @@ class ReplicaConfig:
     """Its own address, not that of a load balancer: promotion loads models by it."""
     repository: str
     """Its own live repository."""
+    metrics_url: str = ""
+    """Its metrics page, which the monitor reads; "": the path and port of
+    ``triton.metrics_url`` on the host of ``grpc``."""
 
     def __post_init__(self) -> None:
         check_address("triton.replicas.grpc", self.grpc)
@@ -173,10 +177,38 @@ class TritonConfig:
         return (
             single,
             *(
-                replace(single, grpc=each.grpc, repository=each.repository)
+                replace(
+                    single,
+                    grpc=each.grpc,
+                    repository=each.repository,
+                    metrics_url=each.metrics_url or self._metrics_on_host_of(each.grpc),
+                )
                 for each in self.replicas
             ),
         )
+
+    def metrics_pages(self) -> dict[str, str]:
+        """Return the address of each server's metrics page by its ``grpc`` address.
+
+        Raises ``MistakeError`` if two servers have one address or one page: the monitor
+        would count one of them twice and the other never.
+        """
+        pages: dict[str, str] = {}
+        for each in self.servers():
+            if each.grpc in pages or each.metrics_url in pages.values():
+                raise MistakeError(
+                    f"triton.replicas: {each.grpc} with the metrics page "
+                    f"{each.metrics_url} is listed twice: give each server its own grpc "
+                    "and metrics_url"
+                )
+            pages[each.grpc] = each.metrics_url
+        return pages
+
+    def _metrics_on_host_of(self, grpc: str) -> str:
+        """Return ``metrics_url`` with the host of the address ``grpc``."""
+        page, host = urlsplit(self.metrics_url), grpc.rpartition(":")[0]
+        port = f":{page.port}" if page.port else ""
+        return page._replace(netloc=f"{host}{port}").geturl()
 
     def __post_init__(self) -> None:
         check_address("triton.grpc", self.grpc)

@@ -186,7 +186,7 @@ def monitor_of(folder: Path, triton_url: str) -> Monitor:
     (folder / "serving.json").write_text(json.dumps({"serving": CALIBRATED}))
     sources = MonitorSources(
         kafka=KafkaConfig(),
-        triton_metrics_url=triton_url,
+        triton_metrics={"triton": triton_url},
         repository=folder,
         bundles_dir=folder / "bundles",
         label_window_s=LABEL_WINDOW_S,

@@ -71,7 +71,7 @@ def _measure(kafka: KafkaConfig, count: int, folder: Path) -> dict[str, float]:
     asyncio.run(_publish(kafka, count, end_ms - SPAN_MS, end_ms))
     sources = MonitorSources(
         kafka=kafka,
-        triton_metrics_url="http://127.0.0.1:9/metrics",
+        triton_metrics={"triton": "http://127.0.0.1:9/metrics"},
         repository=folder,
         bundles_dir=folder / "bundles",
         label_window_s=LABEL_WINDOW_S,

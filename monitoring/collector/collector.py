@@ -22,6 +22,7 @@ from srp4ctr.monitoring.collector.bundle_cache import BundleFacts
 from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS, METRICS
 from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
+from srp4ctr.monitoring.cost.triton_servers import TritonServer, server_figures
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import SHARES, FeatureDrift
@@ -53,6 +54,7 @@ class View:
     differences: tuple[Difference, ...]
     sample_ratios: tuple[SampleRatio, ...] = ()
     totals: ServingTotals
+    servers: tuple[TritonServer, ...] = ()
     flops: Mapping[str, Flops]
     prices: MachinePrices
     feature_drifts: tuple[FeatureDrift, ...]
@@ -131,6 +133,8 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
     yield Figure("srp4ctr_figures_behind_seconds", view.labels_behind_s)
     yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
+    for server in view.servers:
+        yield from server_figures(server)
     currency = (view.prices.currency,)
     yield Figure("srp4ctr_price_per_core_hour", view.prices.core, currency)
     yield Figure("srp4ctr_price_per_gpu_hour", view.prices.gpu, currency)

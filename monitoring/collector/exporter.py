@@ -8,7 +8,7 @@ never waits for a broker.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.registry import Collector
 
 from srp4ctr.atomic_files import read_json
-from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
@@ -31,14 +30,8 @@ from srp4ctr.monitoring.collector.topic_readers import (
     ShownImpression,
 )
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.cost.triton_counters import (
-    FEATURE_BIN,
-    ServingTotals,
-    flops,
-    sample_of,
-    served_versions,
-)
-from srp4ctr.monitoring.prometheus import read_metrics
+from srp4ctr.monitoring.cost.triton_counters import FEATURE_BIN, flops, served_versions
+from srp4ctr.monitoring.cost.triton_servers import TritonServers
 from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS
 from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.pending_labels import GRACE_MS
@@ -64,7 +57,10 @@ class MonitorSources:
     """What the monitor reads."""
 
     kafka: KafkaConfig
-    triton_metrics_url: str
+    triton_metrics: Mapping[str, str]
+    """The address of each Triton's metrics page by the server's name."""
+    has_model: Callable[[str], bool | None] = lambda _: None
+    """Whether the server of this name has ``rank_clicks`` ready; None: unknown."""
     repository: Path
     """The live model repository; ``serving.json`` in it names the serving version, and
     ``deaths.json`` the crashes of its processes."""
@@ -92,8 +88,9 @@ class Monitor(Collector):
             "label_window_ms": int(sources.label_window_s * 1000),
         }
         self._labels = self.new_sums()
-        self._totals = ServingTotals()
-        self._has_polled = False
+        self._servers = TritonServers(
+            sources.triton_metrics, config.window_s, sources.has_model
+        )
         self._bundles = BundleCache(sources.bundles_dir)
         self._drift = Drift(config.window_s)
         self._lag: dict[str, int] = {}
@@ -199,46 +196,35 @@ class Monitor(Collector):
         self._up["labels"] = is_connected
 
     def poll_triton(self) -> None:
-        """Add the increase of Triton's counters; the next poll retries a failed one."""
-        url = self._sources.triton_metrics_url
-        try:
-            sample = sample_of(read_metrics(url))
-        except (OutageError, ValueError) as error:  # away, or no page of metrics (yet)
-            if self._up["triton"]:
-                LOG.warning("%s: %s", url, error)
-            RETRIES.labels("poll_triton").inc()
-            self._up["triton"] = False
-        else:
-            # The first counts are mostly of before the monitor's start.
-            (self._totals.add if self._has_polled else self._totals.start_from)(sample)
-            self._has_polled = self._up["triton"] = True
-        self._drift.observe(self._totals.labelled(FEATURE_BIN), time.monotonic())
+        """Add the increase of every Triton's counters; a failed poll is retried."""
+        self._servers.poll()
+        self._up["triton"] = self._servers.is_any_up
+        cells = self._servers.totals.labelled(FEATURE_BIN)
+        self._drift.observe(cells, time.monotonic())
 
     def update(self) -> None:
         """Compute the figures that ``collect`` returns."""
         serving = serving_version(self._sources.repository)
-        bundles = {v: self._bundles.of(v) for v in served_versions(self._totals)}
+        totals = self._servers.totals
+        bundles = {v: self._bundles.of(v) for v in served_versions(totals)}
         self._existing.clear()
         self._existing.update(self._bundles.versions(), bundles, filter(None, [serving]))
         references = {v: b.reference for v, b in bundles.items() if b.reference}
-        config, checks = self._config, self._sources.feature_check
+        checks = self._sources.feature_check
         now_ms, labels = round(time.time() * 1000), self.label_figures(serving)
         until_ms = labels.complete_until_ms
         view = View(
-            window_s=config.window_s,
+            window_s=self._config.window_s,
             label_window_s=self._sources.label_window_s,
             window_end_ms=labels.newest_ms,
             qualities=labels.qualities,
             provisional=labels.provisional,
             differences=labels.differences,
             sample_ratios=labels.sample_ratios,
-            totals=self._totals,
-            flops=flops(self._totals, {v: b.cost for v, b in bundles.items()}),
-            prices=MachinePrices(
-                currency=config.currency,
-                core=config.price_per_core_hour,
-                gpu=config.price_per_gpu_hour,
-            ),
+            totals=totals,
+            servers=self._servers.servers(references),
+            flops=flops(totals, {v: b.cost for v, b in bundles.items()}),
+            prices=_prices(self._config),
             feature_drifts=tuple(self._drift.feature_drifts(references)),
             serving_version=serving,
             bundles=self._bundles.newest(serving),
@@ -254,6 +240,14 @@ class Monitor(Collector):
             now_ms=now_ms,
         )
         self._families = families(view)
+
+
+def _prices(config: MonitorConfig) -> MachinePrices:
+    return MachinePrices(
+        currency=config.currency,
+        core=config.price_per_core_hour,
+        gpu=config.price_per_gpu_hour,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ _BOUNDS = ("model_version", "bound")
 _PAIR = ("model_version", "baseline")
 _BIN = ("model_version", "bin")
 _STATUS = ("model_version", "status")
+_S = ("server",)
 
 METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Quality.
@@ -124,6 +125,27 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "Outputs of those in which the answers differ.",
         (*_V, "output"),
     ),
+    # Each server.
+    ("srp4ctr_server_up", "1 while the server's metrics page answers.", _S),
+    ("srp4ctr_server_ready", "1 while it is up and has loaded rank_clicks.", _S),
+    (
+        "srp4ctr_server_requests_total",
+        "Calls of its ensembles; Triton 2.51 counts one that fails in a step twice.",
+        (*_S, "outcome"),
+    ),
+    ("srp4ctr_server_refused_requests_total", "Its invalid requests.", _S),
+    ("srp4ctr_server_scored_requests_total", "Its users with scored candidates.", _S),
+    ("srp4ctr_server_candidates_total", "Candidates that it scored.", _S),
+    ("srp4ctr_server_queue_seconds_total", "Its requests' waits for a process.", _S),
+    ("srp4ctr_server_cpu_seconds_total", "CPU time of its serving step.", _S),
+    ("srp4ctr_server_request_duration_seconds", "Time of a call in its step.", _S),
+    (
+        "srp4ctr_server_requests_by_status_total",
+        "Its requests by the user's status.",
+        (*_S, "status"),
+    ),
+    ("srp4ctr_server_score_psi", "PSI of its scores.", (*_S, *_V)),
+    ("srp4ctr_server_feature_psi", "PSI of its feature.", (*_S, *_V, "feature")),
     # Inputs.
     ("srp4ctr_requests_by_status_total", "Requests by the user's status.", _STATUS),
     ("srp4ctr_candidates_by_status_total", "Candidates by the item's status.", _STATUS),
@@ -162,11 +184,13 @@ METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 # Upper bounds of the buckets, the same as in the ranking step.
+_DURATIONS = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
+    *(0.05, 0.1, 0.25, 0.5, 1),
+)
 HISTOGRAMS: dict[str, tuple[float, ...]] = {
-    "srp4ctr_request_duration_seconds": (
-        *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
-        *(0.05, 0.1, 0.25, 0.5, 1),
-    ),
+    "srp4ctr_request_duration_seconds": _DURATIONS,
+    "srp4ctr_server_request_duration_seconds": _DURATIONS,
     "srp4ctr_feature_age_seconds": (
         *(1, 5, 30, 120, 600, 3600, 21_600, 86_400, 604_800, 2_592_000),
     ),

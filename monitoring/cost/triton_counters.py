@@ -2,11 +2,11 @@
 
 In: Triton's page of metrics and the bundles' cost cards. Out: totals that only
 grow. Triton resets a model's counters when it unloads or reloads the model, so this module
-adds up the increases between samples.
+adds up the increases between samples, of each server by itself.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,10 +18,11 @@ ENSEMBLES = (
 )
 ENCODER = "behavior_encoder"
 HEAD = "click_head"
+QUEUE_US = "nv_inference_queue_duration_us"
 # Triton's counter of microseconds → our name of the phase.
 PHASES = {
     "nv_inference_request_duration_us": "request",
-    "nv_inference_queue_duration_us": "queue",
+    QUEUE_US: "queue",
     "nv_inference_compute_input_duration_us": "input",
     "nv_inference_compute_infer_duration_us": "infer",
     "nv_inference_compute_output_duration_us": "output",
@@ -78,6 +79,8 @@ class CounterKey:
     label: str = ""
     source: str = ""
     """The step that counts, where two do: each resets its own counters."""
+    server: str = ""
+    """The server that counts, where there are several."""
 
     @property
     def step(self) -> str:
@@ -100,8 +103,8 @@ class CounterKey:
 Sample = Mapping[CounterKey, float]
 
 
-def sample_of(families: Iterable[Metric]) -> Sample:
-    """Return the inference counters; failures are added up over their reasons."""
+def sample_of(families: Iterable[Metric], server: str = "") -> Sample:
+    """Return ``server``'s inference counters; failures are added up over their reasons."""
     sample: dict[CounterKey, float] = {}
     for each in (sample for family in families for sample in family.samples):
         name = each.name.removesuffix("_total")  # the parser adds it to counters
@@ -109,7 +112,7 @@ def sample_of(families: Iterable[Metric]) -> Sample:
         if name in COUNTERS and "model" in each.labels:
             label = each.labels.get(STEP_COUNTERS.get(name, ""), "")
             source = each.labels.get("source", "")
-            key = CounterKey(name, each.labels["model"], label, source)
+            key = CounterKey(name, each.labels["model"], label, source, server)
             sample[key] = sample.get(key, 0.0) + each.value
     return sample
 
@@ -148,8 +151,7 @@ class ServingTotals:
     """Counters added up over the life of this process, across reloads of models."""
 
     totals: dict[CounterKey, float] = field(default_factory=dict)
-    item_cache_age_s: dict[str, float] = field(default_factory=dict)
-    """By version: mean age of the item cache at the newest sample's requests."""
+    _cache_ages_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _last: Sample = field(default_factory=dict)
     _baseline: dict[str, float] | None = None
     _unseen: dict[str, int] = field(default_factory=dict)
@@ -160,23 +162,45 @@ class ServingTotals:
         Prometheus takes counters that begin at 0 for a restart; if they began at Triton's
         values, each restart of the monitor would look like new requests.
         """
-        self.totals = dict.fromkeys(sample, 0.0)
-        self._last = dict(sample)
+        self.totals |= dict.fromkeys(sample, 0.0)
+        self._last = {**self._last, **sample}
 
-    def add(self, sample: Sample) -> None:
-        """Add the increase since the previous sample."""
+    def add(self, sample: Sample, absent: Collection[str] = ()) -> None:
+        """Add the increase since the previous sample.
+
+        It has nothing of the servers ``absent``, whose counters stay as they were.
+        """
         increases: dict[CounterKey, float] = {}
         for key, value in sample.items():
             before = self._last.get(key, 0.0)
             # Less than before: Triton has reset the counter.
             increases[key] = value - before if value >= before else value
             self.totals[key] = self.totals.get(key, 0.0) + increases[key]
-        self._observe_item_cache_age(increases)
-        self._last = dict(sample)
-        self._retire({key.version for key in sample})
+        self._observe_item_cache_age(increases, absent)
+        kept = {key: n for key, n in self._last.items() if key.server in absent}
+        self._last = {**kept, **sample}
+        self._retire({key.version for key in self._last})
         if self._baseline is None and self.runs(*ENSEMBLES):
             # The golden requests before the first promotion are no user's.
             self._baseline = self._encoder_and_requests()
+
+    @property
+    def item_cache_age_s(self) -> dict[str, float]:
+        """By version: the oldest server's mean age of the item cache at its last requests.
+
+        A server that is stale among fresh ones must show.
+        """
+        oldest: dict[str, float] = {}
+        for (version, _), age_s in self._cache_ages_s.items():
+            oldest[version] = max(age_s, oldest.get(version, 0.0))
+        return oldest
+
+    def by_server(self) -> dict[str, "ServingTotals"]:
+        """Return the totals of each server."""
+        found: dict[str, ServingTotals] = {}
+        for key, value in self.totals.items():
+            found.setdefault(key.server, ServingTotals()).totals[key] = value
+        return found
 
     def runs(self, *steps: str) -> float:
         """Return the inferences of ``steps``, one per user, over all versions."""
@@ -189,6 +213,10 @@ class ServingTotals:
     def labelled(self, counter: str) -> dict[tuple[str, str], float]:
         """Return one counter by version and its own label."""
         return self._sums(counter, lambda k: (k.served, k.label) if k.served else None)
+
+    def by_label(self, counter: str) -> dict[str, float]:
+        """Return one counter by its own label, over all versions, retired ones too."""
+        return self._sums(counter, lambda k: k.label)
 
     def by_step(self, counter: str) -> dict[str, float]:
         """Return one of Triton's counters by step, over all versions."""
@@ -216,11 +244,16 @@ class ServingTotals:
             return now["encoder"] / now["requests"]
         return (now["encoder"] - before["encoder"]) / requests
 
-    def _observe_item_cache_age(self, increases: Mapping[CounterKey, float]) -> None:
+    def _observe_item_cache_age(
+        self, increases: Mapping[CounterKey, float], absent: Collection[str]
+    ) -> None:
+        for version, server in list(self._cache_ages_s):
+            if server in absent:  # its last age says nothing about now
+                del self._cache_ages_s[version, server]
         for key, reads in increases.items():
             if key.counter == TABLE_READS and key.version and reads:
                 age_ms = increases.get(replace(key, counter=TABLE_AGE_MS), 0.0)
-                self.item_cache_age_s[key.version] = age_ms / reads / 1000
+                self._cache_ages_s[key.version, key.server] = age_ms / reads / 1000
 
     def _encoder_and_requests(self) -> dict[str, float]:
         return {"encoder": self.runs(ENCODER), "requests": self.runs(*ENSEMBLES)}
@@ -235,12 +268,13 @@ class ServingTotals:
             self._unseen[version] = unseen
             if unseen >= RETIRES_AFTER:
                 del self._unseen[version]
-                self.item_cache_age_s.pop(version, None)
+                for key in [key for key in self._cache_ages_s if key[0] == version]:
+                    del self._cache_ages_s[key]
                 self._merge({key for key in self.totals if key.version == version})
 
     def _merge(self, keys: Iterable[CounterKey]) -> None:
         for key in keys:
-            into = CounterKey(key.counter, f"{key.step}_{RETIRED}", key.label)
+            into = replace(key, model=f"{key.step}_{RETIRED}", source="")
             self.totals[into] = self.totals.get(into, 0.0) + self.totals.pop(key)
 
 

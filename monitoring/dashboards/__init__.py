@@ -33,7 +33,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("overview", "model_comparison", "inference_cost", "streams_features", "training")
+NAMES = (
+    *("overview", "model_comparison", "inference_cost", "servers"),
+    *("streams_features", "training"),
+)
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 PANEL_TYPES = frozenset(
     {

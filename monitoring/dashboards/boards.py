@@ -13,6 +13,7 @@ from srp4ctr.monitoring.dashboards import (
     inference_cost,
     model_comparison,
     overview,
+    servers,
     streams_features,
     training,
 )
@@ -21,6 +22,7 @@ BOARDS = {
     "overview": overview.BOARD,
     "model_comparison": model_comparison.BOARD,
     "inference_cost": inference_cost.BOARD,
+    "servers": servers.BOARD,
     "streams_features": streams_features.BOARD,
     "training": training.BOARD,
 }

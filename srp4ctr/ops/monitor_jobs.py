@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -31,10 +31,13 @@ from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.events.schema import Behavior
 from srp4ctr.training.export import bundle_store
 from srp4ctr.training.refresh.reports import STATUS_FILE
+from srp4ctr.triton_repo.config import TlsConfig
+from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LOG = logging.getLogger(__name__)
 SNAPSHOT_FILE = "monitor.snapshot"
 SHARED_FOLDER = "monitors"
+READY_S = 1.0
 _UPDATE_S = 60.0
 
 
@@ -90,7 +93,8 @@ def sources_of(settings: Settings) -> MonitorSources:
     data_dir, monitoring = Path(settings.embedded.data_dir), settings.monitoring
     return MonitorSources(
         kafka=settings.kafka,
-        triton_metrics_url=settings.triton.metrics_url,
+        triton_metrics=settings.triton.metrics_pages(),
+        has_model=model_readiness(settings.triton.tls),
         repository=Path(settings.triton.repository),
         bundles_dir=Path(settings.training.bundles_dir),
         label_window_s=settings.streams.label_window_s,
@@ -99,6 +103,27 @@ def sources_of(settings: Settings) -> MonitorSources:
         snapshot=Path(monitoring.snapshot_file or data_dir / SNAPSHOT_FILE),
         shared_folder=Path(monitoring.shared_folder or data_dir / SHARED_FOLDER),
     )
+
+
+def model_readiness(tls: TlsConfig) -> Callable[[str], bool | None]:
+    """Return a function of a server's address: whether ``rank_clicks`` is ready there.
+
+    It returns None where the server does not say so, also to a monitor without access.
+    """
+    from tritonclient.utils import InferenceServerException
+
+    from srp4ctr.client.channel import connect
+
+    client_of = cache(partial(connect, tls=tls))
+
+    def has_model(address: str) -> bool | None:
+        try:
+            client = client_of(address)
+            return bool(client.is_model_ready(RANK_CLICKS, client_timeout=READY_S))
+        except (InferenceServerException, MistakeError):
+            return None
+
+    return has_model
 
 
 def probe_factory(settings: Settings) -> ProbeFactory:

@@ -121,7 +121,10 @@ def test_the_settings_are_read_and_name_every_triton(
     domain = f"{triton['spec']['serviceName']}.shop.svc"
     assert [each.grpc for each in servers] == [f"{pod}.{domain}:8001" for pod in pods]
     assert [each.repository for each in servers] == [f"/models/{pod}" for pod in pods]
-    assert ours.triton.metrics_url == f"http://{pods[0]}.{domain}:8002/metrics"
+    assert ours.triton.metrics_pages() == {
+        f"{pod}.{domain}:8001": f"http://{pod}.{domain}:8002/metrics" for pod in pods
+    }
+    assert "metrics_url" in text  # the chart says it of each, as no default can
     assert ours.kafka.partitions == 24
     assert isinstance(ours, settings.Settings)
 

@@ -120,7 +120,7 @@ def sources(tmp_path: Path, triton_url: str) -> MonitorSources:
     (tmp_path / "serving.json").write_text(json.dumps({"serving": "v7", "previous": None}))
     return MonitorSources(
         kafka=KafkaConfig(bootstrap="127.0.0.1:9"),
-        triton_metrics_url=triton_url,
+        triton_metrics={"t1:8001": triton_url},
         repository=tmp_path,
         bundles_dir=tmp_path / "bundles",
         label_window_s=1800.0,

@@ -5,6 +5,7 @@ v1 serves; v2 is compared with it.
 
 VERSIONS = 'model_version="v1"|model_version="v2"'
 BOUNDS = '{v}, bound="low"|{v}, bound="high"'
+SERVERS = 'server="a:8001"|server="b:8001"'
 PAIR = 'model_version="v2", baseline="v1"'
 BUCKETS = ("0.05", "0.5", "5", "+Inf")
 
@@ -83,6 +84,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     'status="200"': ("intake_requests_total",),
     'gate="calibration"': ("refresh_gate_passed",),
     'source="labels"': ("source_up",),
+    SERVERS: ("server_up", "server_ready"),
     "": (
         *("event_to_sequence_seconds_bucket", "probe_seconds_bucket"),
         *("store_write_seconds_bucket", "label_maturity_lag_seconds_bucket"),
@@ -96,7 +98,13 @@ METRICS: dict[str, tuple[str, ...]] = {
         *("refresh_duration_seconds", "refresh_failed", "store_lost_at_seconds"),
     ),
 }
+OF_SERVERS = (
+    *("requests:rate5m", "availability:ratio_rate5m", "queue_seconds:mean5m"),
+    *("request_duration_seconds:p99_5m", "missing_features:ratio_rate5m"),
+    *("score_psi:max", "feature_psi:max", "price_per_million_candidates:rate5m"),
+)
 RECORDED: dict[str, tuple[str, ...]] = {
+    SERVERS: tuple(f"server:srp4ctr_server_{each}" for each in OF_SERVERS),
     VERSIONS: (
         "model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m",
         "model_version:srp4ctr_price_per_million_candidates:rate5m",
@@ -113,6 +121,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "": (
         "srp4ctr:gpu_seconds:rate5m",
         "srp4ctr:gpu_energy_joules:rate5m",
+        *(f"srp4ctr:server_{each}" for each in OF_SERVERS),
     ),
     'currency="USD"': ("srp4ctr:gpu_price_per_1000_requests:rate5m",),
     PAIR: ("model_version:srp4ctr_clicks_gained_per_extra_price",),

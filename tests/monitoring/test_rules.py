@@ -77,7 +77,7 @@ def test_every_bucket_that_a_rule_reads_exists() -> None:
 
 
 def test_a_recorded_name_has_level_metric_and_operation() -> None:
-    level = "srp4ctr|step|model_version|model_version_baseline"
+    level = "srp4ctr|server|step|model_version|model_version_baseline"
     for name, rule in RECORDED.items():
         assert re.fullmatch(rf"(?:{level}):\w+(?::\w+)?", name), name
         for labels in re.findall(r"by \(([^)]*)\)", rule["expr"]):

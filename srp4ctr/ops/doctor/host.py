@@ -116,6 +116,10 @@ def metrics(settings: Settings) -> Iterator[Finding]:
         "the monitor's metrics": (monitoring.host, monitoring.port),
         "the intake's metrics": (intake.metrics_host, intake.metrics_port),
         "Triton's metrics": _host_port(settings.triton.metrics_url),
+        **{
+            f"the metrics of Triton {each.grpc}": _host_port(each.metrics_url)
+            for each in settings.triton.servers()[1:]
+        },
         "Prometheus": _host_port(monitoring.prometheus_url),
     }
     do = "bind it to 127.0.0.1 or an inner network: it shows rates and versions"

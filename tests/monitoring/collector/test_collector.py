@@ -33,6 +33,7 @@ from srp4ctr.monitoring.cost.triton_counters import (
     Flops,
     ServingTotals,
 )
+from srp4ctr.monitoring.cost.triton_servers import TritonServer
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import FeatureDrift
@@ -122,6 +123,16 @@ def some_totals() -> ServingTotals:
     return totals
 
 
+def a_server(drift: dict[str, Any]) -> TritonServer:
+    drifts = tuple(
+        FeatureDrift(model_version="v7", feature=feature, **drift)
+        for feature in (SCORE, "item_click_rate_168h")
+    )
+    return TritonServer(
+        name="t1:8001", is_up=True, is_ready=True, totals=some_totals(), drifts=drifts
+    )
+
+
 def a_view() -> View:
     drift: dict[str, Any] = {"psi": 0.3, "training_share": 0.1, "live_share": 0.4}
     pair: dict[str, Any] = {"model_version": "v8", "baseline": "v7", "impressions": 900}
@@ -140,6 +151,7 @@ def a_view() -> View:
             ),
         ),
         totals=some_totals(),
+        servers=(a_server(drift),),
         flops={"v7": Flops(encode_once=5.0, reencode=50.0)},
         prices=MachinePrices(currency="EUR", core=0.04, gpu=0.9),
         feature_drifts=tuple(

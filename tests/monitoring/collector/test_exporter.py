@@ -161,7 +161,7 @@ def test_counts_of_before_the_start_are_left_out_though_the_first_poll_was_in_va
 def test_a_triton_that_is_down_has_source_up_0(
     sources: MonitorSources,
 ) -> None:
-    away = replace(sources, triton_metrics_url="http://127.0.0.1:9/metrics")
+    away = replace(sources, triton_metrics={"t1:8001": "http://127.0.0.1:9/metrics"})
     monitor = Monitor(away, MonitorConfig())
     monitor.poll_triton()
     monitor.update()

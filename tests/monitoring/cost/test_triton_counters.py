@@ -175,6 +175,7 @@ def test_the_step_and_the_monitor_name_the_same_counters() -> None:
     assert FAMILIES.keys() & PARTS.keys() == PARTS.keys()
     bounds = {
         "srp4ctr_request_duration_seconds": ANSWER_BOUNDS,
+        "srp4ctr_server_request_duration_seconds": ANSWER_BOUNDS,
         "srp4ctr_feature_age_seconds": AGE_BOUNDS,
     }
     assert {name: each.seconds for name, each in bounds.items()} == HISTOGRAMS

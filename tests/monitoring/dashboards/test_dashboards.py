@@ -117,7 +117,7 @@ def test_every_panel_has_a_unit_that_is_known() -> None:
 
 def test_a_price_names_the_setting_of_its_currency_and_has_no_sign() -> None:
     priced = [(where, each) for where, each in named_panels() if MONEY in json.dumps(each)]
-    assert len(priced) == 7
+    assert len(priced) == 9
     for where, panel in priced:
         assert "monitoring.currency" in panel["description"], where
     assert "currencyUSD" not in json.dumps([board(name) for name in NAMES])

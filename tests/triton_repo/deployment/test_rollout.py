@@ -56,6 +56,28 @@ def test_each_server_has_the_same_settings_and_its_own_address() -> None:
     assert not any(each.replicas for each in servers)
 
 
+def test_each_server_has_a_metrics_page_of_its_own() -> None:
+    further = (
+        ReplicaConfig(grpc="b:8001", repository="/b"),
+        ReplicaConfig(grpc="c:9001", repository="/c", metrics_url="http://c:9002/metrics"),
+    )
+    config = TritonConfig(
+        grpc="a:8001", metrics_url="http://a:8002/metrics", replicas=further
+    )
+    assert config.metrics_pages() == {
+        "a:8001": "http://a:8002/metrics",
+        "b:8001": "http://b:8002/metrics",
+        "c:9001": "http://c:9002/metrics",
+    }
+
+
+def test_servers_of_one_host_must_say_where_their_metrics_are() -> None:
+    further = ReplicaConfig(grpc="127.0.0.1:8011", repository="/b")
+    config = TritonConfig(replicas=(further,))
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:8011 .* listed twice"):
+        config.metrics_pages()
+
+
 @pytest.mark.triton
 def test_where_a_server_does_not_answer_the_others_serve_exactly_what_they_did(
     server: Server, make_bundle: MakeBundle, tmp_path: Path
