@@ -27,6 +27,11 @@ RANK_CLICKS = "rank_clicks"
 PATIENCE_S, LATE_PATIENCE_S = 1.0, 0.05
 
 
+def is_unknown(server: str) -> bool | None:
+    """Return None: whether ``server`` has the model is unknown."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonServer:
     """What is known of one server."""
@@ -61,7 +66,7 @@ class TritonServers:
         self,
         urls: Mapping[str, str],
         window_s: float,
-        has_model: Callable[[str], bool | None] = lambda _: None,
+        has_model: Callable[[str], bool | None] = is_unknown,
     ) -> None:
         """``has_model`` says whether the server of this name has ``rank_clicks`` ready.
 
