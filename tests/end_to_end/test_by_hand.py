@@ -218,11 +218,6 @@ def test_a_script_reads_what_serves_after_each_promotion(shell: Shell) -> None:
     assert (back["serving"]["serving"], back["serving"]["canary"]) == ("v1", None)
     assert rank_plainly(shell, b"user-1", [b"item-1"])["model_version"] == [b"v1"]
     promote = ("model", "promote", "v2", "--json")
-    too_strict = {"SRP4CTR_TRITON__MAX_LATENCY_RATIO": "0.0001"}
-    refused = answer("model promote", shell.read(*promote, env=too_strict, expect=4))
-    assert (refused["outcome"], refused["serving"]["serving"]) == ("refused", "v1")
-    assert [each["gate"] for each in refused["gates"] if each["passed"] is False]
-    assert "v2 was not promoted" in refused["refusal"]
     for outcome in ("promoted", "unchanged"):
         found = answer("model promote", shell.read(*promote))
         assert (found["outcome"], found["serving"]["serving"]) == (outcome, "v2")
