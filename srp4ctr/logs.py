@@ -72,7 +72,9 @@ def _is_no_close(record: logging.LogRecord) -> bool:
     """
     causes = record.args if isinstance(record.args, tuple) else ()
     is_cancelled = any(type(each).__name__ == "Cancelled" for each in causes)
-    has_no_socket = record.exc_info is not None and record.exc_info[0] is AttributeError
+    # Also False, as `exc_info=False` leaves it, and not only None or a tuple.
+    error = record.exc_info[0] if record.exc_info else None
+    has_no_socket = error is AttributeError
     return not (
         (is_cancelled and record.name == "kafka.cluster")
         or (has_no_socket and record.name == "kafka.net.transport")

@@ -50,8 +50,8 @@ LISTS: tuple[Key, ...] = (
     ("features", "candidate_numbers"),
     ("features", "item_fields"),
     ("features", "user_fields"),
-    ("triton", "replicas"),
     ("monitoring", "certificate_files"),
+    ("triton", "replicas"),
 )
 _LIST = list, "list in JSON: […, …]"
 # Settings that are tables with the user's own names: a variable has them as JSON, too.

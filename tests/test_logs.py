@@ -125,3 +125,8 @@ def test_what_a_closed_client_logs_is_no_error() -> None:
     assert "ValueError" in text
     assert "NoneType" not in text
     assert "Cancelled" not in text
+
+
+def test_a_line_that_asks_for_no_traceback_is_logged() -> None:
+    program = PROGRAM + 'log.error("again in 2 s", exc_info=False)\n'
+    assert "again in 2 s" in lines(program)[-1]

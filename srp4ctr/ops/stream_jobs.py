@@ -53,7 +53,10 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     folder = Path(features.log_dir)
     with watching(settings) as certificates:
         REGISTRY.register(certificates)
-        run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
+        try:
+            run_worker(settings.kafka, settings.streams, sink, features.raw_log, folder)
+        finally:
+            REGISTRY.unregister(certificates)
 
 
 def serve_intake(settings: Settings, say: Callable[[str], None]) -> None:
