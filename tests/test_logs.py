@@ -127,6 +127,6 @@ def test_what_a_closed_client_logs_is_no_error() -> None:
     assert "Cancelled" not in text
 
 
-def test_a_line_that_asks_for_no_traceback_is_logged() -> None:
+def test_a_line_without_a_traceback_is_logged() -> None:
     program = PROGRAM + 'log.error("again in 2 s", exc_info=False)\n'
     assert "again in 2 s" in lines(program)[-1]
