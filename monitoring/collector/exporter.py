@@ -31,7 +31,7 @@ from srp4ctr.monitoring.collector.topic_readers import (
 )
 from srp4ctr.monitoring.config import MonitorConfig
 from srp4ctr.monitoring.cost.triton_counters import FEATURE_BIN, flops, served_versions
-from srp4ctr.monitoring.cost.triton_servers import TritonServers, is_unknown
+from srp4ctr.monitoring.cost.triton_servers import TritonServers
 from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS
 from srp4ctr.monitoring.quality.drift import Drift
 from srp4ctr.monitoring.quality.pending_labels import GRACE_MS
@@ -59,7 +59,7 @@ class MonitorSources:
     kafka: KafkaConfig
     triton_metrics: Mapping[str, str]
     """The address of each Triton's metrics page by the server's name."""
-    has_model: Callable[[str], bool | None] = is_unknown
+    has_model: Callable[[str], bool | None] | None = None
     """Whether the server of this name has ``rank_clicks`` ready; None: unknown."""
     repository: Path
     """The live model repository; ``serving.json`` in it names the serving version, and

@@ -17,16 +17,15 @@ from srp4ctr.monitoring.collector.topic_readers import ReceivedLabel, ShownImpre
 from srp4ctr.monitoring.quality.ab_test import AbTest, Difference
 from srp4ctr.monitoring.quality.live_quality import (
     LiveQuality,
-    added_sums,
     qualities_of,
 )
 from srp4ctr.monitoring.quality.pending_labels import (
     OpenImpressions,
     ProvisionalCounts,
-    added_counts,
 )
-from srp4ctr.monitoring.quality.quality_sums import ModelQuality
+from srp4ctr.monitoring.quality.quality_sums import ModelQuality, QualitySums
 from srp4ctr.monitoring.quality.sample_ratio import SampleRatio
+from srp4ctr.monitoring.quality.version_order import add_by_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +119,13 @@ def added(
     ab_test = AbTest(parts[0].expected_difference, bundles)
     for each in parts:
         ab_test.add(each.ab_test)
+    by_part = (each.quality.sums for each in parts)
+    sums = add_by_version(by_part, QualitySums, bundles)
     return LabelFigures(
         newest_ms=max(each.quality.newest_ms for each in parts),
         complete_until_ms=min(each.position.complete_until_ms for each in parts),
-        qualities=qualities_of(added_sums((each.quality.sums for each in parts), bundles)),
-        provisional=added_counts(provisional, bundles),
+        qualities=qualities_of(sums),
+        provisional=add_by_version(provisional, ProvisionalCounts, bundles),
         differences=ab_test.differences(serving) if serving else (),
         sample_ratios=ab_test.sample_ratios(),
         undecodable=sum(each.undecodable for each in parts),

@@ -27,11 +27,6 @@ RANK_CLICKS = "rank_clicks"
 PATIENCE_S, LATE_PATIENCE_S = 1.0, 0.05
 
 
-def is_unknown(server: str) -> bool | None:
-    """Return None: whether ``server`` has the model is unknown."""
-    return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonServer:
     """What is known of one server."""
@@ -66,11 +61,11 @@ class TritonServers:
         self,
         urls: Mapping[str, str],
         window_s: float,
-        has_model: Callable[[str], bool | None] = is_unknown,
+        has_model: Callable[[str], bool | None] | None = None,
     ) -> None:
         """``has_model`` says whether the server of this name has ``rank_clicks`` ready.
 
-        None: unknown; then a server that has counters of the model counts as ready.
+        Where it returns None, or is missing, a server with counters of the model is ready.
         """
         self.totals, self._has_model = ServingTotals(), has_model
         self._pages = {name: _Page(url, Drift(window_s)) for name, url in urls.items()}
@@ -128,7 +123,8 @@ class TritonServers:
     def _read(self, name: str, url: str) -> tuple[Sample, bool]:
         sample = sample_of(read_metrics(url), name)
         has_counters = any(key.model == RANK_CLICKS for key in sample)
-        return sample, has_counters and self._has_model(name) is not False
+        has_model = self._has_model(name) if self._has_model else None
+        return sample, has_counters and has_model is not False
 
     def _sample_of(self, page: _Page) -> Sample | None:
         """Return the sample that has been read; None where there is no answer (yet)."""

@@ -211,18 +211,6 @@ def qualities_of(sums: Mapping[str, QualitySums]) -> tuple[ModelQuality, ...]:
     )
 
 
-def added_sums(
-    parts: Iterable[Mapping[str, QualitySums]], bundles: Collection[str]
-) -> dict[str, QualitySums]:
-    """Return the sums of ``parts``, which have other users each, by model version."""
-    whole: dict[str, QualitySums] = {}
-    for part in parts:
-        for name, sums in part.items():
-            version = version_name(name, whole, bundles)
-            whole.setdefault(version, QualitySums()).add(sums)
-    return whole
-
-
 def _settled_impression(label: ImpressionLabel, model_version: str) -> SettledImpression:
     return SettledImpression(
         model_version=model_version,

@@ -7,7 +7,7 @@ and is never mixed with that of settled ones.
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from srp4ctr.monitoring.quality.live_quality import Key
@@ -29,20 +29,11 @@ class ProvisionalCounts:
     overdue: int = 0
     """Impressions whose window has closed without a label."""
 
-
-def added_counts(
-    parts: Iterable[Mapping[str, ProvisionalCounts]], bundles: Collection[str]
-) -> dict[str, ProvisionalCounts]:
-    """Return the counts of ``parts``, which have other impressions each, by version."""
-    whole: dict[str, ProvisionalCounts] = {}
-    for part in parts:
-        for name, counts in part.items():
-            version = version_name(name, whole, bundles)
-            found = whole.setdefault(version, ProvisionalCounts())
-            found.open += counts.open
-            found.clicked += counts.clicked
-            found.overdue += counts.overdue
-    return dict(sorted(whole.items()))
+    def add(self, other: "ProvisionalCounts") -> None:
+        """Add the impressions of ``other``."""
+        self.open += other.open
+        self.clicked += other.clicked
+        self.overdue += other.overdue
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # not every role has torch, tritonclient and DuckDB
     from srp4ctr.training.skew.check import ServedCheck
     from srp4ctr.triton_repo.deployment.live_repository import Serving
     from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
 AsJson = Annotated[
     bool,
@@ -186,6 +187,26 @@ class RollbackOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What serves after the command."""
 
 
+class ServerChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server served before and after a reconciliation."""
+
+    server: str
+    """Address of the server's gRPC port."""
+    before: ServingOutput
+    after: ServingOutput
+
+
+class ReconcileOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of `srp4ctr model reconcile`."""
+
+    action: Literal["nothing", "finished", "undone", "repaired"]
+    """`finished`, `undone`: the unfinished rollout. `repaired`: a split without one."""
+    unfinished: str
+    """The unfinished command, as `promote v3`; empty if there was none."""
+    servers: tuple[ServerChange, ...]
+    """The servers, the first one first; all of them serve the same afterwards."""
+
+
 class RankedItem(msgspec.Struct, frozen=True, kw_only=True):
     """One item of a ranking."""
 
@@ -270,6 +291,7 @@ OUTPUTS: dict[str, Any] = {
     "model promote": PromotionOutput,
     "model rank": RankingOutput,
     "model recommend": RankingOutput,
+    "model reconcile": ReconcileOutput,
     "model rollback": RollbackOutput,
     "stack status": StackStatusOutput,
 }
@@ -421,6 +443,19 @@ def promotion_output(found: "Promotion | None") -> PromotionOutput:
 def rollback_output(serving: "Serving") -> RollbackOutput:
     """Return the object of ``srp4ctr model rollback``."""
     return RollbackOutput(serving=_serving(serving))
+
+
+def reconcile_output(found: "Reconciliation") -> ReconcileOutput:
+    """Return the object of ``srp4ctr model reconcile``."""
+    servers = tuple(
+        ServerChange(
+            server=before.server,
+            before=_serving(before.serving),
+            after=_serving(after.serving),
+        )
+        for before, after in zip(found.before, found.after, strict=True)
+    )
+    return ReconcileOutput(action=found.action, unfinished=found.command, servers=servers)
 
 
 def _serving(serving: "Serving") -> ServingOutput:

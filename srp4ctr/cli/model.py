@@ -244,12 +244,12 @@ def reconcile_servers(as_json: AsJson = False) -> None:
 
     Example:  srp4ctr model reconcile
     """
-    from srp4ctr.cli.tables.models import reconciliation_document, reconciliation_lines
+    from srp4ctr.cli.tables.models import reconciliation_lines
     from srp4ctr.ops import promotion_service
 
     found = promotion_service.reconcile(load("triton"))
     if as_json:
-        out.print_json(data=reconciliation_document(found))
+        json_output.print_line(json_output.reconcile_output(found))
     else:
         for line in reconciliation_lines(found):
             out.print(line, soft_wrap=True, markup=False, highlight=False)

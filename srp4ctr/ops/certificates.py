@@ -77,9 +77,14 @@ def issue(
     if _is_usable(certificate, key, hosts, lifetime.renew_days):
         return
     if not (signing := folder / AUTHORITY_KEY).is_file():
-        raise MistakeError(f"{certificate} is to be signed by {signing}: put it back there")
+        raise MistakeError(
+            f"cannot issue {certificate}: the authority's key {signing} is missing; "
+            "restore that file"
+        )
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as made:
-        _sign(Path(made), folder, name, (hosts, use, lifetime.days))
+        names = ",".join(map(_subject_name, hosts)) or f"DNS:{name}"
+        extensions = f"subjectAltName={names}\nextendedKeyUsage={use}\n"
+        _sign(Path(made), folder, name, extensions, lifetime.days)
         # The new pair is complete before the old one goes, so a failure leaves the old one.
         _overwrite(key, (Path(made) / "key").read_bytes())
         _overwrite(certificate, (Path(made) / "certificate").read_bytes())
@@ -100,23 +105,16 @@ def expires_at(pem: str) -> float:
     return float(ssl.cert_time_to_seconds(found.strip().partition("=")[2]))
 
 
-def _sign(
-    made: Path,
-    folder: Path,
-    name: str,
-    wanted: tuple[Sequence[str], str, int],
-) -> None:
+def _sign(made: Path, folder: Path, name: str, extensions: str, days: int) -> None:
     """Write ``key`` and ``certificate`` into ``made``, signed by the authority's key."""
-    hosts, use, days = wanted
-    names = ",".join(map(_subject_name, hosts)) or f"DNS:{name}"
-    extensions, request = made / "extensions", made / "request"
-    extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={use}\n")
+    extension_file, request = made / "extensions", made / "request"
+    extension_file.write_text(extensions)
     _openssl(
         *("req", *_NEW_KEY, "-subj", f"/CN={name}"),
         *("-keyout", made / "key", "-out", request),
     )
     _openssl(
-        *("x509", "-req", "-in", request, "-days", str(days), "-extfile", extensions),
+        *("x509", "-req", "-in", request, "-days", str(days), "-extfile", extension_file),
         *("-CA", folder / AUTHORITY, "-CAkey", folder / AUTHORITY_KEY),
         *("-set_serial", f"0x{secrets.token_hex(16)}", "-out", made / "certificate"),
     )

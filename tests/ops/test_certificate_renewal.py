@@ -81,7 +81,7 @@ def test_a_renewal_that_cannot_be_signed_leaves_the_former_pair(tmp_path: Path) 
     stack_secrets.make(tmp_path, lifetime=SHORT)
     before = (tmp_path / "kafka.pem").read_bytes()
     (tmp_path / "ca.key").unlink()
-    with pytest.raises(MistakeError, match=r"ca\.key: put it back"):
+    with pytest.raises(MistakeError, match=r"ca\.key is missing; restore"):
         stack_secrets.make(tmp_path)
     assert (tmp_path / "kafka.pem").read_bytes() == before
 

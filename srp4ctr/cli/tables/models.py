@@ -15,6 +15,7 @@ from srp4ctr.training.refresh import reports  # no torch
 from srp4ctr.training.refresh.reports import RefreshReport
 
 if TYPE_CHECKING:  # tritonclient: another extra
+    from srp4ctr.triton_repo.deployment.live_repository import Serving
     from srp4ctr.triton_repo.deployment.promotion import Promotion
     from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
@@ -158,33 +159,15 @@ def reconciliation_lines(found: "Reconciliation") -> Iterator[str]:
         "undone": f"{found.command} was unfinished, and is undone",
         "repaired": "the servers were split, and follow the first one",
     }[found.action]
-    for server in reconciliation_document(found)["servers"]:
-        before, after = (
-            f"{server[at]['serving'] or 'nothing'}"
-            + (f" and canary {server[at]['canary']}" if server[at]["canary"] else "")
-            for at in ("before", "after")
-        )
+    for states in zip(found.before, found.after, strict=True):
+        before, after = (_answering(each.serving) for each in states)
         change = after if before == after else f"{before} → {after}"
-        yield f"{server['server']}: {change}"
+        yield f"{states[0].server}: {change}"
 
 
-def reconciliation_document(found: "Reconciliation") -> dict[str, Any]:
-    """Return what ``model reconcile --json`` prints."""
-    servers = [
-        {
-            "server": before.server,
-            "before": msgspec.to_builtins(before.serving),
-            "after": msgspec.to_builtins(after.serving),
-        }
-        for before, after in zip(found.before, found.after, strict=True)
-    ]
-    return {
-        "action": found.action,
-        "unfinished": found.command,
-        "serving": found.after[0].serving.serving,
-        "canary": found.after[0].serving.canary,
-        "servers": servers,
-    }
+def _answering(serving: "Serving") -> str:
+    canary = f" and canary {serving.canary}" if serving.canary else ""
+    return f"{serving.serving or 'nothing'}{canary}"
 
 
 def _summary(gates: Sequence[Mapping[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """Several servers of one bundle: all of them serve it, or none does."""
 
-import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     read_serving,
 )
+from tests.cli.json_answers import answer
 from tests.triton_repo import fake_servers
 from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
@@ -160,9 +160,10 @@ def test_a_new_server_without_models_is_filled_by_reconcile(
     fakes.by_address["triton-2:8001"].loaded.clear()
     [finding] = doctor.servers(Settings(triton=fakes.triton))
     assert finding.state == "not checked"  # its repository may be on another machine
-    document = json.loads(reconciled(fakes, monkeypatch, "--json"))
-    assert (document["action"], document["serving"]) == ("repaired", "v2")
-    assert [each["before"]["serving"] for each in document["servers"]] == ["v2", None]
+    found = answer("model reconcile", reconciled(fakes, monkeypatch, "--json"))
+    assert found["action"] == "repaired"
+    assert [each["before"]["serving"] for each in found["servers"]] == ["v2", None]
+    assert [each["after"]["serving"] for each in found["servers"]] == ["v2", "v2"]
     assert fakes.serving() == {"v2"}
     shown = reconciled(fakes, monkeypatch)
     assert shown.splitlines() == [
