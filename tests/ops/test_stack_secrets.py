@@ -54,7 +54,7 @@ def test_an_authority_whose_key_is_kept_elsewhere_stays(tmp_path: Path) -> None:
     (folder / "ca.key").rename(tmp_path / "ca.key")
     assert stack_secrets.make(folder) == []
     triton = (folder / "triton.pem").read_bytes()
-    with pytest.raises(MistakeError, match=r"ca\.key: put it back"):
+    with pytest.raises(MistakeError, match=r"ca\.key is missing; restore"):
         stack_secrets.make(folder, ["later.example.com"])
     assert (folder / "ca.pem").read_bytes() == authority
     assert (folder / "triton.pem").read_bytes() == triton
