@@ -44,10 +44,15 @@ def initialize(
     if users is not None:
         from srp4ctr.ops import kafka_acl
 
-        probes = settings.monitoring.probe_interval_s > 0
+        monitoring = settings.monitoring
         files = {user: str(users / f"kafka_{user}") for user in kafka_acl.RIGHTS}
         passwords = {u: password_in(file, "", "--kafka-users") for u, file in files.items()}
-        granted = kafka_acl.grant(settings.kafka, passwords, probes=probes)
+        granted = kafka_acl.grant(
+            settings.kafka,
+            passwords,
+            probes=monitoring.probe_interval_s > 0,
+            monitor_group=monitoring.group_id if monitoring.share_by == "group" else "",
+        )
         say(f"Kafka users: {', '.join(granted)}")
     if buckets:
         say(f"buckets: {', '.join(_make_buckets(settings))}")

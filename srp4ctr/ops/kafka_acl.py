@@ -74,11 +74,16 @@ PROBE = Rights(writes=(BEHAVIOR_EVENTS_TOPIC,))
 
 
 def grant(
-    kafka: KafkaConfig, passwords: Mapping[str, str], *, probes: bool = False
+    kafka: KafkaConfig,
+    passwords: Mapping[str, str],
+    *,
+    probes: bool = False,
+    monitor_group: str = "",
 ) -> list[str]:
     """Give the users in ``passwords`` SCRAM credentials and the rights of ``RIGHTS``.
 
-    ``kafka`` has the admin's credentials. Returns the users. Raises ``MistakeError`` where
+    ``kafka`` has the admin's credentials. ``monitor_group``: the consumer group by which
+    monitors share partitions, "" for none. Returns the users. Raises ``MistakeError`` where
     the broker does not answer, or refuses a rule.
     """
     added = [
@@ -87,6 +92,10 @@ def grant(
     ]
     rules = [rule for user in passwords for rule in rules_of(user, RIGHTS[user])]
     rules += rules_of("monitor", PROBE) if probes else []
+    if monitor_group:
+        # By name and not by prefix: a member of the workers' group would stop them.
+        group = ResourcePattern(ResourceType.GROUP, monitor_group)
+        rules += [_allowed("monitor", ACLOperation.READ, group)]
     with closing(connect(KafkaAdminClient, kafka)) as admin:
         results = admin.alter_user_scram_credentials(added)
         refused = {user: error for user, error in results.items() if error is not None}

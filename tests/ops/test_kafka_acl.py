@@ -11,6 +11,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError
 
 from srp4ctr.embedded.ports import reserved_ports
+from srp4ctr.monitoring.collector.partition_share import ConsumerGroup
 from srp4ctr.ops import kafka_acl
 from srp4ctr.streams.broker import clients
 from srp4ctr.streams.broker.clients import client_arguments, connect
@@ -138,6 +139,38 @@ def test_the_monitor_reads_labels_and_writes_nothing(closed_kafka: ClosedKafka) 
     read(monitor, LABELS_TOPIC)
     with pytest.raises(KafkaError, match=r"(?i)authoriz"):
         write(monitor, BEHAVIOR_EVENTS_TOPIC)
+
+
+def test_a_monitor_joins_the_group_of_monitors_and_no_other_one(
+    closed_kafka: ClosedKafka,
+) -> None:
+    monitor = closed_kafka.known_as("monitor")
+    before = joined(ConsumerGroup(monitor, "srp4ctr-monitors"))
+    admin = closed_kafka.known_as("admin")
+    kafka_acl.grant(admin, {}, monitor_group="srp4ctr-monitors")
+    deadline = time.monotonic() + 30  # the broker applies a rule a moment later
+    while isinstance(found := joined(ConsumerGroup(monitor, "srp4ctr-monitors")), Exception):
+        assert time.monotonic() < deadline, found
+    assert found == set(range(admin.partitions))
+    other = joined(ConsumerGroup(monitor, StreamConfig().group_id))
+    for refusal in (before, other):
+        assert "uthoriz" in str(refusal)
+
+
+def joined(share: ConsumerGroup) -> frozenset[int] | Exception:
+    """Return the partitions that ``share`` gets, or the broker's refusal."""
+    deadline = time.monotonic() + 60
+    share.start()
+    try:
+        while time.monotonic() < deadline:
+            if owned := share.owned():
+                return owned
+            time.sleep(0.1)
+    except (KafkaError, ValueError) as error:
+        return error
+    finally:
+        share.close()
+    raise AssertionError("neither partitions nor a refusal in a minute")
 
 
 def test_who_promotes_reads_no_events(closed_kafka: ClosedKafka) -> None:
