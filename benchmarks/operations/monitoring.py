@@ -8,7 +8,9 @@ makes them, and reads a page of Triton's form, whose costs are made up; its figu
 minute go through the project's rules in Prometheus' own engine (``promtool test rules``),
 unchanged.
 
-Then a million labels: how long one takes, and how much memory they keep.
+Then a million labels: how long one takes, and how much memory they keep. At last two
+monitors share the labels of Apache Kafka with one beside them that reads all; one of the
+two is killed.
 
     make bench NAME=monitoring
 """
@@ -27,6 +29,7 @@ import psutil
 
 from benchmarks import parser_of, say
 from benchmarks.harness.figures import table
+from benchmarks.operations import monitoring_shared
 from benchmarks.operations.monitoring_alerts import TritonPage, fired
 from benchmarks.quality.clicks.click_sources import of_ebnerd
 from srp4ctr.monitoring.collector.exporter import Monitor, MonitorSources
@@ -46,6 +49,7 @@ LABEL_WINDOW_S = 1800.0
 WINDOW_S = 24 * 3600.0  # a smaller site's: an hour has 1,800 impressions
 MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
+SHARED_LABELS = 400_000
 QUALITIES = (
     *("model_version", "impressions", "click_rate"),
     *("calibration_ratio", "normalized_entropy"),
@@ -65,6 +69,7 @@ def main() -> None:
     add = parser.add_argument
     add("--labels", type=int, default=LABELS)
     add("--overhead", type=int, default=OVERHEAD_LABELS)
+    add("--shared", type=int, default=SHARED_LABELS, help="labels that two monitors share")
     options = parser.parse_args()
     labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
@@ -73,6 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
         replayed = _replay(labels, Path(folder))
         overhead = _overhead(labels, options.overhead, Path(folder))
+        shared = monitoring_shared.measure(options.shared, Path(folder) / "shared")
     errors = _errors(labels, replayed.qualities)
     found, rows = fired(replayed.series), []
     for each in found:
@@ -84,6 +90,7 @@ def main() -> None:
         "alerts_deserved": len(DESERVED),
         "alerts_wrong": len(seen - DESERVED),
         **overhead,
+        **shared,
     }
     for quality in replayed.qualities:
         fields = (getattr(quality, name) for name in QUALITIES)

@@ -1,9 +1,9 @@
 """Claim: the whole stack, half loaded, loses nothing in an hour of faults, nor grows.
 
-Broker, store, two stream workers, Triton, the monitor; visitors, whose histories are full,
+Broker, store, two stream workers, Triton, two monitors; visitors, whose histories are full,
 request rankings and publish what they then do. First they come as fast as they are served:
 that is what the machine can do with all of it. Then half as many come, while in turn a
-worker, a serving process, the store and the monitor are killed, Kafka is stopped and
+worker, a serving process, the store and a monitor are killed, Kafka is stopped and
 started, bundles are promoted and rolled back. At the end what is kept is compared with what
 was sent.
 
@@ -31,11 +31,12 @@ from benchmarks.operations.soak_figures import (
     Growth,
     Kept,
     Memory,
+    MonitorPages,
     NativeCalls,
     Stalls,
     kept,
 )
-from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
+from benchmarks.operations.soak_stack import MONITORS, SERVING_KILLED, Soaked, soaked
 from benchmarks.operations.soak_traffic import (
     Seen,
     Visit,
@@ -81,13 +82,14 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     memory = Memory(stack.folder, min(options.warm_up_s, options.hours * 900.0))
     native = NativeCalls()
     visitors = visiting(visit, SOAK, best_per_s / 2)
-    stalls, began, began_at_s = Stalls(), time.monotonic(), time.time()
+    stalls, pages = Stalls(), MonitorPages(stack.shows_figures, MONITORS)
+    began, began_at_s = time.monotonic(), time.time()
     try:
         struck = _run(stack, visitors, (memory, native), options)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
-    stood_still = stalls.stop()
+    stood_still, shown = stalls.stop(), pages.stop()
     _wait_until_at_rest(stack)
     seen = read_notes(visit.notes, SOAK)
     sent = read_notes(visit.notes).events + stack.past_events
@@ -99,6 +101,7 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         **_kept(found, sent),
         **_requests(seen),
         **native.figures(),
+        **shown,
         "rss_growth_mb": max((each["mb"] for each in growth), default=0.0),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,33 @@ class NativeCalls:
             "native_other_rows": round(self._sums[_OTHER_ROWS]),
             "mismatched_outputs": dict(self._outputs),
         }
+
+
+class MonitorPages:
+    """Notes, every second, how many of the monitors show figures."""
+
+    def __init__(self, shows_figures: Callable[[str], bool], names: Sequence[str]) -> None:
+        self._shows_figures, self._names = shows_figures, names
+        self._ends = threading.Event()
+        self._away_s = self._longest_s = 0.0
+        self._twice = 0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> dict[str, float]:
+        """Return how often two showed figures, and the longest time that none did."""
+        self._ends.set()
+        self._thread.join()
+        return {"figures_twice": self._twice, "figures_away_s": round(self._longest_s, 1)}
+
+    def _watch(self) -> None:
+        began = time.monotonic()
+        while not self._ends.wait(1.0):
+            shown = sum(map(self._shows_figures, self._names))
+            self._twice += shown > 1
+            now = time.monotonic()
+            self._away_s = 0.0 if shown else self._away_s + now - began
+            self._longest_s, began = max(self._longest_s, self._away_s), now
 
 
 class Stalls:

@@ -17,6 +17,7 @@ from benchmarks.serving.promotion_faults import kill_a_process, renamed
 from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
+from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.setting_names import PREFIX
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -24,7 +25,10 @@ from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.triton_repo.config import TritonConfig
 
 LENGTH, WORKERS = 50, 2
+MONITORS = ("monitor", "monitor2")  # they share the partitions
 SERVING_KILLED = "a serving process killed"
+# A monitor has this metric where it adds up the sums of all.
+FIGURES_SHOWN = "srp4ctr_figures_behind_seconds"
 _START_S = 240.0
 # Memory grows until these windows are full: they must be within the warm-up.
 SETTINGS = {
@@ -32,6 +36,7 @@ SETTINGS = {
     "STREAMS__CORRECTION_WINDOW_S": "120",
     "MONITORING__WINDOW_S": "120",
     "MONITORING__PROBE_INTERVAL_S": "10",
+    "MONITORING__SHARE_BY": "group",
 }
 
 
@@ -43,6 +48,7 @@ class Soaked:
     settings: Settings
     metrics_ports: tuple[int, ...]
     """One of each worker."""
+    second_monitor_port: int
     past_events: int = 0
     """Published before anyone visits, so that histories are full from the first visit."""
     versions: Iterator[int] = field(default_factory=lambda: iter(range(2, 10_000)))
@@ -65,7 +71,7 @@ class Soaked:
     def check_alive(self) -> None:
         """Raise ``RuntimeError`` if a part has ended by itself."""
         names = {each.name for each in processes.find(self.folder)}
-        parts = {"store", "triton", "watch", "monitor"}
+        parts = {"store", "triton", "watch", *MONITORS}
         if gone := sorted(parts - names):
             raise RuntimeError(f"ended: {', '.join(gone)}; logs are in {self.folder}/logs")
 
@@ -96,7 +102,7 @@ class Soaked:
             "a bundle promoted": self.promote,
             SERVING_KILLED: self.kill_serving,
             "the store killed": self.restart_store,
-            "the monitor killed": self.kill_monitor,
+            "a monitor killed": self.kill_monitor,
             "a rollback": partial(self.command, "model", "rollback"),
             "Kafka stopped": self.restart_kafka,
         }
@@ -111,9 +117,10 @@ class Soaked:
         kill_a_process(self)
 
     def kill_monitor(self) -> None:
-        """Kill the monitor and start it again."""
-        self._kill("monitor")
-        self.start_monitor()
+        """Kill the monitor that shows the figures, if one does, and start it again."""
+        name = next(filter(self.shows_figures, MONITORS), MONITORS[0])
+        self._kill(name)
+        self.start_monitor(name)
 
     def restart_store(self) -> None:
         """Kill Valkey and start it with the data that it had."""
@@ -149,10 +156,30 @@ class Soaked:
         )
         self._start(program, port)
 
-    def start_monitor(self) -> None:
-        """Start the monitor; return when it shows its metrics."""
-        program = processes.python("monitor", "-m", "srp4ctr.cli", "monitor", "run")
-        self._start(program, self.settings.monitoring.port)
+    def start_monitor(self, name: str) -> None:
+        """Start a monitor; return when it shows its metrics."""
+        port, env = self.monitor_ports[name], {}
+        if name != MONITORS[0]:
+            env = {
+                f"{PREFIX}MONITORING__PORT": str(port),
+                f"{PREFIX}MONITORING__PROBE_INTERVAL_S": "0",  # one probe is enough
+            }
+        words = ("-m", "srp4ctr.cli", "monitor", "run")
+        self._start(processes.python(name, *words, env=env), port)
+
+    @property
+    def monitor_ports(self) -> Mapping[str, int]:
+        """The port of each monitor's page."""
+        ports = (self.settings.monitoring.port, self.second_monitor_port)
+        return dict(zip(MONITORS, ports, strict=True))
+
+    def shows_figures(self, name: str) -> bool:
+        """Return whether the monitor exports the figures of all partitions."""
+        try:
+            page = read_metrics(f"http://127.0.0.1:{self.monitor_ports[name]}/metrics")
+            return any(each.name == FIGURES_SHOWN and each.samples for each in page)
+        except (OSError, ValueError):  # it starts
+            return False
 
     def _start(self, program: processes.Program, port: int) -> None:
         running = processes.start(program, self.folder, tied=True)
@@ -173,10 +200,14 @@ def soaked(folder: Path) -> Iterator[Soaked]:
     for name, value in SETTINGS.items():
         os.environ[PREFIX + name] = value
     try:
-        with ports.reserved_ports(WORKERS) as metrics_ports:
+        with ports.reserved_ports(WORKERS + 1) as (second_monitor_port, *metrics_ports):
             stack.up(load().embedded, tied=True)
-            settings = load()
-            made = Soaked(folder=folder, settings=settings, metrics_ports=metrics_ports)
+            made = Soaked(
+                folder=folder,
+                settings=load(),
+                metrics_ports=tuple(metrics_ports),
+                second_monitor_port=second_monitor_port,
+            )
             _fill(made)
             yield made
     finally:
@@ -189,7 +220,8 @@ def _fill(made: Soaked) -> None:
     ensure_topics(settings.kafka)
     for number in range(len(made.metrics_ports)):
         made.start_worker(number)
-    made.start_monitor()
+    for name in MONITORS:
+        made.start_monitor(name)
     with EventPublisher(settings.kafka) as publisher:
         for update in catalogue_events(time.time_ns() // 1_000_000):
             publisher.publish(update)

@@ -68,7 +68,7 @@ def measure(count: int) -> dict[str, float]:
 def _measure(kafka: KafkaConfig, count: int, folder: Path) -> dict[str, float]:
     end_ms = round(time.time() * 1000) - 60_000
     say(f"publishing {count:,} labels")
-    asyncio.run(_publish(kafka, count, end_ms - SPAN_MS, end_ms))
+    asyncio.run(publish_labels(kafka, count, end_ms - SPAN_MS, end_ms))
     sources = MonitorSources(
         kafka=kafka,
         triton_metrics={"triton": "http://127.0.0.1:9/metrics"},
@@ -81,7 +81,7 @@ def _measure(kafka: KafkaConfig, count: int, folder: Path) -> dict[str, float]:
     say("the first start, without a snapshot")
     first_s = _seconds_until_current(sources)
     say(f"{first_s:.1f} s; {WHILE_AWAY:,} labels come while it is away")
-    asyncio.run(_publish(kafka, WHILE_AWAY, end_ms, end_ms + 60_000))
+    asyncio.run(publish_labels(kafka, WHILE_AWAY, end_ms, end_ms + 60_000))
     assert sources.snapshot is not None
     return {
         "restart_s": round(_seconds_until_current(sources), 2),
@@ -135,17 +135,19 @@ def _current_until(url: str) -> float:
     return time.time() - samples[0].value if samples else 0.0
 
 
-async def _publish(kafka: KafkaConfig, count: int, since_ms: int, until_ms: int) -> None:
+async def publish_labels(
+    kafka: KafkaConfig, count: int, since_ms: int, until_ms: int
+) -> None:
     """Publish labels that are spread evenly over the time, by which they are stamped."""
     chance = np.random.default_rng(53)
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka.bootstrap, max_batch_size=_BATCH_BYTES
     )
     await producer.start()
-    batches = [producer.create_batch() for _ in range(PARTITIONS)]
+    batches = [producer.create_batch() for _ in range(kafka.partitions)]
     for number in range(count):
         label = _label(number, since_ms + (until_ms - since_ms) * number // count, chance)
-        place = item_key(label.user_id) % PARTITIONS
+        place = item_key(label.user_id) % kafka.partitions
         value, key = encode_label(label), label.user_id.encode()
         at_ms = label.matured_at
         if batches[place].append(timestamp=at_ms, key=key, value=value) is None:

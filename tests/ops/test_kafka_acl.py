@@ -34,6 +34,8 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING_TOOLS), reason=f"needs {MISSING_TOOLS}"),
 ]
 
+GROUP = "srp4ctr-monitors"
+
 
 def write(kafka: KafkaConfig, topic: str) -> None:
     """Write one record to ``topic``, or raise the broker's error."""
@@ -145,11 +147,11 @@ def test_a_monitor_joins_the_group_of_monitors_and_no_other_one(
     closed_kafka: ClosedKafka,
 ) -> None:
     monitor = closed_kafka.known_as("monitor")
-    before = joined(ConsumerGroup(monitor, "srp4ctr-monitors"))
+    before = joined(ConsumerGroup(monitor, GROUP))
     admin = closed_kafka.known_as("admin")
-    kafka_acl.grant(admin, {}, monitor_group="srp4ctr-monitors")
+    kafka_acl.grant(admin, {}, monitor_group=GROUP)
     deadline = time.monotonic() + 30  # the broker applies a rule a moment later
-    while isinstance(found := joined(ConsumerGroup(monitor, "srp4ctr-monitors")), Exception):
+    while isinstance(found := joined(ConsumerGroup(monitor, GROUP)), Exception):
         assert time.monotonic() < deadline, found
     assert found == set(range(admin.partitions))
     other = joined(ConsumerGroup(monitor, StreamConfig().group_id))
