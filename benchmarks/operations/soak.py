@@ -91,9 +91,8 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     lasted_s = time.monotonic() - began
     stood_still, shown = stalls.stop(), pages.stop()
     _wait_until_at_rest(stack)
-    seen = read_notes(visit.notes, SOAK)
+    seen, found = read_notes(visit.notes, SOAK), kept(stack.settings)
     sent = read_notes(visit.notes).events + stack.past_events
-    found = kept(stack.settings)
     after = after_faults(visit.notes, SOAK, began_at_s, struck)
     growth = _print(memory.growths(), struck, found, after)
     return {
