@@ -17,8 +17,14 @@ import msgspec
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.imports.draft import MANY, Draft
 from srp4ctr.streams.imports.guess_rows import guess_events, time_by_value
-from srp4ctr.streams.imports.guess_unused import unused_lines
-from srp4ctr.streams.imports.guess_values import MAX_ACTIONS, is_flag, snake
+from srp4ctr.streams.imports.guess_values import (
+    MAX_ACTIONS,
+    NAMES,
+    are_called,
+    is_flag,
+    is_time,
+    snake,
+)
 from srp4ctr.streams.imports.mapping import CsvForm, ready_formats
 from srp4ctr.streams.imports.queries import compiled
 from srp4ctr.streams.imports.readers import has_open_quotes, open_table
@@ -27,13 +33,15 @@ from srp4ctr.streams.imports.sql_text import quoted, toml
 from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
 _LONG_TEXT = 200  # characters: the body of an article is no attribute
-_IDS_SHARED = (
-    0.5  # of the log's ids that a column without repetition has: they are the same
-)
+# Of the log's ids: a column without repetition that has so many of them has the same ids.
+_IDS_SHARED = 0.5
 _TITLES = ("title", "name")
 _OWNERS = ("item", "user")
 _OWN = "# Each item has one value of each"
 _GENERIC = ("clicks",)  # a ready mapping that says less than a guess
+_MAX_CONTEXT_NUMBERS = 1_000  # different ones: an hour, a version
+_TEXTS_REPEATED = 2  # rows per text of a context: a device, a place
+_OWNER_REPEATED = 1.2  # rows per user or item: else each column has one value of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def guess_mapping(files: Sequence[str], form: CsvForm | None = None) -> str:
         draft.lines += [f"# Not looked at: {text}" for text in unread]
         own, catalogues = list(draft.lines), list(_others(log, others))
         own += itertools.dropwhile(lambda line: not line.startswith(_OWN), catalogues)
-        draft.lines += [*catalogues, *unused_lines(draft, own)]
+        draft.lines += [*catalogues, *_unused(draft, own)]
     draft.lines += _csv_lines(form)
     return "\n".join(draft.lines) + "\n"
 
@@ -277,7 +285,7 @@ def _own_attributes(log: _Kind) -> Iterator[str]:
         f"FROM (SELECT * FROM {log.table.view} LIMIT {MANY})"
     )
     own = [n for n, pair in zip(free, numbers, strict=True) if pair == items]
-    if own and rows > 1.2 * items:
+    if own and rows > _OWNER_REPEATED * items:
         yield f"{_OWN}: {', '.join(own)}"
         yield f"item = {toml(item)}"
         yield from ("", "[items.attributes]")
@@ -298,3 +306,102 @@ def _patterns(kind: _Kind, others: Sequence[_Kind]) -> list[str]:
     strange = (name for other in others if other is not kind for name in other.names)
     is_wider = any(fnmatch(n, each) for n in strange for each in patterns)
     return kind.names if is_wider else patterns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spread:
+    """How many rows and values a column has, and whether they follow from others."""
+
+    rows: int
+    all_rows: int
+    values: int
+    owners: frozenset[str]
+    """Of user and item, each that has one value; request: likewise where there is one."""
+
+
+def _unused(draft: Draft, lines: Iterable[str]) -> Iterator[str]:
+    """Yield a comment for each column of the log that no line of the mapping reads."""
+    values = "\n".join(
+        line.partition("=")[2] for line in lines if line and not line.startswith("#")
+    )
+    unused = [
+        name
+        for name in draft.table.columns
+        if name not in draft.chosen.values()
+        and not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", values)
+    ]
+    if unused:
+        yield from ("", "# Columns that nothing reads, and what each may be:")
+    has_impressions = 'type = "impression"' in lines or any(
+        line.startswith("impression = ") for line in lines
+    )
+    for name in unused:
+        yield f"#   {name}: {_suggestion(draft, name, has_impressions)}"
+
+
+def _suggestion(draft: Draft, name: str, has_impressions: bool) -> str:
+    spread = _spread_of(draft, name)
+    if spread.values < 2:
+        return f"leave out: it has {'one value' if spread.values else 'no value'}"
+    if are_called(name, NAMES["user"]) and spread.values > MAX_ACTIONS:
+        return f'another id of users? user = "{name}", or leave out'
+    if is_time(draft.table.columns[name], draft.values[name]):
+        return "leave out: another time"
+    if spread.values == spread.all_rows:
+        return "leave out: each row has its own"
+    if "item" in spread.owners:
+        return "an attribute of items: [items.attributes]"
+    if "user" in spread.owners:
+        context = f", or a context of the request: [context] {_key(name)}"
+        also = context if has_impressions else ""
+        return f"an attribute of users: [users] user, [users.attributes]{also}"
+    return _of_request(draft, name, spread, has_impressions)
+
+
+def _of_request(draft: Draft, name: str, spread: _Spread, has_impressions: bool) -> str:
+    """Return what a column may be whose values follow from no user and no item."""
+    type_ = draft.table.columns[name]
+    is_number = type_.endswith(("INT", "INTEGER", "FLOAT", "DOUBLE")) or "DECIMAL" in type_
+    differs = "request" in draft.chosen and "request" not in spread.owners
+    if has_impressions and differs and "lists" not in draft.chosen:
+        where = "[numbers]" if is_number else "[items.attributes] if it is the item's"
+        return f"it differs within a request: {where}"
+    if type_.endswith("]"):
+        return "leave out: a list of other things than items"
+    is_repeated = spread.rows >= _TEXTS_REPEATED * spread.values
+    is_few = spread.values <= _MAX_CONTEXT_NUMBERS if is_number else is_repeated
+    if has_impressions and is_few:
+        return f"a context of the request: [context] {_key(name)}"
+    if is_number and "value" not in draft.chosen and "action" in draft.chosen:
+        return f'a value of behaviours? value = "{name}", or leave out'
+    if is_repeated and not has_impressions:
+        return "leave out: a context of the request, which only impressions have"
+    return "leave out: too many values for a context"
+
+
+def _spread_of(draft: Draft, name: str) -> _Spread:
+    column = quoted(name)
+    owners = [key for key in ("user", "item", "request") if draft.chosen.get(key)]
+    counts = ["count(*)", f"count({column})", f"count(DISTINCT {column})"]
+    for key in owners:
+        owner = quoted(draft.chosen[key])
+        counts.append(f"count(DISTINCT {owner}) FILTER ({column} IS NOT NULL)")
+        pair = f"({owner}, {column})"
+        counts.append(f"count(DISTINCT {pair}) FILTER ({column} IS NOT NULL)")
+    [(all_rows, rows, values, *numbers)] = draft.table.rows(
+        f"SELECT {', '.join(counts)} FROM (SELECT * FROM {draft.table.view} LIMIT {MANY})"
+    )
+    pairs = zip(owners, numbers[::2], numbers[1::2], strict=True)
+    return _Spread(
+        rows=rows,
+        all_rows=all_rows,
+        values=values,
+        owners=frozenset(
+            key for key, ids, both in pairs if ids == both and rows > _OWNER_REPEATED * ids
+        ),
+    )
+
+
+def _key(name: str) -> str:
+    key = re.sub(r"\W+", "_", name).strip("_").lower()
+    return f'{key} = "{name}"'
