@@ -7,6 +7,7 @@ request raises: ``MistakeError`` with a message for the client.
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -35,25 +36,24 @@ from srp4ctr.features.tensors.arrays import (
 )
 from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.compiled import UserRequest
-from srp4ctr.features.tensors.request_values import (
-    ItemKeyCache,
-    ReadContext,
-    Text,
-    context_of,
-    read_context,
-    text_of,
-    times_of,
-)
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
+from srp4ctr.streams.events.codec import MAX_OCCURRED_AT_MS, MIN_OCCURRED_AT_MS
+from srp4ctr.streams.events.schema import MAX_ID_LENGTH, item_key
 from srp4ctr.streams.state.user_state import UserState
 
 Int64s = NDArray[np.int64]
+Text = str | bytes
 Texts = Sequence[Text] | NDArray[Any]  # Triton gives object arrays of bytes
+# A context's rows (X,), its numbers, and how far the user's clock is ahead, in ms.
+ReadContext = tuple[NDArray[np.int64], NDArray[np.float32], int]
 
+# More than a catalogue's ids; ids that clients invent must not fill the memory.
+MAX_CACHED_IDS = 200_000
 MAX_CACHED_PROFILES = 10_000
 MAX_CACHED_CONTEXTS = 1_000
+_MAX_CONTEXT_CHARACTERS = 1 << 16
 _MAX_UNKNOWN_FIELDS = 32  # that are logged: callers may invent names
 LOG = logging.getLogger(__name__)
 
@@ -336,3 +336,56 @@ def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:
         "history_behavior_codes": transforms.behavior_codes(arrays.sequences),
     }
     return FoundUsers(arrays=arrays, times_ms=times_ms, history=history)
+
+
+class ItemKeyCache(dict[Text, int]):
+    """Item id → key: each id is decoded and hashed once, "" is 0."""
+
+    def __missing__(self, item_id: Text) -> int:
+        if len(self) >= MAX_CACHED_IDS:
+            self.clear()
+        key = item_key(text_of(item_id, "item_ids")) if item_id else 0
+        self[item_id] = key
+        return key
+
+
+def text_of(given: Text, name: str, max_length: int = MAX_ID_LENGTH) -> str:
+    """Return an id or a context as text; ``MistakeError`` for what it may not be."""
+    try:
+        text = given.decode() if isinstance(given, bytes) else given
+    except UnicodeDecodeError as error:
+        raise MistakeError(
+            f"{name} is not UTF-8: {error.reason} in {given!r:.80}"
+        ) from None
+    if len(text) > max_length:
+        raise MistakeError(f"{name} has {len(text)} letters; at most {max_length}")
+    return text
+
+
+def context_of(text: Text) -> dict[str, str]:
+    """Return a caller's context; ``MistakeError`` for one that is not a flat map."""
+    return vocabulary.parse_context(text_of(text, "context", _MAX_CONTEXT_CHARACTERS))
+
+
+def read_context(words: Vocabulary, context: Mapping[str, str]) -> ReadContext:
+    """Return a context's rows and numbers, and how far the user's clock is ahead."""
+    numbers = vocabulary.context_numbers(context, words.context_numbers)
+    return vocabulary.context_rows(context), numbers, words.utc_offset_ms(context)
+
+
+def times_of(times_ms: Sequence[int] | NDArray[Any] | None, count: int) -> Int64s:
+    """Return the requests' times (B,): the clock's for 0. Raises ``MistakeError``."""
+    now_ms = time.time_ns() // 1_000_000
+    given = [0] * count if times_ms is None else np.ravel(times_ms).tolist()
+    times = [each or now_ms for each in given]
+    if times and min(times) < MIN_OCCURRED_AT_MS:
+        raise MistakeError(
+            f"request_time_ms {min(times)} is before 1973: is it in seconds? "
+            "Send milliseconds"
+        )
+    if times and max(times) > MAX_OCCURRED_AT_MS:
+        raise MistakeError(
+            f"request_time_ms {max(times)} is after 2100: is it in microseconds? "
+            "Send milliseconds"
+        )
+    return np.array(times, dtype=np.int64).reshape(count)

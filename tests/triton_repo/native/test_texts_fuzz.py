@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srp4ctr.features.columns import NUM_CONTEXT_NUMBERS
+from srp4ctr.features.online.request_features import context_of, read_context
 from srp4ctr.features.tensors import item_fields, parsed_cache, vocabulary
 from srp4ctr.features.tensors.item_fields import AttributeField
-from srp4ctr.features.tensors.request_values import context_of, read_context
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS, UTC_OFFSET_FIELD
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import json_text
