@@ -1,29 +1,25 @@
 """Items' attributes and counters in mapped memory, which a process of its own refreshes.
 
 In: a request's item keys and a bundle's vocabulary. Out: arrays, a second old at most. All
-serving processes of a host map one table (``item_map.py``) and read nothing from the store;
-``item_refresher.py`` writes it. They only see to it that it runs, once a second.
+serving processes of a host map one table (``item_map.py``) and read nothing from the store:
+``item_refresher.py`` writes it.
 """
 
-import fcntl
-import json
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import item_map, item_refresher
+from srp4ctr.features.online import item_map
 from srp4ctr.features.online.item_map import IS_DOWN, UP_TO_DATE_MS, ItemMap, ItemMemory
+from srp4ctr.features.online.item_refresher import RefresherWatch
 from srp4ctr.features.tensors import compiled
 from srp4ctr.features.tensors.arrays import (
     ATTRIBUTES,
@@ -42,15 +38,9 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, TOTAL_KEY
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
-LOOK_EVERY_S = 1.0
 # A first table of half a million items takes half a minute.
 FILLED_WITHIN_S = 60.0
-_ENDS_WITHIN_S = 2.0
 _TOTAL = np.array([TOTAL_KEY])
-_START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
-
-# The refreshers that this process started: only it can reap them.
-_children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +97,7 @@ class ItemTable:
         self,
         memory: ItemMemory,
         vocabulary: Vocabulary,
-        refreshing: "RefresherWatch | None" = None,
+        refreshing: RefresherWatch | None = None,
         plan: ParsedCachePlan | None = None,
     ) -> None:
         self._memory = memory
@@ -250,96 +240,3 @@ def open_table(
             break
         time.sleep(0.02)
     return ItemTable(memory, vocabulary, refreshing, plan(folder) if plan else None)
-
-
-class RefresherWatch:
-    """Starts the host's refresher if none runs, now and whenever one has ended.
-
-    A refresher holds a lock; it ends when nobody holds that of the readers any more.
-    """
-
-    def __init__(self, config: FeatureConfig, folder: Path) -> None:
-        self._config = replace(config, item_fields=(), user_fields=())
-        self._folder = folder
-        self._readers = os.open(
-            folder / item_refresher.READERS, os.O_RDWR | os.O_CREAT, 0o600
-        )
-        fcntl.flock(self._readers, fcntl.LOCK_SH)  # waits while a refresher ends
-        self._not_before_s = 0.0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="item-table", daemon=True)
-
-    def start(self) -> None:
-        """Look once, and from now on in a thread."""
-        self.look()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; the refresher ends unless other processes need it."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(_ENDS_WITHIN_S)
-        if self._readers < 0:
-            return
-        try:
-            fcntl.flock(self._readers, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_last = True
-        except BlockingIOError:
-            is_last = False
-        os.close(self._readers)
-        self._readers = -1
-        for child in _children if is_last else ():
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_ENDS_WITHIN_S)
-
-    def look(self) -> None:
-        """Start a refresher if none runs."""
-        _children[:] = [each for each in _children if each.poll() is None]
-        if time.monotonic() < self._not_before_s:
-            return
-        try:
-            lock = os.open(self._folder / "refresher", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                with suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._start(lock)
-            finally:
-                os.close(lock)
-        except OSError as error:
-            LOG.error("the refresher of the table of items does not start: %s", error)
-
-    def _start(self, lock: int) -> None:
-        """Start a refresher that holds ``lock``; its settings are in no argument."""
-        child = subprocess.Popen(
-            [_python(), "-m", item_refresher.__name__, str(self._folder)],
-            stdin=subprocess.PIPE,
-            pass_fds=[lock],
-            cwd="/",
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
-            },
-            start_new_session=True,  # it outlives the process that starts it
-        )
-        _children.append(child)
-        self._not_before_s = time.monotonic() + _START_AGAIN_S
-        assert child.stdin is not None
-        with child.stdin as settings:
-            settings.write(json.dumps(asdict(self._config)).encode())
-
-    def _run(self) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
-            self.look()
-
-
-def _python() -> str:
-    """Return a Python of this version: a step's is embedded in a process of Triton's."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    prefixes = (sys.prefix, sys.base_prefix)
-    places = [
-        Path(prefix, "bin", name) for prefix in prefixes for name in (version, "python3")
-    ]
-    found = [sys.executable, *map(str, places)]
-    return next(
-        (p for p in found if "python" in Path(p).name and os.access(p, os.X_OK)), "python3"
-    )

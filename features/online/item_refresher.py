@@ -2,17 +2,20 @@
 
 In: the stream of changed rows, which their writers leave in the store, and, at the start
 and every few hours, all rows of items. Out: the mapped table that serving looks items up
-in. A serving process starts it (``item_cache.py``); it ends once none is left.
+in. A serving process starts it by a ``RefresherWatch``; it ends once none is left.
 """
 
 import fcntl
 import json
 import logging
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +33,14 @@ from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.retries import retry
 
 LOG = logging.getLogger(__name__)
-READERS = "readers"
-"""The file in the table's folder that every serving process holds a lock of."""
+# Files in the table's folder: a lock of the first is held by the refresher, one of the
+# second by every serving process.
+_REFRESHER = "refresher"
+_READERS = "readers"
 TURNS = 4  # within features.item_refresh_s
 _ENTRIES = 500  # of the stream in one reply
-_KEYS_IN_SCAN, KEYS_IN_READ = 10_000, 500
+_KEYS_IN_SCAN = 10_000
+KEYS_IN_READ = 500
 # Other writers of rows than ours (Feast, a release before the stream) are found by it.
 SWEEP_EVERY_MS = 3_600_000
 # A row that came by the stream so long before a sweep may not be stored yet.
@@ -43,6 +49,11 @@ _FAILED_SWEEP_MS = 10_000
 _REFUSED_S = 10.0
 _LOOK_EVERY_S = 0.5
 _NICENESS = 5
+_CHECK_EVERY_S = 1.0  # of a serving process, whether a refresher runs
+_START_AGAIN_S = 5.0  # one that cannot run must not take a core by starting
+_ENDS_WITHIN_S = 2.0
+# The refreshers that this process started: only it can reap them.
+_children: list[subprocess.Popen[bytes]] = []
 
 
 class Refresher:
@@ -84,7 +95,9 @@ class Refresher:
     def _read_stream(self) -> None:
         """Write the rows that changed; if some were missed, have all rows read."""
         if self._last is None and not self._is_whole:
-            newest = self._views.call(lambda client: client.xrevrange(_STREAM, count=1))
+            newest = self._views.call(
+                lambda client: client.xrevrange(row_codec.STREAM, count=1)
+            )
             self._last = newest[0][0] if newest else None
         is_over = False
         while not is_over:
@@ -170,7 +183,7 @@ def _hashes(keys: list[bytes], fields: tuple[bytes, ...], client: Any) -> list[A
 
 def _entries(after: bytes | None, client: Any) -> list[Any]:
     """Return the stream's entries from ``after`` on, that one included."""
-    found: list[Any] = client.xrange(_STREAM, min=after or "-", count=_ENTRIES)
+    found: list[Any] = client.xrange(row_codec.STREAM, min=after or "-", count=_ENTRIES)
     return found
 
 
@@ -188,7 +201,7 @@ class _Readers:
     """The processes that use a table: each holds a lock of one file in its folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(folder / READERS, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(folder / _READERS, os.O_RDWR | os.O_CREAT, 0o600)
         self._are_gone = False
 
     def are_gone(self) -> bool:
@@ -231,6 +244,97 @@ def run(config: FeatureConfig, folder: Path) -> None:
     memory.clear()
 
 
+class RefresherWatch:
+    """Starts the host's refresher if none runs, now and whenever one has ended.
+
+    A refresher holds a lock; it ends when nobody holds that of the readers any more.
+    """
+
+    def __init__(self, config: FeatureConfig, folder: Path) -> None:
+        self._config = replace(config, item_fields=(), user_fields=())
+        self._folder = folder
+        self._readers = os.open(folder / _READERS, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._readers, fcntl.LOCK_SH)  # waits while a refresher ends
+        self._not_before_s = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="item-table", daemon=True)
+
+    def start(self) -> None:
+        """Look once, and from now on in a thread."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the refresher ends unless other processes need it."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_ENDS_WITHIN_S)
+        if self._readers < 0:
+            return
+        try:
+            fcntl.flock(self._readers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_last = True
+        except BlockingIOError:
+            is_last = False
+        os.close(self._readers)
+        self._readers = -1
+        for child in _children if is_last else ():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_ENDS_WITHIN_S)
+
+    def look(self) -> None:
+        """Start a refresher if none runs."""
+        _children[:] = [each for each in _children if each.poll() is None]
+        if time.monotonic() < self._not_before_s:
+            return
+        try:
+            lock = os.open(self._folder / _REFRESHER, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._start(lock)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            LOG.error("the refresher of the table of items does not start: %s", error)
+
+    def _start(self, lock: int) -> None:
+        """Start a refresher that holds ``lock``; its settings are in no argument."""
+        child = subprocess.Popen(
+            [_python(), "-m", __name__, str(self._folder)],
+            stdin=subprocess.PIPE,
+            pass_fds=[lock],
+            cwd="/",
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+            },
+            start_new_session=True,  # it outlives the process that starts it
+        )
+        _children.append(child)
+        self._not_before_s = time.monotonic() + _START_AGAIN_S
+        assert child.stdin is not None
+        with child.stdin as settings:
+            settings.write(json.dumps(asdict(self._config)).encode())
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_CHECK_EVERY_S):
+            self.look()
+
+
+def _python() -> str:
+    """Return a Python of this version: a step's is embedded in a process of Triton's."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    prefixes = (sys.prefix, sys.base_prefix)
+    places = [
+        Path(prefix, "bin", name) for prefix in prefixes for name in (version, "python3")
+    ]
+    found = [sys.executable, *map(str, places)]
+    return next(
+        (p for p in found if "python" in Path(p).name and os.access(p, os.X_OK)), "python3"
+    )
+
+
 def main() -> None:
     """Refresh the table in the folder of the argument; the settings come by stdin."""
     config = FeatureConfig(**json.load(sys.stdin))
@@ -238,8 +342,6 @@ def main() -> None:
     os.nice(_NICENESS)
     run(config, Path(sys.argv[1]))
 
-
-_STREAM = row_codec.STREAM
 
 if __name__ == "__main__":
     main()
