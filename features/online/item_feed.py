@@ -1,4 +1,4 @@
-"""The stream of items' changed rows, or the rows themselves → arrays.
+"""Items' changed rows ↔ entries of the stream of changes, and rows or entries → arrays.
 
 Whoever stores items' rows adds them to the stream in the same moment, values included, so
 that a reader of the stream needs no read of a row. A row is copied as it is stored, never
@@ -14,16 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.features.online import row_codec
-from srp4ctr.features.online.packing import MAX_STORED_MS
-from srp4ctr.features.online.row_codec import (
-    COUNTERS_ENTRY,
-    PROFILE_KEY,
-    PROFILES_ENTRY,
-    SHARE_KEY,
-    HashRow,
-    StoredProfile,
-)
+from srp4ctr.features.online import packing, row_codec
+from srp4ctr.features.online.row_codec import ITEM_ACTIVITY, PROFILES, HashRow
 from srp4ctr.features.tensors.vocabulary import parse_attributes
 
 LOG = logging.getLogger(__name__)
@@ -35,11 +27,29 @@ SHARE = np.dtype(
         *(("counted_at_ms", "<i8"), ("first_seen_ms", "<i8"), ("last_offset", "<i8")),
     ]
 )
-_SHARE_BEGINS, _PROFILE_BEGINS = (
-    view.names for view in (row_codec.ITEM_ACTIVITY, row_codec.PROFILES)
-)
+# An entry of the stream has rows as they are stored; the number is that of its format:
+# fields of another one are not read.
+STREAM = b"srp4ctr:item-changes"
+# Of a chunk each: 45 MB at the very most. A reader further behind reads all rows instead.
+KEPT_ENTRIES = {"maxlen": 2000, "approximate": True}
+_COUNTERS_ENTRY = b"counters-1"
+_PROFILES_ENTRY = b"profiles-1"
+_SHARE_BEGINS = ITEM_ACTIVITY.names
+_PROFILE_BEGINS = PROFILES.names
+# Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
+_SHARE_KEY = len(_SHARE_BEGINS) + 8
+_PROFILE_KEY = len(_PROFILE_BEGINS) + 8
+_SHARE_HEAD = row_codec.BYTES_TAG + bytes([packing.ACTIVITY.size, packing.ITEM_FORMAT])
 # All that has an item's key: 1 and 2 names, of which "item_key" is the first.
 KEYS_PATTERN = b"?" + _PROFILE_BEGINS[1:] + b"*"
+
+
+class StoredProfile(msgspec.Struct, frozen=True, array_like=True):
+    """An item's attributes as JSON, or "" for none."""
+
+    item_key: int
+    version_us: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,20 +61,29 @@ class Changes:
     profiles: Sequence[StoredProfile] = ()
 
 
+def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, bytes]:
+    """Return the stream's entry of ``rows`` with ``fields``; empty if none is an item's."""
+    if fields is ITEM_ACTIVITY.fields:
+        return {_COUNTERS_ENTRY: b"".join(map(_share_bytes, rows))}
+    if fields is PROFILES.fields:
+        return {_PROFILES_ENTRY: msgspec.msgpack.encode([*map(_profile_of, rows)])}
+    return {}
+
+
 def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
     """Return the rows in ``entries``."""
     counters, profiles = [], []
     for entry in entries:
-        counters.append(entry.get(COUNTERS_ENTRY, b""))
-        if PROFILES_ENTRY in entry:
+        counters.append(entry.get(_COUNTERS_ENTRY, b""))
+        if _PROFILES_ENTRY in entry:
             profiles += msgspec.msgpack.decode(
-                entry[PROFILES_ENTRY], type=list[StoredProfile]
+                entry[_PROFILES_ENTRY], type=list[StoredProfile]
             )
     shares = np.frombuffer(b"".join(counters), dtype=SHARE)
     partitions = shares["partition"]
     is_sound = (partitions >= 0) & (partitions < _MAX_PARTITIONS)
     for name in ("counted_at_ms", "first_seen_ms"):  # compiled.c subtracts them
-        is_sound &= (shares[name] >= 0) & (shares[name] <= MAX_STORED_MS)
+        is_sound &= (shares[name] >= 0) & (shares[name] <= packing.MAX_STORED_MS)
     for name in ("impressions", "clicks"):
         counts = shares[name]
         is_sound &= ((counts >= 0.0) & (counts < np.inf)).all(axis=1)
@@ -76,12 +95,12 @@ def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
 
 def is_share(key: bytes) -> bool:
     """Return whether a Redis key is one of items' counters."""
-    return key.startswith(_SHARE_BEGINS) and _is_ours(key, SHARE_KEY + 24)
+    return key.startswith(_SHARE_BEGINS) and _is_ours(key, _SHARE_KEY + 24)
 
 
 def is_profile(key: bytes) -> bool:
     """Return whether a Redis key is one of items' profiles."""
-    return key.startswith(_PROFILE_BEGINS) and _is_ours(key, PROFILE_KEY + 8)
+    return key.startswith(_PROFILE_BEGINS) and _is_ours(key, _PROFILE_KEY + 8)
 
 
 def stored_changes(rows: Iterable[HashRow]) -> Changes:
@@ -89,18 +108,38 @@ def stored_changes(rows: Iterable[HashRow]) -> Changes:
     counters, profiles = [], []
     for row in rows:
         if is_share(row.key):
-            counters.append(row_codec.share_bytes(row))
+            counters.append(_share_bytes(row))
         else:
-            profiles.append(row_codec.profile_of(row))
+            profiles.append(_profile_of(row))
     if b"" in counters:
         LOG.warning("rows of items' counters are damaged, or of another release")
     return read_entries(
         [
             {
-                COUNTERS_ENTRY: b"".join(counters),
-                PROFILES_ENTRY: msgspec.msgpack.encode(profiles),
+                _COUNTERS_ENTRY: b"".join(counters),
+                _PROFILES_ENTRY: msgspec.msgpack.encode(profiles),
             }
         ]
+    )
+
+
+def _share_bytes(row: HashRow) -> bytes:
+    """Return a row of counters as ``SHARE`` has it; b"" if it is damaged."""
+    at, value = _SHARE_KEY, row.values[0]
+    if not (value.startswith(_SHARE_HEAD) and len(value) == packing.ACTIVITY.size + 2):
+        return b""
+    version = row.version_us.to_bytes(8, "little", signed=True)
+    return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, value[3:]))
+
+
+def _profile_of(row: HashRow) -> StoredProfile:
+    """Return the profile in ``row``, whose values end with the attributes."""
+    key = row.key[_PROFILE_KEY : _PROFILE_KEY + 8]
+    text = row_codec.content_of(row.values[-1])
+    return StoredProfile(
+        item_key=int.from_bytes(key, "little", signed=True),
+        version_us=row.version_us,
+        text=text if isinstance(text, str) else "",  # of none it is b""
     )
 
 

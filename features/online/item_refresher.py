@@ -96,7 +96,7 @@ class Refresher:
         """Write the rows that changed; if some were missed, have all rows read."""
         if self._last is None and not self._is_whole:
             newest = self._views.call(
-                lambda client: client.xrevrange(row_codec.STREAM, count=1)
+                lambda client: client.xrevrange(item_feed.STREAM, count=1)
             )
             self._last = newest[0][0] if newest else None
         is_over = False
@@ -183,7 +183,7 @@ def _hashes(keys: list[bytes], fields: tuple[bytes, ...], client: Any) -> list[A
 
 def _entries(after: bytes | None, client: Any) -> list[Any]:
     """Return the stream's entries from ``after`` on, that one included."""
-    found: list[Any] = client.xrange(row_codec.STREAM, min=after or "-", count=_ENTRIES)
+    found: list[Any] = client.xrange(item_feed.STREAM, min=after or "-", count=_ENTRIES)
     return found
 
 

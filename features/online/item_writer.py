@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.online import item_map
-from srp4ctr.features.online.item_feed import SHARE, Changes
+from srp4ctr.features.online.item_feed import SHARE, Changes, StoredProfile
 from srp4ctr.features.online.item_map import FullError, ItemMemory
-from srp4ctr.features.online.row_codec import StoredProfile
 from srp4ctr.features.tensors import arrays
 from srp4ctr.features.tensors.arrays import COLUMNS
 from srp4ctr.streams.state.counters import HALF_LIVES_H

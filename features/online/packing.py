@@ -39,28 +39,32 @@ NOBODY = UserState()
 DAMAGED = UserState()
 """A user whose row cannot be read. It equals ``NOBODY``, and is another object."""
 
+# The first byte of each row.
+ITEM_FORMAT = 2
+_USER_FORMAT = 4
+_FORMER_FORMAT = 2
 # Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
 # counted_at_ms, first_seen_ms, last_offset.
 ACTIVITY = struct.Struct("<B8d3q")
-ITEM_FORMAT, _USER_FORMAT, _FORMER_FORMAT = 2, 4, 2
 # As an activity, then forgotten_at_ms and forgotten_offset, and of behaviours and exposures
 # the number, the bytes of a time and base_ms; the partition. Then the columns of both, as
 # streams/state/sequences.py has them, but for exposures' codes, which are zeros.
 _USER = struct.Struct("<B8d5qIBqIBqi")
-_NARROW, _WIDE = 4, 8
+# Bytes of a time.
+_NARROW = 4
+_WIDE = 8
 _WITHOUT_VALUE = bytes(range(HAS_VALUE))  # codes of actions
 _ACTIONS = bytes(range(NUM_ACTION_CODES))  # those that a model has
 _ACTIONS += bytes(HAS_VALUE | code for code in _ACTIONS)
 MAX_STORED_MS = 9_000_000_000_000_000
 """Differences and sums of such times, in microseconds too, fit in 64 bits."""
-FORMER_VIEWS = ("user_activity", "user_exposures")
-"""Of a user, in the former release, besides the one whose name is still in use."""
 # The format's number, last_offset, forgotten_at_ms and forgotten_offset; then elements:
 # occurred_at, item_key, value (NaN: none), action.
-_FORMER_SEQUENCE, _ELEMENT = struct.Struct("<B3q"), struct.Struct("<qqdB")
+_FORMER_SEQUENCE = struct.Struct("<B3q")
+_ELEMENT = struct.Struct("<qqdB")
 # The format's number, last_offset and forgotten_at_ms; then shown_at and item_key.
-_FORMER_EXPOSURES, _EXPOSURE = struct.Struct("<B2q"), struct.Struct("<qq")
-
+_FORMER_EXPOSURES = struct.Struct("<B2q")
+_EXPOSURE = struct.Struct("<qq")
 
 _damage_log = logs.SeldomLog(logging.getLogger(__name__))
 

@@ -1,21 +1,21 @@
-"""Rows of the stream ↔ bytes in Redis: the packing of each view, in one place.
+"""Rows of the stream ↔ hashes in Redis: the keys and fields of each view, in one place.
 
-The bytes are in Feast's layout (its "Redis online store format"), so that its clients read
-and write the same rows. A row of the stream is one ``Bytes`` feature: typed arrays took
-Feast 1.6 to 2 times the time, and 1.2 (L = 50) to 1.4 times the memory (L = 200).
+The fields are in Feast's layout (its "Redis online store format"), so that its clients read
+and write the same rows. A row of the stream is one ``Bytes`` feature, whose bytes are
+those of ``packing.py``: typed arrays took Feast 1.6 to 2 times the time, and 1.2 (L = 50)
+to 1.4 times the memory (L = 200).
 """
 
 import dataclasses
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-import msgspec
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec.structs import replace
@@ -33,8 +33,12 @@ K = TypeVar("K", bound=str | int | ItemPartitionKey)
 R = TypeVar("R")
 
 PROJECT = "srp4ctr"
-_STRING, _INT64 = 2, 4  # Feast's ValueType
-_BYTES_TAG, _TEXT_TAG = b"\x0a", b"\x12"  # of the fields of Feast's Value, in protobuf
+# Feast's ValueType.
+_STRING = 2
+_INT64 = 4
+# Of the fields of Feast's Value, in protobuf.
+BYTES_TAG = b"\x0a"
+_TEXT_TAG = b"\x12"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,7 @@ def _sized(kind: int, content: bytes) -> bytes:
 
 def _value(content: bytes | str) -> bytes:
     """Return Feast's Value of ``content``: a tag, its length as a varint, and itself."""
-    tag = _BYTES_TAG
+    tag = BYTES_TAG
     if isinstance(content, str):
         tag, content = _TEXT_TAG, content.encode()
     length, rest = bytearray(tag), len(content)
@@ -218,7 +222,7 @@ USER_HISTORIES = View[str, UserState](
     join_keys=("user_id",),
     pack=packing.pack_user,
     unpack=_unpack_user,
-    former=packing.FORMER_VIEWS,
+    former=("user_activity", "user_exposures"),
 )
 """All of a user but the attributes. Its name and field are the former sequences', so that a
 worker of the former release, which would read and write rows of its own, ends at the first
@@ -248,50 +252,3 @@ ATTRIBUTES = View[int, str](
 )
 """Profiles' attributes as JSON, to read."""
 VIEWS = (USERS, ITEM_ACTIVITY, PROFILES)
-
-# An entry of the stream of items' changed rows, as they are stored; the number is that of
-# its format: fields of another one are not read.
-STREAM = b"srp4ctr:item-changes"
-# Of a chunk each: 45 MB at the very most. A reader further behind reads all rows instead.
-KEPT_ENTRIES = {"maxlen": 2000, "approximate": True}
-COUNTERS_ENTRY, PROFILES_ENTRY = b"counters-1", b"profiles-1"
-# Where a Redis key has its numbers: behind the names, each with a head of 8 bytes.
-SHARE_KEY, PROFILE_KEY = (len(view.names) + 8 for view in (ITEM_ACTIVITY, PROFILES))
-_SHARE_HEAD = _BYTES_TAG + bytes([packing.ACTIVITY.size, packing.ITEM_FORMAT])
-
-
-class StoredProfile(msgspec.Struct, frozen=True, array_like=True):
-    """An item's attributes as JSON, or "" for none."""
-
-    item_key: int
-    version_us: int
-    text: str
-
-
-def entry_of(fields: Sequence[bytes], rows: Iterable[HashRow]) -> dict[bytes, bytes]:
-    """Return the stream's entry of ``rows`` with ``fields``; empty if none is an item's."""
-    if fields is ITEM_ACTIVITY.fields:
-        return {COUNTERS_ENTRY: b"".join(map(share_bytes, rows))}
-    if fields is PROFILES.fields:
-        return {PROFILES_ENTRY: msgspec.msgpack.encode([*map(profile_of, rows)])}
-    return {}
-
-
-def share_bytes(row: HashRow) -> bytes:
-    """Return a row of counters as ``item_feed.SHARE`` has it; b"" if it is damaged."""
-    at, value = SHARE_KEY, row.values[0]
-    if not (value.startswith(_SHARE_HEAD) and len(value) == packing.ACTIVITY.size + 2):
-        return b""
-    version = row.version_us.to_bytes(8, "little", signed=True)
-    return b"".join((row.key[at : at + 8], row.key[at + 16 : at + 24], version, value[3:]))
-
-
-def profile_of(row: HashRow) -> StoredProfile:
-    """Return the profile in ``row``, whose values end with the attributes."""
-    key = row.key[PROFILE_KEY : PROFILE_KEY + 8]
-    text = content_of(row.values[-1])
-    return StoredProfile(
-        item_key=int.from_bytes(key, "little", signed=True),
-        version_us=row.version_us,
-        text=text if isinstance(text, str) else "",  # of none it is b""
-    )

@@ -18,7 +18,7 @@ from redis.cluster import RedisCluster
 
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import row_codec
+from srp4ctr.features.online import item_feed, row_codec
 from srp4ctr.features.online.connection import connector
 from srp4ctr.features.online.row_codec import HashRow, K, R, View, time_of
 from srp4ctr.features.online.stored_offsets import StoredOffsets
@@ -33,7 +33,8 @@ from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 REQUEST_TIMEOUT_S = 0.25
 BACKGROUND_TIMEOUT_S = 5.0
 # Of Feast's own writer 100–500 rows a call were the fastest; ours was measured with these.
-CHUNK, WRITERS = 200, 8
+CHUNK = 200
+WRITERS = 8
 # Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
 # is 1), and removes fields that it does not have: the former release's, those of a part
 # that is gone. Feast compares with times that it read before: others' newer rows are lost.
@@ -282,8 +283,8 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     Rows of items are added to the stream of changes first: if the rows are stored, so is
     the entry.
     """
-    entry = row_codec.entry_of(view.fields, rows)
-    added: Any = {"name": row_codec.STREAM, "fields": entry, **row_codec.KEPT_ENTRIES}
+    entry = item_feed.entry_of(view.fields, rows)
+    added: Any = {"name": item_feed.STREAM, "fields": entry, **item_feed.KEPT_ENTRIES}
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)

@@ -89,7 +89,7 @@ def table_of(reader: MemoryReader, vocabulary: Vocabulary) -> ItemTable:
     view = row_codec.ITEM_ACTIVITY
     rows = [view.stored((key, 0), activity) for key, activity in counted.items()]
     profiles = [
-        row_codec.StoredProfile(item_key=key, version_us=1, text=json.dumps(attributes))
+        item_feed.StoredProfile(item_key=key, version_us=1, text=json.dumps(attributes))
         for key, attributes in reader.attributes.items()
     ]
     if not reader.down:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.online import row_codec
+from srp4ctr.features.online import item_feed, row_codec
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.online.item_map import ItemMemory
 from srp4ctr.features.tensors import vocabulary
@@ -113,12 +113,12 @@ def test_an_older_row_never_replaces_a_newer_one(stored: Stored) -> None:
     stored.refresher.fill()
     newer, older = an_activity(6), an_activity(2)
     entries = [
-        row_codec.entry_of(view.fields, [view.stored((120, 0), row)])
+        item_feed.entry_of(view.fields, [view.stored((120, 0), row)])
         for view in [row_codec.ITEM_ACTIVITY]
         for row in (newer, older)
     ]
     for entry in entries:
-        add = methodcaller("xadd", row_codec.STREAM, entry)
+        add = methodcaller("xadd", item_feed.STREAM, entry)
         stored.client(add)
     stored.refresher.turn(0.0)
     assert stored.first_impressions(120) == [6.0]
@@ -130,7 +130,7 @@ def test_a_gap_in_the_stream_has_all_rows_read(stored: Stored) -> None:
     stored.refresher.fill()
     before = stored.of(130).version
     stored.sink.write(Rows(shares={(130, 0): an_activity(2), (131, 0): an_activity(3)}))
-    stored.client(lambda client: client.delete(row_codec.STREAM))
+    stored.client(lambda client: client.delete(item_feed.STREAM))
     stored.sink.write(Rows(shares={(132, 0): an_activity(4)}))
     stored.refresher.turn(0.0)
     stored.refresher.turn(60.0)
@@ -180,7 +180,7 @@ def test_a_damaged_row_costs_only_itself(stored: Stored, time_of: bytes) -> None
 @pytest.mark.redis
 def test_the_rows_of_users_leave_no_entry(stored: Stored) -> None:
     def length() -> int:
-        found: int = stored.client(lambda client: client.xlen(row_codec.STREAM))
+        found: int = stored.client(lambda client: client.xlen(item_feed.STREAM))
         return found
 
     before = length()

@@ -114,7 +114,7 @@ def test_new_items_and_texts_need_greater_tables_and_leave_the_others() -> None:
         rows = [view.stored((key, 0), an_activity(key % 7 + 1)) for key in keys]
         texts = [f'{{"genre": "War", "title": "{"x" * key}"}}' for key in keys]
         profiles = [
-            row_codec.StoredProfile(item_key=key, version_us=1, text=text)
+            item_feed.StoredProfile(item_key=key, version_us=1, text=text)
             for key, text in zip(keys, texts, strict=True)
         ]
         writer.put(item_feed.stored_changes(rows), now=1)
@@ -132,7 +132,7 @@ def test_attributes_are_replaced_by_no_older_ones(version_us: int, corrected: bo
     writer.publish()
     for version, genre in ((2, "unheard of"), (version_us, "War")):
         text = f'{{"genre": "{genre}"}}'
-        profile = row_codec.StoredProfile(item_key=5, version_us=version, text=text)
+        profile = item_feed.StoredProfile(item_key=5, version_us=version, text=text)
         writer.put(item_feed.Changes(profiles=[profile]), now=1)
     found = ItemTable(memory, WORDS).lookup(np.array([5])).attribute_rows
     assert (found == WAR).all() == corrected
