@@ -40,7 +40,7 @@ from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.triton_repo.serving.nearest import greatest
+from srp4ctr.triton_repo.serving.item_vectors import greatest
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[np.float32]

@@ -39,7 +39,7 @@ from srp4ctr.training.export.retrieval import Retriever
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.serving.nearest import Nearest, greatest
+from srp4ctr.triton_repo.serving.item_vectors import Nearest, greatest
 
 LENGTH, WIDTH = 50, 64
 CLUSTERS, CANDIDATES, STATES = 3_000, 200, 200

@@ -1,6 +1,6 @@
-"""A bundle's items, and what of the store's items may be recommended now.
+"""What of the store's items may be recommended now.
 
-In: ``items.safetensors`` and the table of items in shared memory. Out: which known items
+In: a bundle's items and the table of items in shared memory. Out: which known items
 are available and have which attributes, what is popular now, and what was added since the
 bundle was trained. A thread looks through all items every few seconds, and twice a second
 at those that have changed; requests read the last result.
@@ -11,15 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.errors import ArtifactError, MistakeError, OutageError
-from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.bundle_items import ids_of, mapped
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.candidates import (
     LEAST_CLICKS,
     MAX_NEW,
@@ -34,7 +31,7 @@ from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.streams.state.state_store import ItemProfile
-from srp4ctr.triton_repo.serving.nearest import Nearest, greatest
+from srp4ctr.triton_repo.serving.item_vectors import ItemVectors, greatest
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
@@ -46,36 +43,15 @@ _LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
 _LIVES_MS = 3_600_000.0 * np.array([*POPULAR_SHARES])
 # Half a percent of a core, a millisecond at a time, so that the slowest percent of requests
 # is not those that meet it. A million items take half a second: a hundred with the pauses.
-_EVERY_S, _BUSY_SHARE = 5.0, 0.005
+_EVERY_S = 5.0
+_BUSY_SHARE = 0.005
 # At most one percent more for what changes: a look takes 4 to 8 ms.
-_CHANGES_EVERY_S, _CHANGES_BUSY_SHARE = 0.5, 0.01
+_CHANGES_EVERY_S = 0.5
+_CHANGES_BUSY_SHARE = 0.01
 _MAX_IDS = 20_000  # of items that the bundle does not know: some megabytes
 _ITEMS_AT_ONCE = 2_000
 _NO_VALUES = ("numeric", "vector")  # kinds of fields whose rows no caller can name
 _FILTERS = 32  # of a million items 8 MB each, at most
-
-
-class ItemVectors:
-    """The known items of a bundle: their output vectors, ids and training's counts."""
-
-    def __init__(self, folder: Path, keys: Int64s) -> None:
-        """Read them; raises ``ArtifactError`` for files that are not of ``keys``."""
-        path = folder / bundle.ITEMS_FILE
-        try:
-            found = mapped(path)
-            vectors: NDArray[np.float32] = found["vectors"]  # (V, D + 1)
-            self.counts: NDArray[Any] = found["counts"]  # (V,)
-            ends, _ = found["id_ends"], found["id_letters"]
-        except (ValueError, OSError, KeyError) as error:
-            raise ArtifactError(f"{path} holds no items: {error!r}") from error
-        if not len(vectors) == len(self.counts) == len(ends) == len(keys):
-            raise ArtifactError(f"{path} has other items than the vocabulary")
-        self.keys, self._found = keys, found
-        self.nearest = Nearest(folder / bundle.PRODUCTS_FILE, vectors)
-
-    def ids_of(self, rows: Int64s) -> list[bytes]:
-        """Return the ids of the items in ``rows``."""
-        return ids_of(self._found, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

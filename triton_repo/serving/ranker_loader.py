@@ -24,8 +24,9 @@ from srp4ctr.features.tensors.schema import user_tensors
 from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.triton_repo.model_names import SERVING_FILE
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
+from srp4ctr.triton_repo.serving.catalogue import Catalogue
 from srp4ctr.triton_repo.serving.exploration import policy_of
+from srp4ctr.triton_repo.serving.item_vectors import ItemVectors
 from srp4ctr.triton_repo.serving.onnx_scorer import PROBABILITY, Scorer
 from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, Call, Ranker
 from srp4ctr.triton_repo.serving.recommender import Recommender

@@ -19,7 +19,8 @@ from srp4ctr.streams.events.schema import AVAILABLE, NOT_AVAILABLE, item_key
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving import catalogue
-from srp4ctr.triton_repo.serving.catalogue import Catalogue, ItemVectors
+from srp4ctr.triton_repo.serving.catalogue import Catalogue
+from srp4ctr.triton_repo.serving.item_vectors import ItemVectors
 from srp4ctr.triton_repo.serving.retriever import Filters, Retriever
 from tests.features.readers import MemoryReader, table_of
 from tests.triton_repo.bundles import write_retrieval

@@ -1,8 +1,9 @@
-"""An expected state → the items with the greatest products: all of them are multiplied.
+"""A bundle's items → those with the greatest products with a state, and their ids.
 
-``products.onnx`` (``training/export/retrieval.py``) does so in four bits a number, a
-seventh of the bytes of float32; the best of them are multiplied again, exactly. No item is
-skipped, so a filter leaves exactly those that pass it, however few.
+All vectors are multiplied: ``products.onnx`` (``training/export/retrieval.py``) does so in
+four bits a number, a seventh of the bytes of float32; the best of them are multiplied
+again, exactly. No item is skipped, so a filter leaves exactly those that pass it, however
+few.
 
 Shapes: V items, D + 1 numbers of a vector.
 """
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.errors import ArtifactError
+from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.bundle_items import ids_of, mapped
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo.serving.onnx_scorer import Session
 
@@ -56,6 +60,29 @@ class Nearest:
         products = self._vectors[found] @ state
         best: Int64s = found[np.argsort(-products, kind="stable")[:count]]
         return best
+
+
+class ItemVectors:
+    """The known items of a bundle: their output vectors, ids and training's counts."""
+
+    def __init__(self, folder: Path, keys: Int64s) -> None:
+        """Read them; raises ``ArtifactError`` for files that are not of ``keys``."""
+        path = folder / bundle.ITEMS_FILE
+        try:
+            found = mapped(path)
+            vectors: NDArray[np.float32] = found["vectors"]  # (V, D + 1)
+            self.counts: NDArray[Any] = found["counts"]  # (V,)
+            ends, _ = found["id_ends"], found["id_letters"]
+        except (ValueError, OSError, KeyError) as error:
+            raise ArtifactError(f"{path} holds no items: {error!r}") from error
+        if not len(vectors) == len(self.counts) == len(ends) == len(keys):
+            raise ArtifactError(f"{path} has other items than the vocabulary")
+        self.keys, self._found = keys, found
+        self.nearest = Nearest(folder / bundle.PRODUCTS_FILE, vectors)
+
+    def ids_of(self, rows: Int64s) -> list[bytes]:
+        """Return the ids of the items in ``rows``."""
+        return ids_of(self._found, rows)
 
 
 def greatest(scores: NDArray[Any], count: int) -> Int64s:
