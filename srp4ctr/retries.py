@@ -11,16 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-import prometheus_client
 import tenacity
 
+from srp4ctr import metrics
 from srp4ctr.errors import MistakeError, OutageError
 
-RETRIES = prometheus_client.Counter(
-    "srp4ctr_retries_total",
-    "Calls that were made again because a server did not answer, by operation",
-    ["operation"],
-)
+RETRIES = metrics.counter("srp4ctr_retries_total")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _REPORT_AGAIN_S = 60.0
 _LONGEST_DEADLINE_S = 86_400.0

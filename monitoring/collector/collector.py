@@ -1,6 +1,6 @@
 """A ``View`` of the monitor's state → Prometheus metric families.
 
-Out: the families of ``metric_definitions.METRICS``; unknown figures (NaN) are left out.
+Out: the families of ``metrics.FIGURES``; unknown figures (NaN) are left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,17 +9,12 @@ from itertools import accumulate
 from math import isnan, nan
 
 from prometheus_client import Metric
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
+from prometheus_client.metrics_core import HistogramMetricFamily
 
+from srp4ctr import metrics
 from srp4ctr.features.bundles.drift_reference import SCORE
 from srp4ctr.features.consistency.report import FeatureCheck
-from srp4ctr.metric_aliases import deprecated
 from srp4ctr.monitoring.collector.bundle_cache import BundleFacts
-from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS, METRICS
 from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 from srp4ctr.monitoring.cost.triton_servers import TritonServer, server_figures
@@ -78,31 +73,28 @@ class View:
 
 def families(view: View) -> list[Metric]:
     """Return ``view`` as metric families; a figure that is NaN is left out."""
-    by_name: dict[str, list[Figure]] = {name: [] for name, _, _ in METRICS}
-    buckets: dict[str, list[Buckets]] = {name: [] for name in HISTOGRAMS}
+    by_name: dict[str, list[Figure]] = {spec.name: [] for spec in metrics.FIGURES}
+    buckets: dict[str, list[Buckets]] = {name: [] for name in by_name}
     for each in figures(view):
         if isinstance(each, Buckets):
             buckets[each.metric].append(each)
         elif not isnan(each.value):
             by_name[each.metric].append(each)
     result: list[Metric] = []
-    for name, help_text, labels in METRICS:
-        if name in HISTOGRAMS:
-            result.append(_histogram(name, help_text, labels, buckets[name]))
+    for spec in metrics.FIGURES:
+        if spec.bounds:
+            result.append(_histogram(spec, buckets[spec.name]))
             continue
-        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-        family = kind(name, help_text, labels=labels)
-        for figure in by_name[name]:
+        family = metrics.family(spec.name)
+        for figure in by_name[spec.name]:
             family.add_metric(figure.labels, figure.value)
         result.append(family)
-    return [*result, *deprecated(result)]
+    return [*result, *metrics.deprecated(result)]
 
 
-def _histogram(
-    name: str, help_text: str, labels: tuple[str, ...], found: Iterable[Buckets]
-) -> HistogramMetricFamily:
-    bounds = [f"{bound:g}" for bound in HISTOGRAMS[name]] + ["+Inf"]
-    family = HistogramMetricFamily(name, help_text, labels=labels)
+def _histogram(spec: metrics.Spec, found: Iterable[Buckets]) -> HistogramMetricFamily:
+    bounds = [f"{bound:g}" for bound in spec.bounds] + ["+Inf"]
+    family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels)
     for each in found:
         below = accumulate(each.counts.get(bound, 0.0) for bound in bounds)
         family.add_metric(each.labels, list(zip(bounds, below, strict=True)), each.total)
@@ -169,7 +161,7 @@ def _with_bounds(
 def _drift_figures(drift: FeatureDrift) -> Iterator[Figure]:
     version, feature = drift.model_version, drift.feature
     if feature in SHARES:
-        metric = f"srp4ctr_{feature}_share"
+        metric = SHARES[feature]
         yield Figure(metric, drift.training_share, (version, "training"))
         yield Figure(metric, drift.live_share, (version, "live"))
     if feature == SCORE:
@@ -226,16 +218,19 @@ def _quality_figures(quality: ModelQuality, *, as_probabilities: bool) -> Iterat
     }
     yield from _all(values, version)
     with_interval = {
-        "online_click_rate": (quality.click_rate, quality.click_rate_interval),
-        "online_click_rate_at_top": (
+        "srp4ctr_online_click_rate": (quality.click_rate, quality.click_rate_interval),
+        "srp4ctr_online_click_rate_at_top": (
             quality.top_click_rate,
             quality.top_click_rate_interval,
         ),
-        "live_auc": (quality.auc.value, quality.auc.interval),
-        "live_request_auc": (quality.request_auc.value, quality.request_auc.interval),
+        "srp4ctr_live_auc": (quality.auc.value, quality.auc.interval),
+        "srp4ctr_live_request_auc": (
+            quality.request_auc.value,
+            quality.request_auc.interval,
+        ),
     }
     for metric, (value, interval) in with_interval.items():
-        yield from _with_bounds(f"srp4ctr_{metric}", value, interval, version)
+        yield from _with_bounds(metric, value, interval, version)
     yield Figure("srp4ctr_live_auc_expected", quality.auc.expected, version)
     corrected = nan if isnan(quality.auc.value) else float(quality.auc.is_corrected)
     yield Figure("srp4ctr_live_auc_position_corrected", corrected, version)

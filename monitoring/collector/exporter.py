@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Histogram, Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
+from srp4ctr import metrics
 from srp4ctr.atomic_files import read_json
 from srp4ctr.features.bundles.crash_counts import read_crashes
 from srp4ctr.features.consistency.report import FeatureCheck
@@ -30,7 +31,7 @@ from srp4ctr.monitoring.collector.topic_readers import (
     ShownImpression,
 )
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.cost.triton_counters import FEATURE_BIN, flops, served_versions
+from srp4ctr.monitoring.cost.triton_counters import flops, served_versions
 from srp4ctr.monitoring.cost.triton_servers import TritonServers
 from srp4ctr.monitoring.quality.ab_test import HORIZON_SLICES, SLICE_MS
 from srp4ctr.monitoring.quality.drift import Drift
@@ -98,11 +99,8 @@ class Monitor(Collector):
         self._up = {"labels": False, "triton": False}
         self._families: list[Metric] = []
         self.registry = CollectorRegistry()
-        self._maturity_lag = Histogram(
-            "srp4ctr_label_maturity_lag_seconds",
-            "Time from when a label was due, in event time, to its publication.",
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
-            registry=self.registry,
+        self._maturity_lag = metrics.histogram(
+            "srp4ctr_label_maturity_lag_seconds", self.registry
         )
         self.registry.register(self)
         self.registry.register(RETRIES)
@@ -199,7 +197,7 @@ class Monitor(Collector):
         """Add the increase of every Triton's counters; a failed poll is retried."""
         self._servers.poll()
         self._up["triton"] = self._servers.is_any_up
-        cells = self._servers.totals.labelled(FEATURE_BIN)
+        cells = self._servers.totals.labelled(metrics.FEATURE_BIN)
         self._drift.observe(cells, time.monotonic())
 
     def update(self) -> None:

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from srp4ctr import metrics
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.streams.events.schema import SYNTHETIC_USERS
 
@@ -25,7 +26,6 @@ POLL_S = 0.05  # each poll is one more request
 TIMEOUT_S = 20.0
 # What a publication or a ranking may fail with; any other exception is a bug and passes.
 FORESEEN = (Srp4ctrError, OSError, RuntimeError, ValueError)
-BUCKETS_S = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
 
 
 class RankedScores(Protocol):
@@ -56,22 +56,11 @@ class Probe:
         self._publish, self._rank, self._items = publish, rank, items
         self._numbers = itertools.count()
         self._last_success = time.monotonic()
-        self._seconds = Histogram(
-            "srp4ctr_probe_seconds",
-            "Time from a synthetic user's behaviour to changed scores of the same request.",
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._failures = Counter(
-            "srp4ctr_probe_failures", "Probes that failed.", ["reason"], registry=registry
-        )
+        self._seconds = metrics.histogram("srp4ctr_probe_seconds", registry)
+        self._failures = metrics.counter("srp4ctr_probe_failures_total", registry)
         for reason in ("publish", "rank", "unchanged"):
             self._failures.labels(reason)  # starts at 0: a rate needs a first value
-        age = Gauge(
-            "srp4ctr_probe_age_seconds",
-            "Time since a probe last saw a changed score, or since the start.",
-            registry=registry,
-        )
+        age = metrics.gauge("srp4ctr_probe_age_seconds", registry)
         age.set_function(lambda: time.monotonic() - self._last_success)
 
     def run(self, interval_s: float, stop: threading.Event) -> None:

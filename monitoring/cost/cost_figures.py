@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from srp4ctr import metrics
 from srp4ctr.monitoring.cost import triton_counters as of
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
 
@@ -38,19 +39,19 @@ def cost_figures(
         yield Figure("srp4ctr_inference_flops_total", spent.encode_once, (version,))
         yield Figure("srp4ctr_reencode_flops_total", spent.reencode, (version,))
     by_label = {
-        "srp4ctr_requests_by_status_total": of.REQUEST_STATUS,
-        "srp4ctr_candidates_by_status_total": of.ITEM_STATUS,
-        "srp4ctr_refused_requests_total": of.REFUSED,
-        "srp4ctr_next_items_total": of.NEXT_ITEMS,
-        "srp4ctr_native_calls_total": of.NATIVE_CALLS,
-        "srp4ctr_native_mismatches_total": of.NATIVE_MISMATCHES,
+        "srp4ctr_requests_by_status_total": metrics.REQUEST_STATUS,
+        "srp4ctr_candidates_by_status_total": metrics.ITEM_STATUS,
+        "srp4ctr_refused_requests_total": metrics.REFUSED,
+        "srp4ctr_next_items_total": metrics.NEXT_ITEMS,
+        "srp4ctr_native_calls_total": metrics.NATIVE_CALLS,
+        "srp4ctr_native_mismatches_total": metrics.NATIVE_MISMATCHES,
     }
     for metric, counter in by_label.items():
         for labels, value in sorted(totals.labelled(counter).items()):
             yield Figure(metric, value, labels)
-    answers_s = _in_s(totals.by_version(of.ANSWERS_US), 1e6)
-    ages_s = _in_s(totals.by_version(of.FEATURE_AGE_MS), 1e3)
-    answers, ages = totals.labelled(of.ANSWERS), totals.labelled(of.FEATURE_AGE)
+    answers_s = _in_s(totals.by_version(metrics.ANSWERS_US), 1e6)
+    ages_s = _in_s(totals.by_version(metrics.FEATURE_AGE_MS), 1e3)
+    answers, ages = totals.labelled(metrics.ANSWERS), totals.labelled(metrics.FEATURE_AGE)
     yield from _histogram("srp4ctr_request_duration_seconds", answers, answers_s)
     yield from _histogram("srp4ctr_feature_age_seconds", ages, ages_s)
 
@@ -69,10 +70,10 @@ def _versions(totals: ServingTotals) -> Iterator[Figure]:
     values = {
         "srp4ctr_scored_requests_total": totals.by_version(of.RUNS, of.HEAD),
         "srp4ctr_encoder_runs_total": totals.by_version(of.RUNS, of.ENCODER),
-        "srp4ctr_scored_candidates_total": totals.by_version(of.CANDIDATES),
-        "srp4ctr_serving_cpu_seconds_total": _in_s(totals.by_version(of.CPU_US), 1e6),
-        "srp4ctr_native_failed_loads_total": totals.by_version(of.NATIVE_LOADS),
-        "srp4ctr_native_comparisons_total": totals.by_version(of.NATIVE_COMPARISONS),
+        "srp4ctr_scored_candidates_total": totals.by_version(metrics.CANDIDATES),
+        "srp4ctr_serving_cpu_seconds_total": _in_s(totals.by_version(metrics.CPU_US), 1e6),
+        "srp4ctr_native_failed_loads_total": totals.by_version(metrics.NATIVE_LOADS),
+        "srp4ctr_native_comparisons_total": totals.by_version(metrics.NATIVE_COMPARISONS),
         "srp4ctr_item_cache_age_seconds": totals.item_cache_age_s,
     }
     for metric, by_version in values.items():

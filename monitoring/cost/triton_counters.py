@@ -12,6 +12,16 @@ from typing import TypeVar
 
 from prometheus_client import Metric
 
+from srp4ctr.metrics import (
+    CANDIDATES,
+    NATIVE_STEP,
+    PART_RUNS,
+    PART_US,
+    SERVING_STEP,
+    TABLE_AGE_MS,
+    TABLE_READS,
+)
+
 ENSEMBLES = (
     *("rank_clicks", "score_clicks", "rank_clicks_canary"),
     *("encode_user", "candidate_states", "canary_experiment", "recommend_items"),
@@ -33,35 +43,13 @@ RUNS = "nv_inference_count"
 SUCCESSES = "nv_inference_request_success"
 FAILURES = "nv_inference_request_failure"
 # Counters of the ranking step itself, each with its label besides model and version.
-CPU_US = "srp4ctr_cpu_us"
-CANDIDATES = "srp4ctr_candidates"
-ANSWERS, ANSWERS_US = "srp4ctr_answers", "srp4ctr_answers_us"
-REQUEST_STATUS, ITEM_STATUS = "srp4ctr_request_status", "srp4ctr_item_status"
-FEATURE_AGE, FEATURE_AGE_MS = "srp4ctr_feature_age", "srp4ctr_feature_age_ms"
-TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
-FEATURE_BIN = "srp4ctr_feature_bin"
-REFUSED = "srp4ctr_refused"
-NEXT_ITEMS = "srp4ctr_next_items"
-NATIVE_CALLS, NATIVE_LOADS = "srp4ctr_native_calls", "srp4ctr_native_failed_loads"
-NATIVE_COMPARISONS = "srp4ctr_native_comparisons"
-NATIVE_MISMATCHES = "srp4ctr_native_mismatches"
 STEP_COUNTERS = {
-    **dict.fromkeys((CPU_US, CANDIDATES, ANSWERS_US, FEATURE_AGE_MS), ""),
-    **dict.fromkeys((TABLE_AGE_MS, TABLE_READS), ""),
-    **dict.fromkeys((ANSWERS, FEATURE_AGE), "under"),
-    **dict.fromkeys((REQUEST_STATUS, ITEM_STATUS), "status"),
-    FEATURE_BIN: "cell",
-    REFUSED: "reason",
-    NEXT_ITEMS: "place",
-    NATIVE_CALLS: "outcome",
-    NATIVE_LOADS: "",
-    NATIVE_COMPARISONS: "",
-    NATIVE_MISMATCHES: "output",
+    spec.name: "".join(spec.labels[1:]) for spec in (*SERVING_STEP, *NATIVE_STEP)
 }
 # The single-step model reports its parts under the counters of separate steps.
 PARTS = {
-    "srp4ctr_part_runs": RUNS,
-    "srp4ctr_part_us": "nv_inference_request_duration_us",
+    PART_RUNS: RUNS,
+    PART_US: "nv_inference_request_duration_us",
 }
 COUNTERS = frozenset({*PHASES, RUNS, SUCCESSES, FAILURES, *STEP_COUNTERS})
 _Group = TypeVar("_Group")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
+from srp4ctr import metrics
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.drift_reference import SCORE, Reference
 from srp4ctr.monitoring.cost import triton_counters as of
@@ -94,7 +95,7 @@ class TritonServers:
         totals, now_s = self.totals.by_server(), time.monotonic()
         for name, page in self._pages.items():
             own = totals.get(name, ServingTotals())
-            page.drift.observe(own.labelled(of.FEATURE_BIN), now_s)
+            page.drift.observe(own.labelled(metrics.FEATURE_BIN), now_s)
 
     def servers(self, references: Mapping[str, Reference]) -> tuple[TritonServer, ...]:
         """Return each server, with its drift from the versions' ``references``."""
@@ -154,21 +155,21 @@ def server_figures(server: TritonServer) -> Iterator[Figure | Buckets]:
         calls = sum(by_step.get(each, 0.0) for each in of.ENSEMBLES)
         yield Figure("srp4ctr_server_requests_total", calls, (*name, outcome))
     sums = {
-        "srp4ctr_server_refused_requests_total": _sum(totals, of.REFUSED),
+        "srp4ctr_server_refused_requests_total": _sum(totals, metrics.REFUSED),
         "srp4ctr_server_queue_seconds_total": _sum(totals, of.QUEUE_US) / 1e6,
-        "srp4ctr_server_cpu_seconds_total": _sum(totals, of.CPU_US) / 1e6,
-        "srp4ctr_server_candidates_total": _sum(totals, of.CANDIDATES),
+        "srp4ctr_server_cpu_seconds_total": _sum(totals, metrics.CPU_US) / 1e6,
+        "srp4ctr_server_candidates_total": _sum(totals, metrics.CANDIDATES),
         "srp4ctr_server_scored_requests_total": totals.by_step(of.RUNS).get(of.HEAD, 0.0),
     }
     for metric, value in sums.items():
         yield Figure(metric, value, name)
-    for status, users in sorted(totals.by_label(of.REQUEST_STATUS).items()):
+    for status, users in sorted(totals.by_label(metrics.REQUEST_STATUS).items()):
         yield Figure("srp4ctr_server_requests_by_status_total", users, (*name, status))
     yield Buckets(
         metric="srp4ctr_server_request_duration_seconds",
         labels=name,
-        counts=totals.by_label(of.ANSWERS),
-        total=_sum(totals, of.ANSWERS_US) / 1e6,
+        counts=totals.by_label(metrics.ANSWERS),
+        total=_sum(totals, metrics.ANSWERS_US) / 1e6,
     )
     for drift in server.drifts:
         version = (*name, drift.model_version)

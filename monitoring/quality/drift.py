@@ -17,7 +17,11 @@ from srp4ctr.features.bundles.drift_reference import (
 )
 
 SNAPSHOT_S = 60.0
-SHARES = (COLD_USER, UNSEEN_ITEM)
+# Features that are shares → their metric.
+SHARES = {
+    COLD_USER: "srp4ctr_cold_user_share",
+    UNSEEN_ITEM: "srp4ctr_unseen_item_share",
+}
 Cells = Mapping[tuple[str, str], float]
 """(version, ``feature/bin``) → values counted there."""
 

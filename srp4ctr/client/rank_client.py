@@ -15,10 +15,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from prometheus_client import Counter, Histogram
 from tritonclient.utils import InferenceServerException
 
-from srp4ctr import retries, tracing
+from srp4ctr import metrics, retries, tracing
 from srp4ctr.client import codec
 from srp4ctr.client.assignment import Assignment
 from srp4ctr.client.channel import connect, is_full, translated
@@ -37,28 +36,13 @@ from srp4ctr.triton_repo.model_names import (
 )
 
 _Request = TypeVar("_Request", RankRequest, RecommendRequest)
-# Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
-_BUCKETS_S = (
-    *(0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.010, 0.012, 0.015),
-    *(0.020, 0.030, 0.050, 0.100, 0.250, 0.500, 1.0),
-)
-REQUEST_SECONDS = Histogram(
-    "srp4ctr_rank_request_seconds",
-    "Time of a rank request as its caller sees it, retries included.",
-    buckets=_BUCKETS_S,
-)
-REQUESTS = Counter(
-    "srp4ctr_rank_requests",
-    "Rank requests by the bundle that answered and how they ended.",
-    ["model_version", "outcome"],
-)
+REQUEST_SECONDS = metrics.histogram("srp4ctr_rank_request_seconds")
+REQUESTS = metrics.counter("srp4ctr_rank_requests_total")
 _VERSIONS = 8  # that keep their series in REQUESTS: each promotion brings one more
 _seen: OrderedDict[str, set[str]] = OrderedDict()  # version → outcomes, least recent first
 _seen_lock = threading.Lock()
 RETRIES = retries.RETRIES.labels("rank")
-_OLD_RETRIES = Counter(
-    "srp4ctr_rank_retries", "Deprecated: srp4ctr_retries_total; removed in 0.3.0."
-)
+_OLD_RETRIES = metrics.counter("srp4ctr_rank_retries_total")
 # CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
 _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")

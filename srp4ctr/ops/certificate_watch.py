@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from srp4ctr import metrics
 from srp4ctr.errors import OutageError, Srp4ctrError
 from srp4ctr.ops import certificates
 from srp4ctr.settings import Settings, each_value
@@ -157,17 +157,8 @@ class CertificateWatch(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the ends, and whether the last poll read each certificate."""
-        labels = ("service", "location")
-        ends = GaugeMetricFamily(
-            "srp4ctr_certificate_expiry_seconds",
-            "Unix time at which the certificate ends.",
-            labels=labels,
-        )
-        is_read = GaugeMetricFamily(
-            "srp4ctr_certificate_read",
-            "1 if the certificate was read at the last poll, else 0.",
-            labels=labels,
-        )
+        ends = metrics.family("srp4ctr_certificate_expiry_seconds")
+        is_read = metrics.family("srp4ctr_certificate_read")
         for place, end in list(self._ends.items()):
             ends.add_metric((place.service, place.location), end)
         for place, found in list(self._is_read.items()):

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import prometheus_client as metrics
 from aiokafka import AIOKafkaProducer, errors
 from mode import Service
 
+from srp4ctr import metrics
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import RejectedRecord
@@ -18,8 +18,8 @@ from srp4ctr.streams.events.schema import LABELS_TOPIC, REJECTED_TOPIC
 from srp4ctr.streams.state.label_join import ImpressionLabel, encode_label
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-REJECTED = metrics.Counter("srp4ctr_events_rejected_total", "Rejected messages", ["reason"])
-LABELS = metrics.Counter("srp4ctr_labels_total", "Labels published", ["clicked"])
+REJECTED = metrics.counter("srp4ctr_events_rejected_total")
+LABELS = metrics.counter("srp4ctr_labels_total")
 _AT_ONCE = 100  # dead letters that are sent together
 _KEPT_BYTES = 64 * 1024  # of a message that even its dead-letter topic refuses
 

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.abc import ConsumerRebalanceListener
-from prometheus_client import Counter
 
+from srp4ctr import metrics
 from srp4ctr.errors import OutageError
 from srp4ctr.retries import retry_async
 from srp4ctr.streams.broker.clients import RefusedError, client_arguments
@@ -21,11 +21,7 @@ from srp4ctr.streams.broker.topics import committed_offsets
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import Record, place_of
 
-SKIPPED = Counter(
-    "srp4ctr_skipped_offsets_total",
-    "Offsets that Kafka dropped before a consumer group had read them",
-    ["group"],
-)
+SKIPPED = metrics.counter("srp4ctr_skipped_offsets_total")
 FETCH_BYTES = 4 * 1024 * 1024
 # A member that begins with a partition replays half a million records of it, which takes up
 # to a minute: until then the others wait for it. A crashed one is out after its session,

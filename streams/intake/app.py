@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio.to_thread
-import prometheus_client as metrics
 from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from srp4ctr import metrics
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import IntakeConfig
 from srp4ctr.streams.events.codec import RejectedEvent
@@ -25,19 +25,9 @@ from srp4ctr.streams.intake.delivery import Delivery
 from srp4ctr.streams.intake.request_body import Judged, TooManyEventsError, read_body
 from srp4ctr.streams.intake.tokens import Tokens
 
-REQUESTS = metrics.Counter(
-    "srp4ctr_intake_requests_total", "Requests of the HTTP intake, by status", ["status"]
-)
-EVENTS = metrics.Counter(
-    "srp4ctr_intake_events_total",
-    "Events of the HTTP intake: accepted, unacknowledged, or the reason of a rejection",
-    ["outcome"],
-)
-SECONDS = metrics.Histogram(
-    "srp4ctr_intake_request_seconds",
-    "From a request's arrival until its answer, with Kafka's acknowledgement",
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
+REQUESTS = metrics.counter("srp4ctr_intake_requests_total")
+EVENTS = metrics.counter("srp4ctr_intake_events_total")
+SECONDS = metrics.histogram("srp4ctr_intake_request_seconds")
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
 _BODY_S = 10.0  # for the whole body to arrive: a slow one holds a place

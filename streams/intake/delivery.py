@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-import prometheus_client
 from kafka.errors import KafkaError
 
+from srp4ctr import metrics
 from srp4ctr.errors import OutageError, Srp4ctrError
 from srp4ctr.streams.broker.clients import reachable
 from srp4ctr.streams.broker.producer import EventPublisher, explained
@@ -20,9 +20,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import Event
 
-BROKER_UP = prometheus_client.Gauge(
-    "srp4ctr_intake_broker_up", "Whether the HTTP intake can publish: 1, or 0"
-)
+BROKER_UP = metrics.gauge("srp4ctr_intake_broker_up")
 _CHECK_S = 2.0  # between two looks at the broker
 _GRACE_S = 1.0  # beyond the producer's own timeout, which fails each future
 _log = logging.getLogger(__name__)

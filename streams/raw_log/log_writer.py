@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from aiokafka import TopicPartition
 from deltalake import DeltaTable
 from mode import Service
-from prometheus_client import Counter
 
+from srp4ctr import metrics
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.streams.broker.worker_clients import BatchConsumer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
@@ -26,12 +26,8 @@ from srp4ctr.streams.raw_log import compaction, delta_tables
 from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, Log
 from srp4ctr.streams.raw_log.log_tables import Row, row_of, table_of
 
-LOGGED = Counter("srp4ctr_log_rows_total", "Rows written to the raw log", ["topic"])
-MERGED = Counter(
-    "srp4ctr_log_files_merged_total",
-    "Files of the raw log that were merged into bigger ones",
-    ["topic"],
-)
+LOGGED = metrics.counter("srp4ctr_log_rows_total")
+MERGED = metrics.counter("srp4ctr_log_files_merged_total")
 
 _TIDY_EVERY_S = 300.0
 _EXPIRE_EVERY_S = 3600.0

@@ -17,8 +17,9 @@ from typing import Any
 
 import faust
 from mode import CrashingSupervisor
-from prometheus_client import Counter, start_http_server
+from prometheus_client import start_http_server
 
+from srp4ctr import metrics
 from srp4ctr.errors import OutageError, Srp4ctrError
 from srp4ctr.streams.broker.clients import sasl_password, tls_context
 from srp4ctr.streams.broker.output_topics import OutputProducer
@@ -38,7 +39,7 @@ from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
 
-UPDATES = Counter("srp4ctr_item_updates_total", "Item updates stored")
+UPDATES = metrics.counter("srp4ctr_item_updates_total")
 
 _SESSION_S = 10.0  # as aiokafka's own
 _STOP_S = 20.0  # containers get 30 s

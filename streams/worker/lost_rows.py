@@ -13,22 +13,16 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from aiokafka import TopicPartition
-from prometheus_client import Counter, Gauge
 
+from srp4ctr import metrics
 from srp4ctr.streams.events.schema import FORGOTTEN_USER
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import ItemPartitionKey, Rows
 
-LOSSES = Counter(
-    "srp4ctr_store_losses_total",
-    "Partitions whose rows the store had lost, and which are read again or rebuilt",
-)
+LOSSES = metrics.counter("srp4ctr_store_losses_total")
 # A worker that starts on an empty store counts its losses before it is first scraped: rates
 # of a counter do not show them.
-LOST_AT = Gauge(
-    "srp4ctr_store_lost_at_seconds",
-    "Unix time at which this worker last found rows lost; 0 for never",
-)
+LOST_AT = metrics.gauge("srp4ctr_store_lost_at_seconds")
 CHECK_S = 30.0
 SAMPLE = 100
 """Users of a partition that are looked up at a time: one read of the store."""

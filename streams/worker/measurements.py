@@ -4,35 +4,19 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-import prometheus_client as metrics
-
-from srp4ctr import tracing
-from srp4ctr.metric_aliases import DeprecatedNames
+from srp4ctr import metrics, tracing
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import now_ms
 from srp4ctr.streams.state.label_join import LabelJoin
 
-EVENTS = metrics.Counter("srp4ctr_events_total", "Events folded, by type", ["type"])
-LAG = metrics.Gauge("srp4ctr_stream_lag_records", "Records on the topic not yet folded")
-FRESHNESS = metrics.Histogram(
-    "srp4ctr_event_to_sequence_seconds",
-    "From an event's publication until the store had acknowledged its effect",
-    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
-)
-STORE_WRITES = metrics.Histogram(
-    "srp4ctr_store_write_seconds", "Time of one coalesced write to the store"
-)
-REBUILT = metrics.Counter("srp4ctr_users_rebuilt_total", "Users whose rows were rebuilt")
-WAITING = metrics.Gauge(
-    "srp4ctr_label_impressions_waiting", "Impressions and early clicks held for labels"
-)
-UNMATCHED = metrics.Gauge(
-    "srp4ctr_label_unmatched_clicks", "Clicks dropped without an impression"
-)
-EVICTED_EARLY = metrics.Gauge(
-    "srp4ctr_label_evicted_early", "Impressions evicted before a late click could come"
-)
-_OLD_NAMES = DeprecatedNames(EVICTED_EARLY)
+EVENTS = metrics.counter("srp4ctr_events_total")
+LAG = metrics.gauge("srp4ctr_stream_lag_records")
+FRESHNESS = metrics.histogram("srp4ctr_event_to_sequence_seconds")
+STORE_WRITES = metrics.histogram("srp4ctr_store_write_seconds")
+REBUILT = metrics.counter("srp4ctr_users_rebuilt_total")
+WAITING = metrics.gauge("srp4ctr_label_impressions_waiting")
+UNMATCHED = metrics.gauge("srp4ctr_label_unmatched_clicks")
+EVICTED_EARLY = metrics.gauge("srp4ctr_label_evicted_early")
 _FRESH_MS = 3_600_000  # an older record is a backfill: its age says nothing of us
 
 

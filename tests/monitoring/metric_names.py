@@ -1,21 +1,21 @@
-"""Existing metrics, and the metrics that rules, the runbook and dashboards name."""
+"""Samples and recorded rules that exist, and the names of them in a text."""
 
-import ast
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import yaml
 
-from srp4ctr.metric_aliases import RENAMED
-from srp4ctr.monitoring.collector.metric_definitions import METRICS
-from tests.structure.source_tree import ROOT, product_files
+from srp4ctr.metrics import METRICS, NATIVE_STEP, SERVING_STEP
+from tests.structure.source_tree import ROOT
 
 RULES = ROOT / "monitoring" / "rules"
-NAME = re.compile(r"(?:[a-z_]+:)?srp4ctr[a-z0-9_]*(?::[a-z0-9_]+)*")
-SUFFIX = re.compile(r"_(?:bucket|sum|count|total)$")
+NAME = re.compile(r"(?:[a-z_]+:)?srp4ctr[_:][a-z0-9_]+(?::[a-z0-9_]+)*")
+OF_HISTOGRAMS = ("_bucket", "_sum", "_count")
 
 
+@cache
 def rules(kind: str) -> dict[str, dict[str, Any]]:
     """Return the rules of ``kind``, ``record`` or ``alert``, by name."""
     return {
@@ -27,27 +27,33 @@ def rules(kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def declared_names() -> set[str]:
-    """Return every metric that the product declares, without old names and suffixes."""
-    constants = {
-        node.value
-        for file in product_files()
-        if not file.path.startswith("monitoring/dashboards/")
-        for node in ast.walk(file.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    declared = {value for value in constants if re.fullmatch(r"srp4ctr_[a-z_0-9]+", value)}
-    declared |= {name for name, _, _ in METRICS}
-    return {SUFFIX.sub("", name) for name in declared - RENAMED.keys()}
+def sample_labels() -> dict[str, frozenset[str]]:
+    """Return the labels of each declared sample, by the name that Prometheus stores.
+
+    Without the serving step's: Triton resets them, so rules read the monitor's sums, whose
+    names differ in ``_total`` only.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for spec in METRICS.values():
+        if spec in (*SERVING_STEP, *NATIVE_STEP):
+            continue
+        labels = frozenset(spec.labels)
+        if spec.bounds:
+            found |= {f"{spec.name}{each}": labels for each in OF_HISTOGRAMS}
+            found[f"{spec.name}_bucket"] |= {"le"}
+        else:
+            found[spec.name] = labels
+    return found
 
 
-def known_names() -> set[str]:
-    """Return declared and recorded names, without deprecated ones."""
+@cache
+def known_names() -> frozenset[str]:
+    """Return declared samples and recorded names, without deprecated ones."""
     recorded = rules("record")
     aliases = {name for name, rule in recorded.items() if rule["expr"] in recorded}
-    return declared_names() | (recorded.keys() - aliases)
+    return frozenset(sample_labels().keys() | (recorded.keys() - aliases))
 
 
 def names_in(texts: Iterable[str]) -> set[str]:
-    """Return the metrics that ``texts`` name, without suffixes."""
-    return {SUFFIX.sub("", n) for text in texts for n in NAME.findall(text)}
+    """Return the samples and recorded names in ``texts``."""
+    return {name for text in texts for name in NAME.findall(text)}

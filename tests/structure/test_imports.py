@@ -52,9 +52,7 @@ VENDOR_HOMES = {
     ),
     "prometheus_client": (
         *FAUST_SERVICES,
-        "streams/worker/measurements.py",
         "streams/intake/app.py",
-        "streams/intake/delivery.py",
         "features/online/feast_import.py",  # keeps Feast from switching it to files
         "monitoring/collector/exporter.py",
         "monitoring/collector/collector.py",

@@ -42,7 +42,7 @@ SHELL = _PACKAGE / "triton_repo" / "click_ranker" / "1" / "model.py"
 # What a step may import of the package: modules, and folders whole.
 _CODE = (
     *("__init__.py", "atomic_files.py", "errors.py", "logs.py"),
-    *("buckets.py", "metric_aliases.py", "retries.py", "tracing.py"),
+    *("buckets.py", "metrics.py", "retries.py", "tracing.py"),
     *("features", "streams"),
     *("triton_repo/__init__.py", "triton_repo/model_names.py", "triton_repo/serving"),
 )

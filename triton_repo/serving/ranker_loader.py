@@ -21,6 +21,7 @@ from srp4ctr.features.online.connection import native_address
 from srp4ctr.features.online.request_features import RequestFeatures, open_bundle
 from srp4ctr.features.online.store import OnlineViews
 from srp4ctr.features.tensors.schema import user_tensors
+from srp4ctr.metrics import NEXT_ITEMS
 from srp4ctr.streams.events.experiments import Experiment
 from srp4ctr.triton_repo.model_names import SERVING_FILE
 from srp4ctr.triton_repo.serving.backlog import Backlog, WaitingCalls
@@ -32,7 +33,6 @@ from srp4ctr.triton_repo.serving.ranker import ITEM_IDS, Call, Ranker
 from srp4ctr.triton_repo.serving.recommender import Recommender
 from srp4ctr.triton_repo.serving.retriever import Retriever
 from srp4ctr.triton_repo.serving.serving_metrics import (
-    NEXT_ITEMS,
     RequestStats,
     ServingMetrics,
     part_counter,

@@ -29,6 +29,27 @@ from srp4ctr.features.bundles.drift_reference import (
     values_of,
 )
 from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.metrics import (
+    AGE_BOUNDS,
+    ANSWER_BOUNDS,
+    ANSWERS,
+    ANSWERS_US,
+    CANDIDATES,
+    CPU_US,
+    FEATURE_AGE,
+    FEATURE_AGE_MS,
+    FEATURE_BIN,
+    ITEM_STATUS,
+    NEXT_ITEMS,
+    PART_RUNS,
+    PART_US,
+    REFUSED,
+    REQUEST_STATUS,
+    SERVING_STEP,
+    TABLE_AGE_MS,
+    TABLE_READS,
+    Spec,
+)
 from srp4ctr.triton_repo.model_names import (
     BEHAVIOR_ENCODER,
     CLICK_HEAD,
@@ -37,34 +58,7 @@ from srp4ctr.triton_repo.model_names import (
 )
 
 LOG = logging.getLogger(__name__)
-# Family → its one further label ("": none), and its help.
-PART_RUNS, PART_US = "srp4ctr_part_runs", "srp4ctr_part_us"
-CPU_US = "srp4ctr_cpu_us"
-CANDIDATES = "srp4ctr_candidates"
-ANSWERS, ANSWERS_US = "srp4ctr_answers", "srp4ctr_answers_us"
-REQUEST_STATUS, ITEM_STATUS = "srp4ctr_request_status", "srp4ctr_item_status"
-FEATURE_AGE, FEATURE_AGE_MS = "srp4ctr_feature_age", "srp4ctr_feature_age_ms"
-TABLE_AGE_MS, TABLE_READS = "srp4ctr_table_age_ms", "srp4ctr_table_reads"
-FEATURE_BIN = "srp4ctr_feature_bin"
-NEXT_ITEMS = "srp4ctr_next_items"
-REFUSED = "srp4ctr_refused"
-FAMILIES: Mapping[str, tuple[str, str]] = {
-    PART_RUNS: ("", "Requests that a part worked on."),
-    PART_US: ("", "Time of a part, in microseconds."),
-    CPU_US: ("", "CPU time of the step's processes, in microseconds."),
-    CANDIDATES: ("", "Candidates scored, padding left out."),
-    ANSWERS: ("under", "Answered calls by the upper bound of their latency, in seconds."),
-    ANSWERS_US: ("", "Time of answered calls, in microseconds."),
-    REQUEST_STATUS: ("status", "Requests by what was known of their user."),
-    ITEM_STATUS: ("status", "Candidates by what was known of them."),
-    FEATURE_AGE: ("under", "Requests by the age of the user's row, in seconds."),
-    FEATURE_AGE_MS: ("", "Age of users' sequences, in milliseconds."),
-    TABLE_AGE_MS: ("", "Time since the table of items was up to date, in milliseconds."),
-    TABLE_READS: ("", "Requests that read the table of items."),
-    FEATURE_BIN: ("cell", "Values of a feature by their bin of the bundle's reference."),
-    NEXT_ITEMS: ("place", "Users' next new items by their place among the candidates."),
-    REFUSED: ("reason", "Calls that were refused for what they sent."),
-}
+FAMILIES: Mapping[str, Spec] = {spec.name: spec for spec in SERVING_STEP}
 # A family, the model as Triton names it, and the further label's value.
 Key = tuple[str, str, str]
 OTHER = "other"  # in place of a label's value that is not listed here
@@ -108,11 +102,7 @@ class Bounds:
         return self.names[bisect_left(self.seconds, seconds)]
 
 
-# Fine around 50 ms, the bound of the objective, and around a request's usual latency.
-ANSWER_BOUNDS = Bounds(
-    (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1)
-)
-AGE_BOUNDS = Bounds((1, 5, 30, 120, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400))
+ANSWER_BUCKETS, AGE_BUCKETS = Bounds(ANSWER_BOUNDS), Bounds(AGE_BOUNDS)
 
 
 def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
@@ -124,8 +114,8 @@ def keys(model: str, version: str, folder: Path) -> Iterator[Key]:
     for family in (PART_RUNS, PART_US):
         yield from ((family, step_name(part, version), "") for part in PARTS)
     labelled: dict[str, Iterable[str]] = {
-        ANSWERS: ANSWER_BOUNDS.names,
-        FEATURE_AGE: AGE_BOUNDS.names,
+        ANSWERS: ANSWER_BUCKETS.names,
+        FEATURE_AGE: AGE_BUCKETS.names,
         REQUEST_STATUS: REQUEST_STATUSES,
         ITEM_STATUS: ("ok", *_ITEM_BITS),
         REFUSED: REFUSALS,
@@ -261,7 +251,7 @@ class RequestStats:
         for reason in (each.reason for each in failed if hasattr(each, "reason")):
             self.metrics.add(REFUSED, 1, reason)
         if answered := len(answers) - len(failed):
-            self.metrics.add(ANSWERS, answered, ANSWER_BOUNDS.under(seconds))
+            self.metrics.add(ANSWERS, answered, ANSWER_BUCKETS.under(seconds))
             self.metrics.add(ANSWERS_US, answered * seconds * 1e6)
 
     def _observe_age(self, version: str, at_ms: int) -> None:
@@ -271,7 +261,7 @@ class RequestStats:
                 self.metrics.add(TABLE_READS, 1)
                 continue
             age_ms = max(0.0, at_ms - int(found["user_us"]) / 1000)
-            self.metrics.add(FEATURE_AGE, 1, AGE_BOUNDS.under(age_ms / 1000))
+            self.metrics.add(FEATURE_AGE, 1, AGE_BUCKETS.under(age_ms / 1000))
             self.metrics.add(FEATURE_AGE_MS, age_ms)
 
     def _observe_items(self, status: NDArray[np.uint8], is_scored: bool) -> None:

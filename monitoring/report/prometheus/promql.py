@@ -4,7 +4,7 @@ It reads raw metrics only: recording rules look back five minutes, and a report 
 needs whole sums.
 """
 
-from srp4ctr.metric_aliases import RENAMED
+from srp4ctr.metrics import RENAMED
 
 # Without impressions that no model ranked, and without the monitor's overflow label.
 _MODELS = 'model_version!~"|unranked|other"'

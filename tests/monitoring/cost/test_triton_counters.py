@@ -1,19 +1,11 @@
-import re
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from srp4ctr.monitoring.collector.metric_definitions import HISTOGRAMS
+from srp4ctr.metrics import CANDIDATES, REFUSED, TABLE_AGE_MS, TABLE_READS
 from srp4ctr.monitoring.cost.triton_counters import (
-    CANDIDATES,
     FAILURES,
-    PARTS,
-    REFUSED,
     RETIRES_AFTER,
     RUNS,
-    STEP_COUNTERS,
-    TABLE_AGE_MS,
-    TABLE_READS,
     CostCard,
     CounterKey,
     Flops,
@@ -22,8 +14,6 @@ from srp4ctr.monitoring.cost.triton_counters import (
     sample_of,
     served_versions,
 )
-from srp4ctr.triton_repo.deployment import native_library
-from srp4ctr.triton_repo.serving.serving_metrics import AGE_BOUNDS, ANSWER_BOUNDS, FAMILIES
 from tests.monitoring.conftest import PAGE
 
 
@@ -164,21 +154,6 @@ def test_a_labelled_counter_is_added_up_by_version_and_label() -> None:
         }
     )
     assert totals.labelled(REFUSED) == {("v6", "shape"): 2.0, ("v7", "content"): 1.0}
-
-
-def test_the_step_and_the_monitor_name_the_same_counters() -> None:
-    of_step = {n: label for n, (label, _) in FAMILIES.items() if n not in PARTS}
-    of_native = {n: each for n, each in STEP_COUNTERS.items() if "_native_" in n}
-    assert of_step | of_native == STEP_COUNTERS
-    in_c = (native_library.LIBRARY.parent / "metrics.h").read_text()
-    assert of_native.keys() == set(re.findall(r'"(srp4ctr_native_\w+)"', in_c))
-    assert FAMILIES.keys() & PARTS.keys() == PARTS.keys()
-    bounds = {
-        "srp4ctr_request_duration_seconds": ANSWER_BOUNDS,
-        "srp4ctr_server_request_duration_seconds": ANSWER_BOUNDS,
-        "srp4ctr_feature_age_seconds": AGE_BOUNDS,
-    }
-    assert {name: each.seconds for name, each in bounds.items()} == HISTOGRAMS
 
 
 def test_versions_are_known_by_their_encoders() -> None:

@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from prometheus_client import Metric
 
 from srp4ctr.features.bundles.drift_reference import COLD_USER, SCORE, UNSEEN_ITEM
+from srp4ctr.metrics import ANSWERS, ANSWERS_US, CANDIDATES, CPU_US
 from srp4ctr.monitoring.collector.collector import MachinePrices, View, families
 from srp4ctr.monitoring.cost.triton_counters import (
-    ANSWERS,
-    ANSWERS_US,
-    CANDIDATES,
-    CPU_US,
     RUNS,
     CostCard,
     CounterKey,

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.features.bundles.drift_reference import Bins, Reference, write_reference
+from srp4ctr.metrics import CPU_US, FEATURE_BIN, PART_RUNS, REQUEST_STATUS
 from srp4ctr.triton_repo.serving import serving_metrics
 from srp4ctr.triton_repo.serving.serving_metrics import (
-    CPU_US,
     FAMILIES,
-    FEATURE_BIN,
     OTHER,
-    PART_RUNS,
-    REQUEST_STATUS,
     Bounds,
     Key,
     ServingMetrics,

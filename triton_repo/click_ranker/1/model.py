@@ -27,8 +27,8 @@ class TritonPythonModel:
         settings = {name: value["string_value"] for name, value in given.items()}
         counter = pb_utils.MetricFamily.COUNTER
         self.families = {  # Triton needs them alive
-            name: pb_utils.MetricFamily(name=name, description=text, kind=counter)
-            for name, (_, text) in serving_metrics.FAMILIES.items()
+            name: pb_utils.MetricFamily(name=name, description=spec.help, kind=counter)
+            for name, spec in serving_metrics.FAMILIES.items()
         }
         folder, model = Path(args["model_repository"]), args["model_name"]
         keys = serving_metrics.keys(model, settings["model_version"], folder)
@@ -49,8 +49,8 @@ class TritonPythonModel:
 
     def _counter(self, key: serving_metrics.Key) -> Any:
         family, model, value = key
-        name, _ = serving_metrics.FAMILIES[family]
-        labels = {"model": model, **({name: value} if name else {})}
+        names = serving_metrics.FAMILIES[family].labels  # the model's, and perhaps another
+        labels = dict(zip(names, (model, value), strict=False))
         return self.families[family].Metric(labels=labels)
 
     def execute(self, requests: list[Any]) -> list[Any]:
