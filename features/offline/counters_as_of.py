@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 from ibis import _
 
-from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
+from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.features.tensors.transforms import MS_PER_HOUR
-from srp4ctr.streams.state import duplicates
 from srp4ctr.streams.state.counters import HALF_LIVES_H
 
 # A weight is at most 2^512: half of a double's exponents are left for sums.
@@ -27,25 +26,6 @@ _HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
 _IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
 _CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
 _COUNTS = (*_IMPRESSIONS, *_CLICKS)
-
-
-def counted_events(log: EventLog) -> Table:
-    """Return the impressions and clicks that count: ``streams.state.duplicates``."""
-    came = log.events.filter(_.type.isin(["impression", "click"])).select(
-        *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
-        is_click=_.type == "click",
-    )
-    requests = log.erasures.rename(forgotten_at="offset", whose="user_id")
-    is_between = (came.user_id == requests.whose, came.offset > requests.forgotten_at)
-    both = came.left_join(requests, (*is_between, came.offset < requests.next_offset))
-    left = both.filter(both.occurred_at > both.until_ms.fill_null(0))
-    identity = (*IDENTITY, "partition", "is_click")
-    before = left.offset.lag().over(ibis.window(group_by=identity, order_by="offset"))
-    forgotten_at = left.forgotten_at.fill_null(-1)
-    oldest = left.offset - duplicates.DUPLICATE_RECORDS
-    is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
-    columns = ("user_id", "item_key", "offset", "occurred_at", "visible_at", "is_click")
-    return left.mutate(is_again=is_again).filter(~_.is_again).select(*columns)
 
 
 def activity_table(log: EventLog, events: Table, instants: Table) -> Table:

@@ -17,12 +17,9 @@ import pyarrow as pa
 from ibis import _
 from numpy.typing import NDArray
 
-from srp4ctr.features.offline.counters_as_of import (
-    activity_of,
-    activity_table,
-    counted_events,
-)
+from srp4ctr.features.offline.counters_as_of import activity_of, activity_table
 from srp4ctr.features.offline.event_tables import EventLog, Table
+from srp4ctr.features.offline.visible_events import counted_events
 from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.features.tensors.transforms import DECAY_PER_MS
 

@@ -20,7 +20,6 @@ from srp4ctr.features.columns import MAX_ACTIONS
 from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
-    counted_events,
     total_table,
 )
 from srp4ctr.features.offline.event_tables import EventLog, Table
@@ -30,6 +29,7 @@ from srp4ctr.features.offline.visible_events import (
     IS_PERSON,
     acted_events,
     candidates_of,
+    counted_events,
     distinct_events,
     exposed,
     exposures_of,

@@ -1,7 +1,8 @@
-"""Ibis expressions: which impressions and behaviours of the log a request can see.
+"""Ibis expressions: which events of the log count, and which of them a request can see.
 
-In: the tables of an ``EventLog``. Out: the requests with a matured label, their candidates
-and the last events visible to each. ``point_in_time`` states the rule, and reads them.
+In: the tables of an ``EventLog``. Out: the impressions and clicks that counters count, the
+requests with a matured label, their candidates and the last events visible to each.
+``point_in_time`` states the rule, and reads them.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from ibis import _
 
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
 from srp4ctr.streams.events.schema import INTERNAL_PREFIX
+from srp4ctr.streams.state import duplicates
 
 IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
 BEHAVIOR = ("occurred_at", "item_key", "action_code")  # identity of a behaviour
@@ -40,6 +42,28 @@ def distinct_events(log: EventLog) -> Table:
     identity = (*IDENTITY, "type", "action_code", "acted_at")
     distinct = named.group_by(*identity).aggregate(visible_at=_.visible_at.min())
     return distinct.select("type", "item_key", "visible_at")
+
+
+def counted_events(log: EventLog) -> Table:
+    """Return the impressions and clicks that count: ``streams.state.duplicates`` in Ibis.
+
+    ``tests/features/test_counting.py`` holds the two to each other.
+    """
+    came = log.events.filter(_.type.isin(["impression", "click"])).select(
+        *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
+        is_click=_.type == "click",
+    )
+    requests = log.erasures.rename(forgotten_at="offset", whose="user_id")
+    is_between = (came.user_id == requests.whose, came.offset > requests.forgotten_at)
+    both = came.left_join(requests, (*is_between, came.offset < requests.next_offset))
+    left = both.filter(both.occurred_at > both.until_ms.fill_null(0))
+    identity = (*IDENTITY, "partition", "is_click")
+    before = left.offset.lag().over(ibis.window(group_by=identity, order_by="offset"))
+    forgotten_at = left.forgotten_at.fill_null(-1)
+    oldest = left.offset - duplicates.DUPLICATE_RECORDS
+    is_again = ((before > forgotten_at) & (before >= oldest)).fill_null(False)
+    columns = ("user_id", "item_key", "offset", "occurred_at", "visible_at", "is_click")
+    return left.mutate(is_again=is_again).filter(~_.is_again).select(*columns)
 
 
 def shown_impressions(log: EventLog) -> Table:
