@@ -33,7 +33,7 @@ from srp4ctr.features.tensors.arrays import (
 )
 from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.item_fields import AttributeField
-from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, ItemStatus
+from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, ItemStatus, RequestStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.streams.events.schema import (
     AVAILABLE,
@@ -456,9 +456,10 @@ def _activities(rows: Sequence[Activity]) -> ActivityArrays:
     )
 
 
-def _status(user: UserState | None, sequences: SequenceArrays) -> str:
+def _status(user: UserState | None, sequences: SequenceArrays) -> RequestStatus:
     if user is None:
-        return "cold_user"
+        return RequestStatus.COLD_USER
     if sequences.item_keys.any():
-        return "ok"
-    return "stale_sequence" if len(user.sequence) else "empty_sequence"
+        return RequestStatus.OK
+    is_stale = len(user.sequence) > 0
+    return RequestStatus.STALE_SEQUENCE if is_stale else RequestStatus.EMPTY_SEQUENCE

@@ -23,6 +23,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     UserArrays,
 )
+from srp4ctr.features.tensors.schema import RequestStatus
 from srp4ctr.streams.events.schema import NUM_ACTION_CODES
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.sequences import (
@@ -261,10 +262,10 @@ class ReadUsers:
 
     users: Sequence[UserState]
     """``NOBODY`` where there is none, ``DAMAGED`` where it cannot be read."""
-    missing: str
-    """The status of ``NOBODY``: cold_user, or store_unavailable."""
+    missing: RequestStatus
+    """That of ``NOBODY``."""
 
-    def statuses(self, counts: Sequence[int]) -> tuple[str, ...]:
+    def statuses(self, counts: Sequence[int]) -> tuple[RequestStatus, ...]:
         """Return B statuses, where ``counts`` behaviours were read."""
         return tuple(map(self._status, self.users, counts))
 
@@ -278,14 +279,15 @@ class ReadUsers:
             for user in self.users
         )
 
-    def _status(self, user: UserState, count: int) -> str:
+    def _status(self, user: UserState, count: int) -> RequestStatus:
         if user is NOBODY:
             return self.missing
         if user is DAMAGED:
-            return "store_unavailable"
+            return RequestStatus.STORE_UNAVAILABLE
         if count:
-            return "ok"
-        return "stale_sequence" if len(user.sequence) else "empty_sequence"
+            return RequestStatus.OK
+        is_stale = len(user.sequence) > 0
+        return RequestStatus.STALE_SEQUENCE if is_stale else RequestStatus.EMPTY_SEQUENCE
 
 
 def user_arrays(

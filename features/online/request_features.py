@@ -36,7 +36,7 @@ from srp4ctr.features.tensors.arrays import (
 )
 from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.compiled import UserRequest
-from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.features.tensors.schema import ItemStatus, RequestStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.retries import CircuitBreaker
 from srp4ctr.streams.events.codec import MAX_OCCURRED_AT_MS, MIN_OCCURRED_AT_MS
@@ -75,7 +75,7 @@ class RequestBatch:
     item_status: NDArray[np.uint8]
     """(B, N): bits of ``ItemStatus``."""
     statuses: tuple[str, ...]
-    """B of: ok, cold_user, empty_sequence, stale_sequence, store_unavailable."""
+    """B of ``RequestStatus``."""
     feature_versions: tuple[str, ...]
     """B versions of the user's rows and the item table."""
     times_ms: Int64s
@@ -213,7 +213,8 @@ class RequestFeatures:
         rows: Mapping[str, UserState] | None = None
         with tracing.part("read"), contextlib.suppress(MistakeError, ArtifactError):
             rows = self._breaker(partial(self._reader.read_users, ids))
-        missing = "store_unavailable" if rows is None else "cold_user"
+        is_down = rows is None
+        missing = RequestStatus.STORE_UNAVAILABLE if is_down else RequestStatus.COLD_USER
         found = [self._readable((rows or {}).get(each, NOBODY)) for each in ids]
         return ReadUsers(users=found, missing=missing)
 

@@ -145,7 +145,7 @@ class UserArrays:
     attributes: tuple[str, ...]
     """JSON, "" for none."""
     statuses: tuple[str, ...]
-    """ok, cold_user (no rows), empty_sequence or stale_sequence (all expired)."""
+    """B of ``schema.RequestStatus``."""
     versions: tuple[str, ...]
     """``user=V@O``, or "" where there is no row: its version in us and the last offset
     folded into it, enough to recompute it from the log."""

@@ -16,6 +16,7 @@ D1 = D + 1. No tensor has W: the number of a user's last exposures that are coun
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from srp4ctr.features import columns
@@ -198,7 +199,7 @@ ITEM_NOTES = (
 REQUEST_NOTES = (
     # Which bundle answered.
     TensorSpec("model_version", "string", (1,)),
-    # ok, cold_user, empty_sequence, stale_sequence or store_unavailable
+    # A RequestStatus.
     TensorSpec("status", "string", (1,)),
     # Versions of the user's rows and the item table: see UserArrays.versions.
     TensorSpec("feature_version", "string", (1,)),
@@ -207,6 +208,16 @@ REQUEST_NOTES = (
     TensorSpec("calibrated", "uint8", (1,)),
 )
 RESPONSE_NOTES = ITEM_NOTES + REQUEST_NOTES
+
+
+class RequestStatus(StrEnum):
+    """Values of ``status``: what was known of the user."""
+
+    OK = "ok"
+    COLD_USER = "cold_user"  # the store has nothing of the user
+    EMPTY_SEQUENCE = "empty_sequence"  # a row without behaviours
+    STALE_SEQUENCE = "stale_sequence"  # all behaviours have expired
+    STORE_UNAVAILABLE = "store_unavailable"  # no answer in time, or a damaged row
 
 
 class ItemStatus:

@@ -29,9 +29,9 @@ from srp4ctr.streams.imports.rows import BadRow, EventBuilder
 from srp4ctr.streams.imports.sinks import EventSink, writing
 from srp4ctr.streams.imports.sql_text import explained
 from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
+from srp4ctr.streams.state.duplicates import DUPLICATE_RECORDS
 
 _MAX_NAMED = 12  # actions in a note
-_WINDOW = 500_000  # events within which the stream, too, recognizes a duplicate
 _decoder = msgspec.json.Decoder(EventFields)
 
 
@@ -232,12 +232,15 @@ class _Run:
         sink.write(event.occurred_at, built)
 
     def _is_known(self, key: int) -> bool:
-        """Return whether ``key`` was among the last ``_WINDOW`` events or so."""
+        """Return whether ``key`` was among the last events, as the stream does.
+
+        They are ``DUPLICATE_RECORDS`` at least, and up to twice as many.
+        """
         newer, older = self.seen
         if key in newer or key in older:
             return True
         newer.add(key)
-        if len(newer) >= _WINDOW:
+        if len(newer) >= DUPLICATE_RECORDS:
             self.seen = (set(), newer)
         return False
 

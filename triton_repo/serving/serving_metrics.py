@@ -28,7 +28,7 @@ from srp4ctr.features.bundles.drift_reference import (
     read_reference,
     values_of,
 )
-from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.features.tensors.schema import ItemStatus, RequestStatus
 from srp4ctr.metrics import (
     AGE_BOUNDS,
     ANSWER_BOUNDS,
@@ -62,9 +62,7 @@ FAMILIES: Mapping[str, Spec] = {spec.name: spec for spec in SERVING_STEP}
 # A family, the model as Triton names it, and the further label's value.
 Key = tuple[str, str, str]
 OTHER = "other"  # in place of a label's value that is not listed here
-REQUEST_STATUSES = (
-    *("ok", "cold_user", "empty_sequence", "stale_sequence", "store_unavailable", OTHER),
-)
+REQUEST_STATUSES = (*(each.value for each in RequestStatus), OTHER)
 _ITEM_BITS = {
     "unknown_item": ItemStatus.UNKNOWN_ITEM,
     "no_attributes": ItemStatus.NO_ATTRIBUTES,

@@ -9,6 +9,7 @@ from srp4ctr.errors import ArtifactError
 from srp4ctr.features.online import packing
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.tensors.arrays import UserArrays
+from srp4ctr.features.tensors.schema import RequestStatus
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.user_state import UserState
 from tests.features.stored import a_user_who_acted
@@ -23,7 +24,7 @@ def a_user(behaviors: int) -> UserState:
 
 
 def arrays_of(*users: UserState, after_ms: int = 0) -> UserArrays:
-    read = ReadUsers(users=users, missing="cold_user")
+    read = ReadUsers(users=users, missing=RequestStatus.COLD_USER)
     return user_arrays(read, [after_ms] * len(users), LENGTH, EXPOSURES)
 
 

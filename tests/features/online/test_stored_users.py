@@ -15,6 +15,7 @@ from srp4ctr.features.online import request_features, row_codec
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.tensors import item_fields, vocabulary
 from srp4ctr.features.tensors.arrays import UserArrays
+from srp4ctr.features.tensors.schema import RequestStatus
 from srp4ctr.streams.state.counters import count
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
@@ -38,7 +39,9 @@ def arrays_of(sink: FeatureSink, *user_ids: str, after_ms: int = 0) -> UserArray
     oldest_ms = [after_ms] * len(user_ids)
     rows = sink.read(user_ids, []).users
     users = [rows.get(user_id, NOBODY) for user_id in user_ids]
-    return user_arrays(ReadUsers(users=users, missing="cold_user"), oldest_ms, 4, 3)
+    return user_arrays(
+        ReadUsers(users=users, missing=RequestStatus.COLD_USER), oldest_ms, 4, 3
+    )
 
 
 def a_user(user_id: str, behaviors: int) -> Rows:
