@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from srp4ctr.streams.state.counters import HALF_LIVES_H
+
 Int64s = NDArray[np.int64]
-MAX_POPULAR, MAX_NEW = 1000, 200
+MAX_POPULAR = 1000
+MAX_NEW = 200
 NEW_MS = 7 * 86_400_000  # since an item was first seen
 # Of the popular items, the share of those with the most clicks at each half-life: most of
 # those that were clicked most in the last two hours are among them, and so is what lasts.
 POPULAR_SHARES = {0.25: 0.25, 4.0: 0.5, 24.0: 0.25}
+POPULAR_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
+"""Their places among the half-lives of counters."""
 LEAST_CLICKS = 1e-3  # decayed; of fewer an item is not popular
 # Of a user without a history: the model knows only what is popular in training.
 _COLD_SHARES = (1e-9, 0.95, 0.05)

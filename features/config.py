@@ -12,7 +12,13 @@ from srp4ctr.streams.events.schema import MAX_ID_LENGTH, NUMBER_SUFFIXES
 DEFAULT_BUCKETS = 16
 MAX_NUMBERS = 8  # of candidates
 MAX_WAIT_MS = 4000  # a background call's timeout is 5 s
+_MS_PER_DAY = 86_400_000
 AttributeKind = Literal["categorical", "multi", "numeric", "vector"]
+
+
+def ttl_ms_of(days: float) -> int:
+    """Return ``sequence_ttl_days`` as milliseconds, for serving and training alike."""
+    return round(days * _MS_PER_DAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

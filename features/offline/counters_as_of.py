@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 from ibis import _
 
+from srp4ctr.features.columns import HALF_LIVES
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.tensors.arrays import ActivityArrays
-from srp4ctr.features.tensors.transforms import MS_PER_HOUR
-from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.streams.state.counters import HALF_LIVES_MS
 
 # A weight is at most 2^512: half of a double's exponents are left for sums.
-_BUCKET_MS = round(512 * min(HALF_LIVES_H) * MS_PER_HOUR)
+_BUCKET_MS = round(512 * min(HALF_LIVES_MS))
 _SPAN_MS = 3_600_000  # of the total; buckets begin where a span does
-_HALF_LIVES_MS = {f"{hours:g}h": hours * MS_PER_HOUR for hours in HALF_LIVES_H}
+_HALF_LIVES_MS = dict(zip(HALF_LIVES, HALF_LIVES_MS, strict=True))
 _IMPRESSIONS = tuple(f"impressions_{name}" for name in _HALF_LIVES_MS)
 _CLICKS = tuple(f"clicks_{name}" for name in _HALF_LIVES_MS)
 _COUNTS = (*_IMPRESSIONS, *_CLICKS)

@@ -21,7 +21,7 @@ from srp4ctr.features.offline.counters_as_of import activity_of, activity_table
 from srp4ctr.features.offline.event_tables import EventLog, Table
 from srp4ctr.features.offline.visible_events import counted_events
 from srp4ctr.features.tensors.arrays import ActivityArrays
-from srp4ctr.features.tensors.transforms import DECAY_PER_MS
+from srp4ctr.features.tensors.transforms import decay
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -115,11 +115,11 @@ class ItemReplay:
         counted, first = self._events, self._seen
         self._seen = last = int(np.searchsorted(counted.event_visible_ms, at_ms))
         events = slice(first, last)
-        self._counts *= np.exp2((at_ms - self._at_ms) * DECAY_PER_MS)
+        self._counts *= decay(at_ms - self._at_ms)
         self._at_ms = at_ms
         items, kind = counted.event_items[events], counted.event_is_click[events]
         occurred_ms = counted.event_occurred_ms[events]
-        weights = np.exp2((at_ms - occurred_ms)[:, None] * DECAY_PER_MS)
+        weights = decay(at_ms - occurred_ms)
         np.add.at(self._counts, (items, kind.astype(np.int64)), weights)
         seen = np.where(self._first_seen_ms > 0, self._first_seen_ms, np.iinfo(int).max)
         np.minimum.at(seen, items, occurred_ms)

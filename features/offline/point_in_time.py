@@ -17,6 +17,7 @@ from ibis import _
 from numpy.typing import NDArray
 
 from srp4ctr.features.columns import MAX_ACTIONS
+from srp4ctr.features.config import ttl_ms_of
 from srp4ctr.features.offline.counters_as_of import (
     activity_of,
     activity_table,
@@ -50,7 +51,6 @@ from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 Int64s = NDArray[np.int64]
 Objects = NDArray[np.object_]
 
-_MS_PER_DAY = 86_400_000
 _MIN_ACTION_COUNT = 50  # rarer actions have no columns of their own
 
 
@@ -206,7 +206,7 @@ def request_tables(
     with log.kept(shown_impressions(log)) as shown:
         requests = log.keep(requests_of(shown).order_by("row"))
         candidates = candidates_of(log, shown, requests)
-    unexpired = _.occurred_at > _.at_ms - round(ttl_days * _MS_PER_DAY)
+    unexpired = _.occurred_at > _.at_ms - ttl_ms_of(ttl_days)
     latest = latest_of(log, acted_events(log), requests, length)
     sequences = (log.keep(each.filter(unexpired).order_by("row")) for each in latest)
     instants = requests.select("row", "at_ms", owner="user_id")

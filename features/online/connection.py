@@ -12,13 +12,12 @@ from urllib.parse import quote
 
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.config import FeatureConfig, ttl_ms_of
 from srp4ctr.features.online.row_codec import PROJECT, View
 from srp4ctr.features.tensors.parsed_cache import ParsedCachePlan
 from srp4ctr.streams.config import password_in
 from srp4ctr.streams.state.user_state import UserState
 
-MS_PER_DAY = 86_400_000
 _USER = re.compile(r"//([^/@:]+)@")  # of a URL without a password
 _Options = dict[str, Any]
 
@@ -75,7 +74,7 @@ def plan_of(
         folder=folder,
         version=f"{card.version}-{words:08x}",
         lengths=(card.sizes["L"], card.sizes["W"]),
-        ttl_ms=round(config.sequence_ttl_days * MS_PER_DAY),
+        ttl_ms=ttl_ms_of(config.sequence_ttl_days),
         texts=(
             os.fsencode(library),
             *(part.encode() for part in native_address(config)),

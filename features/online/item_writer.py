@@ -17,13 +17,13 @@ from srp4ctr.features.online.item_feed import SHARE, Changes, StoredProfile
 from srp4ctr.features.online.item_map import FullError, ItemMemory
 from srp4ctr.features.tensors import arrays
 from srp4ctr.features.tensors.arrays import COLUMNS
-from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.features.tensors.transforms import decay
 
 LOG = logging.getLogger(__name__)
 Int64s = NDArray[np.int64]
-FIRST_ITEMS, TEXT_BYTES_PER_ITEM = 1 << 15, 256  # of the first table; then twice as many
+FIRST_ITEMS = 1 << 15  # of the first table; then twice as many
+TEXT_BYTES_PER_ITEM = 256
 _TRY_AGAIN_S = 60.0  # after there was no memory
-_HALF_LIVES_MS = np.array(HALF_LIVES_H) * 3_600_000.0
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -75,16 +75,15 @@ class Shares:
         self._make_room(items, 0)
         shares = self._shares[self._places[items]]  # (n, partitions)
         counted_at = shares["counted_at_ms"].max(axis=1)
-        elapsed = (counted_at[:, None] - shares["counted_at_ms"])[..., None]
-        decay = 2.0 ** (-elapsed / _HALF_LIVES_MS)
+        left = decay(counted_at[:, None] - shares["counted_at_ms"])
         seen = shares["first_seen_ms"]
         first = np.where(seen > 0, seen, _NEVER).min(axis=1)
         columns = np.zeros((len(items), COLUMNS), dtype=np.int64)
         columns[:, arrays.COUNTED_AT_MS] = counted_at
         columns[:, arrays.FIRST_SEEN_MS] = np.where(first < _NEVER, first, 0)
         counts = columns.view(np.float64)
-        counts[:, arrays.IMPRESSIONS] = (shares["impressions"] * decay).sum(axis=1)
-        counts[:, arrays.CLICKS] = (shares["clicks"] * decay).sum(axis=1)
+        counts[:, arrays.IMPRESSIONS] = (shares["impressions"] * left).sum(axis=1)
+        counts[:, arrays.CLICKS] = (shares["clicks"] * left).sum(axis=1)
         return columns
 
     def _places_of(self, items: Int64s, partitions: Int64s) -> Int64s:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from srp4ctr import tracing
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.config import FeatureConfig, ttl_ms_of
 from srp4ctr.features.online import packing, row_codec
-from srp4ctr.features.online.connection import MS_PER_DAY, plan_of
+from srp4ctr.features.online.connection import plan_of
 from srp4ctr.features.online.item_cache import ItemTable, open_table
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S, OnlineViews
@@ -97,7 +97,7 @@ class RequestFeatures:
         self._reader, self.vocabulary, self.items = reader, vocabulary, item_table
         self._breaker = CircuitBreaker[dict[str, UserState]]()
         self._lengths = sizes["L"], sizes["W"]
-        self._ttl_ms = round(ttl_days * MS_PER_DAY)
+        self._ttl_ms = ttl_ms_of(ttl_days)
         self._keys = ItemKeyCache()
         self._user_rows = lru_cache(MAX_CACHED_PROFILES)(vocabulary.user_attribute_rows)
         self._contexts = lru_cache(MAX_CACHED_CONTEXTS)(self._read_context)

@@ -25,12 +25,11 @@ from srp4ctr.features.tensors.arrays import (
 from srp4ctr.features.tensors.candidate_numbers import with_from_last
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_GAP_BUCKETS, Field
 from srp4ctr.streams.events.schema import action_code
-from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.streams.state.counters import HALF_LIVES_MS, MS_PER_HOUR
 
 Float32s = NDArray[np.float32]
 Rows = NDArray[Any]  # int64, or int32 in training
 
-MS_PER_HOUR = 3_600_000.0
 # An item without history is scored as if 5 impressions had brought 2.5 clicks.
 PRIOR_IMPRESSIONS = 5.0
 PRIOR_RATE = 0.5
@@ -42,12 +41,18 @@ NEVER_S = 365 * 24 * 3600.0
 AFFINITY_HALF_LIFE_H = 168.0
 AFFINITY_DECAY_PER_MS = -1.0 / (AFFINITY_HALF_LIFE_H * MS_PER_HOUR)
 _BATCH = 256  # requests: bounds a dense table
-DECAY_PER_MS = -1.0 / (np.array(HALF_LIVES_H) * MS_PER_HOUR)  # in half-lives
+DECAY_PER_MS = -1.0 / np.array(HALF_LIVES_MS)  # in half-lives
 _MATCHES = 1 << 24  # bounds the comparison of candidates with behaviours
 _REQUEST = feature_columns.REQUEST.parts
 _RECENCY = feature_columns.CANDIDATE.blocks["own_item"].index("item_recency")
 CLICK = action_code("click")
 _GAP_BOUNDS_MS = 1000 * ((1 << np.arange(1, NUM_GAP_BUCKETS)) - 1)
+
+
+def decay(elapsed_ms: ArrayLike) -> Floats:
+    """Return what is left of 1 after ``elapsed_ms`` (…), by half-life (…, 4)."""
+    left: Floats = np.exp2(np.asarray(elapsed_ms)[..., None] * DECAY_PER_MS)
+    return left
 
 
 def behavior_codes(sequences: SequenceArrays) -> Int64s:
@@ -324,8 +329,8 @@ def _value_buckets(values: Floats, size: int) -> ArrayLike:
 
 def _counters(activity: ActivityArrays, at_ms: Int64s) -> tuple[Floats, Floats]:
     """Return rates (…, 4) as of ``at_ms``, and impressions and clicks (…, 2, 4)."""
-    decay = np.exp2(_ages(activity.counted_at_ms, at_ms)[..., None] * DECAY_PER_MS)
-    counts = activity.counts * decay[..., None, :]
+    left = decay(_ages(activity.counted_at_ms, at_ms))
+    counts = activity.counts * left[..., None, :]
     impressions, clicks = counts[..., 0, :], counts[..., 1, :]
     # A click whose impression was lost must not raise a rate above 1.
     clicks = np.minimum(clicks, impressions)

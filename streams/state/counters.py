@@ -11,8 +11,8 @@ import msgspec
 
 HALF_LIVES_H = (0.25, 4.0, 24.0, 168.0)
 Counts = tuple[float, float, float, float]  # one per half-life
-_MS_PER_HOUR = 3_600_000.0
-_HALF_LIVES_MS = tuple(hours * _MS_PER_HOUR for hours in HALF_LIVES_H)
+MS_PER_HOUR = 3_600_000.0
+HALF_LIVES_MS = tuple(hours * MS_PER_HOUR for hours in HALF_LIVES_H)
 _ZEROS = (0.0, 0.0, 0.0, 0.0)
 _ONES = (1.0, 1.0, 1.0, 1.0)
 
@@ -97,7 +97,7 @@ def _factors(elapsed_ms: int) -> Counts:
     """Return what is left of 1 after ``elapsed_ms``."""
     if elapsed_ms == 0:  # the items of one slate: half of all calls
         return _ONES
-    quarter, four, day, week = _HALF_LIVES_MS
+    quarter, four, day, week = HALF_LIVES_MS
     return (
         2.0 ** (-elapsed_ms / quarter),
         2.0 ** (-elapsed_ms / four),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
-from srp4ctr.features.tensors.transforms import MS_PER_HOUR
 from srp4ctr.streams.events.schema import (
     Behavior,
     Click,
@@ -18,7 +17,7 @@ from srp4ctr.streams.events.schema import (
     item_key,
     json_text,
 )
-from srp4ctr.streams.state.counters import HALF_LIVES_H
+from srp4ctr.streams.state.counters import HALF_LIVES_H, MS_PER_HOUR
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
 
 

@@ -21,6 +21,7 @@ from srp4ctr.features.candidates import (
     LEAST_CLICKS,
     MAX_POPULAR,
     NEW_MS,
+    POPULAR_LIVES,
     POPULAR_SHARES,
     Shares,
     blended,
@@ -30,7 +31,6 @@ from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import ActivityArrays, CandidateArrays
 from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.dataset.cache import Catalogue, TrainingSet
 from srp4ctr.training.dataset.catalogue_clicks import WINDOWS_MS, CatalogueClicks
@@ -43,7 +43,6 @@ Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 DEPTHS = (5, 10, 20)
 _CLICKS_AT_ONCE = 32
-_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
 MISSED = np.iinfo(np.int64).max
 GATED = 10  # of ``DEPTHS``: of ``HIT``, what the gate holds the model to
 _MEANINGS = {
@@ -135,7 +134,7 @@ class CandidateFinder:
     def _popular(self, activity: ActivityArrays, used: Int64s) -> Int64s:
         """Return what is clicked most now, by several half-lives, then what usually is."""
         clicks = np.where(activity.clicks >= LEAST_CLICKS, activity.clicks, 0.0)
-        firsts = [best(clicks[:, life], MAX_POPULAR, used) for life in _LIVES]
+        firsts = [best(clicks[:, life], MAX_POPULAR, used) for life in POPULAR_LIVES]
         joined = np.concatenate(firsts)
         now = joined[blended(firsts, [*POPULAR_SHARES.values()], MAX_POPULAR)]
         usual = self._usual[~np.isin(self._usual, np.concatenate([now, used]))]

@@ -20,10 +20,9 @@ from srp4ctr.client.codec import Tensors, infer_inputs
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
-from srp4ctr.features.config import FeatureConfig
+from srp4ctr.features.config import FeatureConfig, ttl_ms_of
 from srp4ctr.features.consistency import golden
 from srp4ctr.features.consistency.golden import GoldenRequest, GoldenUsers, StoredItems
-from srp4ctr.features.online.connection import MS_PER_DAY
 from srp4ctr.features.tensors import schema, vocabulary
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.features.tensors.vocabulary import Vocabulary
@@ -277,7 +276,7 @@ def stored_users(
     folder, views = folders[0], OnlineViews(features)
     known = vocabulary.load(folder / bundle.VOCABULARY_FILE)
     sizes = bundle.read(folder).sizes
-    ttl_ms = round(features.sequence_ttl_days * MS_PER_DAY)
+    ttl_ms = ttl_ms_of(features.sequence_ttl_days)
     described, others = _items_by_attributes(views, known)
     items = bundle.read_golden_items(folder) or described
     candidates = golden.candidates_of(items, max_candidates)

@@ -22,14 +22,15 @@ from srp4ctr.features.candidates import (
     MAX_NEW,
     MAX_POPULAR,
     NEW_MS,
+    POPULAR_LIVES,
     POPULAR_SHARES,
     blended,
 )
 from srp4ctr.features.online.item_cache import ItemTable
 from srp4ctr.features.tensors.arrays import Arrays
 from srp4ctr.features.tensors.item_fields import FIRST_ATTRIBUTE_ROW, places
+from srp4ctr.features.tensors.transforms import decay
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.state.counters import HALF_LIVES_H
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.triton_repo.serving.item_vectors import ItemVectors, greatest
 
@@ -39,8 +40,6 @@ Where = tuple[tuple[str, tuple[str, ...]], ...]
 """Attributes and the values of which an item must have one."""
 ReadProfiles = Callable[[Sequence[int]], Mapping[int, ItemProfile]]
 
-_LIVES = [HALF_LIVES_H.index(hours) for hours in POPULAR_SHARES]
-_LIVES_MS = 3_600_000.0 * np.array([*POPULAR_SHARES])
 # Half a percent of a core, a millisecond at a time, so that the slowest percent of requests
 # is not those that meet it. A million items take half a second: a hundred with the pauses.
 _EVERY_S = 5.0
@@ -260,7 +259,7 @@ class Catalogue:
                 (len(keys), self._vocabulary.num_attribute_slots), dtype=np.int32
             ),
             is_available=np.ones(len(keys), dtype=np.bool_),
-            clicks=np.zeros((len(keys), len(_LIVES))),
+            clicks=np.zeros((len(keys), len(POPULAR_LIVES))),
             first_seen_ms=np.zeros(len(keys), dtype=np.int64),
         )
         for start in range(0, len(keys), _ITEMS_AT_ONCE):
@@ -268,10 +267,10 @@ class Catalogue:
             part = slice(start, start + _ITEMS_AT_ONCE)
             rows = self._table.lookup(keys[part])
             ages_ms = np.maximum(now_ms - rows.activity.counted_at_ms, 0)
-            decay = np.exp2(-ages_ms[:, None] / _LIVES_MS)
             found.attribute_rows[part] = rows.attribute_rows
             found.is_available[part] = rows.is_available
-            found.clicks[part] = rows.activity.clicks[:, _LIVES] * decay
+            clicks = rows.activity.clicks * decay(ages_ms)
+            found.clicks[part] = clicks[:, POPULAR_LIVES]
             found.first_seen_ms[part] = rows.activity.first_seen_ms
             since_s = rest(since_s)
         return found
