@@ -23,7 +23,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
 )
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.duplicates import Deduplication
+from srp4ctr.streams.state.duplicates import COUNTED_TYPES, Deduplication
 from srp4ctr.streams.state.reducers import fold_items, fold_total, fold_users
 from srp4ctr.streams.state.user_state import UserState
 
@@ -33,7 +33,7 @@ Place = tuple[str, int]
 """A user or an item, and a partition."""
 _TYPES: Mapping[Owner, Sequence[str]] = {
     "user_id": ("impression", "click", "behavior", "user", "forget"),
-    "item_id": ("impression", "click"),  # what an item's counters count
+    "item_id": COUNTED_TYPES,  # what an item's counters count
 }
 
 

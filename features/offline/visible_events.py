@@ -49,7 +49,7 @@ def counted_events(log: EventLog) -> Table:
 
     ``tests/features/test_counting.py`` holds the two to each other.
     """
-    came = log.events.filter(_.type.isin(["impression", "click"])).select(
+    came = log.events.filter(_.type.isin(duplicates.COUNTED_TYPES)).select(
         *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
         is_click=_.type == "click",
     )

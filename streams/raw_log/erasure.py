@@ -36,11 +36,11 @@ from srp4ctr.streams.raw_log.delta_tables import (
     vacuum,
 )
 from srp4ctr.streams.raw_log.log_tables import DATE
+from srp4ctr.streams.state.duplicates import COUNTED_TYPES
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
 Requests = Mapping[str, list[ErasureRequest]]  # by user
 _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}
-_COUNTED = ("impression", "click")
 _NULLED = (
     *("context", "numbers", "score", "propensity"),
     *("model_version", "experiment", "arm"),
@@ -154,7 +154,7 @@ def _erased(row: _Row, requests: Requests, topic: str, key: bytes) -> _Row | Non
     user, at_ms = row["user_id"], row[_TIMES[topic]]
     if row.get("type") == "forget" or not is_erased(requests, user, at_ms):
         return row
-    if row.get("type") not in _COUNTED:
+    if row.get("type") not in COUNTED_TYPES:
         return None
     # As ``features.consistency.replay.counted`` has it: what came after the request was
     # never counted, and a request ends the memory of what was shown before.

@@ -20,7 +20,10 @@ DUPLICATE_RECORDS = 500_000
 """A backfill may be as long and be published twice. A worker holds up to twice as many
 identities of a partition in memory, and reads as many records when it starts."""
 _NEVER = -1
-_COUNTED = (Impression, Click)
+COUNTED = (Impression, Click)
+"""The events that count at all; a behaviour is in a sequence only."""
+COUNTED_TYPES = tuple(str(each.__struct_config__.tag) for each in COUNTED)
+"""As the raw log names them."""
 
 
 class Fate(Enum):
@@ -59,7 +62,7 @@ class Deduplication:
             return Fate.ERASED
         if isinstance(event, Forget):
             self.add_erasure(event.user_id, event.occurred_at, offset)
-        if isinstance(event, _COUNTED):
+        if isinstance(event, COUNTED):
             came_at = self._remember(_identity(event), offset)
             if came_at > forgotten_at and came_at >= offset - DUPLICATE_RECORDS:
                 return Fate.DUPLICATE

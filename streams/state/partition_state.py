@@ -22,30 +22,24 @@ from srp4ctr.streams.events.codec import (
     RejectedRecord,
     decode_record,
 )
-from srp4ctr.streams.events.schema import (
-    TOTAL_KEY,
-    Click,
-    Impression,
-    Rebuild,
-    item_key,
-)
-from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.duplicates import Deduplication, Fate
+from srp4ctr.streams.events.schema import TOTAL_KEY, Rebuild, item_key
+from srp4ctr.streams.state.duplicates import COUNTED, Deduplication, Fate
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
+    NEW_ITEM,
+    NEW_USER,
     ItemPartitionKey,
     Rows,
     fold_shares,
     fold_users,
 )
 from srp4ctr.streams.state.sequences import ELEMENT_BYTES
-from srp4ctr.streams.state.user_state import UserState
 
 # Of a row in memory besides what is packed, measured with 20,000 users and 50,000 items by
 # the growth of the process: structs, counts, the key and its places in the dictionaries.
-USER_BYTES, SHARE_BYTES = 1200, 750
+USER_BYTES = 1200
+SHARE_BYTES = 750
 
-_NEW_USER, _NEW_ITEM = UserState(), Activity()
 _Key = TypeVar("_Key")
 
 
@@ -122,9 +116,7 @@ class PartitionState:
         """
         users = {logged.event.user_id for logged in events}
         items = {
-            logged.event.item_id
-            for logged in events
-            if isinstance(logged.event, Impression | Click)
+            logged.event.item_id for logged in events if isinstance(logged.event, COUNTED)
         }
         shares = {(item_key(item_id), self.partition) for item_id in items}
         if shares:
@@ -143,14 +135,14 @@ class PartitionState:
         """
         cached, elsewhere = self._rows, dict[str, int]()
         for user_id in users:
-            user = rows.users.get(user_id, _NEW_USER)
+            user = rows.users.get(user_id, NEW_USER)
             if not user.is_of(self.partition):
                 elsewhere[user_id] = user.partition
                 continue
             cached.users[user_id] = replace(user, partition=self.partition)
             self._attribute_bytes += len(user.attributes)
         for key in shares:
-            cached.shares[key] = rows.shares.get(key, _NEW_ITEM)
+            cached.shares[key] = rows.shares.get(key, NEW_ITEM)
         for user_id, user in rows.users.items():
             if user.forgotten_at_ms:
                 erasure = (user.forgotten_at_ms, user.forgotten_offset)
@@ -201,7 +193,7 @@ class PartitionState:
             shares=fold_shares(rows.shares, batch, self.partition),
         )
         for user_id, user in changed.users.items():
-            before = rows.users.get(user_id, _NEW_USER)
+            before = rows.users.get(user_id, NEW_USER)
             self._attribute_bytes += len(user.attributes) - len(before.attributes)
         self._rows.update(changed)
         self.dirty.update(changed)

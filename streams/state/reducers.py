@@ -10,22 +10,18 @@ from dataclasses import dataclass, field
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import (
-    TOTAL_KEY,
-    Click,
-    Impression,
-    item_key,
-)
+from srp4ctr.streams.events.schema import TOTAL_KEY, Click, item_key
 from srp4ctr.streams.state import user_state
 from srp4ctr.streams.state.counters import Activity, count, count_all
+from srp4ctr.streams.state.duplicates import COUNTED
 from srp4ctr.streams.state.user_state import UserState
 
 ItemPartitionKey = tuple[int, int]
 """An item's key and a partition: an item has events in every partition, so that one row
 could not carry one "last offset". Each partition keeps its own share; readers add them."""
 
-_NEW_USER, _NEW_ITEM = UserState(), Activity()
-_COUNTED = (Impression, Click)
+NEW_USER = UserState()
+NEW_ITEM = Activity()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +60,7 @@ def fold_users(
     latest: dict[str, UserState] = {}
     for logged, is_counted in batch:
         key = logged.event.user_id
-        before = latest.get(key) or rows.get(key, _NEW_USER)
+        before = latest.get(key) or rows.get(key, NEW_USER)
         user = user_state.fold(before, logged, config, is_counted=is_counted)
         if user is not before:
             latest[key] = user
@@ -83,7 +79,7 @@ def fold_shares(
     events = [each for each, is_counted in batch if is_counted]
     latest = fold_items(rows, events, partition)
     key = (TOTAL_KEY, partition)
-    before = rows.get(key, _NEW_ITEM)
+    before = rows.get(key, NEW_ITEM)
     share = fold_total(before, events)
     return latest if share is before else {**latest, key: share}
 
@@ -97,10 +93,10 @@ def fold_items(
     latest: dict[ItemPartitionKey, Activity] = {}
     for logged in counted:
         event = logged.event
-        if not isinstance(event, _COUNTED):
+        if not isinstance(event, COUNTED):
             continue
         key = (item_key(event.item_id), partition)
-        before = latest.get(key) or rows.get(key, _NEW_ITEM)
+        before = latest.get(key) or rows.get(key, NEW_ITEM)
         share = count(
             before,
             at_ms=event.occurred_at,
@@ -117,6 +113,6 @@ def fold_total(share: Activity, counted: Iterable[LoggedEvent]) -> Activity:
     occurrences = (
         (each.event.occurred_at, isinstance(each.event, Click), each.offset)
         for each in counted
-        if isinstance(each.event, _COUNTED)
+        if isinstance(each.event, COUNTED)
     )
     return count_all(share, occurrences)
