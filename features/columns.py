@@ -148,7 +148,8 @@ def number_columns(numbers: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}{end}" for name in numbers for end in ("", *NUMBER_SUFFIXES))
 
 
-ACTION_WIDTH, FIELD_WIDTH = len(_of_action("")), len(_of_field(""))
+ACTION_WIDTH = len(_of_action(""))
+FIELD_WIDTH = len(_of_field(""))
 NUMBER_WIDTH = len(number_columns([""]))
 
 

@@ -19,8 +19,10 @@ from srp4ctr.features import columns
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"
-UNSEEN_ITEM, COLD_USER = "unseen_item", "cold_user"
-"""1 for an item outside the vocabulary, for a request without a history; else 0."""
+UNSEEN_ITEM = "unseen_item"
+"""1 for an item outside the vocabulary, else 0."""
+COLD_USER = "cold_user"
+"""1 for a request without a history, else 0."""
 MAX_BINS = 10
 # With fewer values, noise makes an index of (bins - 1) / values: .02 and more.
 MIN_VALUES = 500

@@ -27,7 +27,8 @@ SUFFIX = ".npz"
 _WAITING = 64  # requests
 _PATIENCE_S = 10.0  # with a disk that hangs, in close()
 _ABANDONED_S = 3600.0  # writing takes milliseconds
-_PROBABILITIES, _REST = "click_probability", "request"
+_PROBABILITIES = "click_probability"
+_REST = "request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

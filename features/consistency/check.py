@@ -45,7 +45,8 @@ from srp4ctr.streams.state.user_state import NO_PARTITION, UserState
 
 _MOST_EVENTS = 50_000  # of users, and as many of items: as Python objects 36 MB
 _MOST_OF_TOTAL = 300_000  # events of a partition whose total is computed: some seconds
-_PATIENCE_S, _POLL_S = 8.0, 0.25  # beyond the time that the log is written in
+_PATIENCE_S = 8.0  # beyond the time that the log is written in
+_POLL_S = 0.25
 _TOLERANCE = 1e-9  # relative; a rebuild may have added a share's parts in another order
 _MAX_DETAILS = 20
 
@@ -119,7 +120,8 @@ def check_features(
         *(_compare_total(log_dir, rows, progress, p) for _, p in totals),
     ]
     has = {p: max(progress.stored[p], last[p]) for p in logged}
-    return _summary(found, len(cut), _skipped(log_dir), _behind_ms(done, has))
+    skipped = sum(skipped_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC).values())
+    return _summary(found, len(cut), skipped, _behind_ms(done, has))
 
 
 def _drawn(
@@ -173,10 +175,6 @@ def _logged_offsets(
 
 def _covered(log_dir: Log, partition: int) -> tuple[int, int]:
     return covered_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC, partition)
-
-
-def _skipped(log_dir: Log) -> int:
-    return sum(skipped_offsets(log_dir, BEHAVIOR_EVENTS_TOPIC).values())
 
 
 def _compare_users(

@@ -62,7 +62,8 @@ LOG = logging.getLogger(__name__)
 KEPT_S = 900
 """After that the store drops the rows of a validation that was killed."""
 MOST_ITEMS = 8  # known ones of a request
-_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
 # Ids of up to 3, 8, 16, 128 and 240 bytes are hashed in five ways, longer ones in a sixth.
 _UNKNOWN_ITEMS = ("~", "~gold", "~golden item", "~golden " * 9, "~gölden " * 18)
 Tensors = Mapping[str, NDArray[Any]]

@@ -15,12 +15,18 @@ Float32s = NDArray[np.float32]
 
 # Of an item in the table that serving reads: where its attributes' text is, then what
 # ``ActivityArrays`` has. All are eight bytes; the counts are float64.
-TEXT, COUNTED_AT_MS, FIRST_SEEN_MS = 0, 1, 2
-IMPRESSIONS, CLICKS, COUNTS = slice(3, 7), slice(7, 11), slice(3, 11)
+TEXT = 0
+COUNTED_AT_MS = 1
+FIRST_SEEN_MS = 2
+IMPRESSIONS = slice(3, 7)
+CLICKS = slice(7, 11)
+COUNTS = slice(3, 11)  # both
 COLUMNS = 11
 # What a bundle knows of it. A note has a bit for attributes, not for their absence, so
 # that zeros are right of an item without any.
-ITEM_ROW, NOTES, ATTRIBUTES = 0, 1, 2
+ITEM_ROW = 0
+NOTES = 1
+ATTRIBUTES = 2  # from here on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

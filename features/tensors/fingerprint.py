@@ -28,7 +28,8 @@ from srp4ctr.streams.events.schema import action_code, item_key
 # Processors and versions of numpy differ in the last bits of a logarithm. No result on the
 # fixed inputs is near enough to a bound of rounding for that to show.
 DIGITS = 4
-_NOW_MS, _HOUR_MS = 1_750_000_012_345, 3_600_000
+_NOW_MS = 1_750_000_012_345
+_HOUR_MS = 3_600_000
 _NUMBERS = np.array([[[80.1], [12.6], [3.7], [np.nan], [0.0]]], dtype=np.float32)
 _CONTEXT = {"page": "home", "price": "3.7", "place": "north", "utc_offset_minutes": "330"}
 _PROFILES: tuple[dict[str, Any], ...] = tuple(

@@ -43,7 +43,8 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 _LINGER_MS = 10
 _MAX_WAITING = 10_000  # events that the broker has not acknowledged
 _LATER_S = 10.0  # than its time to be acknowledged, which Kafka's own client ends
-_REQUEST_MS, _BLOCK_MS = 30_000, 60_000  # at most; kafka-python's own
+_REQUEST_MS = 30_000  # at most, as the next one; kafka-python's own
+_BLOCK_MS = 60_000
 BACKFILL_HEADERS = ((BACKFILL_HEADER, b"1"),)
 _HINTS = (
     (

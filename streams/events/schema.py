@@ -197,7 +197,8 @@ def _numbers(name: str, value: Any) -> list[float]:
 
 _TOO_LONG = "Expected `{what}` of length <= {most} - at `$.attributes[...]`"
 # The attribute by which raw log and store keep that an item is not available.
-AVAILABLE, NOT_AVAILABLE = "available", "false"
+AVAILABLE = "available"
+NOT_AVAILABLE = "false"
 
 
 class ItemUpdate(msgspec.Struct, tag="item", frozen=True, kw_only=True, omit_defaults=True):

@@ -11,7 +11,8 @@ from srp4ctr.streams.imports.guess_values import LAST, NAMES, are_called, sample
 from srp4ctr.streams.imports.sql_text import quoted, toml
 from srp4ctr.streams.imports.tables import Table
 
-SAMPLE, MANY = 1_000, 200_000  # rows for names and times; for counts, what follows what
+SAMPLE = 1_000  # rows that are looked at for names and times
+MANY = 200_000  # for counts, and for what follows what
 
 
 @dataclass(slots=True)

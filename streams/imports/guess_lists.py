@@ -14,7 +14,8 @@ from srp4ctr.streams.imports.guess_values import snake
 from srp4ctr.streams.imports.sql_text import literal, toml
 
 _MOST = 0.5
-_SAME_LENGTH, _ARE_NUMBERS = 0.95, 0.9  # shares of lists, and of their elements
+_SAME_LENGTH = 0.95  # of lists
+_ARE_NUMBERS = 0.9  # of their elements
 _SEPARATORS = ("|", ", ", ",", " ")
 _WHOLE = r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|U?INTEGER"
 _IDS = rf"(VARCHAR|{_WHOLE})\[\]"

@@ -39,7 +39,9 @@ from srp4ctr.streams.imports.mapping import SYNONYMS
 from srp4ctr.streams.imports.sql_text import literal, quoted, toml
 from srp4ctr.streams.imports.tables import Column
 
-_FEW, _ROWS_OF_FEW = 30, 200  # not ids: as few values, each in as many rows
+# Not ids: as few values, each in as many rows.
+_FEW = 30
+_ROWS_OF_FEW = 200
 _MIN_WITH_ITEM = 0.1  # of an action's rows: the others name a filter, a place, a page
 _ID = r"(.+_)?(id|key|code|ref|reference|number|no|sku)"
 _NEGATIVES = (

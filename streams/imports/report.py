@@ -7,7 +7,9 @@ import msgspec
 
 from srp4ctr.errors import MistakeError
 
-DUPLICATE, NO_RULE, NO_ATTRIBUTE = "duplicate", "no rule", "no attribute"
+DUPLICATE = "duplicate"
+NO_RULE = "no rule"
+NO_ATTRIBUTE = "no attribute"
 NOT_BAD = (DUPLICATE, NO_RULE, NO_ATTRIBUTE)  # nothing is wrong with these rows
 _PREVIEWED = 3
 _MAX_PLACES = 5

@@ -26,7 +26,9 @@ from srp4ctr.streams.imports.sql_text import quoted
 
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
 _MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-_PLAUSIBLE_MS = (631_152_000_000, 4_102_444_800_000)  # 1990 to 2100
+# Plausible times: 1990 to 2100.
+_FIRST_MS = 631_152_000_000
+_LAST_MS = 4_102_444_800_000
 _WRONG_TIMES = {
     Reason.TIME_IN_SECONDS: "before 1973",
     Reason.TIME_IN_FUTURE: "in the future",
@@ -77,7 +79,7 @@ class Clock:
             return ""
         for unit, factor in _MS_PER.items():
             ms = float(value) * factor
-            if unit != self.mapping.time_unit and _is_plausible(ms):
+            if unit != self.mapping.time_unit and _FIRST_MS <= ms <= _LAST_MS:
                 day = (_EPOCH + dt.timedelta(milliseconds=ms)).date()
                 return f"; read as {unit} it is {day}: is time_unit right?"
         return ""
@@ -283,7 +285,3 @@ def _the_time(ms: int) -> str:
         return f"the time is {_EPOCH + dt.timedelta(milliseconds=ms):%Y-%m-%d %H:%M}"
     except OverflowError:
         return f"the time {ms} ms is beyond the year 9999"
-
-
-def _is_plausible(ms: float) -> bool:
-    return _PLAUSIBLE_MS[0] <= ms <= _PLAUSIBLE_MS[1]

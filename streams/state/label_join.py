@@ -12,7 +12,10 @@ import msgspec
 
 from srp4ctr.streams.events.schema import Click, Forget, Id, Impression, Millis, UserEvent
 
-UNCLICKED, CLICKED_LATE, CLICKED = 0, 1, 2  # revisions, the weakest first
+# Revisions, the weakest first.
+UNCLICKED = 0
+CLICKED_LATE = 1
+CLICKED = 2
 
 
 class ImpressionLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -30,7 +30,9 @@ ELEMENT_BYTES = 4 + 8 + 1 + 8  # the most that an element of a sequence takes
 HAS_VALUE = 0x80
 """The bit of an action's code that says that ``values`` has one of the element."""
 _SPAN = 1 << 32  # milliseconds that four bytes hold: 49 days
-_TIME, _KEY, _VALUE = struct.Struct("<I"), struct.Struct("<q"), struct.Struct("<d")
+_TIME = struct.Struct("<I")
+_KEY = struct.Struct("<q")
+_VALUE = struct.Struct("<d")
 _CODES = [bytes((code,)) for code in range(256)]
 _Identity = tuple[int, int, int]
 

@@ -39,7 +39,8 @@ _SPECS = {
 }
 SCORED = {spec.name for spec in schema.HEAD_OUTPUTS + schema.RANKING_TENSORS}
 _BY_ITEM = SCORED - {spec.name for spec in schema.USER_EMBEDDINGS}
-PROBABILITY, RANKING = "click_probability", "ranking_score"
+PROBABILITY = "click_probability"
+RANKING = "ranking_score"
 _KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
 _LEAST = np.float32(1e-7)  # of a probability whose log-odds are taken
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime

@@ -57,8 +57,10 @@ from srp4ctr.triton_repo.serving.refusals import (
 from srp4ctr.triton_repo.serving.serving_metrics import RequestStats
 
 LOG = logging.getLogger(__name__)
-PROPENSITY, POSITION = "propensity", "position"
-ITEM_IDS, ITEM_ROWS = "item_ids", "candidate_item_rows"
+PROPENSITY = "propensity"
+POSITION = "position"
+ITEM_IDS = "item_ids"
+ITEM_ROWS = "candidate_item_rows"
 NUMBERS, NUMBER_NAMES = (spec.name for spec in schema.NUMBER_INPUTS)
 _NOTES = ("status", "feature_version", "model_version")
 CANNOT_RECOMMEND = (
@@ -73,9 +75,11 @@ _OF_ITEMS = (SCORED - _OF_USERS) | {
 }
 _RECOMMENDED = {spec.name for spec in schema.RECOMMENDED_TENSORS}
 _PADDING = b""
-_OF_SHAPE, _OF_CONTENT = Refusing("shape", ValueError), Refusing("content", MistakeError)
+_OF_SHAPE = Refusing("shape", ValueError)
+_OF_CONTENT = Refusing("content", MistakeError)
 # Of ids the tensors are ours, and so is a row outside the model's tables.
-_OF_TENSORS, _OF_OURS = Refusing("tensors", ValueError), Refusing("tensors")
+_OF_TENSORS = Refusing("tensors", ValueError)
+_OF_OURS = Refusing("tensors")
 
 
 class Features(Protocol):

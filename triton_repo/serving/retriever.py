@@ -32,7 +32,9 @@ from srp4ctr.triton_repo.serving.onnx_scorer import Session, first_behavior
 from srp4ctr.triton_repo.serving.serving_metrics import NEXT_PLACES
 
 Int64s = NDArray[np.int64]
-MODEL, POPULAR, NEW = "model", "popular", "new"
+MODEL = "model"
+POPULAR = "popular"
+NEW = "new"
 SOURCES = (MODEL, POPULAR, NEW)
 _NAMES = np.array([name.encode() for name in SOURCES], dtype=object)
 REMEMBERED = 4096  # users whose next item is awaited, to measure recall
