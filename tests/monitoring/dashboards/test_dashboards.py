@@ -20,6 +20,7 @@ from srp4ctr.monitoring.dashboards import (
 from srp4ctr.monitoring.dashboards.boards import BOARDS, PAGE, page, text
 from srp4ctr.monitoring.dashboards.queries import MONEY
 from tests.monitoring.boards import board, named_panels, panels
+from tests.monitoring.metric_names import names_in
 from tests.structure.source_tree import ROOT, product_files
 
 PROVISIONING = ROOT / "monitoring" / "grafana" / "provisioning"
@@ -31,6 +32,7 @@ DEFAULTS = {
     *("unit", "decimals", "min", "max", "thresholds", "mappings", "color", "noValue"),
     "custom",
 }
+UNITS_OF = {"seconds": "s", "share": "percentunit", "click_rate": "percentunit"}
 # Words in titles that keep their capitals.
 CAPITALS = {"GPU", "GPUs", "CTR", "AUC", "PSI", "CPU", "FLOPs", "HTTP"}
 
@@ -113,6 +115,22 @@ def test_every_panel_has_a_unit_that_is_known() -> None:
         units = {config["defaults"]["unit"], panel["options"].get("yAxis", {}).get("unit")}
         units |= {p["value"] for p in _properties(panel) if p["id"] == "unit"}
         assert units - {None} <= UNITS, where
+
+
+def test_a_metric_in_seconds_or_shares_is_shown_in_that_unit() -> None:
+    """A metric's name ends in its unit; a rate or a ratio of it has another one."""
+    shown = 0
+    for where, panel in named_panels():
+        config, axis = panel.get("fieldConfig", {}), panel["options"].get("yAxis", {})
+        units = {config.get("defaults", {}).get("unit"), axis.get("unit")}
+        for target in () if panel["type"] == "table" else panel.get("targets", ()):
+            if re.search(r"/|\b(?:rate|increase)\((?!.*_bucket)", target["expr"]):
+                continue
+            for name in names_in([target["expr"]]):
+                ends = [end for end in UNITS_OF if re.search(f"_{end}(?:_bucket)?$", name)]
+                assert all(UNITS_OF[end] in units for end in ends), where
+                shown += len(ends)
+    assert shown > 30
 
 
 def test_a_price_names_the_setting_of_its_currency_and_has_no_sign() -> None:
