@@ -15,9 +15,14 @@ from srp4ctr import metrics
 from srp4ctr.features.bundles.drift_reference import SCORE
 from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.monitoring.collector.bundle_cache import BundleFacts
-from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, cost_figures
+from srp4ctr.monitoring.cost.cost_figures import (
+    Buckets,
+    Figure,
+    cost_figures,
+    server_figures,
+)
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
-from srp4ctr.monitoring.cost.triton_servers import TritonServer, server_figures
+from srp4ctr.monitoring.cost.triton_servers import TritonServer
 from srp4ctr.monitoring.quality.ab_test import Difference
 from srp4ctr.monitoring.quality.confidence_intervals import Interval
 from srp4ctr.monitoring.quality.drift import SHARES, FeatureDrift

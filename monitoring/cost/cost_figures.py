@@ -1,11 +1,16 @@
-"""Triton's counters, added up → figures of serving's traffic, inputs and cost."""
+"""Triton's counters, added up → figures of serving's traffic, inputs and cost.
+
+Of all servers together by model version, and of each server.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from srp4ctr import metrics
+from srp4ctr.features.bundles.drift_reference import SCORE
 from srp4ctr.monitoring.cost import triton_counters as of
 from srp4ctr.monitoring.cost.triton_counters import Flops, ServingTotals
+from srp4ctr.monitoring.cost.triton_servers import TritonServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Buckets:
 def cost_figures(
     totals: ServingTotals, flops: Mapping[str, Flops]
 ) -> Iterator[Figure | Buckets]:
-    """Yield the figures that come from Triton."""
+    """Yield the figures of all servers together."""
     yield from _ensembles(totals)
     yield from _versions(totals)
     yield from _steps(totals)
@@ -54,6 +59,41 @@ def cost_figures(
     answers, ages = totals.labelled(metrics.ANSWERS), totals.labelled(metrics.FEATURE_AGE)
     yield from _histogram("srp4ctr_request_duration_seconds", answers, answers_s)
     yield from _histogram("srp4ctr_feature_age_seconds", ages, ages_s)
+
+
+def server_figures(server: TritonServer) -> Iterator[Figure | Buckets]:
+    """Yield the figures of one server; the last label values are its name."""
+    name, totals = (server.name,), server.totals
+    yield Figure("srp4ctr_server_up", float(server.is_up), name)
+    yield Figure("srp4ctr_server_ready", float(server.is_ready), name)
+    for counter, outcome in ((of.SUCCESSES, "success"), (of.FAILURES, "failure")):
+        by_step = totals.by_step(counter)
+        calls = sum(by_step.get(each, 0.0) for each in of.ENSEMBLES)
+        yield Figure("srp4ctr_server_requests_total", calls, (*name, outcome))
+    sums = {
+        "srp4ctr_server_refused_requests_total": _sum(totals, metrics.REFUSED),
+        "srp4ctr_server_queue_seconds_total": _sum(totals, of.QUEUE_US) / 1e6,
+        "srp4ctr_server_cpu_seconds_total": _sum(totals, metrics.CPU_US) / 1e6,
+        "srp4ctr_server_candidates_total": _sum(totals, metrics.CANDIDATES),
+        "srp4ctr_server_scored_requests_total": totals.by_step(of.RUNS).get(of.HEAD, 0.0),
+    }
+    for metric, value in sums.items():
+        yield Figure(metric, value, name)
+    for status, users in sorted(totals.by_label(metrics.REQUEST_STATUS).items()):
+        yield Figure("srp4ctr_server_requests_by_status_total", users, (*name, status))
+    yield Buckets(
+        metric="srp4ctr_server_request_duration_seconds",
+        labels=name,
+        counts=totals.by_label(metrics.ANSWERS),
+        total=_sum(totals, metrics.ANSWERS_US) / 1e6,
+    )
+    for drift in server.drifts:
+        version = (*name, drift.model_version)
+        if drift.feature == SCORE:
+            yield Figure("srp4ctr_server_score_psi", drift.psi, version)
+        else:
+            psi = "srp4ctr_server_feature_psi"
+            yield Figure(psi, drift.psi, (*version, drift.feature))
 
 
 def _ensembles(totals: ServingTotals) -> Iterator[Figure]:
@@ -103,3 +143,7 @@ def _histogram(
     for version, found in sorted(by_version.items()):
         total = sums.get(version, 0.0)
         yield Buckets(metric=metric, labels=(version,), counts=found, total=total)
+
+
+def _sum(totals: ServingTotals, counter: str) -> float:
+    return sum(totals.by_label(counter).values())

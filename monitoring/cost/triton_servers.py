@@ -8,15 +8,14 @@ in a thread of its own: a server that hangs delays no other, and the reader of l
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from srp4ctr import metrics
 from srp4ctr.errors import OutageError
-from srp4ctr.features.bundles.drift_reference import SCORE, Reference
+from srp4ctr.features.bundles.drift_reference import Reference
 from srp4ctr.monitoring.cost import triton_counters as of
-from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure
 from srp4ctr.monitoring.cost.triton_counters import Sample, ServingTotals, sample_of
 from srp4ctr.monitoring.prometheus import PAGE_TIMEOUT_S, read_metrics
 from srp4ctr.monitoring.quality.drift import Drift, FeatureDrift
@@ -143,45 +142,6 @@ class TritonServers:
             return None
         page.is_late, page.is_up = False, True
         return sample
-
-
-def server_figures(server: TritonServer) -> Iterator[Figure | Buckets]:
-    """Yield the figures of one server; the last label values are its name."""
-    name, totals = (server.name,), server.totals
-    yield Figure("srp4ctr_server_up", float(server.is_up), name)
-    yield Figure("srp4ctr_server_ready", float(server.is_ready), name)
-    for counter, outcome in ((of.SUCCESSES, "success"), (of.FAILURES, "failure")):
-        by_step = totals.by_step(counter)
-        calls = sum(by_step.get(each, 0.0) for each in of.ENSEMBLES)
-        yield Figure("srp4ctr_server_requests_total", calls, (*name, outcome))
-    sums = {
-        "srp4ctr_server_refused_requests_total": _sum(totals, metrics.REFUSED),
-        "srp4ctr_server_queue_seconds_total": _sum(totals, of.QUEUE_US) / 1e6,
-        "srp4ctr_server_cpu_seconds_total": _sum(totals, metrics.CPU_US) / 1e6,
-        "srp4ctr_server_candidates_total": _sum(totals, metrics.CANDIDATES),
-        "srp4ctr_server_scored_requests_total": totals.by_step(of.RUNS).get(of.HEAD, 0.0),
-    }
-    for metric, value in sums.items():
-        yield Figure(metric, value, name)
-    for status, users in sorted(totals.by_label(metrics.REQUEST_STATUS).items()):
-        yield Figure("srp4ctr_server_requests_by_status_total", users, (*name, status))
-    yield Buckets(
-        metric="srp4ctr_server_request_duration_seconds",
-        labels=name,
-        counts=totals.by_label(metrics.ANSWERS),
-        total=_sum(totals, metrics.ANSWERS_US) / 1e6,
-    )
-    for drift in server.drifts:
-        version = (*name, drift.model_version)
-        if drift.feature == SCORE:
-            yield Figure("srp4ctr_server_score_psi", drift.psi, version)
-        else:
-            psi = "srp4ctr_server_feature_psi"
-            yield Figure(psi, drift.psi, (*version, drift.feature))
-
-
-def _sum(totals: ServingTotals, counter: str) -> float:
-    return sum(totals.by_label(counter).values())
 
 
 def _set_down(page: _Page, reason: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from srp4ctr.features.bundles.drift_reference import Bins, Reference
 from srp4ctr.monitoring.cost import triton_counters
-from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure
+from srp4ctr.monitoring.cost.cost_figures import Buckets, Figure, server_figures
 from srp4ctr.monitoring.cost.triton_counters import RUNS, CounterKey, ServingTotals
-from srp4ctr.monitoring.cost.triton_servers import TritonServers, server_figures
+from srp4ctr.monitoring.cost.triton_servers import TritonServers
 
 WINDOW_S = 3600.0
 
