@@ -111,7 +111,7 @@ schema: setup ## rewrite the schemas of events and of what commands print with -
 	@$(BIN)/srp4ctr schema --out-dir docs/schemas
 
 dashboards: setup ## rewrite Grafana's dashboards from monitoring/dashboards
-	@$(BIN)/python -m srp4ctr.monitoring.dashboards
+	@$(BIN)/python -m srp4ctr.monitoring.dashboards.boards
 
 rules: setup ## rewrite the objectives' rules from monitoring/objective_rules.py
 	@$(BIN)/python -m srp4ctr.monitoring.objective_rules

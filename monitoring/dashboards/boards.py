@@ -63,3 +63,7 @@ def _table(panels: Iterable[dict[str, Any]]) -> Iterator[str]:
         else:
             sentence = " ".join(panel["description"].split()).replace("|", "\\|")
             yield f"| {panel['title']} | {sentence} |"
+
+
+if __name__ == "__main__":
+    write()
