@@ -1,10 +1,14 @@
-"""``PageSources`` and a ``Guard`` → the page's ASGI application.
+"""``PageSources`` and a port → the page of the monitor on 127.0.0.1.
 
 It serves the script, the dashboards, Prometheus's answers and the playground. The guard
-decides which requests pass; this module only routes them.
+decides which requests pass; this module routes them. The socket is bound before the address
+is printed: a port that is in use is reported in one sentence, and the guard knows the
+number of a free port.
 """
 
 import json
+import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -12,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -23,12 +28,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.listening import bound
 from srp4ctr.monitoring.dashboards import FOLDER, load_boards
 from srp4ctr.monitoring.prometheus import Prometheus
 from srp4ctr.monitoring.web import current_values, panel_query
 from srp4ctr.monitoring.web.playground import Playground
 from srp4ctr.monitoring.web.request_guard import HEADERS, Guard
 
+HOST = "127.0.0.1"  # only: every client of the page can publish events
 STATIC = Path(__file__).with_name("static")
 _VIEWS = ("/", "/d/{name}", "/playground", "/values")  # all drawn by the one script
 _FOR_EVER = "public, max-age=31536000, immutable"  # the address names the version
@@ -48,7 +55,52 @@ class PageSources:
     """Of all prices; empty: they are written without one."""
 
 
-def application(sources: PageSources, guard: Guard) -> ASGIApp:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageServer:
+    """A page whose port is bound; requests wait until ``run``."""
+
+    address: str
+    _server: uvicorn.Server
+    _listener: socket.socket
+
+    def run(self) -> None:
+        """Serve until ``stop``, or until the process gets SIGINT or SIGTERM.
+
+        A signal takes its usual effect after the requests in progress.
+        """
+        with self._listener:
+            self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """End ``run``, from another thread."""
+        self._server.should_exit = True
+
+
+def bind_page(sources: PageSources, port: int) -> PageServer:
+    """Return the page on ``port`` (0: any free one); ``MistakeError`` if it is taken."""
+    open_already = f"Is the page already open at http://{HOST}:{port}?"
+    advice = f". {open_already} Otherwise: srp4ctr monitor open --port 0"
+    listener = bound(HOST, port, advice)
+    port = listener.getsockname()[1]
+    guard = Guard(port=port, token=secrets.token_urlsafe(24))
+    config = uvicorn.Config(
+        _application(sources, guard),
+        log_config=None,  # as every process logs: srp4ctr/logs.py
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=1,  # a click may be waiting for its effect
+    )
+    return PageServer(
+        address=f"http://{HOST}:{port}",
+        _server=uvicorn.Server(config),
+        _listener=listener,
+    )
+
+
+def _application(sources: PageSources, guard: Guard) -> ASGIApp:
     """Return the application; ``guard`` checks every request first."""
     endpoints = _Endpoints(sources, guard)
     plotly = f"/vendor/plotly-{version('plotly')}.js"

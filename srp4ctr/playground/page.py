@@ -30,7 +30,7 @@ def open_page(
         raise MistakeError(
             f"the page needs {', '.join(PACKAGES)}: pip install 'srp4ctr[page]'"
         )
-    from srp4ctr.monitoring.web.server import bind_page
+    from srp4ctr.monitoring.web.app import bind_page
     from srp4ctr.playground.playground import LivePlayground
 
     with closing(LivePlayground(settings)) as playground:

@@ -20,7 +20,7 @@ from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.monitoring.config import MonitorConfig
-from srp4ctr.monitoring.web import server
+from srp4ctr.monitoring.web import app
 from srp4ctr.playground import page, playground
 from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
@@ -160,11 +160,11 @@ def test_the_exporters_are_those_that_prometheus_scrapes(settings: Settings) -> 
 def test_the_page_answers_a_browser_that_returns_only_when_it_is_closed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound: list[server.PageServer] = []
+    bound: list[app.PageServer] = []
     answers: list[int] = []
-    bind = server.bind_page
+    bind = app.bind_page
 
-    def remembered(*given: Any) -> server.PageServer:
+    def remembered(*given: Any) -> app.PageServer:
         bound.append(bind(*given))
         return bound[0]
 
@@ -174,7 +174,7 @@ def test_the_page_answers_a_browser_that_returns_only_when_it_is_closed(
         finally:
             bound[0].stop()
 
-    monkeypatch.setattr(server, "bind_page", remembered)
+    monkeypatch.setattr(app, "bind_page", remembered)
     monkeypatch.setattr(webbrowser, "open", browse)
     page.open_page(settings, 0, browser=True, say=lambda address: None)
     assert answers == [200]

@@ -69,7 +69,7 @@ VENDOR_HOMES = {
         "streams/intake/app.py",
         "streams/intake/server.py",
     ),
-    "uvicorn": ("monitoring/web/server.py", "streams/intake/server.py"),
+    "uvicorn": ("monitoring/web/app.py", "streams/intake/server.py"),
     "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("srp4ctr/*.py",),
 }

@@ -14,8 +14,7 @@ from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.embedded import prometheus as local_prometheus
 from srp4ctr.monitoring.prometheus import Prometheus
-from srp4ctr.monitoring.web.app import PageSources
-from srp4ctr.monitoring.web.server import bind_page
+from srp4ctr.monitoring.web.app import PageSources, bind_page
 from tests.monitoring.web import contract_exporter
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")

@@ -10,9 +10,8 @@ import httpx
 import pytest
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.monitoring.web.app import STATIC, PageSources
+from srp4ctr.monitoring.web.app import STATIC, PageSources, bind_page
 from srp4ctr.monitoring.web.request_guard import HEADERS
-from srp4ctr.monitoring.web.server import bind_page
 from tests.monitoring.web.conftest import serving
 from tests.monitoring.web.refusing_playground import Refusing
 
