@@ -28,7 +28,6 @@ from benchmarks import parser_of, say
 from benchmarks.harness.figures import table
 from benchmarks.harness.raw_logs import Published, click_on, labels_of, punctual, write_log
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.tensors import vocabulary
@@ -38,7 +37,9 @@ from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion, metrics
+from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+from srp4ctr.training.refresh.reports import RefreshOutcome
 
 USERS, ITEMS, GROUPS, SLATE = 2_000, 300, 10, 5
 A_MINUTE, BEFORE_MIN, EVERY_MIN = 60, 600, 10  # requests; minutes before the shift
@@ -190,18 +191,18 @@ def bundles_of(policy: Policy, root: Path) -> Path:
 
 def refreshed(policy: Policy, log: FeatureConfig, now_ms: int) -> None:
     """Refresh the model of ``policy``; note what serves from ``now_ms`` on."""
-
-    def promote(folder: Path) -> tuple[Gate, ...]:
-        policy.served.append((now_ms, folder))
-        return ()
-
     config = replace(
         RECIPE,
         bundles_dir=str(bundles_of(policy, Path(log.log_dir).parent)),
         held_out_clicks=policy.held_out,
     )
     serving = policy.served[-1][1] if policy.served else None
-    report = refresh(config, log, STREAMS, RefreshOptions(promote=promote, serving=serving))
+    options = RefreshOptions(for_promotion=True, serving=serving)
+    report = refresh(config, log, STREAMS, options)
+    if report.outcome is RefreshOutcome.READY:
+        report = reports.with_promotion(report, ())
+        reports.write(report)
+        policy.served.append((now_ms, report.folder))
     policy.refused += not report.promoted
     for reason in report.refusals:
         say(f"  {reason}")

@@ -32,8 +32,7 @@ from srp4ctr.embedded.addresses import Addresses
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.bundles.rule_results import RuleResult
-from srp4ctr.ops.promotion_service import promoter
-from srp4ctr.ops.refresh_job import refresh_and_record
+from srp4ctr.ops.refresh_job import refresh_and_record, serve_if_ready
 from srp4ctr.setting_names import PREFIX, variable_of
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -43,6 +42,7 @@ from srp4ctr.streams.events.schema import (
     Event,
     UserEvent,
 )
+from srp4ctr.training.refresh.reports import RefreshReport
 
 LIVE_SHARE = 0.2  # of each user's slates
 REPLAY_SECONDS = 45.0
@@ -173,20 +173,23 @@ def _start_services(settings: Settings, folder: Path) -> processes.Running:
 
 def _refresh(settings: Settings, is_sampled: bool, bar: Bar) -> tuple[RuleResult, ...]:
     """Train and promote a bundle; return the one-line rules that it was held to."""
-    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh  # torch: 3 s
+    from srp4ctr.training.refresh.pipeline import RefreshOptions, refreshed  # torch: 3 s
 
     def show_progress(step: str, done: int, total: int, note: str = "") -> None:
         bar.set(done, total)
         bar.note(f"{step}  {note}")
 
-    options = RefreshOptions(promote=promoter(settings), progress=show_progress)
+    options = RefreshOptions(for_promotion=True, progress=show_progress)
     training = settings.training
     if is_sampled:
         training = replace(training, negatives="sampled")
     parts = (training, settings.features, settings.streams)
-    report = refresh_and_record(
-        lambda: refresh(*parts, options), Path(settings.training.bundles_dir)
-    )
+
+    def refresh() -> RefreshReport:
+        with refreshed(*parts, options) as report:
+            return serve_if_ready(settings, report, show_progress)
+
+    report = refresh_and_record(refresh, Path(settings.training.bundles_dir))
     if not report.promoted:
         raise Srp4ctrError(f"{report.version} was refused: {'; '.join(report.refusals)}")
     bar.note(report.version)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -166,26 +166,6 @@ def _promote(
         return promotion.refused(version, before, (), why)
     gate = store_gate(checked(settings), triton.max_wrong_features)
     return rollout.promote(folder, triton, settings.features, gate, canary=canary)
-
-
-def promoter(settings: Settings) -> Callable[[Path], tuple[Gate, ...] | None]:
-    """Return a function that promotes the bundle in a folder, for a refresh.
-
-    It returns the gates, also where one failed. Raises ``PromotionError`` where the bundle
-    passed them and still does not serve. With an object store ``model promote --every``
-    promotes it, and the function returns None.
-    """
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
-
-    def promote_folder(folder: Path) -> tuple[Gate, ...] | None:
-        if settings.training.bundles_uri:
-            return None
-        found = promote(settings, folder, "model refresh")
-        if found.refusal and not failed(found.gates):
-            raise PromotionError(found.refusal)
-        return found.gates
-
-    return promote_folder
 
 
 def roll_back(settings: Settings, *, canary: bool = False) -> "Serving":

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from srp4ctr.atomic_files import read_json, write_json
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
+from srp4ctr.features.bundles.gates import failed
 from srp4ctr.ops.promotion_service import (
     bundle_folder,
     promote,
-    promoter,
     serving_folder,
     share_serving,
 )
@@ -133,7 +133,7 @@ def _refresh(
     from srp4ctr.ops.published_log import wait_until_logged
     from srp4ctr.training.loop.distributed import device_of
     from srp4ctr.training.loop.progress import ways_to_shorten
-    from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+    from srp4ctr.training.refresh.pipeline import RefreshOptions, refreshed
     from srp4ctr.triton_repo.model_names import SERVING_FILE
 
     if store := bundle_store.store_of(settings.training):
@@ -142,7 +142,7 @@ def _refresh(
     with display.progress(hint) as progress:
         late = wait_until_logged(settings, progress)
         options = RefreshOptions(
-            promote=promoter(settings) if plan.promote else None,
+            for_promotion=plan.promote,
             serving=serving_folder(settings),
             from_scratch=plan.from_scratch,
             force=plan.force,
@@ -151,9 +151,34 @@ def _refresh(
             notes=(late,) if late else (),
         )
         parts = (settings.training, settings.features, settings.streams)
-        report = refresh(*parts, options)
+        with refreshed(*parts, options) as report:
+            report = serve_if_ready(settings, report, progress)
     if store:
         store.publish(report.folder)
+    return report
+
+
+def serve_if_ready(
+    settings: Settings, report: RefreshReport, progress: "ProgressListener"
+) -> RefreshReport:
+    """Promote the bundle of a refresh if it is ready; write and return its report.
+
+    Not with an object store: there ``model promote --every`` promotes it. Raises
+    ``PromotionError`` where the bundle passed its gates and still does not serve.
+    """
+    from srp4ctr.training.loop.progress import Clock
+    from srp4ctr.triton_repo.deployment.promotion import PromotionError
+
+    if report.outcome is not RefreshOutcome.READY or settings.training.bundles_uri:
+        return report
+    clock = Clock(progress)
+    with clock.step("promote"):
+        found = promote(settings, report.folder, "model refresh")
+        if found.refusal and not failed(found.gates):
+            raise PromotionError(found.refusal)
+    report = reports.with_promotion(report, found.gates)
+    report = replace(report, seconds={**report.seconds, **clock.seconds})
+    reports.write(report)
     return report
 
 

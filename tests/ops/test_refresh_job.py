@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,23 @@ from srp4ctr.ops.refresh_job import (
     refresh_and_record,
     repeat,
     seconds_of,
+    serve_if_ready,
 )
 from srp4ctr.settings import Settings
 from srp4ctr.training.config import RefreshConfig
+from srp4ctr.training.loop.progress import silent
+from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import (
     STATUS_FILE,
     RefreshOutcome,
     RefreshReport,
     RefreshStatus,
 )
+from srp4ctr.triton_repo.deployment.live_repository import Serving
+from srp4ctr.triton_repo.deployment.promotion import Promotion, PromotionError
 
 PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
+FAILED = Gate(gate="latency", passed=False)
 
 
 def a_report() -> RefreshReport:
@@ -42,6 +49,44 @@ def a_report() -> RefreshReport:
         outcome=RefreshOutcome.KEPT,
         gates=(PASSED, SKIPPED),
     )
+
+
+@pytest.mark.parametrize(
+    ("gate", "outcome"),
+    [(PASSED, RefreshOutcome.PROMOTED), (FAILED, RefreshOutcome.REFUSED)],
+)
+def test_a_ready_bundle_is_promoted_and_its_report_says_so(
+    gate: Gate, outcome: RefreshOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Promotion(
+        serving=Serving(), gates=(gate,), refusal="" if gate.passed else "slow"
+    )
+    monkeypatch.setattr(refresh_job, "promote", lambda *_: found)
+    ready = replace(a_report(), folder=tmp_path, outcome=RefreshOutcome.READY)
+    report = serve_if_ready(Settings(), ready, silent)
+    assert (report.outcome, report.gates[-1]) == (outcome, gate)
+    assert report.seconds.keys() == {"promote"}
+    assert reports.read(tmp_path) == report
+
+
+def test_a_ready_bundle_that_does_not_serve_is_an_error_and_stays_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Promotion(serving=Serving(), gates=(PASSED,), refusal="v3 does not load")
+    monkeypatch.setattr(refresh_job, "promote", lambda *_: found)
+    ready = replace(a_report(), folder=tmp_path, outcome=RefreshOutcome.READY)
+    with pytest.raises(PromotionError, match="v3 does not load"):
+        serve_if_ready(Settings(), ready, silent)
+    assert reports.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("outcome", [RefreshOutcome.KEPT, RefreshOutcome.REFUSED])
+def test_a_bundle_that_is_not_ready_is_not_promoted(
+    outcome: RefreshOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(refresh_job, "promote")
+    report = replace(a_report(), outcome=outcome)
+    assert serve_if_ready(Settings(), report, silent) is report
 
 
 def fail() -> RefreshReport:

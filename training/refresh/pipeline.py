@@ -1,14 +1,15 @@
 """The periodic refresh, from event log to serving bundle: the recipe, top to bottom.
 
 In: the raw event log, items' profiles, and the bundles so far. Out: a bundle in
-``bundles_dir``, promoted if it passes its gates, and a report. Promotion is a callable that
-takes a folder: no Triton here. After a kill at any step the next run resumes.
+``bundles_dir``, and a report that says whether it passed its gates. The caller promotes it:
+no Triton here. After a kill at any step the next run resumes.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,8 @@ CURVES = "logs"  # beside the bundles: learning curves for ``tensorboard --logdi
 class RefreshOptions:
     """The environment of one refresh."""
 
-    promote: Callable[[Path], tuple[Gate, ...] | None] | None = None
-    """Promotes the bundle in a folder and returns its gates, or None where another process
-    will; None: no promotion."""
+    for_promotion: bool = False
+    """Whether the caller, or another process, promotes a bundle that passed its gates."""
     serving: Path | None = None
     """The folder of the bundle that serves now."""
     from_scratch: bool = False
@@ -83,9 +83,23 @@ def refresh(
     streams: StreamConfig,
     options: RefreshOptions | None = None,
 ) -> RefreshReport:
-    """Train a model on the log's new events, and promote it if it passes its gates.
+    """Return the report of the bundle that ``refreshed`` yields; raises as it does."""
+    with refreshed(config, features, streams, options) as report:
+        return report
 
-    Raises ``OutageError`` with what to do when the log has too little to train on yet, and
+
+@contextmanager
+def refreshed(
+    config: RefreshConfig,
+    features: FeatureConfig,
+    streams: StreamConfig,
+    options: RefreshOptions | None = None,
+) -> Iterator[RefreshReport]:
+    """Train a model on the log's new events, and yield the report of its bundle.
+
+    A caller that promotes the bundle does it within the block: until the end of it no other
+    refresh begins, and MLflow gets the report that the block has written. Raises
+    ``OutageError`` with what to do when the log has too little to train on yet, and
     ``RefreshIsRunningError`` while another refresh runs. A killed run is resumed if log and
     recipe are the same.
     """
@@ -112,25 +126,13 @@ def refresh(
         else:
             stages.release_workers(options.processes)
             shutil.rmtree(unfinished(config), ignore_errors=True)
-            if report.outcome is not RefreshOutcome.READY or options.promote is None:
-                return replace(report, outcome=RefreshOutcome.NOTHING_NEW)
-        report = _promoted(report, options, clock)
+            if report.outcome is not RefreshOutcome.READY or not options.for_promotion:
+                yield replace(report, outcome=RefreshOutcome.NOTHING_NEW)
+                return
+        report = replace(report, seconds={**report.seconds, **clock.seconds})
+        reports.write(report)
+        yield report
         run.keep(report.folder)
-        return report
-
-
-def _promoted(
-    report: RefreshReport, options: RefreshOptions, clock: Clock
-) -> RefreshReport:
-    """Return ``report`` after a promotion, if there is to be one; write it."""
-    if report.outcome is RefreshOutcome.READY and options.promote is not None:
-        with clock.step("promote"):
-            gates = options.promote(report.folder)
-        if gates is not None:
-            report = reports.with_promotion(report, gates)
-    report = replace(report, seconds={**report.seconds, **clock.seconds})
-    reports.write(report)
-    return report
 
 
 def _dataset(
@@ -267,7 +269,7 @@ def _report(
 ) -> RefreshReport:
     """Return the report of a new bundle, before any promotion."""
     threads = f"threads of the CPU: {card.threads} (training.threads)"
-    passed = RefreshOutcome.KEPT if options.promote is None else RefreshOutcome.READY
+    passed = RefreshOutcome.READY if options.for_promotion else RefreshOutcome.KEPT
     return RefreshReport(
         version=card.version,
         folder=Path(config.bundles_dir) / card.version,

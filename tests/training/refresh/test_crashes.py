@@ -5,19 +5,24 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.ops import refresh_job
+from srp4ctr.settings import Settings
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import UNFINISHED
 from srp4ctr.training.loop import trainer
 from srp4ctr.training.refresh import reports
-from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
+from srp4ctr.training.refresh.pipeline import RefreshOptions, refreshed
 from srp4ctr.training.refresh.reports import RefreshOutcome
+from srp4ctr.triton_repo.deployment.live_repository import Serving
+from srp4ctr.triton_repo.deployment.promotion import Promotion
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
 
@@ -47,14 +52,19 @@ def run(config: RefreshConfig, world: FeatureConfig, kill_at: tuple[str, int]) -
         if (step, done) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def promote(made: Path) -> tuple[Gate, ...]:
+    def promote(_: Settings, made: Path, __: str) -> Promotion:
         with (folder / SERVED).open("a") as file:
             file.write(f"{made.name}\n")
-        return (Gate(gate="golden", passed=True),)
+        gates = (Gate(gate="golden", passed=True),)
+        return Promotion(serving=Serving(serving=made.name), gates=gates)
 
     trainer.CHECKPOINT_EVERY_S = 0.0  # of this process
-    options = RefreshOptions(promote=promote, progress=listen)
-    refresh(config, world, StreamConfig(sequence_length=6), options)
+    options = RefreshOptions(for_promotion=True, progress=listen)
+    with (
+        patch.object(refresh_job, "promote", promote),
+        refreshed(config, world, StreamConfig(sequence_length=6), options) as report,
+    ):
+        refresh_job.serve_if_ready(Settings(), report, listen)
 
 
 def run_apart(

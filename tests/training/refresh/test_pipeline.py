@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file
 from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate, failed
+from srp4ctr.features.bundles.gates import failed
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
@@ -28,13 +27,14 @@ from srp4ctr.training.loop.distributed import ALONE
 from srp4ctr.training.loop.progress import Clock, silent
 from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.refresh import reports
-from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
-from srp4ctr.training.refresh.reports import RefreshOutcome
+from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh, refreshed
+from srp4ctr.training.refresh.reports import RefreshIsRunningError, RefreshOutcome
 from srp4ctr.training.refresh.stages import Training
 from tests.builders import NOON_MS, a_behavior, an_impression, an_item
 from tests.training.logs import write_hits, write_world
 
 STREAMS = StreamConfig(sequence_length=6)
+FOR_PROMOTION = RefreshOptions(for_promotion=True)
 
 
 @pytest.fixture(scope="module")
@@ -56,31 +56,22 @@ def config(recipe: RefreshConfig, tmp_path: Path) -> RefreshConfig:
     )
 
 
-def into(promoted: list[Path]) -> Callable[[Path], tuple[Gate, ...]]:
-    """Return a promotion that notes what it serves."""
-
-    def promote(folder: Path) -> tuple[Gate, ...]:
-        promoted.append(folder)
-        return (Gate(gate="golden", passed=True, value=0.0, limit=1e-4),)
-
-    return promote
-
-
-def test_a_refresh_writes_a_whole_bundle_and_promotes_it(
+def test_a_refresh_writes_a_whole_bundle_and_locks_out_others_until_it_is_promoted(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
-    promoted: list[Path] = []
-    report = refresh(config, world, STREAMS, RefreshOptions(promote=into(promoted)))
+    with refreshed(config, world, STREAMS, FOR_PROMOTION) as report:
+        assert reports.read(report.folder) == report
+        with pytest.raises(RefreshIsRunningError), reports.held(Path(config.bundles_dir)):
+            pass
     assert bundle.verify(report.folder).metrics == report.metrics
     assert report.version == "v1"
-    assert promoted == [report.folder]
-    assert report.promoted
+    assert report.outcome is RefreshOutcome.READY
     assert report.refusals == ()
     assert report.metrics["auc"] > 0.7  # the users' colours are there to be found
     assert report.counts["impressions"] == 6 * 12 * 4
     assert bundle.verify(report.folder).threads == config.threads == 1
     assert "threads of the CPU: 1 (training.threads)" in report.notes
-    assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "promote"}
+    assert set(report.seconds) >= {"examples", "pre-train", "fine-tune", "export"}
     assert not (Path(config.bundles_dir) / UNFINISHED).exists()
 
 
@@ -188,14 +179,12 @@ def test_a_warm_refresh_takes_the_scales_of_features_from_all_requests(
     np.testing.assert_allclose(found, features.mean(axis=0), rtol=1e-3, atol=1e-5)
 
 
-def test_a_bundle_that_fails_a_gate_is_kept_but_not_promoted(
+def test_a_bundle_that_fails_a_gate_is_kept_but_not_ready(
     world: FeatureConfig, config: RefreshConfig
 ) -> None:
-    promoted: list[Path] = []
     strict = replace(config, finetune_epochs=1, min_auc=2.0)
-    report = refresh(strict, world, STREAMS, RefreshOptions(promote=into(promoted)))
-    assert promoted == []
-    assert not report.promoted
+    report = refresh(strict, world, STREAMS, FOR_PROMOTION)
+    assert report.outcome is RefreshOutcome.REFUSED
     assert "at least training.min_auc 2.0" in report.refusals[0]
     assert bundle.verify(report.folder).version == report.version
 
