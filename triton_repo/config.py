@@ -130,7 +130,7 @@ class TritonConfig:
     repository: str = ".data/triton"
     """The live model repository: written at promotion, read by the server."""
     replicas: tuple[ReplicaConfig, ...] = ()
-    """Further servers, which a promotion changes one after another: rollout.py."""
+    """Further servers, which a promotion changes one after another: promotion.py."""
     tls: TlsConfig = field(default_factory=TlsConfig)
     control_key_file: str = ""
     """The file of the key that a client needs to load, unload or list models, without its

@@ -13,7 +13,7 @@ import psutil
 from prometheus_client import Metric
 
 from srp4ctr import processes
-from srp4ctr.ops.promotion_service import checked
+from srp4ctr.ops.feature_store import compare_store
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.delta_tables import dataset
@@ -217,7 +217,7 @@ def kept(settings: Settings) -> Kept:
         counted = database.execute(query).fetchone()
     assert counted is not None
     distinct, logged, places, impressions, labelled = counted
-    found = [checked(settings, CHECKED) for _ in range(CHECKS)]
+    found = [compare_store(settings, CHECKED) for _ in range(CHECKS)]
     return Kept(
         events=distinct,
         logged_twice=logged - places,

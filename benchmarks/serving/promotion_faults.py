@@ -15,9 +15,9 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.ops.triton import crash_recovery
-from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment import one_server, promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.promotion import connected
+from srp4ctr.triton_repo.deployment.one_server import connected
 
 NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
 
@@ -47,18 +47,14 @@ def in_child(
     return "" if refusals.empty() else str(refusals.get())
 
 
-def promote(
-    triton: Any, features: Any, source: Path, refusals: Any, by: Any = promotion.promote
-) -> None:
+def promote(triton: Any, features: Any, source: Path, refusals: Any) -> None:
     """Promote ``source``, and put why into ``refusals`` if it was refused."""
-    _put_refusal(partial(by, source, triton, features, NO_LOG), refusals)
+    _put_refusal(partial(promotion.promote, source, triton, features, NO_LOG), refusals)
 
 
-def roll_back(
-    triton: Any, _: Any, __: None, refusals: Any, by: Any = promotion.rollback
-) -> None:
+def roll_back(triton: Any, _: Any, __: None, refusals: Any) -> None:
     """Serve the bundle before again, and put why into ``refusals`` if it was refused."""
-    _put_refusal(partial(by, triton), refusals)
+    _put_refusal(partial(promotion.rollback, triton), refusals)
 
 
 def _put_refusal(act: Callable[[], object], refusals: Any) -> None:
@@ -81,7 +77,7 @@ def renamed(source: Path, version: str) -> Path:
 
 def promote_and_crash(triton: Any, features: Any, source: Path, refusals: Any) -> None:
     """End by ``kill -9`` after the ensembles are switched and before that is recorded."""
-    vars(promotion)["check_version"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    vars(one_server)["check_version"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     promote(triton, features, source, refusals)
 
 

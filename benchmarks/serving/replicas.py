@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from srp4ctr import processes
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.triton_repo.config import ReplicaConfig
-from srp4ctr.triton_repo.deployment import rollout
+from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
@@ -43,8 +42,6 @@ if TYPE_CHECKING:  # torch: the processes of this run need none
 
 LENGTH, SWITCHES, ROLLBACKS, CALLERS, QUIET_S = 50, 8, 6, 2, 10.0
 AMID = "rollbacks during rollouts"
-PROMOTE = partial(promote, by=rollout.promote)
-ROLL_BACK = partial(roll_back, by=rollout.rollback)
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -139,9 +136,9 @@ def _phases(
     for turn in range(switches):
         with run.phase("promotions and rollbacks, to both in turn"):
             if turn % 4 < 2:
-                refusal = in_child(PROMOTE, run.stack, run.next_bundle())
+                refusal = in_child(promote, run.stack, run.next_bundle())
             else:
-                refusal = in_child(ROLL_BACK, run.stack, None)
+                refusal = in_child(roll_back, run.stack, None)
         if refusal:  # an operator tries again; none of the servers has changed
             run.refused.append(refusal)
     for turn in range(rollbacks):
@@ -166,10 +163,10 @@ def _roll_back_amid(run: PromotionRun, collisions: Collisions, *, is_killed: boo
 
     with ThreadPoolExecutor(1) as pool:
         kill_when = is_amid if is_killed else None
-        rollout_ends = pool.submit(in_child, PROMOTE, run.stack, source, kill_when)
+        rollout_ends = pool.submit(in_child, promote, run.stack, source, kill_when)
         while not is_amid() and not rollout_ends.done():
             time.sleep(0.01)
-        refusals = [in_child(ROLL_BACK, run.stack, None), rollout_ends.result()]
+        refusals = [in_child(roll_back, run.stack, None), rollout_ends.result()]
     collisions.rounds += 1
     collisions.killed += is_killed
     collisions.refused += filter(None, refusals)
@@ -202,7 +199,7 @@ def _second(one: "ServingStack") -> Iterator[Any]:
     )
     stack = replace(one, triton=replace(one.triton, replicas=(further,)))
     try:
-        done = rollout.promote(one.bundle, stack.triton, one.features, NO_LOG)
+        done = promotion.promote(one.bundle, stack.triton, one.features, NO_LOG)
         assert not done.refusal, done.refusal
         yield stack, server, plan
     finally:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # not every role has torch, tritonclient and DuckDB
     from srp4ctr.streams.imports.report import ImportReport
     from srp4ctr.training.skew.check import ServedCheck
     from srp4ctr.triton_repo.deployment.live_repository import Serving
-    from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.one_server import Promotion
     from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
 AsJson = Annotated[

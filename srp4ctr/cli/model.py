@@ -14,8 +14,8 @@ from srp4ctr.settings import Settings, load
 
 if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.client.messages import Ranking
-    from srp4ctr.ops.refresh_job import PromotionPlan
-    from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.ops.promotion_service import PromotionPlan
+    from srp4ctr.triton_repo.deployment.one_server import Promotion
 
 app = typer.Typer(help="Train, compare, promote and query models.", no_args_is_help=True)
 
@@ -104,7 +104,7 @@ def list_models(as_json: AsJson = False) -> None:
     Example:  srp4ctr model list
     """
     from srp4ctr.cli.tables.models import bundles_table
-    from srp4ctr.ops.promotion_service import describe_bundles
+    from srp4ctr.ops.bundles import describe_bundles
 
     settings = load()
     found = describe_bundles(settings)
@@ -121,7 +121,7 @@ def show_model(version: Version, as_json: AsJson = False) -> None:
     Example:  srp4ctr model show v2
     """
     from srp4ctr.cli.tables.models import bundle_tables
-    from srp4ctr.ops.promotion_service import describe_bundles
+    from srp4ctr.ops.bundles import describe_bundles
 
     [found] = describe_bundles(load(), version)
     _show(found, as_json, *bundle_tables(found))
@@ -134,7 +134,7 @@ def diff_models(one: Version, other: Version, as_json: AsJson = False) -> None:
     Example:  srp4ctr model diff v1 v2
     """
     from srp4ctr.cli.tables.models import difference_table, differences
-    from srp4ctr.ops.promotion_service import describe_bundles
+    from srp4ctr.ops.bundles import describe_bundles
 
     pair = describe_bundles(load(), one, other)
     _show(differences(*pair), as_json, difference_table(*pair))
@@ -170,7 +170,7 @@ def promote_model(  # noqa: PLR0913  # a command's options, by name
 
     Example:  srp4ctr model promote v2 --canary --share 0.1
     """
-    from srp4ctr.ops.refresh_job import PromotionPlan
+    from srp4ctr.ops.promotion_service import PromotionPlan
 
     plan = PromotionPlan(
         version=version or "",
@@ -184,7 +184,7 @@ def promote_model(  # noqa: PLR0913  # a command's options, by name
 
 def _run_promotion(plan: "PromotionPlan", as_json: bool) -> None:
     from srp4ctr.cli.tables.models import promotion_lines
-    from srp4ctr.ops.refresh_job import run_promotion
+    from srp4ctr.ops.promotion_service import run_promotion
 
     settings = load(*SERVING)
     if not as_json:
@@ -208,9 +208,9 @@ def publish_bundles() -> None:
 
     Example:  srp4ctr model publish
     """
-    from srp4ctr.ops import promotion_service
+    from srp4ctr.ops.bundles import publish_all
 
-    published = promotion_service.publish_all(load())
+    published = publish_all(load())
     out.print(f"published: {', '.join(published) or 'nothing'}", soft_wrap=True)
 
 
@@ -270,7 +270,7 @@ def fill_repository(
     Example:  srp4ctr model fill /models/triton-2
     """
     from srp4ctr.training.export import bundle_store
-    from srp4ctr.triton_repo.deployment.rollout import fill
+    from srp4ctr.triton_repo.deployment.promotion import fill
 
     settings = load()
     bundles = partial(bundle_store.bundle_folder, settings.training)
@@ -358,7 +358,7 @@ def write_vectors(
     Example:  srp4ctr model vectors v2 vectors.parquet
     """
     from srp4ctr.cli.tables.console import progress_listener
-    from srp4ctr.ops.promotion_service import bundle_folder
+    from srp4ctr.ops.bundles import bundle_folder
     from srp4ctr.training.export import user_embeddings
     from srp4ctr.training.loop.distributed import cpu_threads
 

@@ -3,6 +3,7 @@
 What ``srp4ctr features`` and ``srp4ctr model rank`` do.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from srp4ctr.atomic_files import write_json
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.consistency.report import FeatureCheck
+from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
 from srp4ctr.ops.audit import audit_log
 from srp4ctr.settings import Settings, has_service
 from srp4ctr.streams.events.codec import LoggedEvent
@@ -89,9 +91,7 @@ def check(settings: Settings, sample: int, show: Callable[[FeatureCheck], None])
 
     ``show`` gets the result. Raises ``Srp4ctrError`` where rows differ.
     """
-    from srp4ctr.ops.promotion_service import checked
-
-    found = checked(settings, sample)
+    found = compare_store(settings, sample)
     if not found.rows + found.waiting + found.partitions_left_out:
         return False
     show(found)
@@ -114,19 +114,62 @@ def check_served(
     where a score differs from its bundle's.
     """
     from srp4ctr.features.bundles import request_log
-    from srp4ctr.ops.promotion_service import checked_served
 
     requests = request_log.newest(Path(settings.triton.served_log.folder), sample)
     if not requests:
         return False
     with progress(f"comparing {len(requests):,} requests with the raw log"):
-        found = checked_served(settings, requests)
+        found = compare_served(settings, requests)
     show(found)
     if found.is_wrong:
         raise Srp4ctrError(
             f"a served score differs by {found.score_difference:.2g} from its bundle's"
         )
     return True
+
+
+def compare_store(settings: Settings, sample: int = 200) -> FeatureCheck:
+    """Compare the store with the raw log now, and write the report for the monitor.
+
+    Raises ``OutageError`` where no broker answers.
+    """
+    from srp4ctr.features.consistency.check import check_features
+    from srp4ctr.features.online.store import FeatureStoreSink
+    from srp4ctr.streams.broker.topics import committed_offsets
+
+    sink = FeatureStoreSink(settings.features)
+    streams = settings.streams
+    place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
+    committed = committed_offsets(settings.kafka, *place)  # before the rows are read
+    check = check_features(settings.features, sink, streams, committed, sample)
+    write_json(Path(settings.features.log_dir) / REPORT_FILE, check)
+    return check
+
+
+def compare_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck":
+    """Compare served requests with training's view, and write the report for the monitor.
+
+    ``requests`` are files of ``triton.served_log.folder``.
+    """
+    from srp4ctr.features.bundles import request_log
+    from srp4ctr.training.loop.distributed import cpu_threads
+    from srp4ctr.training.refresh.reports import SERVED_CHECK_FILE, ServedReport
+    from srp4ctr.training.skew.check import check_served
+
+    with cpu_threads(settings.training.threads):
+        found = check_served(
+            [request_log.read(path) for path in requests],
+            settings.training,
+            settings.features,
+            settings.streams,
+        )
+    report = ServedReport(
+        checked_at_ms=round(time.time() * 1000),
+        requests=found.requests,
+        mean_shift=found.shift_of,
+    )
+    write_json(Path(settings.features.log_dir) / SERVED_CHECK_FILE, report)
+    return found
 
 
 def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) -> None:

@@ -1,74 +1,202 @@
-"""Settings → bundles and what serves: checks, promotion, rollback, and descriptions."""
+"""Settings → promotion, rollback and repair of what serves, checked and on record.
+
+A promotion: choose the bundle, check what needs no server, promote it on all servers, then
+write it to the audit log, the bundle's report and the object store.
+"""
 
 import logging
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srp4ctr.atomic_files import write_json
 from srp4ctr.errors import MistakeError, Srp4ctrError
 from srp4ctr.features.bundles.gates import Gate, failed
-from srp4ctr.features.consistency.report import REPORT_FILE, FeatureCheck
+from srp4ctr.features.consistency.report import FeatureCheck
 from srp4ctr.ops.audit import audit_log
+from srp4ctr.ops.bundles import bundle_folder, what_serves
+from srp4ctr.ops.feature_store import compare_store
+from srp4ctr.ops.repeat import repeat, seconds_of
+from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.settings import Settings
 from srp4ctr.training.export import bundle_store
+from srp4ctr.training.refresh import reports
+from srp4ctr.training.refresh.reports import RefreshOutcome
 
-if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
-    from srp4ctr.training.skew.check import ServedCheck
+if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.triton_repo.deployment.live_repository import Serving
-    from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.one_server import Promotion
     from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
-_ACCEPTED = "promoted with --accept-worse"
 LOG = logging.getLogger(__name__)
+_ACCEPTED = "promoted with --accept-worse"
 
 
-def checked(settings: Settings, sample: int = 200) -> FeatureCheck:
-    """Compare the store with the raw log now, and write the report for the monitor.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromotionPlan:
+    """What to promote."""
 
-    Raises ``OutageError`` where no broker answers.
+    version: str = ""
+    """"": the newest that passed its training's gates, unless it was promoted before."""
+    canary: bool = False
+    canary_share: float | None = None
+    """None: ``triton.canary_share``."""
+    accept_worse: bool = False
+    """Also where a one-line rule ranks better."""
+    every: str = ""
+    """``1m``: repeat until a signal; "": once."""
+
+    def __post_init__(self) -> None:
+        share = self.canary_share
+        if share is not None and not (self.canary and 0.0 < share <= 1.0):
+            raise MistakeError(
+                f"--share {share:g}: a share of the users, more than 0 and at most 1, for "
+                "a canary: srp4ctr model promote v2 --canary --share 0.1"
+            )
+        if self.accept_worse and not self.version:
+            raise MistakeError(
+                "--accept-worse needs the bundle's name: srp4ctr model promote VERSION"
+                " --accept-worse"
+            )
+        if self.every and self.version:
+            raise MistakeError("--every promotes what is new: leave the version out")
+
+
+def run_promotion(
+    settings: Settings,
+    plan: PromotionPlan,
+    show: Callable[["Promotion | None"], None],
+    say: Callable[[str], None],
+    show_refused: Callable[["Promotion"], None] | None = None,
+) -> None:
+    """Promote a bundle and ``show`` it; None where none waits for it.
+
+    Or repeatedly the newest that waits, until SIGTERM; then ``say`` gets the failures.
+    Raises ``PromotionError`` where it was refused, after ``show_refused`` got it, else as
+    ``check_and_promote`` and ``newest_ready``.
     """
-    from srp4ctr.features.consistency.check import check_features
-    from srp4ctr.features.online.store import FeatureStoreSink
-    from srp4ctr.streams.broker.topics import committed_offsets
-    from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+    from srp4ctr.triton_repo.deployment.one_server import PromotionError
 
-    sink = FeatureStoreSink(settings.features)
-    streams = settings.streams
-    place = (streams.group_id, BEHAVIOR_EVENTS_TOPIC)
-    committed = committed_offsets(settings.kafka, *place)  # before the rows are read
-    check = check_features(settings.features, sink, streams, committed, sample)
-    write_json(Path(settings.features.log_dir) / REPORT_FILE, check)
-    return check
+    if plan.canary_share is not None:
+        triton = replace(settings.triton, canary_share=plan.canary_share)
+        settings = settings.model_copy(update={"triton": triton})
 
-
-def checked_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck":
-    """Compare served requests with training's view, and write the report for the monitor.
-
-    ``requests`` are files of ``triton.served_log.folder``.
-    """
-    from srp4ctr.features.bundles import request_log
-    from srp4ctr.training.loop.distributed import cpu_threads
-    from srp4ctr.training.refresh.reports import SERVED_CHECK_FILE, ServedReport
-    from srp4ctr.training.skew.check import check_served
-
-    with cpu_threads(settings.training.threads):
-        found = check_served(
-            [request_log.read(path) for path in requests],
-            settings.training,
-            settings.features,
-            settings.streams,
+    def turn() -> None:
+        named = bundle_folder(settings, plan.version) if plan.version else None
+        folder = named or newest_ready(settings)
+        if folder is None:
+            return None if plan.every else show(None)
+        found = check_and_promote(
+            settings, folder, canary=plan.canary, accept_worse=plan.accept_worse
         )
-    report = ServedReport(
-        checked_at_ms=round(time.time() * 1000),
-        requests=found.requests,
-        mean_shift=found.shift_of,
-    )
-    write_json(Path(settings.features.log_dir) / SERVED_CHECK_FILE, report)
+        if found.refusal:
+            if show_refused:
+                show_refused(found)
+            raise PromotionError(found.refusal)
+        show(found)
+
+    if not plan.every:
+        return turn()
+    with ended_by_sigterm():
+        repeat(turn, seconds_of(plan.every), say, announce=False)
+
+
+def newest_ready(settings: Settings) -> Path | None:
+    """Return the folder of the newest bundle that waits for its promotion, if one does.
+
+    It passed its training's gates, and no newer one was promoted. Raises as ``BundleStore``
+    where the object store is away.
+    """
+    from srp4ctr.features.bundles import bundle
+    from srp4ctr.triton_repo.deployment.live_repository import read_serving
+    from srp4ctr.triton_repo.model_names import SERVING_FILE
+
+    bundles_dir = Path(settings.training.bundles_dir)
+    if store := bundle_store.store_of(settings.training):
+        store.update(SERVING_FILE)
+        if read_serving(bundles_dir) != read_serving(Path(settings.triton.repository)):
+            share_serving(settings)  # it was away after a promotion
+    for folder in reversed(bundle.list_bundles(bundles_dir, bundle.CARD_FILE)):
+        report = reports.read(folder)
+        if report and report.outcome is RefreshOutcome.PROMOTED:
+            return None
+        if report and report.outcome is RefreshOutcome.READY:
+            return bundle_folder(settings, folder.name)
+    return None
+
+
+def check_and_promote(
+    settings: Settings,
+    folder: Path,
+    command: str = "model promote",
+    *,
+    canary: bool = False,
+    accept_worse: bool = False,
+) -> "Promotion":
+    """Check and promote the bundle in ``folder``; record it for operators and trainers.
+
+    It is refused where the feature store differs from the raw log, or where it is worse
+    than a one-line rule, unless ``accept_worse``. Its report gets the gates, and the audit
+    log an entry that names ``command`` and the flags; trainers find what serves in the
+    object store. Raises ``ArtifactError`` for a damaged bundle, and ``OutageError`` where
+    no server answers.
+    """
+    from srp4ctr.triton_repo.deployment import promotion
+
+    flags = {" --canary": canary, " --accept-worse": accept_worse}
+    named = command + "".join(flag for flag, is_set in flags.items() if is_set)
+    serves = partial(what_serves, settings)
+    with audit_log(settings).audited(named, folder.name, serves) as audited:
+        found = _decided_already(settings, folder, canary, accept_worse)
+        if found is None:
+            triton, features = settings.triton, settings.features
+            gate = store_gate(compare_store(settings), triton.max_wrong_features)
+            found = promotion.promote(folder, triton, features, gate, canary=canary)
+        audited.refusal = found.refusal
+    _add_gates(folder, found, accept_worse)
+    share_serving(settings, *(f"{folder.name}/{name}" for name in bundle_store.REPORTS))
     return found
+
+
+def _decided_already(
+    settings: Settings, folder: Path, canary: bool, accept_worse: bool
+) -> "Promotion | None":
+    """Return the result that needs no server: the bundle serves, or a rule beat it.
+
+    None where servers would change: only then is the feature store checked, which takes
+    long. Raises as ``check_and_promote``.
+    """
+    from srp4ctr.features.bundles import bundle, rule_results
+    from srp4ctr.triton_repo.deployment import one_server, reconcile
+
+    card = bundle.verify(folder)
+    changes = [
+        one_server.plan_change(folder, card.version, server, canary=canary)
+        for server in settings.triton.servers()
+    ]
+    serving = changes[0][0]
+    serves_already = all(before == after for before, after in changes)
+    if serves_already and reconcile.is_settled(settings.triton):
+        return one_server.Promotion(serving=serving)
+    lost = [each for each in failed(card.gates) if each.gate == rule_results.GATE]
+    if lost and not accept_worse:
+        why = "; ".join(map(str, lost))
+        return one_server.refused(card.version, serving, (), why)
+    return None
+
+
+def _add_gates(folder: Path, found: "Promotion", accept_worse: bool) -> None:
+    """Add the gates of a promotion to the report in ``folder``, if it was decided."""
+    report = reports.read(folder)
+    is_decided = failed(found.gates) or not found.refusal
+    # One that is ready and serves was promoted by a process that did not come to say so.
+    is_new = found.gates or (report and report.outcome is RefreshOutcome.READY)
+    if report is not None and is_new and is_decided:
+        if accept_worse and not found.refusal:
+            report = replace(report, notes=(*report.notes, _ACCEPTED))
+        reports.write(reports.with_promotion(report, found.gates))
 
 
 def store_gate(check: FeatureCheck, max_wrong: float) -> Gate:
@@ -87,40 +215,6 @@ def store_gate(check: FeatureCheck, max_wrong: float) -> Gate:
         f" and triton.max_wrong_features is {max_wrong:g}: `srp4ctr features check` shows "
         "them, `srp4ctr stream rebuild` rebuilds them",
     )
-
-
-def promote(
-    settings: Settings,
-    folder: Path,
-    command: str = "model promote",
-    *,
-    canary: bool = False,
-    accept_worse: bool = False,
-) -> "Promotion":
-    """Promote the bundle in ``folder``, and add its gates to the bundle's report.
-
-    One that is worse than a one-line rule is refused, unless ``accept_worse``. Trainers
-    find both in the object store. The audit log names ``command`` and the flags. Raises
-    ``ArtifactError`` for a damaged bundle, and ``OutageError`` where no server answers.
-    """
-    from srp4ctr.training.refresh import reports  # no torch
-
-    flags = {" --canary": canary, " --accept-worse": accept_worse}
-    named = command + "".join(flag for flag, is_set in flags.items() if is_set)
-    serves = partial(what_serves, settings)
-    with audit_log(settings).audited(named, folder.name, serves) as audited:
-        found = _promote(settings, folder, canary, accept_worse)
-        audited.refusal = found.refusal
-    report = reports.read(folder)
-    is_decided = failed(found.gates) or not found.refusal
-    # One that is ready and serves was promoted by a process that did not come to say so.
-    is_new = found.gates or (report and report.outcome is reports.RefreshOutcome.READY)
-    if report is not None and is_new and is_decided:
-        if accept_worse and not found.refusal:
-            report = replace(report, notes=(*report.notes, _ACCEPTED))
-        reports.write(reports.with_promotion(report, found.gates))
-    share_serving(settings, *(f"{folder.name}/{name}" for name in bundle_store.REPORTS))
-    return found
 
 
 def share_serving(settings: Settings, *names: str) -> None:
@@ -142,37 +236,11 @@ def share_serving(settings: Settings, *names: str) -> None:
         LOG.warning("trainers do not know yet what serves: %s", error)
 
 
-def _promote(
-    settings: Settings, folder: Path, canary: bool, accept_worse: bool
-) -> "Promotion":
-    """Check the feature store if a server would change, then promote."""
-    from srp4ctr.features.bundles import bundle, rule_results
-    from srp4ctr.triton_repo.deployment import promotion, reconcile, rollout
-
-    triton = settings.triton
-    # Before the store is checked, which takes long; promotion verifies what it copies.
-    card = bundle.verify(folder)
-    version = card.version
-    changes = [
-        promotion.change(folder, version, server, canary=canary)
-        for server in triton.servers()
-    ]
-    serves_already = all(before == after for before, after in changes)
-    if serves_already and reconcile.is_settled(triton):
-        return promotion.Promotion(serving=changes[0][0])
-    lost = [each for each in failed(card.gates) if each.gate == rule_results.GATE]
-    if lost and not accept_worse:
-        before, why = changes[0][0], "; ".join(map(str, lost))
-        return promotion.refused(version, before, (), why)
-    gate = store_gate(checked(settings), triton.max_wrong_features)
-    return rollout.promote(folder, triton, settings.features, gate, canary=canary)
-
-
 def roll_back(settings: Settings, *, canary: bool = False) -> "Serving":
     """Serve the previous bundle again, or end the ``canary``; return what serves now."""
-    from srp4ctr.triton_repo.deployment import rollout
+    from srp4ctr.triton_repo.deployment import promotion
 
-    undo = rollout.end_canary if canary else rollout.rollback
+    undo = promotion.end_canary if canary else promotion.rollback
     command = "model rollback --canary" if canary else "model rollback"
     with audit_log(settings).audited(command, state=partial(what_serves, settings)):
         serving = undo(settings.triton)
@@ -193,104 +261,4 @@ def reconcile(settings: Settings) -> "Reconciliation":
         found = reconcile.reconcile(settings.triton, settings.features, bundles)
         audited.subject = found.command
     share_serving(settings)
-    return found
-
-
-def publish_all(settings: Settings) -> list[str]:
-    """Copy the bundles of ``bundles_dir`` into the object store; return their versions.
-
-    For those of the time before there was one: a refresh publishes its own. Raises as
-    ``BundleStore.publish``.
-    """
-    from srp4ctr.features.bundles import bundle
-
-    if (store := bundle_store.store_of(settings.training)) is None:
-        raise MistakeError("training.bundles_uri is not set: where to?")
-    found = bundle.list_bundles(Path(settings.training.bundles_dir))
-    with audit_log(settings).audited("model publish", store.uri) as audited:
-        for folder in found:
-            store.publish(folder)
-        audited.after = ", ".join(folder.name for folder in found)
-    return [folder.name for folder in found]
-
-
-def serving_folder(settings: Settings) -> Path | None:
-    """Return the folder of the bundle that serves; None before the first promotion."""
-    serving = serving_now(settings).serving
-    return bundle_store.bundle_folder(settings.training, serving) if serving else None
-
-
-def serving_now(settings: Settings) -> "Serving":
-    """Return what serves, by the live repository, or as the object store has it.
-
-    The latter where the repository is on another machine.
-    """
-    from srp4ctr.triton_repo.deployment.live_repository import read_serving
-    from srp4ctr.triton_repo.model_names import SERVING_FILE
-
-    repository = Path(settings.triton.repository)
-    is_elsewhere = not (repository / SERVING_FILE).is_file()
-    if settings.training.bundles_uri and is_elsewhere:
-        repository = Path(settings.training.bundles_dir)
-    return read_serving(repository)
-
-
-def what_serves(settings: Settings) -> str:
-    """Return the bundle that serves, and the canary if there is one."""
-    found = serving_now(settings)
-    canary = f", canary {found.canary} ({found.canary_share:.4g})" if found.canary else ""
-    return f"{found.serving or 'nothing'}{canary}"
-
-
-def bundle_folder(settings: Settings, version: str) -> Path:
-    """Return the folder of bundle ``version``; ``MistakeError`` where there is none."""
-    from srp4ctr.features.bundles import bundle
-
-    folder = bundle_store.bundle_folder(settings.training, version)
-    if not (folder / bundle.CARD_FILE).is_file():
-        raise MistakeError(f"there is no bundle {version}: srp4ctr model list shows them")
-    return folder
-
-
-def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]:
-    """Return card, report and role of bundles ``versions``, else of each, oldest first.
-
-    ``MistakeError`` where one does not exist.
-    """
-    from srp4ctr.features.bundles import bundle
-    from srp4ctr.triton_repo.model_names import SERVING_FILE
-
-    if store := bundle_store.store_of(settings.training):
-        store.update(SERVING_FILE)
-    serving = serving_now(settings)
-    roles = {
-        serving.previous: "previous",
-        serving.canary: "canary",
-        serving.serving: "serving",
-    }
-    bundles_dir = Path(settings.training.bundles_dir)
-    found = bundle.list_bundles(bundles_dir, bundle.CARD_FILE)
-    folders = {folder.name: folder for folder in found}
-    if unknown := [version for version in versions if version not in folders]:
-        raise MistakeError(
-            f"there is no bundle {', '.join(unknown)}: srp4ctr model list shows them"
-        )
-    return [
-        _described(folders[version]) | {"role": roles.get(version, "")}
-        for version in versions or folders
-    ]
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    from srp4ctr.features.bundles import bundle
-    from srp4ctr.training.refresh import reports  # no torch
-
-    card = bundle.read(folder)
-    report = reports.read(folder)
-    more: dict[str, Any] = {"outcome": "", "notes": (), "seconds": {}, "rules": ()}
-    if report is not None:
-        more = {name: getattr(report, name) for name in (*more, "gates")}
-    found = asdict(card) | more
-    found["rules"] = [asdict(rule) for rule in more["rules"]]
-    found["gates"] = [asdict(gate) for gate in more.get("gates", card.gates)]
     return found

@@ -1,31 +1,24 @@
-"""Runs refreshes, or promotions of what others published, once or at an interval.
+"""Runs refreshes, once or at an interval, and promotes the bundles that are ready.
 
-Each refresh writes its status for the monitor.
-
-Torch is imported when a refresh begins.
+Each refresh writes its status for the monitor. Torch is imported when a refresh begins.
 """
 
 import logging
-import re
 import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from srp4ctr.atomic_files import read_json, write_json
-from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
+from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles.gates import failed
-from srp4ctr.ops.promotion_service import (
-    bundle_folder,
-    promote,
-    serving_folder,
-    share_serving,
-)
+from srp4ctr.ops.bundles import serving_folder
+from srp4ctr.ops.promotion_service import check_and_promote
+from srp4ctr.ops.repeat import repeat, seconds_of
 from srp4ctr.processes import ended_by_sigterm, is_ending, is_interrupted
 from srp4ctr.settings import Settings
 from srp4ctr.training.export import bundle_store
@@ -40,12 +33,8 @@ from srp4ctr.training.refresh.reports import (
 if TYPE_CHECKING:  # torch: 3 s; tritonclient: another extra
     from srp4ctr.training.loop.distributed import Processes
     from srp4ctr.training.loop.progress import ProgressListener
-    from srp4ctr.triton_repo.deployment.promotion import Promotion
 
 LOG = logging.getLogger(__name__)
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_EXPECTED = (Srp4ctrError, OSError)  # their message is enough: no traceback
-_RETRY_S = 60.0
 _ENDED = 128 + signal.SIGTERM
 Refresh = Callable[[], RefreshReport]
 
@@ -62,21 +51,6 @@ class RefreshPlan:
     """Do not continue training from the last bundle."""
     force: bool = False
     """Train even without new data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromotionPlan:
-    """What to promote."""
-
-    version: str = ""
-    """"": the newest that passed its training's gates, unless it was promoted before."""
-    canary: bool = False
-    canary_share: float | None = None
-    """None: ``triton.canary_share``."""
-    accept_worse: bool = False
-    """Also where a one-line rule ranks better."""
-    every: str = ""
-    """``1m``: repeat until a signal; "": once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +141,13 @@ def serve_if_ready(
     ``PromotionError`` where the bundle passed its gates and still does not serve.
     """
     from srp4ctr.training.loop.progress import Clock
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
+    from srp4ctr.triton_repo.deployment.one_server import PromotionError
 
     if report.outcome is not RefreshOutcome.READY or settings.training.bundles_uri:
         return report
     clock = Clock(progress)
     with clock.step("promote"):
-        found = promote(settings, report.folder, "model refresh")
+        found = check_and_promote(settings, report.folder, "model refresh")
         if found.refusal and not failed(found.gates):
             raise PromotionError(found.refusal)
     report = reports.with_promotion(report, found.gates)
@@ -187,101 +161,6 @@ def _send_status(store: bundle_store.BundleStore) -> None:
         store.send(STATUS_FILE)
     except OutageError as error:  # not what this refresh ended with
         LOG.warning("the monitor does not know how the refresh ended: %s", error)
-
-
-def run_promotion(
-    settings: Settings,
-    plan: PromotionPlan,
-    show: Callable[["Promotion | None"], None],
-    say: Callable[[str], None],
-    show_refused: Callable[["Promotion"], None] | None = None,
-) -> None:
-    """Promote a bundle and ``show`` it; None where none waits for it.
-
-    Or repeatedly the newest that waits, until SIGTERM; then ``say`` gets the failures.
-    Raises ``PromotionError`` where it was refused, after ``show_refused`` got it, else as
-    ``promote``.
-    """
-
-    def turn() -> None:
-        if plan.version:
-            folder = bundle_folder(settings, plan.version)
-            found: Promotion | None = promote(
-                settings, folder, canary=plan.canary, accept_worse=plan.accept_worse
-            )
-        else:
-            found = promote_new(settings, canary=plan.canary)
-        _raise_refusal(found, show_refused)
-        if found or not plan.every:
-            show(found)
-
-    settings = _with_canary_share(settings, plan)
-    if plan.accept_worse and not plan.version:
-        raise MistakeError(
-            "--accept-worse needs the bundle's name: srp4ctr model promote VERSION"
-            " --accept-worse"
-        )
-    if not plan.every:
-        return turn()
-    if plan.version:
-        raise MistakeError("--every promotes what is new: leave the version out")
-    with ended_by_sigterm():
-        repeat(turn, seconds_of(plan.every), say, announce=False)
-
-
-def _raise_refusal(
-    found: "Promotion | None", show_refused: Callable[["Promotion"], None] | None
-) -> None:
-    from srp4ctr.triton_repo.deployment.promotion import PromotionError
-
-    if found and found.refusal:
-        if show_refused:
-            show_refused(found)
-        raise PromotionError(found.refusal)
-
-
-def _with_canary_share(settings: Settings, plan: PromotionPlan) -> Settings:
-    if plan.canary_share is None:
-        return settings
-    if not plan.canary or not 0.0 < plan.canary_share <= 1.0:
-        raise MistakeError(
-            f"--share {plan.canary_share:g}: a share of the users, more than 0 and at most "
-            "1, for a canary: srp4ctr model promote v2 --canary --share 0.1"
-        )
-    triton = replace(settings.triton, canary_share=plan.canary_share)
-    return settings.model_copy(update={"triton": triton})
-
-
-def promote_new(settings: Settings, *, canary: bool = False) -> "Promotion | None":
-    """Promote the newest bundle that waits for it; None where none does.
-
-    It passed its training's gates, and no newer one was promoted. Raises as ``promote``,
-    and as ``BundleStore`` where the object store is away.
-    """
-    from srp4ctr.features.bundles import bundle
-    from srp4ctr.triton_repo.deployment.live_repository import read_serving
-    from srp4ctr.triton_repo.model_names import SERVING_FILE
-
-    bundles_dir = Path(settings.training.bundles_dir)
-    if store := bundle_store.store_of(settings.training):
-        store.update(SERVING_FILE)
-        if read_serving(bundles_dir) != read_serving(Path(settings.triton.repository)):
-            share_serving(settings)  # it was away after a promotion
-    for folder in reversed(bundle.list_bundles(bundles_dir, bundle.CARD_FILE)):
-        report = reports.read(folder)
-        if report and report.outcome is RefreshOutcome.PROMOTED:
-            return None
-        if report and report.outcome is RefreshOutcome.READY:
-            return promote(settings, bundle_folder(settings, folder.name), canary=canary)
-    return None
-
-
-def seconds_of(interval: str) -> float:
-    """Return the seconds of ``30m``, ``1h`` or ``2d``; ``MistakeError`` otherwise."""
-    found = re.fullmatch(r"([1-9][0-9]*)([smhd])", interval.strip())
-    if not found:
-        raise MistakeError(f"--every {interval}: write 30m, 1h or 2d")
-    return int(found[1]) * _UNITS_S[found[2]]
 
 
 def refresh_and_record(
@@ -315,34 +194,3 @@ def refresh_and_record(
 
 def _now_ms() -> int:
     return round(time.time() * 1000)
-
-
-def repeat(
-    turn: Callable[[], object],
-    interval_s: float,
-    say: Callable[[str], None],
-    sleep: Callable[[float], Any] = time.sleep,
-    announce: bool = True,
-) -> NoReturn:
-    """Repeat ``turn`` until a signal ends the process; failures are reported or logged.
-
-    One that takes longer than the interval is followed by the next at once; after an
-    outage, or without labels, the next begins after a minute. ``announce`` says when.
-    """
-    while True:
-        due = time.monotonic() + interval_s
-        try:
-            turn()
-        except Exception as failure:
-            if is_ending() or is_interrupted():
-                raise
-            if not isinstance(failure, _EXPECTED):
-                LOG.exception("this turn failed; the next one resumes it")
-            say(f"failed: {failure}")
-            if isinstance(failure, OutageError):
-                due = min(due, time.monotonic() + _RETRY_S)
-        wait_s = max(due - time.monotonic(), 0.0)
-        next_at = datetime.now(tz=UTC) + timedelta(seconds=wait_s)
-        if announce:
-            say(f"next refresh: {next_at:%Y-%m-%d %H:%M:%S} UTC  (Ctrl-C ends)")
-        sleep(wait_s)

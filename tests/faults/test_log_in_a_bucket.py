@@ -15,7 +15,7 @@ from srp4ctr import processes
 from srp4ctr.cli.main import app
 from srp4ctr.embedded.broker import pause_after_empty_fetch
 from srp4ctr.errors import MistakeError
-from srp4ctr.ops import promotion_service
+from srp4ctr.ops import feature_store
 from srp4ctr.settings import load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import StreamConfig
@@ -113,7 +113,7 @@ def test_training_examples_are_those_of_a_folder(stack: Cluster, tmp_path: Path)
 def test_the_store_is_what_the_bucket_says_also_after_a_rebuild(stack: Cluster) -> None:
     srp4ctr("features", "check")  # ends with an error where a row is wrong
     assert "2 partitions" in srp4ctr("stream", "rebuild")
-    found = promotion_service.checked(load())
+    found = feature_store.compare_store(load())
     assert found.rows > 8
     assert (found.wrong_rows, found.waiting) == (0, 0)
 

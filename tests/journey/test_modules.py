@@ -117,7 +117,7 @@ def bundle(trace: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(trace: Recorder, running: Settings, bundle: Path) -> Settings:
     """The running stack once it serves the bundle; the promotion is recorded."""
     with trace.recording("promotion"):
-        promotion_service.promote(running, bundle)
+        promotion_service.check_and_promote(running, bundle)
     return running
 
 

@@ -22,7 +22,8 @@ from srp4ctr.ops.audit import (
     audit_log,
     read_entries,
 )
-from srp4ctr.ops.promotion_service import promote, what_serves
+from srp4ctr.ops.bundles import what_serves
+from srp4ctr.ops.promotion_service import check_and_promote
 from srp4ctr.settings import Settings, load
 from tests.triton_repo.tiny_graphs import SIZES
 
@@ -166,7 +167,7 @@ def test_a_refused_promotion_and_a_refresh_are_listed(settings: Settings) -> Non
     refused = CliRunner().invoke(app, ["model", "promote", "v1"])
     assert isinstance(refused.exception, ValueError)
     with pytest.raises(ValueError, match="missing"):
-        promote(settings, folder, "model refresh")
+        check_and_promote(settings, folder, "model refresh")
     for words in (["model", "rollback"], ["model", "promote", "v1", "--canary"]):
         CliRunner().invoke(app, words)
     assert audit_log(settings).path == Path(".data/audit.jsonl")

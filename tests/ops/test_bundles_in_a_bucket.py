@@ -16,14 +16,15 @@ from srp4ctr.cli.main import app
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.monitoring.collector.bundle_cache import BundleCache
-from srp4ctr.ops.monitor_jobs import follow_bundles
-from srp4ctr.ops.promotion_service import (
+from srp4ctr.ops.bundles import (
     bundle_folder,
     describe_bundles,
     publish_all,
     serving_folder,
 )
-from srp4ctr.ops.refresh_job import promote_new, repeat
+from srp4ctr.ops.monitor_jobs import follow_bundles
+from srp4ctr.ops.promotion_service import PromotionPlan, newest_ready, run_promotion
+from srp4ctr.ops.repeat import repeat
 from srp4ctr.settings import Settings, load
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import STATUS_FILE, RefreshOutcome, RefreshStatus
@@ -88,7 +89,7 @@ def test_a_refresh_publishes_its_bundle_for_promotion_elsewhere(
     [found] = describe_bundles(settings)
     assert (found["version"], found["outcome"], found["role"]) == ("v1", "ready", "")
     with pytest.raises(OutageError, match=r"broker|Kafka"):  # of the check
-        promote_new(settings)
+        run_promotion(settings, PromotionPlan(), print, print)
     assert bundle.verify(place.disks / "triton" / "v1").version == "v1"
 
     settings_of(place, "new-trainer", monkeypatch)
@@ -126,7 +127,7 @@ def test_refused_and_kept_bundles_are_published_too(
         place.store("trainer").publish(place.bundle("trainer", version, outcome=outcome))
     settings = settings_of(place, "triton", monkeypatch)
     assert [each["outcome"] for each in describe_bundles(settings)] == ["refused", "kept"]
-    assert promote_new(settings) is None
+    assert newest_ready(settings) is None
 
 
 @pytest.mark.parametrize(
@@ -151,9 +152,9 @@ def test_the_newest_that_waits_is_promoted_and_a_damaged_one_is_not(
     settings = settings_of(place, "triton", monkeypatch)
     if chosen:
         with pytest.raises(ArtifactError, match=f"{chosen}/head.onnx has changed"):
-            promote_new(settings)
+            run_promotion(settings, PromotionPlan(), print, print)
     else:
-        assert promote_new(settings) is None
+        assert newest_ready(settings) is None
     assert not Path(settings.triton.repository).exists()
     assert [r.outcome for r in all_reports(place, "triton")] == list(outcomes)
 
@@ -173,7 +174,7 @@ def test_a_trainer_knows_what_serves_elsewhere(
     Path(settings.triton.repository).mkdir()
     serving = Path(settings.triton.repository) / "serving.json"
     serving.write_text('{"serving": "v1", "previous": "v2"}')  # after a rollback
-    assert promote_new(settings) is None
+    assert newest_ready(settings) is None
 
     settings = settings_of(place, "new-trainer", monkeypatch)
     roles = {each["version"]: each["role"] for each in describe_bundles(settings)}
@@ -221,7 +222,9 @@ def test_without_the_store_commands_end_with_an_outage_and_repeated_ones_go_on(
         monkeypatch.setenv("AWS_ENDPOINT_URL", there)
 
     with pytest.raises(KeyboardInterrupt):
-        repeat(lambda: turns.append(promote_new(settings)), 60.0, said.append, sleep, False)
+        repeat(
+            lambda: turns.append(newest_ready(settings)), 60.0, said.append, sleep, False
+        )
     [failed] = said
     assert failed.startswith(f"failed: the bundles in {place.uri}: ")
     assert turns == [None]

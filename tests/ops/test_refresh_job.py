@@ -13,16 +13,12 @@ from typing import Any
 import pytest
 
 from srp4ctr.atomic_files import read_json
-from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.ops import refresh_job
 from srp4ctr.ops.refresh_job import (
     Display,
-    PromotionPlan,
     RefreshPlan,
     refresh_and_record,
-    repeat,
-    seconds_of,
     serve_if_ready,
 )
 from srp4ctr.settings import Settings
@@ -36,7 +32,7 @@ from srp4ctr.training.refresh.reports import (
     RefreshStatus,
 )
 from srp4ctr.triton_repo.deployment.live_repository import Serving
-from srp4ctr.triton_repo.deployment.promotion import Promotion, PromotionError
+from srp4ctr.triton_repo.deployment.one_server import Promotion, PromotionError
 
 PASSED, SKIPPED = Gate(gate="auc", passed=True), Gate(gate="champion_auc", passed=None)
 FAILED = Gate(gate="latency", passed=False)
@@ -61,7 +57,7 @@ def test_a_ready_bundle_is_promoted_and_its_report_says_so(
     found = Promotion(
         serving=Serving(), gates=(gate,), refusal="" if gate.passed else "slow"
     )
-    monkeypatch.setattr(refresh_job, "promote", lambda *_: found)
+    monkeypatch.setattr(refresh_job, "check_and_promote", lambda *_: found)
     ready = replace(a_report(), folder=tmp_path, outcome=RefreshOutcome.READY)
     report = serve_if_ready(Settings(), ready, silent)
     assert (report.outcome, report.gates[-1]) == (outcome, gate)
@@ -73,7 +69,7 @@ def test_a_ready_bundle_that_does_not_serve_is_an_error_and_stays_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Promotion(serving=Serving(), gates=(PASSED,), refusal="v3 does not load")
-    monkeypatch.setattr(refresh_job, "promote", lambda *_: found)
+    monkeypatch.setattr(refresh_job, "check_and_promote", lambda *_: found)
     ready = replace(a_report(), folder=tmp_path, outcome=RefreshOutcome.READY)
     with pytest.raises(PromotionError, match="v3 does not load"):
         serve_if_ready(Settings(), ready, silent)
@@ -84,35 +80,13 @@ def test_a_ready_bundle_that_does_not_serve_is_an_error_and_stays_ready(
 def test_a_bundle_that_is_not_ready_is_not_promoted(
     outcome: RefreshOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(refresh_job, "promote")
+    monkeypatch.delattr(refresh_job, "check_and_promote")
     report = replace(a_report(), outcome=outcome)
     assert serve_if_ready(Settings(), report, silent) is report
 
 
 def fail() -> RefreshReport:
     raise ConnectionError("no Triton answers")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("30s", 30), ("15m", 900), ("1h", 3600), ("2d", 172_800)]
-)
-def test_an_interval_is_a_number_and_a_unit(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1.5h", "1 week"])
-def test_another_interval_says_what_to_write(text: str) -> None:
-    with pytest.raises(ValueError, match="write 30m, 1h or 2d"):
-        seconds_of(text)
-
-
-@pytest.mark.parametrize(
-    ("canary", "share"), [(False, 0.1), (True, 0.0), (True, 1.5), (True, -0.1)]
-)
-def test_a_share_is_of_users_and_of_a_canary(canary: bool, share: float) -> None:
-    plan = PromotionPlan(version="v2", canary=canary, canary_share=share)
-    with pytest.raises(MistakeError, match="for a canary: srp4ctr model promote v2"):
-        refresh_job.run_promotion(Settings(), plan, print, print)
 
 
 def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
@@ -131,70 +105,6 @@ def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
     assert failed.error == "ConnectionError: no Triton answers"
     assert failed.last_success_ms == done.last_success_ms
     assert failed.gates == {}
-
-
-def test_a_turn_that_fails_is_followed_by_the_next() -> None:
-    turns: list[int] = []
-    said: list[str] = []
-
-    def turn() -> None:
-        turns.append(len(turns))
-        if len(turns) == 1:
-            raise ConnectionError("no Triton answers")
-
-    def sleep(seconds: float) -> None:
-        assert 0.0 <= seconds <= 60.0
-        if len(turns) == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        repeat(turn, 60.0, said.append, sleep)
-    assert turns == [0, 1, 2]
-    assert said[0] == "failed: no Triton answers"
-    assert sum("next refresh: 2" in each for each in said) == 3
-
-
-def test_without_labels_or_a_server_the_next_turn_comes_within_a_minute() -> None:
-    waits: list[float] = []
-
-    def turn() -> None:
-        raise OutageError("no matured labels in /data/events")
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        raise KeyboardInterrupt
-
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        repeat(turn, 3600.0, said.append, sleep)
-    assert said[0] == "failed: no matured labels in /data/events"
-    assert 59.0 < waits[0] <= 60.0
-
-
-def test_what_is_written_for_people_is_no_traceback(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    for failure, is_traced in ((OutageError("away"), False), (KeyError("x"), True)):
-        caplog.clear()
-
-        def turn(raised: Exception = failure) -> None:
-            raise raised
-
-        def sleep(_: float) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            repeat(turn, 1.0, lambda _: None, sleep)
-        assert any(each.exc_info for each in caplog.records) is is_traced
-
-
-def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:
-    def sleep(seconds: float) -> None:
-        assert seconds == 0.0
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        repeat(lambda: None, -1.0, lambda _: None, sleep)
 
 
 def test_the_refresh_process_alone_gives_way() -> None:

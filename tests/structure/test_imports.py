@@ -45,7 +45,7 @@ VENDOR_HOMES = {
     ),
     "torch": ("training/*.py", "training/model/*.py"),
     "tritonclient": (
-        "triton_repo/deployment/promotion.py",
+        "triton_repo/deployment/one_server.py",
         "triton_repo/deployment/live_repository.py",
         "triton_repo/deployment/model_config.py",
         "srp4ctr/*.py",

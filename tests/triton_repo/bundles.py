@@ -21,7 +21,7 @@ from srp4ctr.streams.events.schema import item_key
 from srp4ctr.training.export import retrieval
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.one_server import Promotion
 from tests.triton_repo.tiny_graphs import SIZES, D, encoder, head, retriever
 
 KNOWN_ITEM = "item-1"

@@ -1,6 +1,6 @@
 """Tritons of which only loading is real: steps that cost nothing, in repositories on disk.
 
-``promotion`` and ``rollout`` run unchanged against them, and every action on a server or
+``promotion`` and ``one_server`` run unchanged against them, and every action on a server or
 a repository passes ``Actions``, where a test may crash, fail or freeze the process.
 """
 
@@ -23,7 +23,7 @@ from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
 from srp4ctr.triton_repo.deployment import (
     live_repository,
-    promotion,
+    one_server,
     repository_writer,
 )
 
@@ -156,11 +156,11 @@ def _golden(*_: Any) -> AbstractContextManager[Any]:
 def install(monkeypatch: pytest.MonkeyPatch, servers: FakeServers) -> None:
     """Let promotions run against ``servers``, without onnxruntime or a feature store."""
     passed = Gate(gate="golden", passed=True)
-    monkeypatch.setattr(promotion, "connected", servers.connected)
-    monkeypatch.setattr(promotion, "golden_gate", lambda *_: passed)
-    monkeypatch.setattr(promotion, "check_version", _check_version)
-    monkeypatch.setattr(promotion, "stored_users", _golden)
-    monkeypatch.setattr(promotion, "_gates_by_ids", lambda *_: [])
+    monkeypatch.setattr(one_server, "connected", servers.connected)
+    monkeypatch.setattr(one_server, "golden_gate", lambda *_: passed)
+    monkeypatch.setattr(one_server, "check_version", _check_version)
+    monkeypatch.setattr(one_server, "stored_users", _golden)
+    monkeypatch.setattr(one_server, "_gates_by_ids", lambda *_: [])
     monkeypatch.setattr(repository_writer, "render", _render)
     monkeypatch.setattr(bundle, "verify", _card)
     monkeypatch.setattr(bundle, "read", _card)

@@ -1,62 +1,31 @@
-"""Bundle → serving: load the new steps alongside the old ones, check them, then switch.
+"""A bundle → one server or several, one after another: all of them serve it, or none does.
 
-The switch replaces the ensembles' configuration files and reloads only the ensembles: no
-request is lost, and none is answered by a mixed pair. After any failure before or during
-the switch the old pair still serves.
+Each server has a live repository of its own and answers requests by itself: while they
+change in turn, each answer is entirely of the old bundle or of the new one. One lease
+covers a whole change of all servers, so that another one waits, and its record lets
+``reconcile`` finish or undo what a crash has left.
+
+A server that is added, or has lost its disk, has nothing to load, and a promotion changes
+nothing where a bundle serves already: ``fill`` renders its repository before it starts.
 """
 
 import logging
-import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tritonclient.utils import InferenceServerException
-
-from srp4ctr.client.channel import connect_in_control
-from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.errors import MistakeError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate, failed, skipped
+from srp4ctr.features.bundles.gates import Gate, failed
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, repository_writer
-from srp4ctr.triton_repo.deployment.golden_ids import GoldenIds, stored_users
-from srp4ctr.triton_repo.deployment.live_repository import (
-    LOAD_TIMEOUT_S,
-    Serving,
-    locked,
-    read_serving,
-)
-from srp4ctr.triton_repo.deployment.repository_writer import step_folders
-from srp4ctr.triton_repo.deployment.validation import (
-    LATENCY,
-    check_version,
-    golden_gate,
-    latency_gate,
-)
+from srp4ctr.triton_repo.deployment import live_repository, one_server, reconcile
+from srp4ctr.triton_repo.deployment.live_repository import Serving, locked, read_serving
+from srp4ctr.triton_repo.deployment.one_server import Promotion
+from srp4ctr.triton_repo.deployment.reconcile import ServerState
+from srp4ctr.triton_repo.deployment.rollout_lease import Lease, RolloutPlan, leased
 
 LOG = logging.getLogger(__name__)
-_POLL_S = 0.02
-
-
-class PromotionError(ArtifactError):
-    """A bundle does not serve, or serves no more; says why, and what serves now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
-    """What serves after a bundle was to be promoted, and what was checked for it."""
-
-    serving: Serving
-    gates: tuple[Gate, ...] = ()
-    """None where the bundle served already."""
-    refusal: str = ""
-    """Why the bundle does not serve; "" if it does."""
 
 
 def promote(
@@ -67,263 +36,216 @@ def promote(
     *,
     canary: bool = False,
 ) -> Promotion:
-    """Serve the bundle in folder ``source``, to all or only as ``rank_clicks_canary``.
+    """Serve the bundle in folder ``source``, to all users or to a canary's share.
 
-    It is refused, and the old pair still serves, where ``store_gate`` failed, or where the
-    server does not load it, answers differently from training or much slower than before.
-    Promoting what serves already changes nothing, or repairs what a killed promotion left.
-    Raises ``ArtifactError`` for a bundle that is damaged or of another schema, and
-    ``OutageError`` where no server answers.
+    It is refused where ``store_gate`` failed. Where a server refuses it or fails, as in
+    ``one_server.deploy``, all serve again exactly what they did, the previous bundle and
+    the canary included. Another rollout is waited for, and one that a
+    crash left is settled first. Returns the refusal, else the promotion on the first
+    server. Raises ``SplitError`` where not all servers could be taken back.
     """
-    found = promote_keeping(source, config, features, store_gate, canary=canary)
-    if not found.refusal:
-        remove_unused(config)
-    return found
-
-
-def promote_keeping(
-    source: Path,
-    config: TritonConfig,
-    features: FeatureConfig,
-    store_gate: Gate,
-    *,
-    canary: bool = False,
-) -> Promotion:
-    """Promote, and keep the files of what served before: for ``restore``, until
-    ``remove_unused``.
-    """
-    card = bundle.verify(source)
-    version, repository = card.version, Path(config.repository).resolve()
-    with locked(repository):
-        before, after = change(source, version, config, canary=canary)
-        if after == before and live_repository.is_switched(repository, before):
-            return Promotion(serving=before)
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        plan = _plan(source, config, canary=canary)
+        first = plan.before[config.grpc]
+        is_changing = plan.before != plan.after
+        if not is_changing and not reconcile.is_split(reconcile.read_states(config)):
+            reconcile.finish(lease, config)
+            return Promotion(serving=first)
         if failed([store_gate]):
-            return refused(version, before, [store_gate], str(store_gate))
-        if version not in known_versions(repository, before):
-            repository_writer.render(source, card, config, features)
-        return _switch(version, (before, after), config, features, [store_gate])
+            version = str(plan.target)
+            return one_server.refused(version, first, [store_gate], str(store_gate))
+        _check_before(plan, *config.servers())
+        lease.write(plan)
+
+        def deploy(server: TritonConfig) -> Promotion:
+            return one_server.deploy(source, server, features, [store_gate], canary=canary)
+
+        return _deploy_to_each(lease, config, deploy)
 
 
-def restore(config: TritonConfig, wanted: Serving) -> None:
-    """Serve exactly ``wanted`` again, also nothing; ``promote_keeping`` kept its files.
-
-    Files that it does not need stay until ``remove_unused``. All ensembles are loaded
-    again: after a crash their files may be right, and what the server has loaded wrong.
-    """
-    repository = Path(config.repository).resolve()
-    with locked(repository), connected(config) as client:
-        for version in sorted(filter(None, wanted.versions)):
-            _load(client, repository, version)
-        checks = []
-        if wanted.serving:
-            name = model_names.RANK_CLICKS
-            checks.append(partial(check_version, client, name, wanted.serving))
-        live_repository.switch(client, repository, wanted, *checks)
-        _unload(client, repository, keep=wanted.versions)
+def _plan(source: Path, config: TritonConfig, *, canary: bool) -> RolloutPlan:
+    """Return what a promotion of the bundle changes; raises as ``plan_change``."""
+    version = bundle.read(source).version
+    changes = {
+        server.grpc: one_server.plan_change(source, version, server, canary=canary)
+        for server in config.servers()
+    }
+    return RolloutPlan(
+        command=f"promote {version}{' --canary' if canary else ''}",
+        target=version,
+        previous=changes[config.grpc][0].serving,
+        before={name: before for name, (before, _) in changes.items()},
+        after={name: after for name, (_, after) in changes.items()},
+    )
 
 
-def remove_unused(config: TritonConfig) -> None:
-    """Remove the files of every bundle that is neither served nor the previous one."""
-    repository = Path(config.repository).resolve()
-    with locked(repository):
-        _remove_folders(repository, keep=read_serving(repository).versions)
-
-
-def change(
-    source: Path, version: str, config: TritonConfig, *, canary: bool = False
-) -> tuple[Serving, Serving]:
-    """Return what a server serves before and after ``version`` is promoted.
-
-    Raises ``MistakeError`` where another bundle has this version, or nothing serves all
-    users besides the canary.
-    """
-    repository = Path(config.repository).resolve()
-    before = read_serving(repository)
-    is_known = version in known_versions(repository, before)
-    if is_known and not repository_writer.is_rendered_from(repository, source, version):
-        raise MistakeError(
-            f"{repository} serves another bundle named {version}: give a bundle a new "
-            "version instead of changing it"
-        )
-    if canary and before.serving in (None, version):
-        serves = f"{version} serves all" if before.serving else "nothing serves yet"
-        raise MistakeError(f"{serves}: a canary serves alongside another bundle")
-    if version == before.serving:
-        return before, before
-    if canary:
-        share = config.canary_share
-        return before, replace(before, canary=version, canary_share=share)
-    return before, before.promoted(version)
+def _deploy_to_each(
+    lease: Lease, config: TritonConfig, deploy: Callable[[TritonConfig], Promotion]
+) -> Promotion:
+    """Change the servers in turn; return the first refusal, else the first promotion."""
+    assert lease.plan is not None
+    done: list[Promotion] = []
+    with reconcile.undone_on_failure(lease, config):
+        for server in config.servers():
+            lease.begin(server.grpc)
+            done.append(deploy(server))
+            if done[-1].refusal:
+                break
+        else:
+            reconcile.check_all(config, lease.plan.after)
+    if done[-1].refusal:
+        reconcile.undo(lease, config)
+        return done[-1]
+    reconcile.finish(lease, config)
+    return done[0]
 
 
 def rollback(config: TritonConfig) -> Serving:
-    """Serve the previous bundle again, and return what serves then."""
-    repository = Path(config.repository).resolve()
-    with locked(repository):
-        before = read_serving(repository)
-        if before.previous is None:
-            which = f"before {before.serving}" if before.serving else "yet"
-            raise MistakeError(f"nothing was served {which} in {repository}")
-        after = before.promoted(before.previous)
-        found = _switch(before.previous, (before, after), config)
-        if found.refusal:
-            raise PromotionError(found.refusal)
-        _remove_folders(repository, keep=after.versions)
-    return found.serving
+    """Serve the previous bundle on every server, and return what the first one serves.
+
+    One that serves it already is left as it is. Another rollout is waited for, and one
+    that a crash left is settled first. Raises ``MistakeError`` where the servers would come
+    to serve different bundles, and ``SplitError`` as ``promote``.
+    """
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        states = {
+            server.grpc: read_serving(Path(server.repository))
+            for server in config.servers()
+        }
+        wanted = states[config.grpc].previous
+        if wanted is None:
+            return one_server.switch_back(config)  # raises: there is no previous bundle
+        for name, state in states.items():
+            if wanted not in (state.previous, state.serving):
+                raise MistakeError(
+                    f"{name} served {state.previous} before {state.serving}, and not "
+                    f"{wanted}: srp4ctr model promote {wanted} makes them serve the same"
+                )
+        plan = RolloutPlan(
+            command="rollback",
+            target=wanted,
+            previous=states[config.grpc].serving,
+            before=states,
+            after={
+                name: state if state.serving == wanted else state.promoted(wanted)
+                for name, state in states.items()
+            },
+            finishes=True,
+        )
+        _change_each(lease, config, plan, one_server.switch_back)
+        return read_serving(Path(config.repository))
 
 
 def end_canary(config: TritonConfig) -> Serving:
-    """Unload ``rank_clicks_canary``, and return what serves then."""
-    after = end_canary_keeping(config)
-    remove_unused(config)
-    return after
+    """End the canary on every server that has one; return what the first one serves.
+
+    Raises as ``rollback``.
+    """
+    with leased(config) as lease:
+        reconcile.settle(lease, config)
+        states = {
+            server.grpc: read_serving(Path(server.repository))
+            for server in config.servers()
+        }
+        canaries = [state.canary for state in states.values() if state.canary]
+        if not canaries:
+            return one_server.unload_canary(config)  # raises: there is no canary
+        plan = RolloutPlan(
+            command="rollback --canary",
+            target=canaries[0],
+            previous=states[config.grpc].serving,
+            before=states,
+            after={name: state.without_canary() for name, state in states.items()},
+            finishes=True,
+        )
+        _change_each(lease, config, plan, one_server.unload_canary)
+        return read_serving(Path(config.repository))
 
 
-def end_canary_keeping(config: TritonConfig) -> Serving:
-    """End the canary, and keep its files as ``promote_keeping`` does."""
-    repository = Path(config.repository).resolve()
-    with locked(repository), connected(config) as client:
-        before = read_serving(repository)
-        if before.canary is None:
-            raise MistakeError(f"there is no canary in {repository}")
-        after = before.without_canary()
-        live_repository.switch(client, repository, after)
-        _unload(client, repository, keep=after.versions)
-    return after
-
-
-def known_versions(repository: Path, before: Serving) -> set[str | None]:
-    """Return the versions whose steps may be loaded."""
-    return before.versions | live_repository.live_versions(repository)
-
-
-def _switch(
-    version: str,
-    states: tuple[Serving, Serving],
+def _change_each(
+    lease: Lease,
     config: TritonConfig,
-    features: FeatureConfig | None = None,
-    passed: Sequence[Gate] = (),
-) -> Promotion:
-    """Load and check the rendered steps of ``version``; switch from one state to the other.
-
-    Without ``features``, as in a rollback, neither its latency nor its answers to ids are
-    checked: it has served before, and a rollback needs no feature store.
-    """
-    repository = Path(config.repository).resolve()
-    gates = list(passed)
-    before, after = states
-    name = next(n for n, each in after.ensembles.items() if each == version)
-    with connected(config) as client, ExitStack() as storing:
-        try:
-            folders = _load(client, repository, version)
-            gates.append(golden_gate(client, folders, version))
-            checks = [partial(check_version, client, name, version)]
-            if features is not None and gates[-1].passed:
-                users = stored_users(client, folders, features, config.max_candidates)
-                golden = storing.enter_context(users)
-                gates += _gates_by_ids(golden, before.serving, version, config)
-                checks.append(partial(golden.check, name))
-            refusal = "; ".join(map(str, failed(gates)))
-            if not refusal:
-                live_repository.switch(client, repository, after, *checks)
-        except (InferenceServerException, ValueError, OSError) as error:
-            refusal = str(error) or repr(error)
-        serving = before if refusal else after
-        _unload(client, repository, keep=serving.versions)
-    if refusal:
-        return refused(version, before, gates, refusal)
-    return Promotion(serving=after, gates=tuple(gates))
-
-
-def _gates_by_ids(
-    golden: GoldenIds, old: str | None, version: str, config: TritonConfig
-) -> list[Gate]:
-    """Return the gates of the steps of ``golden``, beside those of the bundle ``old``."""
-    gate, folders = golden.gate(), golden.folders
-    if old is None:
-        return [gate, skipped(LATENCY, "nothing served before")]
-    of_old = step_folders(Path(config.repository).resolve(), old)
-    pair = (old, of_old), (version, folders)
-    costs = golden.native_costs(of_old) if gate.passed else []
-    ratio = config.max_latency_ratio
-    return [gate, latency_gate(golden.client, *pair, ratio, costs)]
-
-
-def refused(version: str, before: Serving, gates: Sequence[Gate], why: str) -> Promotion:
-    """Return the result of a refused promotion of ``version``: ``before`` still serves."""
-    serves = before.serving or "nothing yet"
-    refusal = f"{version} was not promoted: {why}; serving: {serves}"
-    return Promotion(serving=before, gates=tuple(gates), refusal=refusal)
-
-
-def _load(client: Any, repository: Path, version: str) -> list[Path]:
-    """Load the steps of ``version``, and return their folders."""
-    if not (folders := step_folders(repository, version)):
-        raise ArtifactError(f"{version} is gone: promote the bundle again")
-    for folder in folders:
-        try:
-            client.load_model(folder.name, client_timeout=LOAD_TIMEOUT_S)
-        except InferenceServerException as error:
-            if not repository_writer.remove_native(repository, version, folder):
-                raise
-            LOG.warning("rank_clicks is answered without the native step: %s", error)
-    return step_folders(repository, version)
-
-
-def _unload(client: Any, repository: Path, keep: set[str | None]) -> None:
-    """Unload the steps of every version but those of ``keep``.
-
-    Native steps end before the Python steps that their calls are handed to are unloaded.
-    """
-    names = [folder.name for folder in _steps_except(repository, keep)]
-    native = {name for name in names if name.startswith(model_names.NATIVE_RANKER)}
-    for part in (native, set(names) - native):
-        for name in sorted(part & _in_states(client, "READY")):
-            client.unload_model(name)
-        until_s = time.monotonic() + LOAD_TIMEOUT_S
-        while part & native & _in_states(client, "READY", "UNLOADING"):
-            if time.monotonic() > until_s:
-                LOG.warning("calls of %s do not end: they may fail", ", ".join(part))
-                break
-            time.sleep(_POLL_S)
-
-
-def _in_states(client: Any, *states: str) -> set[str]:
-    """Return the models in one of ``states``; one that is unloaded has none of them."""
-    index = client.get_model_repository_index(as_json=True).get("models", [])
-    return {model["name"] for model in index if model.get("state") in states}
-
-
-def _remove_folders(repository: Path, keep: set[str | None]) -> None:
-    for folder in _steps_except(repository, keep):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _steps_except(repository: Path, keep: set[str | None]) -> list[Path]:
-    """Return the step folders of all versions but ``keep`` and what the ensembles name."""
-    keep = keep | live_repository.live_versions(repository)
-    return [
-        folder
-        for step in model_names.STEPS
-        for folder in sorted(repository.glob(f"{step}_v*"))
-        if folder.name.removeprefix(f"{step}_") not in keep
+    plan: RolloutPlan,
+    change: Callable[[TritonConfig], Serving],
+) -> None:
+    """Record ``plan``, and call ``change`` for each server that it changes."""
+    changing = [
+        server
+        for server in config.servers()
+        if plan.before[server.grpc] != plan.after[server.grpc]
     ]
+    _check_before(plan, *changing)
+    lease.write(plan)
+    with reconcile.undone_on_failure(lease, config):
+        for server in changing:
+            lease.begin(server.grpc)
+            change(server)
+        reconcile.check_all(config, plan.after)
+    reconcile.finish(lease, config)
 
 
-@contextmanager
-def connected(config: TritonConfig) -> Iterator[Any]:
-    """Yield a client that may control the server; ``OutageError`` if none answers."""
-    with connect_in_control(config) as client:
-        try:
-            client.is_server_live(client_timeout=5.0)
-        except InferenceServerException as error:
-            raise OutageError(
-                f"no Triton answers on {config.grpc} ({error.message()}): "
-                "is the stack up (srp4ctr stack status), and does it need triton.tls?"
-            ) from error
-        try:
-            yield client
-        except InferenceServerException as error:
-            message = f"Triton on {config.grpc} failed: {error.message()}"
-            raise OutageError(message) from error
+def _check_before(plan: RolloutPlan, *changing: TritonConfig) -> None:
+    """Raise before anything changes if ``plan`` cannot lead to one state.
+
+    ``MistakeError`` where the servers would differ, ``OutageError`` where one of those
+    that are ``changing`` does not answer.
+    """
+    if len({serving.answering for serving in plan.after.values()}) > 1:
+        states = tuple(
+            ServerState(server=name, serving=serving, is_whole=True)
+            for name, serving in plan.after.items()
+        )
+        raise MistakeError(
+            f"after {plan.command} the servers would differ: {reconcile.describe(states)}: "
+            f"{reconcile.COMMAND} first"
+        )
+    for server in changing:
+        with one_server.connected(server):
+            pass
+
+
+def fill(
+    repository: Path,
+    config: TritonConfig,
+    features: FeatureConfig,
+    bundle_folder: Callable[[str], Path],
+) -> Serving:
+    """Fill ``repository`` with what the first server serves; return what it holds then.
+
+    The first server itself gets what the others serve, and only if it has nothing.
+    ``bundle_folder`` returns a version's. Raises ``ArtifactError`` where the serving one is
+    gone, damaged or of another schema.
+    """
+    with locked(repository):
+        own = read_serving(repository)
+        wanted = _wanted(repository, own, config)
+        if wanted.serving in (None, own.serving):
+            return own
+        one = replace(config, repository=str(repository), replicas=())
+        for version in (wanted.previous, wanted.canary):
+            if version and not reconcile.is_whole(bundle_folder(version)):
+                LOG.warning("%s is gone: %s is filled without it", version, repository)
+                wanted = _without(wanted, version)
+        for version in sorted(filter(None, wanted.versions)):
+            reconcile.render_bundle(bundle_folder(version), one, features)
+        live_repository.place(repository, wanted)
+        return wanted
+
+
+def _wanted(repository: Path, own: Serving, config: TritonConfig) -> Serving:
+    first, *others = (Path(each.repository) for each in config.servers())
+    if repository.resolve() != first.resolve():
+        found = read_serving(first)
+        return found if found.serving else own
+    if own.serving is None:
+        serving = (read_serving(each) for each in others)
+        return next((each for each in serving if each.serving), own)
+    return own
+
+
+def _without(serving: Serving, version: str) -> Serving:
+    if serving.canary == version:
+        serving = serving.without_canary()
+    return replace(serving, previous=None) if serving.previous == version else serving

@@ -19,7 +19,7 @@ from srp4ctr.errors import ArtifactError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, promotion, repository_writer
+from srp4ctr.triton_repo.deployment import live_repository, one_server, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     StaleRolloutError,
@@ -197,7 +197,7 @@ def finish(lease: Lease, config: TritonConfig) -> None:
     lease.write(None)
     try:
         for server in config.servers():
-            promotion.remove_unused(server)
+            one_server.remove_unused(server)
     except OutageError as error:  # the next rollout removes them
         LOG.warning("files of unused bundles stay: %s", error)
 
@@ -260,7 +260,7 @@ def _bring(server: TritonConfig, wanted: Serving, render: Render | None) -> None
     """Let one server serve exactly ``wanted``, as far as its bundles are there."""
     repository = Path(server.repository).resolve()
     with locked(repository):
-        known = promotion.known_versions(repository, read_serving(repository))
+        known = one_server.known_versions(repository, read_serving(repository))
         for version in sorted(filter(None, wanted.versions)):
             is_there = bool(repository_writer.step_folders(repository, version))
             if is_there and (version in known or render is None):
@@ -274,7 +274,7 @@ def _bring(server: TritonConfig, wanted: Serving, render: Render | None) -> None
                     raise
                 LOG.warning("%s is gone: %s goes without it", version, repository)
                 wanted = replace(wanted, previous=None)
-    promotion.restore(server, wanted)
+    one_server.restore(server, wanted)
 
 
 def _rendered(version: str, server: TritonConfig, render: Render | None) -> None:

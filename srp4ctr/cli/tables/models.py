@@ -16,7 +16,7 @@ from srp4ctr.training.refresh.reports import RefreshReport
 
 if TYPE_CHECKING:  # tritonclient: another extra
     from srp4ctr.triton_repo.deployment.live_repository import Serving
-    from srp4ctr.triton_repo.deployment.promotion import Promotion
+    from srp4ctr.triton_repo.deployment.one_server import Promotion
     from srp4ctr.triton_repo.deployment.reconcile import Reconciliation
 
 _NEGATIVES = {"impressions": "real impressions", "sampled": bundle.SAMPLED_NOTE}

@@ -27,7 +27,7 @@ from srp4ctr import processes
 from srp4ctr.features.bundles.crash_counts import count_crashes
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment.live_repository import CONFIG, locked
-from srp4ctr.triton_repo.deployment.promotion import connected
+from srp4ctr.triton_repo.deployment.one_server import connected
 
 LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0

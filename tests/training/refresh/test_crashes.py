@@ -22,7 +22,7 @@ from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refreshed
 from srp4ctr.training.refresh.reports import RefreshOutcome
 from srp4ctr.triton_repo.deployment.live_repository import Serving
-from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.one_server import Promotion
 from tests.training.conftest import RECIPE
 from tests.training.logs import write_world
 
@@ -61,7 +61,7 @@ def run(config: RefreshConfig, world: FeatureConfig, kill_at: tuple[str, int]) -
     trainer.CHECKPOINT_EVERY_S = 0.0  # of this process
     options = RefreshOptions(for_promotion=True, progress=listen)
     with (
-        patch.object(refresh_job, "promote", promote),
+        patch.object(refresh_job, "check_and_promote", promote),
         refreshed(config, world, StreamConfig(sequence_length=6), options) as report,
     ):
         refresh_job.serve_if_ready(Settings(), report, listen)

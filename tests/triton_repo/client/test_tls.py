@@ -19,7 +19,7 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops import stack_secrets
 from srp4ctr.triton_repo.config import TlsConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import promotion
+from srp4ctr.triton_repo.deployment import one_server
 from tests.compose import real_stack
 from tests.docs.pages import blocks
 from tests.triton_repo.bundles import KNOWN_ITEM, make_bundle_in, promote
@@ -161,7 +161,7 @@ def test_a_caller_s_certificate_loads_no_models(closed: TritonConfig, files: Pat
     caller = replace(closed, tls=known_as(files, "caller"), control_key_file="")
     for tried in (caller, replace(caller, control_key="guessed")):
         with (
-            promotion.connected(tried) as client,
+            one_server.connected(tried) as client,
             pytest.raises(InferenceServerException, match="restricted"),
         ):
             client.unload_model("rank_clicks")
@@ -173,7 +173,7 @@ def test_no_connection_is_an_error_that_names_the_setting(
     plain = replace(closed, tls=TlsConfig())
     with (
         pytest.raises(OutageError, match=r"does it need triton\.tls"),
-        promotion.connected(plain),
+        one_server.connected(plain),
     ):
         pass
     with pytest.raises(ValueError, match=r"triton\.tls\.ca_file nowhere: No such file"):

@@ -13,7 +13,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import Gate
 from srp4ctr.ops import promotion_service
 from srp4ctr.ops.audit import AuditEntry, audit_log, read_entries
-from srp4ctr.ops.refresh_job import PromotionPlan, run_promotion
+from srp4ctr.ops.promotion_service import PromotionPlan, run_promotion
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.training.refresh import reports
@@ -48,7 +48,7 @@ def entries(settings: Settings) -> list[AuditEntry]:
 def test_without_the_flag_it_is_refused_before_anything_is_checked(
     refused: Path, settings: Settings
 ) -> None:
-    found = promotion_service.promote(settings, refused)
+    found = promotion_service.check_and_promote(settings, refused)
     assert found.refusal == (
         "v1 was not promoted: rule_of_thumb: popular_2h is better; serving: nothing yet"
     )
@@ -84,12 +84,12 @@ def test_with_the_flag_it_serves_and_audit_log_and_report_say_so(
     live = settings.model_copy(
         update={"triton": server.triton, "features": server.features}
     )
-    monkeypatch.setattr(promotion_service, "checked", lambda _: a_check())
+    monkeypatch.setattr(promotion_service, "compare_store", lambda _: a_check())
     report = RefreshReport(
         version="v1", folder=refused, outcome=RefreshOutcome.REFUSED, gates=(WORSE,)
     )
     reports.write(report)
-    found = promotion_service.promote(live, refused, accept_worse=True)
+    found = promotion_service.check_and_promote(live, refused, accept_worse=True)
     assert (found.refusal, found.serving.serving) == ("", "v1")
     [entry] = entries(live)
     assert (entry.command, entry.result) == ("model promote --accept-worse", "done")
@@ -101,7 +101,7 @@ def test_with_the_flag_it_serves_and_audit_log_and_report_say_so(
 
 def test_the_flag_passes_over_no_other_check(refused: Path, settings: Settings) -> None:
     with pytest.raises(OutageError):  # the store is checked next, and nothing answers
-        promotion_service.promote(settings, refused, accept_worse=True)
+        promotion_service.check_and_promote(settings, refused, accept_worse=True)
 
 
 def test_the_flag_needs_the_name_of_a_bundle(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
-from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.one_server import Promotion
 from tests.triton_repo.bundles import MakeBundle, a_check
 
 
@@ -53,7 +53,7 @@ def test_a_bundle_is_verified_before_the_store_is_checked(
     bundle = make_bundle("v1", mark=1.0)
     (bundle / "encoder.onnx").write_bytes(b"changed")
     with pytest.raises(ValueError, match="has changed"):
-        promotion_service.promote(nowhere, bundle)
+        promotion_service.check_and_promote(nowhere, bundle)
 
 
 def test_the_limit_is_a_share() -> None:

@@ -1,301 +1,274 @@
-"""Bundles promoted, refused and rolled back in a real tritonserver."""
+"""Several servers of one bundle: all of them serve it, or none does."""
 
-import math
-import re
-import threading
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
+from prometheus_client import REGISTRY
+from typer.testing import CliRunner
 
-from srp4ctr.client.codec import infer_inputs
-from srp4ctr.client.messages import Ranking, RankRequest
+from srp4ctr.cli import model
+from srp4ctr.cli.main import app
 from srp4ctr.client.rank_client import RankClient
-from srp4ctr.errors import OutageError
-from srp4ctr.features.bundles import bundle
-from srp4ctr.features.tensors.schema import ItemStatus
+from srp4ctr.embedded import ports
+from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.features.config import FeatureConfig
+from srp4ctr.ops.doctor import triton as doctor
+from srp4ctr.settings import Settings
+from srp4ctr.training.config import RefreshConfig
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import live_repository, promotion
-from srp4ctr.triton_repo.deployment.live_repository import Serving, read_serving
-from tests.triton_repo import bundles
-from tests.triton_repo.bundles import KNOWN_ITEM, STORE_GATE, MakeBundle, inputs_of
+from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
+from srp4ctr.triton_repo.deployment import (
+    live_repository,
+    one_server,
+    promotion,
+    reconcile,
+    rollout_lease,
+)
+from srp4ctr.triton_repo.deployment.live_repository import (
+    Serving,
+    read_serving,
+)
+from srp4ctr.triton_repo.deployment.one_server import Promotion
+from tests.cli.json_answers import answer
+from tests.triton_repo import fake_servers
+from tests.triton_repo.bundles import STORE_GATE, MakeBundle, promote
 from tests.triton_repo.conftest import Server
+from tests.triton_repo.fake_servers import FakeServers, FakeTriton
 
-pytestmark = pytest.mark.triton
+RETRIES = ("srp4ctr_retries_total", {"operation": "rank"})
 
-# Versions of this module's one server only go up; each is used once.
-VERSIONS = iter(range(1, 1000))
-SOURCES: dict[str, Path] = {}
+
+def test_two_servers_that_share_a_repository_are_refused() -> None:
+    with pytest.raises(ValueError, match="two servers share a repository"):
+        TritonConfig(replicas=(ReplicaConfig(grpc="b:8001", repository=".data/triton"),))
+
+
+def test_each_server_has_the_same_settings_and_its_own_address() -> None:
+    further = ReplicaConfig(grpc="b:8001", repository="/b")
+    config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
+    servers = config.servers()
+    assert [each.grpc for each in servers] == ["a:8001", "b:8001"]
+    assert [each.repository for each in servers] == [".data/triton", "/b"]
+    assert {each.control_key for each in servers} == {"k"}
+    assert not any(each.replicas for each in servers)
+
+
+def test_each_server_has_a_metrics_page_of_its_own() -> None:
+    further = (
+        ReplicaConfig(grpc="b:8001", repository="/b"),
+        ReplicaConfig(grpc="c:9001", repository="/c", metrics_url="http://c:9002/metrics"),
+    )
+    config = TritonConfig(
+        grpc="a:8001", metrics_url="http://a:8002/metrics", replicas=further
+    )
+    assert config.metrics_pages() == {
+        "a:8001": "http://a:8002/metrics",
+        "b:8001": "http://b:8002/metrics",
+        "c:9001": "http://c:9002/metrics",
+    }
+
+
+def test_servers_of_one_host_must_say_where_their_metrics_are() -> None:
+    further = ReplicaConfig(grpc="127.0.0.1:8011", repository="/b")
+    config = TritonConfig(replicas=(further,))
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:8011 .* listed twice"):
+        config.metrics_pages()
+
+
+@pytest.mark.triton
+def test_where_a_server_does_not_answer_the_others_serve_exactly_what_they_did(
+    server: Server, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    first, second, third = (make_bundle(f"v{n}", mark=float(n)) for n in (1, 2, 3))
+    single = server.triton
+    assert promote(first, single, server.features).serving.serving == "v1"
+    assert promote(second, single, server.features).serving.serving == "v2"
+    repository = Path(single.repository)
+    before = read_serving(repository)
+    with ports.reserved_ports(1) as (closed,):
+        away = ReplicaConfig(
+            grpc=f"{ports.HOST}:{closed}", repository=str(tmp_path / "away")
+        )
+        both = replace(single, replicas=(away,))
+        with pytest.raises(OutageError, match=f"no Triton answers on .*:{closed}"):
+            promotion.promote(third, both, server.features, STORE_GATE)
+        assert read_serving(repository) == before
+        with pytest.raises(ValueError, match="srp4ctr model promote v1 makes them serve"):
+            promotion.rollback(both)  # the other server never served v1
+        assert promotion.rollback(single).serving == "v1"
+        assert promote(third, single, server.features, canary=True).serving.canary == "v3"
+        before = read_serving(repository)
+        fourth = make_bundle("v4", mark=4.0)
+        with pytest.raises(ValueError, match="nothing serves yet"):  # on the other one
+            promotion.promote(fourth, both, server.features, STORE_GATE, canary=True)
+        assert read_serving(repository) == before
+    with RankClient(single.grpc) as client:
+        assert client.rank("u", ["i"]).model_version == "v1"
+
+
+def test_a_canary_ends_on_the_servers_that_have_one(fakes: FakeServers) -> None:
+    second = fakes.triton.servers()[1]
+    done = one_server.deploy(
+        fakes.bundle("v2"), second, FeatureConfig(), [STORE_GATE], canary=True
+    )
+    assert done.serving.canary == "v2"
+    promotion.end_canary(fakes.triton)
+    states = reconcile.read_states(fakes.triton)
+    assert [each.serving for each in states] == [Serving(serving="v1")] * 2
+    with pytest.raises(MistakeError, match="there is no canary"):
+        promotion.end_canary(fakes.triton)
+
+
+def test_a_server_that_goes_away_amid_a_rollout_is_repaired_once_it_is_back(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = fakes.by_address.values()
+    assert isinstance(first, FakeTriton)
+    unload = first.unload_model
+
+    def unload_and_lose_the_second(name: str) -> None:
+        unload(name)
+        first.is_up = second.is_up = False
+
+    assert not rolled_out(fakes, "v2").refusal
+    monkeypatch.setattr(first, "unload_model", unload_and_lose_the_second)
+    with pytest.raises(reconcile.SplitError, match="srp4ctr model reconcile, once they"):
+        rolled_out(fakes, "v3")
+    assert fakes.serving() == {"v2", "v3"}
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert (finding.state, finding.do) == ("wrong", "srp4ctr model reconcile")
+    assert "promote v3 was not finished" in finding.found
+    assert "triton-1:8001 serves v3; triton-2:8001 serves v2" in finding.found
+    monkeypatch.setattr(first, "unload_model", unload)
+    with pytest.raises(OutageError, match="no Triton answers"):  # it settles that first
+        promotion.rollback(fakes.triton)
+    first.is_up = second.is_up = True
+    assert promotion.rollback(fakes.triton).serving == "v1"  # v3 was undone before
+    assert fakes.serving() == {"v1"}
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.state == "ok"
+
+
+def test_a_new_server_without_models_is_filled_by_reconcile(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    shutil.rmtree(fakes.triton.servers()[1].repository)
+    fakes.by_address["triton-2:8001"].loaded.clear()
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.state == "not checked"  # its repository may be on another machine
+    found = answer("model reconcile", reconciled(fakes, monkeypatch, "--json"))
+    assert found["action"] == "repaired"
+    assert [each["before"]["serving"] for each in found["servers"]] == ["v2", None]
+    assert [each["after"]["serving"] for each in found["servers"]] == ["v2", "v2"]
+    assert fakes.serving() == {"v2"}
+    shown = reconciled(fakes, monkeypatch)
+    assert shown.splitlines() == [
+        "all servers serve the same: nothing to do",
+        "triton-1:8001: v2",
+        "triton-2:8001: v2",
+    ]
+
+
+def test_a_split_by_hand_is_reported_and_repaired(
+    fakes: FakeServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    one_server.switch_back(fakes.triton.servers()[1])
+    [finding] = doctor.servers(Settings(triton=fakes.triton))
+    assert finding.found == "split: triton-1:8001 serves v2; triton-2:8001 serves v1"
+    assert "triton-2:8001: v1 → v2" in reconciled(fakes, monkeypatch)
+    assert fakes.serving() == {"v2"}
+
+
+def test_a_promotion_that_would_leave_a_split_changes_nothing(fakes: FakeServers) -> None:
+    second = fakes.triton.servers()[1]
+    one_server.deploy(
+        fakes.bundle("v2"), second, FeatureConfig(), [STORE_GATE], canary=True
+    )
+    with pytest.raises(MistakeError, match=r"would differ: .* reconcile first"):
+        rolled_out(fakes, "v3")
+    assert fakes.serving() == {"v1"}
+    assert rollout_lease.read_record(fakes.triton).plan is None
+
+
+def test_a_rollout_with_a_lower_number_is_refused(fakes: FakeServers) -> None:
+    assert not rolled_out(fakes, "v2").refusal
+    repository = Path(fakes.triton.servers()[1].repository)
+    number = live_repository.last_number(repository)
+    assert number == 2
+    with (
+        live_repository.numbered(number - 1),
+        pytest.raises(live_repository.StaleRolloutError, match="has taken over"),
+        live_repository.locked(repository),
+    ):
+        pytest.fail("an older rollout has locked the repository")
+
+
+def test_numbers_rise_although_the_record_is_lost(fakes: FakeServers) -> None:
+    (Path(fakes.triton.repository) / rollout_lease.RECORD_FILE).unlink()
+    assert not rolled_out(fakes, "v2").refusal
+    assert fakes.serving() == {"v2"}
+
+
+def test_a_damaged_record_names_its_file(fakes: FakeServers) -> None:
+    path = Path(fakes.triton.repository) / rollout_lease.RECORD_FILE
+    path.write_text("{")
+    with pytest.raises(ArtifactError, match=r"rollout.json is damaged .*: remove it"):
+        promotion.rollback(fakes.triton)
 
 
 @pytest.fixture
-def promoted(server: Server, make_bundle: MakeBundle) -> str:
-    """Return the version that serves now; loading one takes seconds, so tests share it."""
-    serving = read_serving(server.plan.repository).serving
-    return serving or promote(server, make_bundle)
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeServers:
+    """Return two servers that serve v1."""
+    servers = FakeServers(tmp_path, 2, lambda _: None)
+    fake_servers.install(monkeypatch, servers)
+    assert not rolled_out(servers, "v1").refusal
+    return servers
 
 
-def promote(server: Server, make_bundle: MakeBundle) -> str:
-    """Promote a fresh bundle and return its version."""
-    number = next(VERSIONS)
-    source = make_bundle(f"v{number}", mark=float(number))
-    promote_from(source, server)
-    SOURCES[source.name] = source
-    return source.name
+def rolled_out(servers: FakeServers, version: str) -> Promotion:
+    source = servers.bundle(version)
+    return promotion.promote(source, servers.triton, FeatureConfig(), STORE_GATE)
 
 
-def promote_from(source: Path, server: Server) -> Serving:
-    return bundles.promote(source, server.triton, server.features).serving
+def reconciled(servers: FakeServers, monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    """Return what ``srp4ctr model reconcile`` prints."""
+    folder = servers.bundle_folder("v1").parent
+    training = RefreshConfig(bundles_dir=str(folder))
+    features = FeatureConfig(log_dir=str(folder.parent / "events"))
+    settings = Settings(triton=servers.triton, training=training, features=features)
+    monkeypatch.setattr(model, "load", lambda *_: settings)
+    done = CliRunner().invoke(app, ["model", "reconcile", *options])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
-def refusal(source: Path, server: Server) -> str:
-    """Return why the bundle in ``source`` was not promoted."""
-    triton, features = server.triton, server.features
-    return promotion.promote(source, triton, features, STORE_GATE).refusal
-
-
-def rank(server: Server, items: list[str]) -> Ranking:
-    with RankClient(server.triton.grpc) as client:
-        return client.rank("u1", items, context='{"page": "home"}')
-
-
-def loaded_models(server: Server) -> set[str]:
-    with promotion.connected(server.triton) as client:
-        index = client.get_model_repository_index(as_json=True)["models"]
-    return {model["name"] for model in index if model.get("state") == "READY"}
-
-
-def test_unknown_users_and_items_get_a_finite_score_and_a_status(
-    server: Server, promoted: str
-) -> None:
-    ranking = rank(server, [KNOWN_ITEM, "unknown", ""])
-    assert ranking.model_version == promoted
-    assert ranking.status == "cold_user"
-    known, unknown, padding = ranking.scores
-    assert math.isfinite(known)
-    assert math.isfinite(unknown)
-    assert math.isnan(padding)
-    assert not ranking.item_statuses[0] & ItemStatus.UNKNOWN_ITEM
-    assert ranking.item_statuses[1] & ItemStatus.UNKNOWN_ITEM
-    assert ranking.item_statuses[2] == ItemStatus.PADDING
-    assert set(ranking.to_show()) == {KNOWN_ITEM, "unknown"}
-
-
-def test_many_users_in_one_call_get_the_answers_of_single_calls(
-    server: Server, promoted: str
-) -> None:
-    requests = [
-        RankRequest(user_id="u1", item_ids=[KNOWN_ITEM, "unknown", "other"]),
-        RankRequest(user_id="u2", item_ids=["unknown"], context='{"page": "home"}'),
-    ]
-    with RankClient(server.triton.grpc) as client:
-        together = client.rank_many(requests)
-        apart = tuple(client.rank_many([each])[0] for each in requests)
-    for each, single in zip(together, apart, strict=True):  # two processes, two tables
-        assert each == replace(single, feature_version=each.feature_version)
-    assert [len(each.scores) for each in together] == [3, 1]
-
-
-def test_a_caller_with_own_features_calls_score_clicks(
-    server: Server, promoted: str
-) -> None:
-    inputs = infer_inputs(
-        model_names.MODEL_INPUTS, inputs_of(model_names.MODEL_INPUTS, 2, 3)
-    )
-    with InferenceServerClient(server.triton.grpc) as client:
-        answer = client.infer(model_names.SCORE_CLICKS, inputs)
-    assert answer.as_numpy("click_probability").shape == (2, 3)
-    assert np.all(np.isfinite(answer.as_numpy("click_probability")))
-
-
-def test_a_rollback_serves_the_previous_bundle(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    second = promote(server, make_bundle)
-    assert rank(server, [KNOWN_ITEM]).model_version == second
-    after = promotion.rollback(server.triton)
-    assert after == Serving(serving=promoted, previous=second)
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def test_only_the_serving_and_the_previous_steps_stay_loaded(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    versions = [promoted, promote(server, make_bundle)]
-    expected = {model_names.step_name(model_names.CLICK_RANKER, v) for v in versions}
-    of_canary = {model_names.RANK_CLICKS_CANARY, model_names.CANARY_EXPERIMENT}
-    ensembles = set(model_names.ENSEMBLES) - of_canary
-    assert loaded_models(server) == expected | ensembles
-    folders = {path.parent.name for path in server.plan.repository.glob("*/config.pbtxt")}
-    assert folders == expected | ensembles
-
-
-def test_a_switch_loads_no_step_twice(server: Server, promoted: str) -> None:
-    log = (server.folder / "logs" / "triton.log").read_text()
-    assert log.count(f"loading: click_ranker_{promoted}:") == 1
-
-
-def test_promoting_what_serves_changes_nothing(server: Server, promoted: str) -> None:
-    before = read_serving(server.plan.repository)
-    assert promote_from(SOURCES[promoted], server) == before
-
-
-def test_another_bundle_of_the_serving_version_is_refused(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    other = make_bundle(promoted, mark=99.0)
-    with pytest.raises(ValueError, match="another bundle"):
-        promote_from(other, server)
-
-
-def test_a_bundle_that_answers_otherwise_than_in_training_is_refused(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
-    assert re.search(rf"differ .*0\.01.* serving: {promoted}", refusal(wrong, server))
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-    assert model_names.step_name(model_names.CLICK_RANKER, wrong.name) not in loaded_models(
-        server
-    )
-
-
-def test_a_model_that_does_not_load_is_refused(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    broken = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    (broken / bundle.HEAD_FILE).write_bytes(b"not an onnx file")
-    bundle.write_manifest(broken)
-    assert f"serving: {promoted}" in refusal(broken, server)
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def test_a_switch_that_fails_halfway_is_undone(
-    server: Server,
-    promoted: str,
-    make_bundle: MakeBundle,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(client: object, name: str, version: str) -> None:
-        raise ValueError("answered by no bundle")
-
-    monkeypatch.setattr(promotion, "check_version", refuse)
-    source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    assert "answered by no bundle" in refusal(source, server)
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def interrupted(server: Server, make_bundle: MakeBundle, *, killed: bool = False) -> Path:
-    """Return a bundle whose promotion ended after the ensembles ran it."""
-    source = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(promotion, "check_version", interrupt)
-        if killed:
-            patch.setattr(live_repository, "restore", lambda *_: None)
-        with pytest.raises(KeyboardInterrupt):
-            promote_from(source, server)
-    return source
-
-
-def test_an_interrupted_switch_is_undone(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    before = read_serving(server.plan.repository)
-    interrupted(server, make_bundle)
-    assert read_serving(server.plan.repository) == before
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def test_a_killed_switch_is_repaired_by_what_served_before(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    before = read_serving(server.plan.repository)
-    interrupted(server, make_bundle, killed=True)
-    assert promote_from(SOURCES[promoted], server) == before
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-def test_a_killed_switch_keeps_answering_and_is_repaired_by_the_next(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    killed = interrupted(server, make_bundle, killed=True)
-    wrong = make_bundle(f"v{next(VERSIONS)}", mark=1.0, shift=0.01)
-    assert refusal(wrong, server)
-    assert rank(server, [KNOWN_ITEM]).model_version == killed.name
-    assert promote_from(killed, server) == Serving(serving=killed.name, previous=promoted)
-    SOURCES[killed.name] = killed
-    text = (server.folder / "logs" / "triton.log").read_text()
-    assert text.count(f"loading: click_ranker_{killed.name}:") == 1
-
-
-def test_a_damaged_bundle_is_refused_before_it_touches_the_server(
+@pytest.mark.triton
+def test_a_call_to_a_server_that_has_not_loaded_its_models_is_retried(
     server: Server, make_bundle: MakeBundle
 ) -> None:
-    damaged = make_bundle(f"v{next(VERSIONS)}", mark=1.0)
-    (damaged / bundle.ENCODER_FILE).write_bytes(b"changed")
-    with pytest.raises(ValueError, match=r"encoder\.onnx has changed"):
-        promote_from(damaged, server)
+    """A balancer may send it to a server that starts, and the next try to another."""
+    if read_serving(Path(server.triton.repository)).serving is None:
+        promote(make_bundle("v1", mark=1.0), server.triton, server.features)
+    before = retries()
+    with (
+        one_server.connected(server.triton) as control,
+        RankClient(server.triton.grpc) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        control.unload_model(model_names.RANK_CLICKS)
+        answer = pool.submit(client.rank, "u", ["i"], deadline_s=60.0)
+        while retries() == before:
+            assert not answer.done(), answer.result()
+            time.sleep(0.01)
+        control.load_model(model_names.RANK_CLICKS)
+        assert answer.result().model_version == "v1"
 
 
-def test_a_switch_loses_no_request_and_mixes_no_pair(
-    server: Server, promoted: str, make_bundle: MakeBundle
-) -> None:
-    rankings: list[Ranking] = []
-    errors: list[Exception] = []
-    done = threading.Event()
-
-    def call() -> None:
-        with RankClient(server.triton.grpc) as client:
-            while not done.is_set():
-                try:
-                    rankings.append(client.rank("u1", [KNOWN_ITEM], deadline_s=10.0))
-                except (ConnectionError, ValueError) as error:
-                    errors.append(error)
-
-    callers = [threading.Thread(target=call) for _ in range(2)]
-    for caller in callers:
-        caller.start()
-    try:
-        second = promote(server, make_bundle)
-        promotion.rollback(server.triton)
-        promotion.rollback(server.triton)
-    finally:
-        done.set()
-        for caller in callers:
-            caller.join()
-    assert errors == []
-    assert {ranking.model_version for ranking in rankings} == {promoted, second}
-    # An encoder and a head of different versions would differ by 0.2 at least.
-    assert {round(score, 1) for r in rankings for score in r.scores} == {0.5}
-
-
-def test_a_restarted_server_serves_the_same_bundle(server: Server, promoted: str) -> None:
-    server.stop()
-    server.start()
-    assert rank(server, [KNOWN_ITEM]).model_version == promoted
-
-
-@pytest.mark.parametrize(
-    ("items", "sentence"),
-    [([], "0 item_ids; send 1 to 1000"), (["x"] * 1001, "1001 item_ids")],
-)
-def test_no_items_and_too_many_are_refused(
-    server: Server, promoted: str, items: list[str], sentence: str
-) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        rank(server, items)
-    assert rank(server, [KNOWN_ITEM]).status == "cold_user"
-
-
-def test_without_a_server_the_error_says_what_to_do(
-    server: Server, make_bundle: MakeBundle, tmp_path: Path
-) -> None:
-    nowhere = TritonConfig(grpc="127.0.0.1:1", repository=str(tmp_path / "live"))
-    with pytest.raises(OutageError, match="stack status"):
-        promote_from(make_bundle("v1", mark=1.0), replace(server, triton=nowhere))
+def retries() -> float:
+    return REGISTRY.get_sample_value(*RETRIES) or 0.0

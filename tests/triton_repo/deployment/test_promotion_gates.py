@@ -16,14 +16,14 @@ from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.deployment import promotion, repository_writer
+from srp4ctr.triton_repo.deployment import one_server, promotion, repository_writer
 from srp4ctr.triton_repo.deployment.live_repository import (
     Serving,
     read_serving,
     restore,
     switch,
 )
-from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.one_server import Promotion
 from srp4ctr.triton_repo.deployment.repository_writer import ENSEMBLE_FOLDER
 from srp4ctr.triton_repo.deployment.validation import latency_gate
 from tests.triton_repo.bundles import KNOWN_ITEM, STORE_GATE, MakeBundle, make_bundle_in
@@ -91,7 +91,7 @@ def test_on_busy_cores_an_equal_bundle_passes_and_one_twice_as_dear_does_not(
 ) -> None:
     size = 500  # of a matrix that is multiplied: the cost grows with its third power
     folders = {}
-    with promotion.connected(server.triton) as client:
+    with one_server.connected(server.triton) as client:
         for version, work in (
             ("v5", size),
             ("v6", size),
@@ -125,7 +125,7 @@ def test_steps_that_do_not_measure_their_cost_are_timed_until_they_answer(
     text, count = re.subn(output, "", config.read_text())
     assert count == 1
     config.write_text(text)
-    with promotion.connected(server.triton) as client:
+    with one_server.connected(server.triton) as client:
         client.load_model(folders[0].name, client_timeout=180.0)
         gate = latency_gate(client, ("v8", folders), ("v8", folders), max_ratio=100.0)
     assert gate.passed
@@ -139,7 +139,7 @@ def test_only_clients_with_the_key_may_load_unload_or_list_models(
     (canary / model_names.RANK_CLICKS_CANARY).mkdir(parents=True)
     for key in ("", "another key"):
         without_key = replace(server.triton, control_key=key)
-        with promotion.connected(without_key) as client:
+        with one_server.connected(without_key) as client:
             for forbidden in (
                 client.get_model_repository_index,
                 partial(client.unload_model, model_names.RANK_CLICKS),

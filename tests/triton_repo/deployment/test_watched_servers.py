@@ -15,7 +15,7 @@ from srp4ctr.monitoring.cost.triton_servers import TritonServers
 from srp4ctr.ops.monitor_jobs import model_readiness
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ReplicaConfig, TritonConfig
-from srp4ctr.triton_repo.deployment import promotion, rollout
+from srp4ctr.triton_repo.deployment import one_server, promotion
 from tests.triton_repo.bundles import STORE_GATE, MakeBundle
 from tests.triton_repo.conftest import Server
 
@@ -72,7 +72,7 @@ def test_the_monitor_reports_which_server_is_away_or_has_no_model(
     servers: list[Server], make_bundle: MakeBundle
 ) -> None:
     config = all_of(servers)
-    rollout.promote(make_bundle("v1", mark=1.0), config, servers[0].features, STORE_GATE)
+    promotion.promote(make_bundle("v1", mark=1.0), config, servers[0].features, STORE_GATE)
     has_model = model_readiness(config.tls)
     watched = TritonServers(config.metrics_pages(), 60.0, has_model)
     names = [each.triton.grpc for each in servers]
@@ -90,7 +90,7 @@ def test_the_monitor_reports_which_server_is_away_or_has_no_model(
 
     well, away, empty = (True, True), (False, False), (True, False)
     wait_for(well, well, well)
-    with promotion.connected(servers[1].triton) as control:
+    with one_server.connected(servers[1].triton) as control:
         control.unload_model(model_names.RANK_CLICKS)
         wait_for(well, empty, well)
         control.load_model(model_names.RANK_CLICKS)

@@ -20,7 +20,7 @@ from srp4ctr.client.codec import infer_inputs
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.features.tensors import schema
 from srp4ctr.triton_repo import model_names
-from srp4ctr.triton_repo.deployment import native_library, promotion, repository_writer
+from srp4ctr.triton_repo.deployment import native_library, one_server, repository_writer
 from tests.builders import NOON_MS
 from tests.triton_repo.bundles import KNOWN_ITEM, WORDS, promote
 from tests.triton_repo.conftest import Server
@@ -269,13 +269,13 @@ def test_calls_that_a_native_step_has_are_answered_before_it_is_unloaded(
         serve(server, tmp_path, version)
     with (
         InferenceServerClient(server.triton.grpc) as client,
-        promotion.connected(server.triton) as control,
+        one_server.connected(server.triton) as control,
     ):
         wait_until_answering(server, client, "v91")
         with busy_worker(server, client, native("v91")), ThreadPoolExecutor(1) as threads:
             queued = threads.submit(client.infer, native("v91"), inputs_of("u", "v"))
             time.sleep(0.05)
-            promotion._unload(control, server.plan.repository, keep={"v92"})
+            one_server._unload(control, server.plan.repository, keep={"v92"})
             assert queued.result().as_numpy("status").shape == (2, 1)
         index = control.get_model_repository_index(as_json=True)["models"]
     ready = {model["name"] for model in index if model.get("state") == "READY"}

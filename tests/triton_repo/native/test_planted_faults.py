@@ -17,7 +17,7 @@ from tritonclient.grpc import InferenceServerClient
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import golden_ids, native_library, promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
-from srp4ctr.triton_repo.deployment.promotion import Promotion
+from srp4ctr.triton_repo.deployment.one_server import Promotion
 from tests.builders import NOON_MS
 from tests.triton_repo.bundles import STORE_GATE
 from tests.triton_repo.conftest import Server

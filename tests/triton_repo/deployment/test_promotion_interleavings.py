@@ -23,9 +23,9 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import (
     live_repository,
+    one_server,
     promotion,
     reconcile,
-    rollout,
     rollout_lease,
 )
 from tests.triton_repo import fake_servers
@@ -203,7 +203,7 @@ class World:
 
 def promote(servers: FakeServers, version: str, *, canary: bool = False) -> str:
     source = servers.bundle(version)
-    found = rollout.promote(
+    found = promotion.promote(
         source, servers.triton, FeatureConfig(), STORE_GATE, canary=canary
     )
     return found.refusal
@@ -233,8 +233,8 @@ def action_of(name: str, servers: FakeServers) -> Callable[[], object]:
         "promote a canary": lambda: promote(servers, "v3", canary=True),
         "promote the canary": lambda: promote(servers, "v9"),
         "promote another": lambda: promote(servers, "v4"),
-        "roll back": lambda: rollout.rollback(servers.triton),
-        "end the canary": lambda: rollout.end_canary(servers.triton),
+        "roll back": lambda: promotion.rollback(servers.triton),
+        "end the canary": lambda: promotion.end_canary(servers.triton),
     }[name]
 
 
@@ -308,7 +308,7 @@ def test_a_rollback_during_a_rollout_leaves_no_server_behind(
     with ThreadPoolExecutor(2) as pool:
         rolling_out = pool.submit(promote, servers, "v3")
         assert reached.wait(10.0)  # the first server serves v3, the second one does not
-        rolling_back = pool.submit(rollout.rollback, servers.triton)
+        rolling_back = pool.submit(promotion.rollback, servers.triton)
         threading.Timer(0.5, goes_on.set).start()
         assert rolling_out.result() == ""
         assert rolling_back.result().serving == "v2"
@@ -323,7 +323,7 @@ def rendered_on(servers: FakeServers, version: str) -> int:
 def test_a_split_without_a_record_follows_the_first_server(world: World) -> None:
     world.start(serves=True, canary=False)
     second = world.servers.triton.servers()[1]
-    promotion.rollback(second)  # by hand, on one server only
+    one_server.switch_back(second)  # by hand, on one server only
     assert world.is_split()
     found = world.reconcile()
     assert (found.action, found.command) == ("repaired", "")
