@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import prometheus_client  # noqa: F401  # before Feast: see above
@@ -17,16 +16,22 @@ import typer
 
 from srp4ctr import logs, tracing
 from srp4ctr.cli import (
+    audit,
+    capacity,
+    demo,
+    doctor,
+    events,
     features,
     json_output,
     model,
     monitor,
-    operations,
+    schema,
+    settings,
     stack,
-    streams,
+    stream,
 )
 from srp4ctr.cli.failures import INTERRUPTED, report, report_interruption
-from srp4ctr.cli.tables.console import err, out
+from srp4ctr.cli.tables.console import err
 from srp4ctr.processes import is_interrupted, noticing_interrupts
 from srp4ctr.settings import SettingsError, load, use_data_dir
 
@@ -39,16 +44,19 @@ app = typer.Typer(
 )
 for noun, group in {
     "stack": stack.app,
-    "events": streams.events,
-    "stream": streams.stream,
+    "events": events.app,
+    "stream": stream.app,
     "features": features.app,
     "model": model.app,
     "monitor": monitor.app,
-    "audit": operations.audit,
-    "settings": operations.settings,
+    "audit": audit.app,
+    "settings": settings.app,
 }.items():
     app.add_typer(group, name=noun)
-
+app.command("capacity")(capacity.capacity)
+app.command("doctor")(doctor.diagnose)
+app.command("schema")(schema.schema)
+app.command("demo")(demo.demo)
 
 # They start the stack, or need none.
 NEED_NO_STACK = ("stack", "demo", "capacity", "schema")
@@ -95,52 +103,9 @@ def everything(
         os.environ[logs.FORMAT_VARIABLE] = log_format
     process = context.invoked_subcommand or "srp4ctr"
     with suppress(SettingsError):  # the command itself reports it, where it reads settings
-        settings = load()
-        logs.configure(process, settings.logging)
-        tracing.start(process, settings.tracing)
-
-
-capacity = app.command("capacity")(operations.capacity)
-doctor = app.command("doctor")(operations.diagnose)
-schema = app.command("schema")(operations.schema)
-
-
-@app.command()
-def demo(
-    events_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--events",
-            help="Your own events, JSON lines or Parquet. Default: MovieLens-100K.",
-        ),
-    ] = None,
-    broker: Annotated[
-        str, typer.Option(help="noida (embedded) or kafka (Apache Kafka, needs Java 17).")
-    ] = "noida",
-    store: Annotated[
-        str, typer.Option(help="single, or cluster (a Redis Cluster of three nodes).")
-    ] = "single",
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")
-    ] = False,
-    rule: Annotated[
-        str,
-        typer.Option(
-            help="One-line rule of the control group: popularity, touched_last or "
-            "touched_most."
-        ),
-    ] = "popularity",
-) -> None:
-    """Run the whole loop on real data: publish, fold, train, serve, replay, measure.
-
-    Example:  srp4ctr demo --events mine.jsonl --keep
-    """
-    from srp4ctr.demo.run import DemoOptions, run
-
-    options = DemoOptions(
-        events=events_file, broker=broker, store=store, keep=keep, rule=rule
-    )
-    run(options, out)
+        loaded = load()
+        logs.configure(process, loaded.logging)
+        tracing.start(process, loaded.tracing)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from srp4ctr.capacity.plan import (
     CapacityPlan,
     MeasuredCost,
 )
+from srp4ctr.cli.capacity import rounded
 from srp4ctr.cli.main import app
-from srp4ctr.cli.operations import rounded
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import item_refresher
 from srp4ctr.settings import load

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from srp4ctr.cli import main as cli
-from srp4ctr.cli import operations
+from srp4ctr.cli import settings as settings_command
 from srp4ctr.cli.failures import StepError, foreseen
 from srp4ctr.embedded.ports import HOST, reserved_ports
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
@@ -133,7 +133,7 @@ def test_a_bug_keeps_its_trace(
     def breaks(section: str) -> None:
         raise KeyError(section)
 
-    monkeypatch.setattr(operations, "in_force", breaks)
+    monkeypatch.setattr(settings_command, "in_force", breaks)
     assert run("settings", "show", "triton") == 1
     shown = capsys.readouterr().err
     assert "Traceback (most recent call last)" in shown

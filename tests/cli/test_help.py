@@ -53,6 +53,12 @@ def test_all_commands_are_walked() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_in_the_file_of_its_noun(name: str) -> None:
+    noun = name.split()[0]
+    assert COMMANDS[name].callback.__module__ == f"srp4ctr.cli.{noun}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_first_sentence_says_what_the_command_does(name: str) -> None:
     first = inspect.cleandoc(COMMANDS[name].help or "").split("\n\n")[0]
     assert re.match(r"[A-Z][a-z]+ .*\.$", first, re.DOTALL), first

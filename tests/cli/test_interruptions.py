@@ -18,7 +18,7 @@ from tests.training.logs import write_world
 # A command during whose query Ctrl-C comes: DuckDB raises an error of its own.
 LONG_QUERY = """
 import duckdb, sys
-from srp4ctr.cli import main, operations
+from srp4ctr.cli import main, settings
 
 def query(section):
     print("begun", flush=True)
@@ -28,7 +28,7 @@ def query(section):
     except Exception as error:
         raise ValueError("counting rows failed") from error
 
-operations.in_force = query
+settings.in_force = query
 sys.argv = ["srp4ctr", "settings", "show"]
 main.main()
 """

@@ -226,8 +226,8 @@ def test_ctrl_c_is_an_object() -> None:
     """The signal comes while the command reads its settings."""
     program = (
         "import os, signal, sys\n"
-        "from srp4ctr.cli import main, operations\n"
-        "operations.load = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from srp4ctr.cli import doctor, main\n"
+        "doctor.load = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['srp4ctr', 'doctor', '--json']; main.main()"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 from rich.table import Column, Table
 
 from srp4ctr.capacity.plan import CapacityOptions, CapacityPlan
-from srp4ctr.cli import operations
+from srp4ctr.cli import capacity
 from srp4ctr.cli.tables import models, results, users
 from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded.addresses import Addresses
@@ -315,9 +315,9 @@ def test_a_capacity_plan() -> None:
         users=100_000_000, items=1_000_000, events_per_s=3e6, requests_per_s=2e5
     )
     plan = CapacityPlan(options, load()).document()
-    shown = at_80(operations.needs_table(plan), operations.limits_table(plan))
+    shown = at_80(capacity.needs_table(plan), capacity.limits_table(plan))
     for line in plan["lines"]:
-        assert_whole(shown, [operations.rounded(line["value"]), line["part"]])
+        assert_whole(shown, [capacity.rounded(line["value"]), line["part"]])
     for limit in plan["limits"]:
         keys = ("needed", "holds", "times")
-        assert_whole(shown, [operations.rounded(limit[key]) for key in keys])
+        assert_whole(shown, [capacity.rounded(limit[key]) for key in keys])

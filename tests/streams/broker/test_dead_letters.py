@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
 
 from benchmarks.fault_injection.topic_reading import read_topic
-from srp4ctr.cli import streams as event_commands
+from srp4ctr.cli import events as event_commands
 from srp4ctr.embedded import broker
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -186,7 +186,7 @@ def test_the_command_shows_a_table_by_reason(
     producer.close()
     monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", kafka.bootstrap)
     for arguments, title in ((["--dry-run"], "to replay"), ([], "replayed")):
-        shown = CliRunner().invoke(event_commands.events, ["replay-rejected", *arguments])
+        shown = CliRunner().invoke(event_commands.app, ["replay-rejected", *arguments])
         assert shown.exit_code == 0, shown.output
         assert title in shown.output
         rows = [line.strip("│ ").split() for line in shown.output.splitlines()]

@@ -1,6 +1,7 @@
-"""``srp4ctr events import``: files in anyone's columns become events."""
+"""``srp4ctr events VERB``: import, publish, check and replay events."""
 
 import datetime as dt
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,14 @@ from rich.table import Table
 
 from srp4ctr.cli.json_output import AsJson, import_output, one_object
 from srp4ctr.cli.tables.console import err, out
-from srp4ctr.cli.tables.results import a_table, figures
-from srp4ctr.errors import MistakeError
+from srp4ctr.cli.tables.results import a_table, figures, file_tables, replay_table
+from srp4ctr.errors import MistakeError, Srp4ctrError
+from srp4ctr.ops import stream_jobs
 from srp4ctr.ops.project.new_project import is_untouched
 from srp4ctr.settings import load
-from srp4ctr.streams.events import action_notes, file_import
+from srp4ctr.streams.broker import dead_letters
+from srp4ctr.streams.events import action_notes, file_import, json_schema
+from srp4ctr.streams.events.file_import import FileReport
 from srp4ctr.streams.events.pseudonymization import read_pseudonyms
 from srp4ctr.streams.events.schema import now_ms, shared_codes
 from srp4ctr.streams.imports import mapping as mappings
@@ -29,7 +33,12 @@ if TYPE_CHECKING:  # not every role has DuckDB
     from srp4ctr.streams.imports.importing import ImportJob
     from srp4ctr.streams.imports.report import ImportReport
 
+app = typer.Typer(help="Import, publish, check and replay events.", no_args_is_help=True)
 
+EventsFile = Annotated[
+    Path,
+    typer.Argument(help="File of events: JSON lines (.jsonl) or Parquet (.parquet)."),
+]
 Files = Annotated[
     list[str] | None,
     typer.Argument(
@@ -64,8 +73,6 @@ Guess = Annotated[
     bool, typer.Option("--guess", help="Write a mapping for FILES to read and change.")
 ]
 Formats = Annotated[bool, typer.Option("--formats", help="List the ready mappings.")]
-
-
 Show = Callable[["ImportReport"], None]
 
 
@@ -80,6 +87,7 @@ class _Published:
     pseudonyms: bool
 
 
+@app.command("import")
 def import_events(  # noqa: PLR0913  # a command's options, by name
     files: Files = None,
     mapping: MappingFile = None,
@@ -117,6 +125,140 @@ def import_events(  # noqa: PLR0913  # a command's options, by name
     chosen = mappings.changed(_chosen(mapping, format_, bool(set_)), set_ or ())
     job = ImportJob(files=files, mapping=chosen, skip_bad=skip_bad, is_ready=bool(format_))
     (_import_as_json if as_json else _import)(job, out_file, dry_run)
+
+
+@app.command("publish")
+def publish(
+    path: EventsFile,
+    backfill: Annotated[
+        bool,
+        typer.Option(
+            help="Timestamp each event at the time when it happened instead of now."
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Publish nothing if the stream would reject a line.")
+    ] = False,
+) -> None:
+    """Publish the events of a file.
+
+    The stream moves bad lines to the dead letters, with the reason. With the setting
+    streams.pseudonym_key_file, user ids are replaced by pseudonyms before they leave this
+    machine, and bad lines are not published.
+
+    Example:  srp4ctr events publish clicks.jsonl --backfill
+    """
+    settings = load("kafka")
+    report = _check(path)
+    if strict and report.bad_lines:
+        raise MistakeError("nothing was published (--strict)")
+    pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)
+    total = report.total + report.num_rejected
+    lines = file_import.read_lines(path)
+    done = file_import.publish_lines(
+        track(lines, "publish", total, console=err, transient=True),
+        settings.kafka,
+        pseudonyms,
+        backfill=backfill,
+    )
+    published = f"published {done.published:,} messages to {settings.kafka.bootstrap}"
+    if pseudonyms:
+        out.print(f"{published} under pseudonyms, {done.withheld:,} bad lines withheld")
+    else:
+        out.print(f"{published}, {report.num_rejected:,} to be rejected")
+
+
+@app.command("check")
+def check(path: EventsFile) -> None:
+    """Find the lines of a file that the stream would reject.
+
+    Prints line numbers and reasons. The exit status is 1 if there is a bad line.
+
+    Example:  srp4ctr events check clicks.jsonl
+    """
+    report = _check(path)
+    if report.rejected:
+        raise Srp4ctrError(f"{report.num_rejected} bad lines in {path}")
+
+
+@app.command("serve")
+def serve() -> None:
+    """Take events by HTTP until stopped (Ctrl-C), for producers without a Kafka client.
+
+    POST /events takes one event, an array, or JSON lines, and answers when Kafka has
+    acknowledged them. Producers send a token of the setting intake.token_file.
+
+    Example:  srp4ctr events serve
+    """
+    stream_jobs.serve_intake(load("kafka"), err.print)
+
+
+@app.command("replay-rejected")
+def replay_rejected(
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what would be replayed; change nothing."),
+    ] = False,
+) -> None:
+    """Replay the dead letters that today's rules accept.
+
+    Each goes to its topic, under its key, with its first timestamp; the others stay. Deploy
+    the fix to the workers first. Run one replay at a time.
+
+    Example:  srp4ctr events replay-rejected --dry-run
+    """
+    settings = load("kafka")
+    group = f"{settings.streams.group_id}-replay"
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("replay", total=None)
+        report = dead_letters.replay_rejected(
+            settings.kafka,
+            group,
+            dry_run=dry_run,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out.print(replay_table(report, dry_run))
+
+
+@app.command("restore")
+def restore(
+    log: Annotated[
+        str,
+        typer.Argument(help="Folder or address of a raw log that no worker writes."),
+    ],
+) -> None:
+    """Publish a whole raw log into a new, empty Kafka, with the original timestamps.
+
+    Use it after the loss of Kafka. First empty the feature store and set features.log_dir
+    or log_uri to a new place, because offsets start again. docs/backup.md lists all steps.
+
+    Example:  srp4ctr events restore .data/events.lost
+    """
+    settings = load("kafka")
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("restore", total=None)
+        done = stream_jobs.restore(
+            settings, log, lambda count: bar.update(task, completed=count)
+        )
+    out.print(f"restored {done}")
+
+
+@app.command("schema")
+def schema() -> None:
+    """Write the JSON Schema of the events and the AsyncAPI document.
+
+    Example:  srp4ctr events schema
+    """
+    for path in json_schema.write_schemas(Path(json_schema.__file__).parent / "schemas"):
+        out.print(str(path), soft_wrap=True)
+
+
+def _check(path: Path) -> FileReport:
+    """Print which events are in ``path`` and which lines are bad; return the report."""
+    report = file_import.check_file(path, time.time_ns() // 1_000_000)
+    for table in file_tables(report):
+        out.print(table)
+    return report
 
 
 def _import(job: "ImportJob", out_file: Path | None, dry_run: bool) -> None:
