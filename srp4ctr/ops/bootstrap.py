@@ -61,7 +61,7 @@ def initialize(
 
 
 def _make_buckets(settings: Settings) -> list[str]:
-    from srp4ctr import bucket_setup
+    from srp4ctr.ops import bucket_setup
 
     log, bundles = settings.features.log_uri, settings.training.bundles_uri
     if not log.startswith("s3://") or not bundles.startswith("s3://"):

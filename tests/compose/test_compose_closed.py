@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from srp4ctr import bucket_setup
-from srp4ctr.ops import kafka_acl, stack_secrets
+from srp4ctr.ops import bucket_setup, kafka_acl, stack_secrets
 from srp4ctr.ops.certificate_watch import places_of
 from srp4ctr.ops.triton import supervisor
 from srp4ctr.triton_repo.config import CONTROL_HEADER, CONTROLS
