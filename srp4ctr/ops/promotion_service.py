@@ -106,8 +106,9 @@ def run_promotion(
 def newest_ready(settings: Settings) -> Path | None:
     """Return the folder of the newest bundle that waits for its promotion, if one does.
 
-    It passed its training's gates, and no newer one was promoted. Raises as ``BundleStore``
-    where the object store is away.
+    It passed its training's gates, and no newer one was promoted. Also sends what serves to
+    an object store that was away after the last promotion. Raises as ``BundleStore`` where
+    it is away now.
     """
     from srp4ctr.features.bundles import bundle
     from srp4ctr.triton_repo.deployment.live_repository import read_serving

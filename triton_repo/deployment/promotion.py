@@ -40,9 +40,9 @@ def promote(
 
     It is refused where ``store_gate`` failed. Where a server refuses it or fails, as in
     ``one_server.deploy``, all serve again exactly what they did, the previous bundle and
-    the canary included. Another rollout is waited for, and one that a
-    crash left is settled first. Returns the refusal, else the promotion on the first
-    server. Raises ``SplitError`` where not all servers could be taken back.
+    the canary included. Another rollout is waited for, and one that a crash left is settled
+    first. Returns the refusal, else the promotion on the first server. Raises
+    ``SplitError`` where not all servers could be taken back.
     """
     with leased(config) as lease:
         reconcile.settle(lease, config)
