@@ -298,7 +298,7 @@ def rank(
 
     Example:  srp4ctr model rank 42 50 181 258
     """
-    from srp4ctr.ops.feature_store import rank
+    from srp4ctr.ops.ranking import rank
 
     numbers, at_ms = dict(map(_number, number or [])), _at_ms(at)
     settings = load("triton", "store")
@@ -329,7 +329,7 @@ def recommend(  # noqa: PLR0913  # a command's options, by name
     Example:  srp4ctr model recommend 42 -n 20 --where genre=drama
     """
     from srp4ctr.errors import MistakeError
-    from srp4ctr.ops.feature_store import recommend
+    from srp4ctr.ops.ranking import recommend
 
     wanted: dict[str, list[str]] = {}
     for each in where or []:
@@ -397,7 +397,7 @@ def _print_ranking(
 ) -> None:
     """Print a ranking, which Triton made it, and what is to be known of its inputs."""
     from srp4ctr.cli.tables.results import ranking_table
-    from srp4ctr.ops.feature_store import context_of
+    from srp4ctr.ops.ranking import context_of
 
     context, triton = context_of(settings, ranking, at_ms), settings.triton.grpc
     if as_json:

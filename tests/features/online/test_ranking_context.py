@@ -9,7 +9,7 @@ from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded import ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online.store import FeatureStoreSink
-from srp4ctr.ops.feature_store import context_of
+from srp4ctr.ops.ranking import context_of
 from srp4ctr.settings import Settings
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.counters import Activity, count
