@@ -7,7 +7,7 @@ seconds. prometheus_client comes first, always: Feast would switch it to files.
 import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -53,10 +53,14 @@ for noun, group in {
     "settings": settings.app,
 }.items():
     app.add_typer(group, name=noun)
-app.command("capacity")(capacity.capacity)
-app.command("doctor")(doctor.diagnose)
-app.command("schema")(schema.schema)
-app.command("demo")(demo.demo)
+WITHOUT_NOUN: Mapping[str, Callable[..., None]] = {
+    "capacity": capacity.capacity,
+    "doctor": doctor.diagnose,
+    "schema": schema.schema,
+    "demo": demo.demo,
+}
+for name, command in WITHOUT_NOUN.items():
+    app.command(name)(command)
 
 # They start the stack, or need none.
 NEED_NO_STACK = ("stack", "demo", "capacity", "schema")

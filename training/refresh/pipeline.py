@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,17 +120,12 @@ def refreshed(
             processes=options.processes,
             clock=clock,
         )
-        report = _made_before(config, training.recipe)
-        if report is None or options.force:
+        report = _made_before(training, options)
+        if report is None:
             report = _make_bundle(training, old, options, run, note)
-        else:
-            stages.release_workers(options.processes)
-            shutil.rmtree(unfinished(config), ignore_errors=True)
-            if report.outcome is not RefreshOutcome.READY or not options.for_promotion:
-                yield replace(report, outcome=RefreshOutcome.NOTHING_NEW)
-                return
-        report = replace(report, seconds={**report.seconds, **clock.seconds})
-        reports.write(report)
+        if report.outcome is not RefreshOutcome.NOTHING_NEW:
+            report = replace(report, seconds={**report.seconds, **clock.seconds})
+            reports.write(report)
         yield report
         run.keep(report.folder)
 
@@ -341,12 +336,21 @@ def _compared(
     return _Comparisons(gates=(*against, gate), rules=results)
 
 
-def _made_before(config: RefreshConfig, recipe: str) -> RefreshReport | None:
-    """Return the report of the newest bundle if it is whole and of the same ``recipe``."""
-    bundles = bundle.list_bundles(Path(config.bundles_dir))
-    try:
-        if bundles and bundle.verify(bundles[-1]).recipe == recipe:
-            return reports.read(bundles[-1])
-    except ValueError:  # damaged, or of an older schema
-        pass
-    return None
+def _made_before(training: Training, options: RefreshOptions) -> RefreshReport | None:
+    """Return the report of the newest bundle if it is whole and of the same recipe.
+
+    Its outcome is ``READY`` if it still waits for the promotion of this refresh, else
+    ``NOTHING_NEW``. None where a bundle is to be trained.
+    """
+    bundles = bundle.list_bundles(Path(training.config.bundles_dir))
+    report = None
+    with suppress(ValueError):  # damaged, or of an older schema
+        if bundles and bundle.verify(bundles[-1]).recipe == training.recipe:
+            report = reports.read(bundles[-1])
+    if report is None or options.force:
+        return None
+    stages.release_workers(options.processes)
+    shutil.rmtree(unfinished(training.config), ignore_errors=True)
+    if report.outcome is RefreshOutcome.READY and options.for_promotion:
+        return report
+    return replace(report, outcome=RefreshOutcome.NOTHING_NEW)
