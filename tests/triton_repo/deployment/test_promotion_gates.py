@@ -149,7 +149,7 @@ def test_only_clients_with_the_key_may_load_unload_or_list_models(
                     forbidden()
         (canary / "serving.json").write_text('{"canary": "v9"}')
         with pytest.raises(OutageError, match="restricted"):
-            promotion.end_canary(replace(without_key, repository=str(canary)))
+            one_server.unload_canary(replace(without_key, repository=str(canary)))
     with RankClient(server.triton.grpc) as caller:  # ranking needs none
         assert caller.rank("u", [KNOWN_ITEM]).status == "cold_user"
 
