@@ -6,6 +6,7 @@ Every function works over leading axes (one request, a batch, a whole log).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -171,26 +172,27 @@ def _own_blocks(inputs: CandidateArrays, columns: CandidateColumns) -> dict[str,
     same &= (done.item_keys != 0)[:, None]
     ages_s = np.minimum(_ages(done.occurred_at_ms, at_ms[:, None]) / 1000.0, NEVER_S)
     in_visit = _in_visit(done, at_ms, columns.visit_gap_ms)
-    logs, last = _touches(same, in_visit, ages_s)
+    own = _touches(same, in_visit, ages_s)
     ranks = np.pad(_recency_ranks(done.item_keys), ((0, 0), (1, 0)))  # 0: never
-    rank = np.take_along_axis(ranks, last, axis=1)
+    rank = np.take_along_axis(ranks, own.last, axis=1)
     recency = np.divide(1.0, rank, out=np.zeros(rank.shape), where=rank > 0)
     actions, fields = [], []
     for _, code in columns.actions:
         of_action = same & (done.action_codes == code)[:, None]
-        visit, since = _touches(of_action, np.ones_like(in_visit), ages_s)[0][..., [0, 2]].T
-        actions += [visit.T, since.T]
+        found = _touches(of_action, np.ones_like(in_visit), ages_s)
+        actions += [found.visit, found.since]
     for _, slot in columns.main_fields:
         wanted = inputs.attribute_rows[:, :, None, slot]
         shared = wanted == inputs.history_attribute_rows[:, None, :, slot]
         shared &= (wanted != 0) & (done.item_keys != 0)[:, None]
-        found, _ = _touches(shared, in_visit, ages_s)
-        fields += [*np.moveaxis(found, -1, 0), shared[..., -1]]
+        found = _touches(shared, in_visit, ages_s)
+        fields += [found.visit, found.earlier, found.since, shared[..., -1]]
+    own_item = [own.visit, own.earlier, own.since, recency, same[..., -1]]
     return {
-        "item_in_sequence": (last > 0)[..., None],
-        "own_item": np.concatenate([logs, recency[..., None], same[..., -1:]], axis=-1),
-        "own_actions": _stacked(actions, last.shape),
-        "own_fields": _stacked(fields, last.shape),
+        "item_in_sequence": (own.last > 0)[..., None],
+        "own_item": np.stack(own_item, axis=-1),
+        "own_actions": _stacked(actions, own.last.shape),
+        "own_fields": _stacked(fields, own.last.shape),
     }
 
 
@@ -199,22 +201,33 @@ def _stacked(columns: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> Floats:
     return np.stack(columns, axis=-1) if columns else np.empty((*shape, 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Touches:
+    """The behaviours that are with each candidate (B, N); counts and ages as log(1 + x)."""
+
+    visit: Floats
+    """How many are in this visit."""
+    earlier: Floats
+    """How many were in earlier ones."""
+    since: Floats
+    """How many seconds ago the newest was."""
+    last: Int64s
+    """One plus the newest one's place in the sequence; 0: none."""
+
+
 def _touches(
     same: NDArray[np.bool_], in_visit: NDArray[np.bool_], ages_s: Floats
-) -> tuple[Floats, Int64s]:
-    """Return logs of counts and age (B, N, 3), and one plus the newest place (B, N).
-
-    Of the behaviours where ``same`` (B, N, L): how many are in this visit, how many were
-    earlier, and how many seconds ago the newest was; place 0 is none.
-    """
-    found = np.empty((*same.shape[:2], 3))
+) -> _Touches:
+    """Return the behaviours where ``same`` (B, N, L); ``ages_s`` (B, L) are of all."""
     visit = np.count_nonzero(same & in_visit[:, None], axis=-1)
-    found[..., 0] = visit
-    found[..., 1] = np.count_nonzero(same, axis=-1) - visit
     last = (same * np.arange(1, same.shape[-1] + 1, dtype=np.int32)).max(axis=-1, initial=0)
     since = np.pad(ages_s, ((0, 0), (1, 0)), constant_values=NEVER_S)
-    found[..., 2] = np.take_along_axis(since, last, axis=1)
-    return np.log1p(found, out=found), last
+    return _Touches(
+        visit=np.log1p(visit),
+        earlier=np.log1p(np.count_nonzero(same, axis=-1) - visit),
+        since=np.log1p(np.take_along_axis(since, last, axis=1)),
+        last=last,
+    )
 
 
 def _in_visit(done: SequenceArrays, at_ms: Int64s, gap_ms: int) -> NDArray[np.bool_]:
@@ -257,10 +270,8 @@ def attribute_affinity(
     np.multiply(weights[..., 0, :], is_click, out=weights[..., 1, :])
     sums = _sums_by_attribute(weights, history_attribute_rows, candidate_attribute_rows)
     acted, clicked = sums[..., 0, :], sums[..., 1, :]
-    found = np.empty((*acted.shape, 2))
-    np.divide(clicked + PRIOR_RATE, acted + 1.0, out=found[..., 0])
-    np.log1p(acted, out=found[..., 1])
-    return found
+    click_share = (clicked + PRIOR_RATE) / (acted + 1.0)
+    return np.stack([click_share, np.log1p(acted)], axis=-1)
 
 
 def item_exposures(
@@ -284,12 +295,9 @@ def item_exposures(
 def exposure_features(shown: ItemExposures, request_time_ms: ArrayLike) -> Floats:
     """Return (…, N, 2): log(1 + how often) and log(1 + hours since) items were shown."""
     at_ms = np.asarray(request_time_ms, dtype=np.int64)[..., None]
-    features = np.empty((*shown.counts.shape, 2))
-    features[..., 0] = shown.counts
     # What was never shown was shown in 1970, longer ago than NEVER_S.
-    hours = _ages(shown.last_shown_ms, at_ms) / MS_PER_HOUR
-    np.minimum(hours, NEVER_S / 3600, out=features[..., 1])
-    return np.log1p(features, out=features)
+    hours = np.minimum(_ages(shown.last_shown_ms, at_ms) / MS_PER_HOUR, NEVER_S / 3600)
+    return np.stack([np.log1p(shown.counts), np.log1p(hours)], axis=-1)
 
 
 def _ages(then_ms: Int64s, at_ms: Int64s) -> Int64s:
