@@ -22,6 +22,8 @@ DEFAULT_MAPPING = "import.toml"
 Expression = str | list[str]
 """A column's name or SQL; of a list, the first that the file's columns allow."""
 Kind = Literal["impression", "click", "behavior"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+MS_PER_UNIT: dict[TimeUnit, float] = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 UNKNOWN = "?"
 """A column that a guess does not know."""
 _COLUMNS = ("user", "item", "time", "request", "position", "action", "value")
@@ -102,7 +104,7 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which column is what, and which rows are impressions, clicks, behaviours."""
 
     description: str = ""
-    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    time_unit: TimeUnit | None = None
     time_zone: str = "UTC"
     time_format: str | None = None
     """As ``datetime.strptime`` takes it. None: ISO 8601."""

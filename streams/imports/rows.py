@@ -20,12 +20,11 @@ import xxhash
 
 from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
 from srp4ctr.streams.events.vectors import MIN_NUMBERS
-from srp4ctr.streams.imports.mapping import Mapping
+from srp4ctr.streams.imports.mapping import MS_PER_UNIT, Mapping
 from srp4ctr.streams.imports.report import NO_ATTRIBUTE
 from srp4ctr.streams.imports.sql_text import quoted
 
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
-_MS_PER = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 # Plausible times: 1990 to 2100.
 _FIRST_MS = 631_152_000_000
 _LAST_MS = 4_102_444_800_000
@@ -77,7 +76,7 @@ class Clock:
         """Return in which unit a number would be a time of our days."""
         if kind not in ("number", "digits"):
             return ""
-        for unit, factor in _MS_PER.items():
+        for unit, factor in MS_PER_UNIT.items():
             ms = float(value) * factor
             if unit != self.mapping.time_unit and _FIRST_MS <= ms <= _LAST_MS:
                 day = (_EPOCH + dt.timedelta(milliseconds=ms)).date()
@@ -87,7 +86,7 @@ class Clock:
     def _from_number(self, value: float) -> int:
         if not math.isfinite(value):
             raise ValueError(f"the time {value} is not a number")
-        return int(value * _MS_PER[self.mapping.time_unit or "ms"])
+        return int(value * MS_PER_UNIT[self.mapping.time_unit or "ms"])
 
     def _from_text(self, text: str) -> int:
         form = self.mapping.time_format
