@@ -20,6 +20,7 @@ HALF_LIVES = tuple(f"{hours:g}h" for hours in HALF_LIVES_H)
 NUM_CONTEXT_NUMBERS = 8  # fields of the context that are also read as numbers, at most
 MAX_ACTIONS = 8  # with columns of their own: the most frequent ones
 MAX_MAIN_FIELDS = 3
+MAX_NUMBER = 1e15  # of a context's or a caller's: no later product of float32 overflows
 MAX_ACTION_CODES = 128  # a stored code has seven bits
 
 

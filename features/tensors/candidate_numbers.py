@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from srp4ctr.features.columns import NUMBER_WIDTH, number_columns
+from srp4ctr.features.columns import MAX_NUMBER, NUMBER_WIDTH, number_columns
 from srp4ctr.features.tensors.arrays import Float32s, Floats, Int64s
 
-MAX_NUMBER = 1e15  # so that no later product of float32 overflows
 MIDDLE_RANK = 0.5  # of a missing number
 # Columns of a number: its value, then those that ``NUMBER_SUFFIXES`` name.
 VALUE, RANK, DIFFERENCE, FROM_LAST, MISSING = range(NUMBER_WIDTH)

@@ -26,6 +26,7 @@ from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.columns import (
     MAX_MAIN_FIELDS,
+    MAX_NUMBER,
     NUM_CONTEXT_NUMBERS,
     CandidateColumns,
 )
@@ -53,7 +54,6 @@ MASK_ROW = 1
 FIRST_OOV_ROW = 2
 NUM_OOV_ROWS = 16  # that unknown items share
 FIRST_KNOWN_ROW = FIRST_OOV_ROW + NUM_OOV_ROWS
-MAX_CONTEXT_NUMBER = 1e15  # so that no later product of float32 overflows
 _NUMBERS_SHARE = 0.9  # of a context field's values, where it is one of numbers
 
 
@@ -265,7 +265,7 @@ def context_numbers(context: Mapping[str, str], names: Sequence[str]) -> Float32
     numbers = np.zeros(NUM_CONTEXT_NUMBERS, dtype=np.float32)
     for place, name in enumerate(names):
         number = number_of(context.get(name, "")) or 0.0
-        numbers[place] = np.clip(number, -MAX_CONTEXT_NUMBER, MAX_CONTEXT_NUMBER)
+        numbers[place] = np.clip(number, -MAX_NUMBER, MAX_NUMBER)
     return numbers
 
 

@@ -6,7 +6,12 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from srp4ctr.streams.imports.mapping import MS_PER_UNIT, SYNONYMS, TimeUnit
+from srp4ctr.streams.imports.mapping import (
+    FIRST_PLAUSIBLE_MS,
+    MS_PER_UNIT,
+    SYNONYMS,
+    TimeUnit,
+)
 from srp4ctr.streams.imports.tables import Column
 
 NAMES = {
@@ -38,19 +43,18 @@ VIEW = (
 _ACTIONS = (SHOWN, CLICK, VIEW, *SYNONYMS.values())
 _CLICKED = r"(is_?)?click(ed|s)?|label"
 _MAX_GRADES = 11  # 0 to 10
-# Times of our days: 1990 to 2050.
-_FIRST_MS = 631_152_000_000
-_LAST_MS = 2_524_608_000_000
+_LAST_MS = 2_524_608_000_000  # 2050: the last time of our days
 _DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d")
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p")
 
 
 def units_of(values: Sequence[Any]) -> list[TimeUnit]:
     """Return the units in which all numbers are times between 1990 and 2050."""
+    numbers = list(map(float, values))
     return [
         unit
         for unit, factor in MS_PER_UNIT.items()
-        if values and all(_FIRST_MS <= float(each) * factor <= _LAST_MS for each in values)
+        if numbers and all(FIRST_PLAUSIBLE_MS <= n * factor <= _LAST_MS for n in numbers)
     ]
 
 

@@ -24,6 +24,7 @@ Expression = str | list[str]
 Kind = Literal["impression", "click", "behavior"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 MS_PER_UNIT: dict[TimeUnit, float] = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+FIRST_PLAUSIBLE_MS = 631_152_000_000  # 1990
 UNKNOWN = "?"
 """A column that a guess does not know."""
 _COLUMNS = ("user", "item", "time", "request", "position", "action", "value")

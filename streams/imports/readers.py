@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.streams.events.file_import import check_parquet
+from srp4ctr.streams.events.file_import import PARQUET_SUFFIXES, check_parquet
 from srp4ctr.streams.imports.mapping import CsvForm
 from srp4ctr.streams.imports.sql_text import explained, literal, quoted
-from srp4ctr.streams.imports.tables import JSON_SUFFIXES, PARQUET_SUFFIXES, Table
+from srp4ctr.streams.imports.tables import JSON_SUFFIXES, Table
 
 # All rows are looked at: a key that comes late would be ignored.
 _JSON_OPTIONS = (

@@ -18,16 +18,18 @@ from zoneinfo import ZoneInfo
 import msgspec
 import xxhash
 
-from srp4ctr.streams.events.codec import Reason, RejectedEvent, decode
+from srp4ctr.streams.events.codec import (
+    MAX_OCCURRED_AT_MS,
+    Reason,
+    RejectedEvent,
+    decode,
+)
 from srp4ctr.streams.events.vectors import MIN_NUMBERS
-from srp4ctr.streams.imports.mapping import MS_PER_UNIT, Mapping
+from srp4ctr.streams.imports.mapping import FIRST_PLAUSIBLE_MS, MS_PER_UNIT, Mapping
 from srp4ctr.streams.imports.report import NO_ATTRIBUTE
 from srp4ctr.streams.imports.sql_text import quoted
 
 MAX_ACTIONS = 64  # 16 codes are shared by all that have no name: more is another column
-# Plausible times: 1990 to 2100.
-_FIRST_MS = 631_152_000_000
-_LAST_MS = 4_102_444_800_000
 _WRONG_TIMES = {
     Reason.TIME_IN_SECONDS: "before 1973",
     Reason.TIME_IN_FUTURE: "in the future",
@@ -78,7 +80,8 @@ class Clock:
             return ""
         for unit, factor in MS_PER_UNIT.items():
             ms = float(value) * factor
-            if unit != self.mapping.time_unit and _FIRST_MS <= ms <= _LAST_MS:
+            is_plausible = FIRST_PLAUSIBLE_MS <= ms <= MAX_OCCURRED_AT_MS
+            if is_plausible and unit != self.mapping.time_unit:
                 day = (_EPOCH + dt.timedelta(milliseconds=ms)).date()
                 return f"; read as {unit} it is {day}: is time_unit right?"
         return ""

@@ -17,13 +17,13 @@ from typing import Any
 import duckdb
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.file_import import PARQUET_SUFFIXES
 from srp4ctr.streams.imports.mapping import Expression, nearest
 from srp4ctr.streams.imports.sql_text import explained, literal, quoted, sentence
 
 BATCH_ROWS = 10_000
 _MEMORY_LIMIT = "256MB"  # DuckDB spills what is more to a temporary folder
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-PARQUET_SUFFIXES = (".parquet", ".pq")
 _TEXTS = (".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".user")
 _KNOWN = (*_TEXTS, *JSON_SUFFIXES, *PARQUET_SUFFIXES)
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")

@@ -4,13 +4,16 @@ import re
 
 import pytest
 
+from srp4ctr.features.columns import MAX_NUMBER
 from srp4ctr.features.online.packing import MAX_STORED_MS
 from srp4ctr.features.online.store import REQUEST_TIMEOUT_S
 from srp4ctr.features.tensors.schema import RequestStatus
 from tests.structure.source_tree import ROOT
 
 SOURCES = "".join(
-    path.read_text() for path in sorted((ROOT / "triton_repo/native").glob("*.[ch]"))
+    path.read_text()
+    for folder in ("triton_repo/native", "features/tensors")
+    for path in sorted((ROOT / folder).glob("*.[ch]"))
 )
 
 
@@ -19,10 +22,12 @@ SOURCES = "".join(
     [
         (r"store\.timeout_ms = (\d+);", round(1000 * REQUEST_TIMEOUT_S)),
         (r"MAX_STORED_MS = INT64_C\((\d+)\);", MAX_STORED_MS),
+        (r"MAX_CONTEXT_NUMBER = (\w+);", MAX_NUMBER),
+        (r"MAX_NUMBER = (\w+);", MAX_NUMBER),
     ],
 )
-def test_a_number_of_c_is_that_of_python(pattern: str, expected: int) -> None:
-    assert list(map(int, re.findall(pattern, SOURCES))) == [expected]
+def test_a_number_of_c_is_that_of_python(pattern: str, expected: float) -> None:
+    assert list(map(float, re.findall(pattern, SOURCES))) == [expected]
 
 
 def test_c_answers_with_the_statuses_of_python_in_their_order() -> None:
