@@ -29,7 +29,7 @@ from srp4ctr.training.dataset.cache import Catalogue
 from srp4ctr.training.export.onnx_export import OPSET, export_onnx, sample
 from srp4ctr.training.export.serving_graph import ServingEncoder
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
+from srp4ctr.training.objectives.pretraining import MaskedHeads
 
 _ITEMS_AT_ONCE = 100_000
 _BLOCK, _GREATEST = 32, 7  # numbers that share a scale, and the greatest of their codes

@@ -9,6 +9,7 @@ head's, of which the crosses have two; W counters have U spans; an item has I fi
 products and a request K, each P wide.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,24 +18,24 @@ from torch.nn import functional
 
 from srp4ctr.features.tensors.schema import HEAD_INPUTS, USER_TENSORS
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.export.folded import (
+from srp4ctr.training.model.click_model import CrossLayer
+from srp4ctr.training.model.embeddings import (
+    ITEM_FIELD_WIDTH,
+    FieldSums,
+    Spans,
+    with_biases,
+)
+from srp4ctr.training.model.products import FoldedProducts, user_weight
+from srp4ctr.training.model.srp4ctr import SRP4CTR
+from srp4ctr.training.model.transformer import (
+    NUM_POOLED,
+    Encoded,
     FoldedPooling,
     FoldedQuerying,
     Pair,
-    Spans,
     folded_layers,
     normed,
 )
-from srp4ctr.training.export.folded_products import FoldedProducts, user_weight
-from srp4ctr.training.export.folded_tables import (
-    CandidateItems,
-    Tokens,
-    head_parts,
-    with_biases,
-)
-from srp4ctr.training.model.click_model import CrossLayer
-from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.model.transformer import NUM_POOLED, Encoded
 
 
 class ServingEncoder(nn.Module):
@@ -42,7 +43,7 @@ class ServingEncoder(nn.Module):
 
     def __init__(self, model: SRP4CTR) -> None:
         super().__init__()
-        self.tokens = Tokens(model)
+        self.tokens = _Tokens(model)
         self.norm, self.slots = model.embedding.norm, model.embedding.slots
         self.width = model.embedding.project.out_features
         encoder = model.encoder
@@ -123,12 +124,12 @@ class ServingHead(nn.Module):
         context = model.context
         self.context = torch.cat([context.vectors.weight, context.biases.weight], dim=1)
         self.layers, first = folded_layers(model.cross_attention.layers)
-        self.items = CandidateItems(model)
+        self.items = _CandidateItems(model)
         self.norm = model.embedding.norm
         self.first_bias = self.norm.bias + first
         self.candidate_features = Spans(model.candidate_features)
         self.crosses = _Crosses(model, self.candidate_features)
-        products = head_parts(model)["products"]
+        products = _head_parts(model)["products"]
         self.products = FoldedProducts(model.products, products) if model.products else None
         self.probability = model.head.probability
 
@@ -244,7 +245,7 @@ class _Crosses(nn.Module):
 
     def __init__(self, model: SRP4CTR, spans: Spans) -> None:
         super().__init__()
-        head, parts = model.head, head_parts(model)
+        head, parts = model.head, _head_parts(model)
         self.states, self.matched = parts["states"], parts["matched"]
         self.spans, self.bias = spans.folded(parts["spans"], head.candidate.bias)
         self.layers = [each for each in head.crosses if isinstance(each, CrossLayer)]
@@ -293,3 +294,94 @@ class _Crosses(nn.Module):
         logits = torch.addmm(logits, deeper, self.deep)
         logits = torch.addmm(logits, matched.reshape(-1, 1), self.match)
         return logits.reshape(batch, -1, 2)
+
+
+class _Tokens(nn.Module):
+    """The history's tokens before their LayerNorm: sums of rows of folded tables."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        embedding = model.embedding
+        parts = _token_parts(model)
+        self.items = embedding.items.weight @ parts[0] + embedding.project.bias
+        self.attributes = FieldSums(embedding.attributes, parts[1])
+        self.codes = [
+            _weight(table) @ part
+            for table, part in zip(embedding.fields, parts[2:], strict=True)
+        ]
+
+    def forward(self, item_rows: Tensor, attribute_rows: Tensor, codes: Tensor) -> Tensor:
+        """Return (B, L, D)."""
+        tokens = functional.embedding(item_rows, self.items)
+        # One by one: onnxruntime's sum over a short axis takes twice as long.
+        for place, table in enumerate(self.codes):
+            tokens = tokens + functional.embedding(codes[..., place], table)
+        summed: Tensor = tokens + self.attributes(attribute_rows)
+        return summed
+
+
+class _CandidateItems(nn.Module):
+    """What depends on a candidate's item alone, but for LayerNorms."""
+
+    def __init__(self, model: SRP4CTR) -> None:
+        super().__init__()
+        embedding = model.embedding
+        items, attributes, *codes = _token_parts(model)
+        of_head = _head_parts(model)
+        self.table = embedding.items.weight
+        parts = [items, of_head["item"]]
+        of_attributes = [attributes, of_head["attributes"]]
+        if model.products is not None:
+            # A product's fields lie side by side: the id's, then each attribute as it is.
+            own = model.products.item.weight.t()  # (D, P)
+            parts.append(functional.pad(own, (0, len(attributes))))  # (D, I P)
+            unit = torch.eye(len(attributes))
+            of_attributes.append(functional.pad(unit, (own.shape[1], 0)))  # (G, I P)
+        self.weight = torch.cat(parts, dim=1)
+        self.widths = [each.shape[1] for each in parts]
+        both = torch.cat(of_attributes, dim=1)
+        self.attributes = FieldSums(embedding.attributes, both)
+        hidden = [
+            _weight(table)[-1] @ c for table, c in zip(embedding.fields, codes, strict=True)
+        ]
+        constant = sum(hidden, embedding.project.bias + embedding.candidate_slot)
+        self.constant = constant
+        """What all tokens of candidates have besides: [MASK] for a behaviour's fields."""
+
+    def forward(
+        self, item_rows: Tensor, attribute_rows: Tensor, batch: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return item vectors (B, T, D), their part of the head's input (B T, H), and the
+        fields of their products (B T, I P), if there are some.
+        """
+        ids = functional.embedding(item_rows, self.table)  # (B, T, D)
+        attributes = self.attributes(attribute_rows).reshape(-1, sum(self.widths))
+        each = torch.addmm(attributes, ids.reshape(-1, self.widths[0]), self.weight)
+        vectors, of_head, *fields = torch.split(each, self.widths, dim=1)
+        vectors = vectors.reshape(batch, -1, self.widths[0])
+        return vectors, of_head, fields[0] if fields else None
+
+
+def _token_parts(model: SRP4CTR) -> Sequence[Tensor]:
+    """Return the projection's parts (any, D): of item, attributes, behaviour's fields."""
+    embedding = model.embedding
+    attributes = len(embedding.item_fields) * ITEM_FIELD_WIDTH
+    widths = [_weight(each).shape[1] for each in (embedding.items, *embedding.fields)]
+    sizes = [widths[0], attributes, *widths[1:]]
+    return torch.split(embedding.project.weight.t(), sizes)
+
+
+def _head_parts(model: SRP4CTR) -> dict[str, Tensor]:
+    """Return the parts (any, H) of the head's projection of candidates."""
+    width = model.embedding.project.out_features
+    attributes = len(model.embedding.item_fields) * ITEM_FIELD_WIDTH
+    widths = {"states": width, "matched": 1, "item": width, "attributes": attributes}
+    widths["spans"] = model.candidate_features.encoded_width
+    widths["products"] = sum(model.products.widths) if model.products else 0
+    parts = torch.split(model.head.candidate.weight.t(), list(widths.values()))
+    return dict(zip(widths, parts, strict=True))
+
+
+def _weight(table: nn.Module) -> Tensor:
+    assert isinstance(table, nn.Embedding)
+    return table.weight

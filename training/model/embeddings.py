@@ -7,11 +7,16 @@ has a bias of its own, as in the wide part of Wide & Deep (Cheng et al., 2016). 
 standardised and piecewise linear between their quantiles (Gorishniy et al., "On Embeddings
 for Numerical Features in Tabular Deep Learning", 2022): breakpoints where the data are.
 
+``Spans`` and ``FieldSums`` are what serving runs of counters and of attributes: their
+weights are products with the layer that reads them, made once.
+
 Shapes: B requests, L history, N candidates, T either, A attribute slots, D width,
 F behaviour fields, G the item fields' widths together, X context rows, C its width,
 U attribute slots of a user, V the user fields' widths together, W counters, Q spans.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from srp4ctr.features import columns
 from srp4ctr.features.tensors import item_fields
+from srp4ctr.features.tensors.item_fields import FieldPlace
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_CONTEXT_ROWS, Field
-from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.features.tensors.vocabulary import MASK_ROW, Vocabulary
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.dropout import Dropout
 
@@ -251,6 +258,50 @@ class UserFields(nn.Module):
         return self.biases.means(rows).sum(-1, keepdim=True)
 
 
+class FieldSums(nn.Module):
+    """Each field's mean times the field's part of a projection, summed over the fields."""
+
+    def __init__(self, vectors: FieldVectors, weight: Tensor) -> None:
+        """``weight`` (G, any) is of the fields side by side."""
+        super().__init__()
+        rows, self.places = vectors.weight, vectors.places
+        parts = torch.split(weight, rows.shape[1]) if len(weight) else ()
+        table = torch.zeros(len(rows), weight.shape[1])
+        for place, part in zip(self.places, parts, strict=False):
+            own = slice(place.first_row, place.first_row + place.field.size)
+            table[own] = rows[own] @ part
+            # An item whose attributes are all [MASK] reads this row once for each field.
+            table[MASK_ROW] += rows[MASK_ROW] @ part / len(parts)
+        self.table = table
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return (…, any) of (…, A)."""
+        if not self.places:
+            return functional.embedding(rows[..., 0], self.table)  # padding: zeros
+        return functools.reduce(
+            operator.add, [self._mean(rows, place) for place in self.places]
+        )
+
+    def _mean(self, rows: Tensor, place: FieldPlace) -> Tensor:
+        """Return the field's part of the sum."""
+        if place.field.slots == 1:  # a sum over one would be a pass over all of them
+            return functional.embedding(rows[..., place.first_slot], self.table)
+        own = rows[..., place.slots]  # (…, slots)
+        summed = functional.embedding(own, self.table).sum(-2)
+        present = own.clamp(max=1).to(summed.dtype)
+        count = present @ torch.ones(place.field.slots, 1)  # (…, 1)
+        mean: Tensor = summed * count.clamp(min=1.0).reciprocal()
+        return mean
+
+
+def with_biases(fields: UserFields, weight: Tensor) -> FieldSums:
+    """Return the biases of user fields, and beside them their ``weight`` (V, any)."""
+    biases = FieldSums(fields.biases, torch.ones(len(fields.biases.places), 1))
+    made = FieldSums(fields.vectors, weight)
+    made.table = torch.cat([biases.table, made.table], dim=1)
+    return made
+
+
 _LIMIT = 5.0  # deviations; a counter far from anything seen must not drive the logit
 NUM_SPANS = 16
 """Q: a counter is cut at this number of its quantiles. EB-NeRD, counters alone, newest
@@ -319,3 +370,49 @@ def _edges(column: NDArray[np.floating[Any]], spans: int) -> NDArray[np.float64]
     places = np.searchsorted(reached, shares * reached[-1])
     edges: NDArray[np.float64] = values[np.minimum(places, len(values) - 1)]
     return edges
+
+
+_SMALLEST_SCALE = 1e-12  # of a constant column, whose line is left out
+
+
+class Spans(nn.Module):
+    """``NumericFeatures`` as one clipped line for each column and span, from 0 to 1.
+
+    Lines that are flat are left out: those of columns that were constant in training, and
+    of spans without width. So a column that a log never fills costs nothing.
+    """
+
+    def __init__(self, features: NumericFeatures) -> None:
+        super().__init__()
+        width, spans = features.edges.shape
+        ones = torch.eye(width)
+        slopes = torch.cat([features.scale / (2.0 * _LIMIT), features.slopes.flatten()])
+        is_kept = slopes != 0.0
+        is_kept[0] |= not is_kept.any()  # an empty product would be no product
+        self.kept = torch.nonzero(is_kept).flatten()
+        # A product with 0 and 1 copies each feature, exactly, in a single pass.
+        copies = torch.cat([ones, ones.repeat_interleave(spans, dim=1)], dim=1)
+        self.copies = copies[:, self.kept]
+        lower = features.mean - _LIMIT / features.scale.clamp(min=_SMALLEST_SCALE)
+        lower = torch.cat([lower, features.edges.flatten()])
+        self.lower, self.slopes = -lower[self.kept], slopes[self.kept]
+        self.width, self.lines = width, width * (1 + spans)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return flat lines (B, U) of (B, W), or (B T, U) of (B, T, W)."""
+        flat = features.reshape(-1, self.width)
+        lines = torch.addmm(self.lower, flat, self.copies) * self.slopes
+        return lines.clamp(0.0, 1.0)
+
+    def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a layer (all lines and more, any) on ``NumericFeatures`` as one on lines.
+
+        The input is scaled from -5 to 5 by the first W lines, and from -1/2 to 1/2 by the
+        others; a flat line of a column is 0, and of a span -1/2.
+        """
+        stretched, rest = weight[: self.lines], weight[self.lines :]
+        bias = bias - 0.5 * stretched[self.width :].sum(0)
+        kept, is_column = stretched[self.kept], self.kept < self.width
+        bias = bias - _LIMIT * (kept * (is_column & (self.slopes != 0.0))[:, None]).sum(0)
+        kept = torch.where(is_column[:, None], 2.0 * _LIMIT * kept, kept)
+        return torch.cat([kept, rest]), bias

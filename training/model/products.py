@@ -4,8 +4,12 @@ A product says from the first batch on how well two values go together, where th
 of the head must find it in sums of all fields. It pays with few labels, where users have
 attributes; a model without any has no products.
 
-Shapes: B requests, N candidates, D width, C the context's, V the user fields' widths
-together; I item fields and K fields of a request, F = I + K, P a field's width.
+Serving computes the products of a request's own fields once for all its candidates, and
+reads of the products what the head does: ``FoldedProducts``.
+
+Shapes: B requests, N candidates, T candidates of any kind, S states, D width, C the
+context's, H the head's, V the user fields' widths together; I item fields and K fields of a
+request, F = I + K, P a field's width.
 """
 
 import torch
@@ -97,3 +101,57 @@ def masked_mean(vectors: Tensor, mask: Tensor) -> Tensor:
     summed = (mask[:, None] @ vectors).squeeze(1)
     mean: Tensor = summed / mask.sum(-1, keepdim=True).clamp(min=1.0)
     return mean
+
+
+class FoldedProducts(nn.Module):
+    """The products times their part of the head's projection of candidates."""
+
+    def __init__(self, products: FieldProducts, weight: Tensor) -> None:
+        """``weight`` (F (F - 1) / 2, H) is of all products, in their order."""
+        super().__init__()
+        self.history, self.context = products.history, products.context
+        self.items = products.item_fields
+        self.of_both, of_item, of_request = torch.split(weight, products.widths)
+        self.of_item = _of_every_pair(of_item, products.item_fields)
+        self.of_request = _of_every_pair(of_request, products.request_fields)
+
+    def fields(
+        self, history: tuple[Tensor, Tensor], context: Tensor, user: Tensor
+    ) -> Tensor:
+        """Return the request's fields (B, K, P).
+
+        Of the ``history``'s values (B, S, D) and their mask, the ``context`` (B, C) and the
+        user's fields (B, (K - 2) P), which are projected already.
+        """
+        fields = [self.history(masked_mean(*history)), self.context(context), user]
+        return torch.cat(fields, dim=1).reshape(context.shape[0], -1, PRODUCT_WIDTH)
+
+    def forward(self, theirs: Tensor, items: Tensor, request: Tensor, batch: int) -> Tensor:
+        """Return ``theirs`` (B T, H) with the products of ``items`` (B T, I P) added."""
+        turned = request.transpose(1, 2)  # (B, P, K)
+        own = (request @ turned).flatten(1) @ self.of_request  # (B, H)
+        both = items.reshape(batch, -1, PRODUCT_WIDTH) @ turned  # (B, T I, K)
+        theirs = torch.addmm(theirs, both.reshape(-1, len(self.of_both)), self.of_both)
+        if self.items > 1:
+            each = items.reshape(-1, self.items, PRODUCT_WIDTH)  # (B T, I, P)
+            alone = (each @ each.transpose(1, 2)).flatten(1)  # (B T, I I)
+            theirs = torch.addmm(theirs, alone, self.of_item)
+        width = theirs.shape[1]
+        added: Tensor = theirs.reshape(batch, -1, width) + own[:, None]
+        return added.reshape(-1, width)
+
+
+def _of_every_pair(weight: Tensor, fields: int) -> Tensor:
+    """Return the ``weight`` (F (F - 1) / 2, H) of F fields for all pairs (F F, H).
+
+    Zeros for a field with itself, and for a pair the other way round.
+    """
+    each = torch.zeros(fields, fields, weight.shape[1])
+    each[pairs(fields)] = weight
+    return each.flatten(0, 1)
+
+
+def user_weight(products: FieldProducts) -> Tensor:
+    """Return the projection (V, (K - 2) P) of the user's attributes side by side."""
+    own = products.user.weight.t().contiguous()
+    return torch.kron(torch.eye(products.request_fields - 2), own)

@@ -27,7 +27,7 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives import feedback, finetuning, pretraining
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
+from srp4ctr.training.objectives.pretraining import MaskedHeads
 from srp4ctr.training.refresh import warm_start
 
 _NOTHING = -1  # instead of the number of the parent bundle; 0 is none

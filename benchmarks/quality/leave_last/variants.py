@@ -34,8 +34,13 @@ from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
-from srp4ctr.training.objectives.pretraining import hide, ids_only, pretrain
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks
+from srp4ctr.training.objectives.pretraining import (
+    MaskedHeads,
+    Masks,
+    hide,
+    ids_only,
+    pretrain,
+)
 
 Int64s = NDArray[np.int64]
 Scores = NDArray[Any]

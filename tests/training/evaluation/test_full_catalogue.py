@@ -18,7 +18,7 @@ from srp4ctr.training.evaluation.full_catalogue import MISSED, CatalogueRanks
 from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
+from srp4ctr.training.objectives.pretraining import MaskedHeads
 from tests.training.logs import write_clicks
 
 STREAMS = StreamConfig(sequence_length=6)

@@ -23,8 +23,7 @@ from srp4ctr.training.export import retrieval
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.retrieval import Pretrained
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-from srp4ctr.training.objectives.pretraining import hide
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks
+from srp4ctr.training.objectives.pretraining import MaskedHeads, Masks, hide
 from srp4ctr.triton_repo.serving.item_vectors import Nearest, greatest
 from tests.training.conftest import LENGTH, SIZES, TINY
 

@@ -16,10 +16,10 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import ClickObjective
 from srp4ctr.training.objectives.pretraining import (
     MASK_RATIO,
+    MaskedHeads,
     MaskedObjective,
     draw_masks,
 )
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 
 TARGETS = np.array([1, 1, 3, 3])  # of each row
 

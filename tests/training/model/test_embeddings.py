@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from srp4ctr.training.export.folded import Spans
-from srp4ctr.training.model.embeddings import NumericFeatures
+from srp4ctr.training.model.embeddings import NumericFeatures, Spans
 
 
 def test_a_value_fills_the_spans_below_it_and_part_of_its_own() -> None:

@@ -21,11 +21,11 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import NUM_POOLED
 from srp4ctr.training.objectives.pretraining import (
     ITEMS,
+    MaskedHeads,
     MaskedObjective,
     hide,
     pretrain,
 )
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from tests.training.conftest import LENGTH, SIZES, TINY
 

@@ -4,12 +4,12 @@ import torch
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.model.embeddings import MASK_CODES
 from srp4ctr.training.objectives.pretraining import (
+    Masks,
     draw_masks,
     hide,
     ids_only,
     prefixes,
 )
-from srp4ctr.training.objectives.pretraining_heads import Masks
 
 
 def a_history() -> dict[str, torch.Tensor]:

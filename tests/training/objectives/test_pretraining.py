@@ -17,12 +17,14 @@ from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives import pretraining
 from srp4ctr.training.objectives.pretraining import (
+    MaskedHeads,
     MaskedObjective,
+    Masks,
     draw_masks,
+    field_loss,
     ids_only,
     pretrain,
 )
-from srp4ctr.training.objectives.pretraining_heads import MaskedHeads, Masks, field_loss
 
 
 def loss_at(objective: MaskedObjective, history: dict[str, Tensor], masks: Masks) -> Tensor:

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from srp4ctr.training.objectives.pretraining_heads import (
+from srp4ctr.training.objectives.pretraining import (
     Proposal,
     full_softmax,
     sampled_softmax,
