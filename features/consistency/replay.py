@@ -13,7 +13,11 @@ import pyarrow.compute as pc
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, FORGOTTEN_USER
+from srp4ctr.streams.events.schema import (
+    BEHAVIOR_EVENTS_TOPIC,
+    COUNTED_TYPES,
+    FORGOTTEN_USER,
+)
 from srp4ctr.streams.raw_log.delta_tables import (
     Log,
     database_of,
@@ -23,7 +27,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
 )
 from srp4ctr.streams.raw_log.log_tables import event_of
 from srp4ctr.streams.state.counters import Activity
-from srp4ctr.streams.state.duplicates import COUNTED_TYPES, Deduplication
+from srp4ctr.streams.state.duplicates import Deduplication
 from srp4ctr.streams.state.reducers import fold_items, fold_total, fold_users
 from srp4ctr.streams.state.user_state import UserState
 

@@ -12,7 +12,7 @@ import ibis
 from ibis import _
 
 from srp4ctr.features.offline.event_tables import IDENTITY, EventLog, Table
-from srp4ctr.streams.events.schema import INTERNAL_PREFIX
+from srp4ctr.streams.events.schema import COUNTED_TYPES, INTERNAL_PREFIX
 from srp4ctr.streams.state import duplicates
 
 IS_PERSON = ~_.user_id.startswith(INTERNAL_PREFIX)
@@ -49,7 +49,7 @@ def counted_events(log: EventLog) -> Table:
 
     ``tests/features/test_counting.py`` holds the two to each other.
     """
-    came = log.events.filter(_.type.isin(duplicates.COUNTED_TYPES)).select(
+    came = log.events.filter(_.type.isin(COUNTED_TYPES)).select(
         *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
         is_click=_.type == "click",
     )

@@ -234,6 +234,10 @@ class UserUpdate(msgspec.Struct, tag="user", frozen=True, kw_only=True, omit_def
 
 UserEvent = Impression | Click | Behavior | UserUpdate | Forget
 Event = UserEvent | ItemUpdate
+COUNTED = (Impression, Click)
+"""The events that count at all; a behaviour is in a sequence only."""
+COUNTED_TYPES = tuple(str(each.__struct_config__.tag) for each in COUNTED)
+"""As the raw log names them."""
 
 
 def now_ms() -> int:

@@ -23,6 +23,7 @@ from deltalake import DeltaTable
 from srp4ctr.retries import retry
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
+    COUNTED_TYPES,
     FORGOTTEN_USER,
     LABELS_TOPIC,
 )
@@ -36,7 +37,6 @@ from srp4ctr.streams.raw_log.delta_tables import (
     vacuum,
 )
 from srp4ctr.streams.raw_log.log_tables import DATE
-from srp4ctr.streams.state.duplicates import COUNTED_TYPES
 
 ErasureRequest = tuple[int, int]  # its offset, and until when all is to be erased
 Requests = Mapping[str, list[ErasureRequest]]  # by user

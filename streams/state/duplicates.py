@@ -14,16 +14,12 @@ import xxhash
 from preshed.maps import PreshMap
 
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import Click, Forget, Impression
+from srp4ctr.streams.events.schema import COUNTED, Click, Forget, Impression
 
 DUPLICATE_RECORDS = 500_000
 """A backfill may be as long and be published twice. A worker holds up to twice as many
 identities of a partition in memory, and reads as many records when it starts."""
 _NEVER = -1
-COUNTED = (Impression, Click)
-"""The events that count at all; a behaviour is in a sequence only."""
-COUNTED_TYPES = tuple(str(each.__struct_config__.tag) for each in COUNTED)
-"""As the raw log names them."""
 
 
 class Fate(Enum):

@@ -22,8 +22,8 @@ from srp4ctr.streams.events.codec import (
     RejectedRecord,
     decode_record,
 )
-from srp4ctr.streams.events.schema import TOTAL_KEY, Rebuild, item_key
-from srp4ctr.streams.state.duplicates import COUNTED, Deduplication, Fate
+from srp4ctr.streams.events.schema import COUNTED, TOTAL_KEY, Rebuild, item_key
+from srp4ctr.streams.state.duplicates import Deduplication, Fate
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import (
     NEW_ITEM,

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
-from srp4ctr.streams.events.schema import TOTAL_KEY, Click, item_key
+from srp4ctr.streams.events.schema import COUNTED, TOTAL_KEY, Click, item_key
 from srp4ctr.streams.state import user_state
 from srp4ctr.streams.state.counters import Activity, count, count_all
-from srp4ctr.streams.state.duplicates import COUNTED
 from srp4ctr.streams.state.user_state import UserState
 
 ItemPartitionKey = tuple[int, int]

@@ -1,6 +1,7 @@
 """A bundle is rendered into the live repository, without a server."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,23 @@ def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> Non
     assert [file for file in files if not file.startswith(f"{folder}/srp4ctr/")] == []
     # Triton would take a compiled file for a change and reload the step in place.
     assert list(folder.rglob("*.pyc")) == []
+
+
+def test_the_step_imports_only_packages_of_its_environment(rendered: Path) -> None:
+    script = (
+        "import sys; from importlib.metadata import packages_distributions as names\n"
+        "from srp4ctr.triton_repo.serving import ranker_loader\n"
+        "for package, found in names().items():\n"
+        "    if package in sys.modules: print(package, *found)"
+    )
+    lock = Path(srp4ctr.__file__).parent / "embedded" / "triton-requirements.lock"
+    locked = set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE))
+    lines = [line.split() for line in run(script, rendered / "click_ranker_v7" / "1")]
+    found = {each: {name.lower().replace("_", "-") for name in of} for each, *of in lines}
+    assert "msgspec" in found
+    # The last two are optional: of the redis client, and of an interpreter with setuptools.
+    not_needed = {"srp4ctr", "cryptography", "_distutils_hack"}
+    assert {each for each, of in found.items() if not of & locked} <= not_needed
 
 
 def test_the_step_computes_with_the_library_of_its_own_folder(rendered: Path) -> None:
