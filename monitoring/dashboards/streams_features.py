@@ -1,6 +1,7 @@
 """Streams & features: event rates, freshness, feature store checks and drift.
 
-In: the worker's counters, the broker's lag, probes, checks, drift. Out: a dashboard.
+In: the stream worker's counters, the broker's lag, probes, checks of the store, drift.
+Out: the dashboard for operators of producers and the feature store.
 """
 
 from srp4ctr.features.bundles.drift_reference import MIN_VALUES
@@ -22,9 +23,9 @@ from srp4ctr.monitoring.dashboards.queries import (
 _REJECTED = or_none(rate("srp4ctr_events_rejected_total", by="reason"), "reason")
 _RETRIED = or_none(rate("srp4ctr_retries_total", by="operation"), "operation")
 _PROBE_FAILURES = "sum by (reason) (increase(srp4ctr_probe_failures_total[15m]))"
-_AGES = (
-    f"sum by (model_version, le) (rate(srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}[5m]))"
-)
+_ROWS_LOST_AT = "max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0"
+_AGE_BUCKETS = f"srp4ctr_feature_age_seconds_bucket{{{CHOSEN}}}"
+_AGES = f"sum by (model_version, le) (rate({_AGE_BUCKETS}[5m]))"
 _WRONG_ROWS = "srp4ctr_feature_check_wrong_rows / (srp4ctr_feature_check_rows > 0)"
 _NO_CHECK = "no check yet: srp4ctr features check"
 _TOO_FEW = f"fewer than {MIN_VALUES} values in the window"
@@ -97,6 +98,7 @@ _INTAKE = line(
         "Instances of the HTTP intake that reach the broker: 0 refuses every event.",
         "short",
         over_time("sum(srp4ctr_intake_broker_up)"),
+        limits=thresholds.at_least(1, 1),
         noValue=_NO_INTAKE,
     ),
     widths=(7, 7, 6, 4),
@@ -152,7 +154,7 @@ _PROBES = line(
         "Since the store lost rows",
         "When a worker last found acknowledged rows gone; it rebuilds them by itself.",
         "s",
-        over_time("min(time() - (max_over_time(srp4ctr_store_lost_at_seconds[1d]) > 0))"),
+        over_time(f"min(time() - ({_ROWS_LOST_AT}))"),
         noValue="none lost within a day",
     ),
     lines(
