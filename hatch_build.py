@@ -23,24 +23,17 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ZIG = "ziglang==0.15.2"
-SOURCE = Path("features/tensors/compiled.c")
-COLUMNS = SOURCE.with_name("columns.h")  # features/columns.py writes it
-NATIVE = Path("triton_repo/native/native_ranker.c")
-HEADERS = (
-    *("answer", "comparison", "handover", "hashes", "metrics", "parsed_cache", "report"),
-    *("request", "scoring", "store", "texts", "tls", "triton", "user_row"),
+TENSORS, NATIVE = Path("features/tensors"), Path("triton_repo/native")
+# As compiled.py has them; features/columns.py writes columns.h.
+FEATURES = tuple(
+    TENSORS / name for name in ("compiled.c", "columns.h", "compiled.h", "key_map.h")
 )
-# Of each library the sources, of which the first is compiled and includes the others.
-LIBRARIES = {
-    SOURCE.with_name("libcompiled.so"): (SOURCE, COLUMNS),
-    NATIVE.with_name("libtriton_srp4ctr.so"): (
-        *(NATIVE, SOURCE, COLUMNS),
-        *(NATIVE.with_name(f"{name}.h") for name in HEADERS),
-    ),
-}
 # No -march: the library runs on every machine of this architecture. No fused products: the
 # results are those of numpy.
-FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
+FLAGS = (
+    *("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"),
+    "-fvisibility=hidden",
+)
 LINKED = ("-lm", "-ldl")
 
 
@@ -54,13 +47,18 @@ class CompiledFeatures(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile into the tree that is installed, or into a wheel of this platform."""
         is_tree, root = version == "editable", Path(self.root)
-        self.folder = Path(tempfile.mkdtemp(dir=root / SOURCE.parent if is_tree else None))
-        for library, sources in LIBRARIES.items():
+        self.folder = Path(tempfile.mkdtemp(dir=root / TENSORS if is_tree else None))
+        native = [each.relative_to(root) for each in sorted((root / NATIVE).glob("*.[ch]"))]
+        libraries = {
+            TENSORS / "libcompiled.so": FEATURES,
+            NATIVE / "libtriton_srp4ctr.so": (*native, *FEATURES),
+        }
+        for library, sources in libraries.items():
             made = self.folder / library.name
             try:
                 _compile([root / each for each in sources], made)
             except (OSError, subprocess.SubprocessError) as error:
-                self.app.display_warning(f"{sources[0]} is not compiled: {error}")
+                self.app.display_warning(f"{library.name} is not compiled: {error}")
                 return
             if is_tree:
                 made.replace(root / library)  # at once: processes have it mapped
@@ -93,5 +91,6 @@ def _compile(sources: Sequence[Path], library: Path) -> None:
             compiler += ["-target", f"{platform.machine()}-linux-gnu.2.28"]
     content = b"".join(each.read_bytes() for each in sources)
     number = f"-DSRP4CTR_SOURCE={zlib.crc32(content)}u"
-    command = [*compiler, *FLAGS, number, str(sources[0]), "-o", str(library), *LINKED]
+    units = [str(each) for each in sources if each.suffix == ".c"]
+    command = [*compiler, *FLAGS, number, *units, "-o", str(library), *LINKED]
     subprocess.run(command, check=True, stdout=sys.stderr)

@@ -10,91 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "columns.h"
+#include "compiled.h"
+#include "key_map.h"
 
-enum { LIVES = 4, COUNTS = 2 * LIVES, FIELDS = 3 }; /* half-lives; a behaviour's codes */
-enum { ITEM_ROW, NOTES, ATTRIBUTES };               /* as in arrays.py, and the next two */
-enum { TEXT, COUNTED_AT, FIRST_SEEN, COUNTED, COLUMNS = 11 };
-enum { BUCKET = 8, AHEAD = 16 };        /* of item_map.py; items at a time */
-enum { HAS_VALUE = 0x80 };              /* as in sequences.py */
-enum { TO_PARSE = -1, NO_MEMORY = -2 }; /* as in compiled.py */
+enum { AHEAD = 16 }; /* items that are looked up at a time */
 static const int64_t DAY_MS = 86400000;
 static const double HOUR_MS = 3600000.0, TWO_PI = 6.283185307179586;
 static const double MAX_NUMBER = 1e15; /* as in candidate_numbers.py */
 static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
                                         UINT64_C(0xC2B2AE3D27D4EB4F)};
 
-/* All members have eight bytes: compiled.py packs them in this order. */
-typedef struct { /* what stays, while the table is of one generation */
-    double decay_per_ms[LIVES], prior_clicks, prior_impressions;
-    double affinity_decay_per_ms, prior_rate, never_hours, share_scale;
-    int64_t click, gap_buckets, value_buckets, candidate_width;
-    int64_t unknown_item, no_activity, no_attributes, padding;
-    int64_t first_shared_row, shared_rows, first_known_row, known_items;
-    int64_t shift, half, known_width; /* of a hash; buckets of a half; 2 + A */
-    int64_t total_key;                /* of the row that counts all items together */
-    int64_t numbers;                            /* of a candidate: how many */
-    int64_t visit_gap_ms, actions, main_fields; /* the latter two: how many */
-    int64_t main_slots[MAX_MAIN_FIELDS];
-    int64_t action_places[MAX_ACTION_CODES]; /* by code; -1: no columns of its own */
-    const int64_t *item_keys;         /* the model's items, sorted */
-    const int64_t *buckets;
-    const int32_t *bucket_rows;
-    const int64_t *versions, *halves, *texts;
-    int32_t *known;
-} Fixed;
-
-typedef struct { /* the user, the request, and where its tensors go */
-    int64_t at_ms, after_ms, utc_offset_ms;
-    double counts[COUNTS];
-    int64_t counted_at_ms;
-    int64_t done, done_time_bytes, done_base_ms, done_values;
-    int64_t shown, shown_time_bytes, shown_base_ms;
-    int64_t length, exposures, candidates;
-    int64_t *history_rows, *history_attributes, *history_codes;
-    float *request_features;
-    int64_t *item_rows, *item_attributes;
-    float *candidate_features;
-    uint8_t *item_status;
-    const float *numbers; /* N x fixed->numbers, NaN: missing; NULL: all are */
-} Request;
-
 /* The widths that this source was written for: a behaviour's codes, request_features, and
  * the columns of candidate_features that all bundles have. */
-const int32_t srp4ctr_widths[3] = {FIELDS, REQUEST_WIDTH, CANDIDATE_WIDTH};
+SRP4CTR_EXPORT const int32_t srp4ctr_widths[3] = {FIELDS, REQUEST_WIDTH, CANDIDATE_WIDTH};
 
-/* Return a number of the source from which the library was made. */
 uint32_t srp4ctr_source(void) { return SRP4CTR_SOURCE; }
-
-/* ---- A set of keys, each with a place: open addressing, at most half full. ---- */
-
-typedef struct {
-    int64_t *keys; /* 0: free */
-    int32_t *places;
-    uint64_t mask;
-} Map;
-
-static int map_make(Map *map, int64_t count) {
-    uint64_t size = 16;
-    while (size < 2 * (uint64_t)count) size *= 2;
-    map->mask = size - 1;
-    map->keys = calloc(size, sizeof *map->keys + sizeof *map->places);
-    if (map->keys) map->places = (int32_t *)(map->keys + size);
-    return map->keys != NULL;
-}
-
-/* Return the place of `key`; an unknown one gets the place `next`, or none if that is
- * negative. */
-static int32_t map_place(Map *map, int64_t key, int32_t next) {
-    uint64_t at = ((uint64_t)key * MULTIPLIERS[0] >> 32) & map->mask;
-    while (map->keys[at] && map->keys[at] != key) at = (at + 1) & map->mask;
-    if (map->keys[at] == key) return map->places[at];
-    if (next >= 0) {
-        map->keys[at] = key;
-        map->places[at] = next;
-    }
-    return next;
-}
 
 /* ---- transforms.py, and of packing.py what unpacks ---- */
 
@@ -135,13 +65,6 @@ typedef struct {
     int64_t count, *keys, *times, *actions;
     double *values; /* NaN: none */
 } Elements;
-
-typedef struct { /* the same as the store has it, in columns */
-    int64_t count, time_bytes, base_ms, values_count;
-    const char *times, *keys;
-    const uint8_t *codes; /* NULL: of what was shown */
-    const char *values;
-} Columns;
 
 /* Unpack the last `most` elements that were after `after_ms`. */
 static void unpack(const Columns *columns, int64_t after_ms, int64_t most,
@@ -201,7 +124,7 @@ static void write_request(const Fixed *fixed, const Request *request, int64_t ke
         features[REQUEST_CONTEXT_NUMBER + place] = (float)numbers[place];
 }
 
-typedef struct { /* what the user did with an item, or with items of one value */
+typedef struct {            /* what the user did with an item, or with items of one value */
     int64_t visit, earlier; /* behaviours in this visit, and before it */
     int64_t last_ms, is_last;
     int64_t rank; /* of an item: 1 is the newest one */
@@ -214,7 +137,7 @@ typedef struct { /* of one action with one item */
 /* What is counted of a user: behaviours by item, and by item and action; by attribute their
  * weights and those of clicks; exposures by item (how many, and when the last was). */
 typedef struct {
-    Map done, attributes, shown;
+    KeyMap done, attributes, shown;
     Touches *items, *values; /* by the places of `done`, of `attributes` */
     ActionTouches *actions;  /* `fixed->actions` for each item */
     double *weights;
@@ -232,12 +155,13 @@ static int user_make(const Fixed *fixed, User *user, int64_t done, int64_t slots
     user->weights = malloc((size_t)(2 * done * slots + 1) * sizeof *user->weights);
     user->exposures = malloc((size_t)(2 * shown + 1) * sizeof *user->exposures);
     return user->items && user->values && user->actions && user->weights &&
-           user->exposures && map_make(&user->done, done) &&
-           map_make(&user->attributes, done * slots) && map_make(&user->shown, shown);
+           user->exposures && key_map_init(&user->done, done) &&
+           key_map_init(&user->attributes, done * slots) &&
+           key_map_init(&user->shown, shown);
 }
 
 static void user_free(User *user) {
-    free(user->done.keys), free(user->attributes.keys), free(user->shown.keys);
+    key_map_free(&user->done), key_map_free(&user->attributes), key_map_free(&user->shown);
     free(user->items), free(user->values), free(user->actions);
     free(user->weights), free(user->exposures);
 }
@@ -263,7 +187,7 @@ static int64_t visit_start(const Fixed *fixed, int64_t at_ms, const Elements *do
 static void rank_items(const Elements *done, User *user) {
     int64_t rank = 0;
     for (int64_t at = done->count; at--;) {
-        Touches *touches = user->items + map_place(&user->done, done->keys[at], -1);
+        Touches *touches = user->items + key_map_place(&user->done, done->keys[at], -1);
         if (!touches->rank) touches->rank = ++rank;
     }
 }
@@ -279,7 +203,7 @@ static int32_t count_values(const Fixed *fixed, int64_t at_ms, const Elements *d
     for (int64_t slot = 0; slot < slots; slot++) {
         if (!attributes[slot]) continue;
         if (weight < 0.0) weight = exp2(age * fixed->affinity_decay_per_ms);
-        const int32_t place = map_place(&user->attributes, attributes[slot], count);
+        const int32_t place = key_map_place(&user->attributes, attributes[slot], count);
         double *sums = user->weights + 2 * place;
         if (place == count) sums[0] = sums[1] = 0.0, count++;
         sums[0] += weight;
@@ -296,7 +220,7 @@ static void count_done(const Fixed *fixed, int64_t at_ms, const Elements *done,
     const int64_t visit = visit_start(fixed, at_ms, done);
     int32_t items = 0, values = 0;
     for (int64_t at = 0; at < done->count; at++, attributes += slots) {
-        const int32_t place = map_place(&user->done, done->keys[at], items);
+        const int32_t place = key_map_place(&user->done, done->keys[at], items);
         if (place == items) items++;
         count_touch(user->items + place, at >= visit, done->times[at],
                     at == done->count - 1);
@@ -315,7 +239,7 @@ static void count_shown(int64_t at_ms, const Elements *shown, User *user) {
     int32_t count = 0;
     for (int64_t at = 0; at < shown->count; at++) {
         if (shown->times[at] >= at_ms) continue; /* the request's own impressions */
-        const int32_t place = map_place(&user->shown, shown->keys[at], count);
+        const int32_t place = key_map_place(&user->shown, shown->keys[at], count);
         int64_t *seen = user->exposures + 2 * place;
         if (place == count) seen[0] = seen[1] = 0, count++;
         seen[0]++;
@@ -331,7 +255,7 @@ static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t
     double acted = 0.0, clicked = 0.0, own = 0.0;
     for (int64_t slot = 0; slot < slots; slot++) {
         if (!attributes[slot]) continue;
-        const int32_t place = map_place(&user->attributes, attributes[slot], -1);
+        const int32_t place = key_map_place(&user->attributes, attributes[slot], -1);
         own++;
         if (place < 0) continue;
         acted += user->weights[2 * place];
@@ -339,7 +263,7 @@ static void write_of_both(const Fixed *fixed, int64_t at_ms, User *user, int64_t
     }
     acted /= fmax(own, 1.0);
     clicked /= fmax(own, 1.0);
-    const int32_t place = map_place(&user->shown, key, -1);
+    const int32_t place = key_map_place(&user->shown, key, -1);
     const int64_t *seen = place < 0 ? never : user->exposures + 2 * place;
     const double hours = age_ms(seen[1], at_ms) / HOUR_MS;
     float *affinity = features + CANDIDATE_USER_ATTRIBUTE;
@@ -373,7 +297,7 @@ static void write_touches(const Fixed *fixed, const User *user, int64_t at_ms,
 static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int64_t key,
                               const int64_t *attributes, float *features) {
     static const Touches none = {0, 0, 0, 0, 0};
-    const int32_t place = map_place(&user->done, key, -1);
+    const int32_t place = key_map_place(&user->done, key, -1);
     const Touches *item = place < 0 ? &none : user->items + place;
     float *own = features + CANDIDATE_OWN_ITEM, *next = features + CANDIDATE_WIDTH;
     features[CANDIDATE_ITEM_IN_SEQUENCE] = place < 0 ? 0.0f : 1.0f;
@@ -389,7 +313,7 @@ static void write_own_history(const Fixed *fixed, int64_t at_ms, User *user, int
     }
     for (int64_t at = 0; at < fixed->main_fields; at++, next += FIELD_WIDTH) {
         const int64_t row = attributes[fixed->main_slots[at]];
-        const int32_t value = row ? map_place(&user->attributes, row, -1) : -1;
+        const int32_t value = row ? key_map_place(&user->attributes, row, -1) : -1;
         const Touches *touches = value < 0 ? &none : user->values + value;
         write_touches(fixed, user, at_ms, touches, next);
         next[3] = (float)touches->is_last;
@@ -435,7 +359,7 @@ static int64_t count_up_to(const double *sorted, int64_t count, double value,
 }
 
 static double candidate_number(const Fixed *fixed, const Request *request, int64_t at,
-                        int64_t number) {
+                               int64_t number) {
     const double value = request->numbers[at * fixed->numbers + number];
     return value < -MAX_NUMBER ? -MAX_NUMBER : value > MAX_NUMBER ? MAX_NUMBER : value;
 }
@@ -443,7 +367,7 @@ static double candidate_number(const Fixed *fixed, const Request *request, int64
 /* Write the columns of one number. `first` has of each place the first place of its item,
  * `sorted` room for all. */
 static void write_list_column(const Fixed *fixed, const Request *request, int64_t number,
-                         const int64_t *keys, const int32_t *first, double *sorted) {
+                              const int64_t *keys, const int32_t *first, double *sorted) {
     const int64_t width = fixed->candidate_width, behind = fixed->numbers - number;
     int64_t count = 0;
     double sum = 0.0;
@@ -475,7 +399,8 @@ static void write_list_column(const Fixed *fixed, const Request *request, int64_
 }
 
 /* Return the place of the item of the list that the user acted on last; -1: of none. */
-static int64_t last_touched(const Fixed *fixed, const Request *request, const int64_t *keys) {
+static int64_t last_touched(const Fixed *fixed, const Request *request,
+                            const int64_t *keys) {
     int64_t last = -1;
     float best = 0.0f;
     for (int64_t at = 0; at < request->candidates; at++) {
@@ -504,21 +429,23 @@ static void write_from_last(const Fixed *fixed, const Request *request,
 }
 
 /* Write the columns of all numbers; return whether there was memory. */
-static int write_list_columns(const Fixed *fixed, const Request *request, const int64_t *keys) {
+static int write_list_columns(const Fixed *fixed, const Request *request,
+                              const int64_t *keys) {
     const size_t count = (size_t)request->candidates;
     if (!fixed->numbers) return 1;
     double *sorted = malloc(count * (sizeof *sorted + sizeof(int32_t)) + 1);
     int32_t *first = (int32_t *)(sorted + count);
-    Map places = {0};
-    const int has_memory = sorted && map_make(&places, request->candidates);
+    KeyMap places = {0};
+    const int has_memory = sorted && key_map_init(&places, request->candidates);
     if (has_memory) {
         for (int64_t at = 0; at < request->candidates; at++)
-            first[at] = keys[at] ? map_place(&places, keys[at], (int32_t)at) : (int32_t)at;
+            first[at] =
+                keys[at] ? key_map_place(&places, keys[at], (int32_t)at) : (int32_t)at;
         for (int64_t number = 0; number < fixed->numbers; number++)
             write_list_column(fixed, request, number, keys, first, sorted);
         write_from_last(fixed, request, keys);
     }
-    free(places.keys), free(sorted);
+    key_map_free(&places), free(sorted);
     return has_memory;
 }
 
@@ -661,8 +588,6 @@ static void write_candidates(const Fixed *fixed, const Request *request, User *u
     }
 }
 
-/* Write the request's tensors; return how many behaviours it has, TO_PARSE where a text is
- * not parsed yet, or NO_MEMORY. */
 int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64_t *keys,
                          const double *numbers, const char *times, const char *done_keys,
                          const char *codes, const char *values, const char *shown_times,
@@ -700,7 +625,8 @@ int64_t srp4ctr_assemble(const Fixed *fixed, const Request *request, const int64
     memset(request->history_rows, 0, (size_t)missing * 8);
     memset(request->history_attributes, 0, (size_t)(missing * slots) * 8);
     memset(request->history_codes, 0, (size_t)(missing * FIELDS) * 8);
-    int64_t *attributes = request->history_attributes + missing * slots, found = TO_PARSE;
+    int64_t *attributes = request->history_attributes + missing * slots,
+            found = NEEDS_PARSING;
     User user;
     if (look_up(fixed, done.keys, done.count, request->history_rows + missing, attributes,
                 NULL, NULL) &&

@@ -42,7 +42,9 @@ from srp4ctr.streams.state.user_state import UserState
 LOG = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".c")
-SOURCES = (SOURCE, SOURCE.with_name("columns.h"))
+# In the order of hatch_build.py, which numbers them.
+_HEADERS = ("columns.h", "compiled.h", "key_map.h")
+SOURCES = (SOURCE, *(SOURCE.with_name(name) for name in _HEADERS))
 LIBRARY = SOURCE.with_name("libcompiled.so")
 _FIELDS, _R, _C = len(BEHAVIOR_FIELDS), columns.REQUEST.width, columns.CANDIDATE.width
 _TO_PARSE, _NO_MEMORY = -1, -2

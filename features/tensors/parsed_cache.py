@@ -4,7 +4,7 @@ Attributes of items are JSON, which only the Python step parses, by the bundle's
 Where a native step runs alongside it, the results are in a file of shared memory, as
 ``item_cache.py`` keeps them. Contexts and attributes of users are too many to cache: the
 native step parses them itself, by what ``text_rules`` writes of the vocabulary.
-``native/parsed_cache.h`` reads this layout, whose numbers have eight bytes each.
+``native/parsed_cache.h`` declares this layout, whose numbers have eight bytes each.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 Int64s = NDArray[np.int64]
 FORMAT = 6
 _HEAD = 96  # numbers, two of them for each text
-_OF_VALUES, _OF_NUMBERS, _OF_VECTORS = range(3)  # kinds of fields, as in native/texts.h
+_OF_VALUES, _OF_NUMBERS, _OF_VECTORS = range(3)  # as in native/text_rules.c
 _KINDS = {"numeric": _OF_NUMBERS, "vector": _OF_VECTORS}
 
 
@@ -172,7 +172,7 @@ def _make(
 
 
 def text_rules(known: Vocabulary) -> bytes:
-    """Return what ``native/texts.h`` reads contexts and users' attributes by.
+    """Return what ``native/text_rules.c`` reads contexts and users' attributes by.
 
     The default of the user's clock, the names of the context's numbers and the user fields;
     then what each field knows, its values in the order of their bytes; then all texts.

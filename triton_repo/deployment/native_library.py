@@ -24,7 +24,6 @@ from srp4ctr.triton_repo.deployment import model_config
 # Not resolved: in a checkout its folders are links, in a wheel they are folders.
 _FOLDER = Path(srp4ctr.__file__).parent / "triton_repo" / "native"
 LIBRARY = _FOLDER / "libtriton_srp4ctr.so"
-_MAIN = _FOLDER / "native_ranker.c"
 
 
 def obstacle(config: TritonConfig, features: FeatureConfig) -> str:
@@ -63,7 +62,7 @@ def place(folder: Path) -> None:
 
 def _source() -> int:
     """Return the number of the sources, which the library has as well."""
-    sources = (_MAIN, *compiled.SOURCES, *sorted(_FOLDER.glob("*.h")))
+    sources = (*sorted(_FOLDER.glob("*.[ch]")), *compiled.SOURCES)
     return zlib.crc32(b"".join(each.read_bytes() for each in sources))
 
 

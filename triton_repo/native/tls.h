@@ -1,165 +1,31 @@
-/* TLS to the store, by the machine's OpenSSL, which is loaded where a store needs it: 3 or
- * 1.1, whose functions stay as they are. The server's certificate must be of the host that
- * is asked, and signed by an authority of the file, or by one that the machine trusts.
+/* TLS to the store, by the machine's OpenSSL, which is loaded if a store needs it: 3
+ * or 1.1, whose functions stay as they are. The server's certificate must be of the host
+ * that is connected to, and signed by an authority of the file, or by one that the machine
+ * trusts.
  *
- * The socket does not block: each call ends at the time that it is given. store.h includes
- * this, and has store_wait.
+ * The socket does not block: each call ends at the time that it is given.
  */
 #ifndef SRP4CTR_TLS_H
 #define SRP4CTR_TLS_H
 
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stddef.h>
-#include <string.h>
+#include <stdint.h>
 
-/* Triton has another library's functions of the same names: ours must use their own. */
-#if defined RTLD_DEEPBIND && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
-enum { TLS_LOADING = RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND };
-#else
-enum { TLS_LOADING = RTLD_NOW | RTLD_LOCAL };
-#endif
-enum { TLS_WANTS_READ = 2, TLS_WANTS_WRITE = 3, TLS_VERIFY_PEER = 1, TLS_SET_NAME = 55 };
-static const char TLS_MACHINES_OWN[] = "*"; /* the authorities that the machine trusts */
-
-typedef struct { /* of libssl, and of libcrypto */
-    const void *(*client_method)(void);
-    void *(*context_new)(const void *method);
-    void (*context_free)(void *context);
-    int (*load_authorities)(void *context, const char *file, const char *folder);
-    int (*load_own_authorities)(void *context);
-    void (*set_verify)(void *context, int mode, void *callback);
-    void *(*stream_new)(void *context);
-    void (*stream_free)(void *stream);
-    int (*set_socket)(void *stream, int handle);
-    void *(*parameters)(void *stream);
-    int (*expect_address)(void *parameters, const char *address);
-    int (*expect_name)(void *parameters, const char *name, size_t length);
-    long (*control)(void *stream, int command, long number, void *content);
-    int (*connect)(void *stream);
-    int (*read)(void *stream, void *content, int bytes);
-    int (*write)(void *stream, const void *content, int bytes);
-    int (*error)(const void *stream, int result);
-    void (*clear_errors)(void);
-} Tls;
-
-static Tls tls;
-static int tls_is_loaded;
-static pthread_once_t tls_once = PTHREAD_ONCE_INIT;
-
-static void tls_load(void) {
-    static const char *const NAMES[] = {
-        "TLS_client_method",
-        "SSL_CTX_new",
-        "SSL_CTX_free",
-        "SSL_CTX_load_verify_locations",
-        "SSL_CTX_set_default_verify_paths",
-        "SSL_CTX_set_verify",
-        "SSL_new",
-        "SSL_free",
-        "SSL_set_fd",
-        "SSL_get0_param",
-        "X509_VERIFY_PARAM_set1_ip_asc",
-        "X509_VERIFY_PARAM_set1_host",
-        "SSL_ctrl",
-        "SSL_connect",
-        "SSL_read",
-        "SSL_write",
-        "SSL_get_error",
-        "ERR_clear_error",
-    };
-    enum { COUNT = sizeof NAMES / sizeof *NAMES };
-    _Static_assert(sizeof(Tls) == COUNT * sizeof(void *), "a name for each function");
-    void *library = dlopen("libssl.so.3", TLS_LOADING);
-    if (!library) library = dlopen("libssl.so.1.1", TLS_LOADING);
-    if (!library) return;
-    for (int at = 0; at < COUNT; at++) {
-        void *found = dlsym(library, NAMES[at]);
-        if (!found) return;
-        memcpy((char *)&tls + (size_t)at * sizeof found, &found, sizeof found);
-    }
-    tls_is_loaded = 1;
-}
+#define TLS_SYSTEM_AUTHORITIES "*" /* those that the machine trusts */
 
 /* Return whether there is an OpenSSL. */
-static int tls_is_there(void) {
-    return !pthread_once(&tls_once, tls_load) && tls_is_loaded;
-}
-
-/* Wait for what a call, whose result this is, wants; return whether to make it again. */
-static int tls_waits(void *stream, int handle, int result, int64_t until_ms) {
-    const int error = tls.error(stream, result);
-    if (error == TLS_WANTS_READ) return store_wait(handle, POLLIN, until_ms);
-    return error == TLS_WANTS_WRITE && store_wait(handle, POLLOUT, until_ms);
-}
-
-static int tls_expect(void *stream, const char *host) {
-    void *parameters = tls.parameters(stream);
-    if (tls.expect_address(parameters, host)) return 1;
-    char name[256];
-    strcpy(name, host); /* of a StoreAddress: it fits */
-    return tls.expect_name(parameters, host, 0) &&
-           tls.control(stream, TLS_SET_NAME, 0, name) == 1;
-}
-
-static void *tls_stream(const char *authority) {
-    void *context = tls.context_new(tls.client_method()), *stream = NULL;
-    if (!context) return NULL;
-    tls.set_verify(context, TLS_VERIFY_PEER, NULL);
-    const int is_known = strcmp(authority, TLS_MACHINES_OWN)
-                             ? tls.load_authorities(context, authority, NULL)
-                             : tls.load_own_authorities(context);
-    if (is_known == 1) stream = tls.stream_new(context);
-    tls.context_free(context); /* the stream keeps it */
-    return stream;
-}
+int tls_is_available(void);
 
 /* Return a stream over the connected socket, or NULL. */
-static void *tls_open(int handle, const char *host, const char *authority,
-                      int64_t until_ms) {
-    sigset_t broken_pipe;
-    if (!tls_is_there()) return NULL;
-    sigemptyset(&broken_pipe);
-    sigaddset(&broken_pipe, SIGPIPE); /* OpenSSL writes without MSG_NOSIGNAL */
-    pthread_sigmask(SIG_BLOCK, &broken_pipe, NULL);
-    fcntl(handle, F_SETFL, fcntl(handle, F_GETFL) | O_NONBLOCK);
-    tls.clear_errors();
-    void *stream = tls_stream(authority);
-    if (!stream) return NULL;
-    int result = tls_expect(stream, host) && tls.set_socket(stream, handle) ? 0 : -1;
-    while (!result) {
-        tls.clear_errors();
-        const int found = tls.connect(stream);
-        if (found == 1)
-            result = 1;
-        else if (!tls_waits(stream, handle, found, until_ms))
-            result = -1;
-    }
-    if (result == 1) return stream;
-    tls.stream_free(stream);
-    return NULL;
-}
+void *tls_open(int handle, const char *host, const char *authority, int64_t until_ms);
 
 /* Write some bytes; return how many, or less than 1. */
-static int tls_write(void *stream, int handle, const char *content, size_t bytes,
-                     int64_t until_ms) {
-    for (;;) {
-        tls.clear_errors();
-        const int count = tls.write(stream, content, (int)bytes);
-        if (count > 0 || !tls_waits(stream, handle, count, until_ms)) return count;
-    }
-}
+int tls_write(void *stream, int handle, const char *content, size_t bytes,
+              int64_t until_ms);
 
 /* Read some bytes; return how many, or less than 1. */
-static int tls_read(void *stream, int handle, char *content, size_t bytes,
-                    int64_t until_ms) {
-    for (;;) {
-        tls.clear_errors();
-        const int count = tls.read(stream, content, (int)bytes);
-        if (count > 0 || !tls_waits(stream, handle, count, until_ms)) return count;
-    }
-}
+int tls_read(void *stream, int handle, char *content, size_t bytes, int64_t until_ms);
+
+void tls_close(void *stream);
 
 #endif

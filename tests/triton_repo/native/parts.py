@@ -12,17 +12,23 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+# Those that the library of the tests has; the others need Triton.
+UNITS = (
+    *("clock", "flat_json", "hashes", "socket_wait", "store", "text_rules", "tls"),
+    *("user_row", "utf8", "vector_codes"),
+)
 # The variable that has further flags of the compiler: test_sanitizers.py sets it.
 MORE_FLAGS = "SRP4CTR_TEST_NATIVE_FLAGS"
 # Each text is copied to memory of just its size: the sanitizers see whoever reads beyond.
 SHIM = """
-#define SRP4CTR_SOURCE 0u
-#include "store.h"
+#include <stdlib.h>
+
 #include "hashes.h"
-#include "../../features/tensors/compiled.c"
+#include "store.h"
+#include "text_rules.h"
 #include "user_row.h"
-#include "texts.h"
+#include "utf8.h"
 
 static unsigned char *exact(const void *text, size_t length) {
     unsigned char *copy = malloc(length);
@@ -38,10 +44,10 @@ int hash3(const char *text, size_t length, uint64_t *hash) {
 int read_text(int kind, const char *rules, size_t rules_length, const char *text,
               size_t length, int64_t numbers, int64_t slots, int64_t *record) {
     unsigned char *rules_copy = exact(rules, rules_length), *copy = exact(text, length);
-    const StoreValue value = {(const char *)copy, (int64_t)length};
+    const StringView value = {(const char *)copy, (int64_t)length};
     TextRules found;
     int is_read = -1;
-    if (rules_open(&found, (char *)rules_copy, (int64_t)rules_length, slots, numbers))
+    if (text_rules_open(&found, (char *)rules_copy, (int64_t)rules_length, slots, numbers))
         is_read = kind ? read_attributes(&found, value, slots, record)
                        : read_context(&found, value, numbers, slots, record);
     free(rules_copy), free(copy);
@@ -49,17 +55,17 @@ int read_text(int kind, const char *rules, size_t rules_length, const char *text
 }
 int64_t letters(const char *text, size_t length) {
     unsigned char *copy = exact(text, length);
-    const int64_t count = letters_of(copy, length);
+    const int64_t count = count_characters(copy, length);
     return free(copy), count;
 }
-int parse(const char *text, size_t length, int count, StoreValue *values) {
+int parse(const char *text, size_t length, int count, StringView *values) {
     unsigned char *copy = exact(text, length);
     const int found = store_parse((char *)copy, length, count, values);
     return free(copy), found;
 }
 int read_fields(StoreConnection *connection, const StoreAddress *address, const char *key,
-                size_t key_length, const StoreValue *fields, int count,
-                StoreValue *values) {
+                size_t key_length, const StringView *fields, int count,
+                StringView *values) {
     return store_read(connection, address, key, key_length, fields, count, values);
 }
 void close_store(StoreConnection *connection) { store_close(connection); }
@@ -68,8 +74,8 @@ int64_t row_features(const Fixed *fixed, const Request *given, const int64_t *ke
                      const double *numbers, const char *time, size_t time_length,
                      const char *row, size_t row_length) {
     unsigned char *time_copy = exact(time, time_length), *copy = exact(row, row_length);
-    const StoreValue nil = {NULL, -1};
-    const StoreValue values[] = {{(char *)time_copy, (int64_t)time_length},
+    const StringView nil = {NULL, -1};
+    const StringView values[] = {{(char *)time_copy, (int64_t)time_length},
                                  {(char *)copy, (int64_t)row_length},
                                  nil, nil, nil, nil};
     Request request = *given;
@@ -169,33 +175,40 @@ def build(folder: Path) -> Any:
     (folder / "shim.c").write_text(SHIM)
     flags = [*STRICT, *shlex.split(os.environ.get(MORE_FLAGS, "")), "-fPIC", "-shared"]
     flags.append("-ffp-contract=off")  # as hatch_build.py has it: numpy's results
-    headers = ["-I", str(ROOT / "triton_repo/native")]
+    native = ROOT / "triton_repo" / "native"
+    units = [str(native / f"{name}.c") for name in UNITS]
+    units += [str(ROOT / "features/tensors/compiled.c"), str(folder / "shim.c")]
+    flags += ["-DSRP4CTR_SOURCE=0u", "-I", str(native), "-pthread"]
     target = ["-o", str(folder / "shim.so")]
-    subprocess.run(
-        [*compiler(), *flags, *headers, str(folder / "shim.c"), *target, "-lm"], check=True
-    )
+    subprocess.run([*compiler(), *flags, *units, *target, "-lm", "-ldl"], check=True)
     loaded = ctypes.CDLL(str(folder / "shim.so"))
     loaded.letters.restype = ctypes.c_int64
     loaded.row_features.restype = ctypes.c_int64
     return loaded
 
 
-def build_backend(folder: Path, header: str, old: str, new: str) -> Path:
-    """Return Triton's library of sources whose ``header`` has ``new`` for ``old``."""
+def build_backend(folder: Path, file: str, old: str, new: str) -> Path:
+    """Return Triton's library of sources whose ``file`` has ``new`` for ``old``."""
     native = folder / "triton_repo" / "native"
     for sources in ("triton_repo/native", "features/tensors"):
         (folder / sources).mkdir(parents=True, exist_ok=True)
         for path in (ROOT / sources).glob("*.[ch]"):
             shutil.copyfile(path, folder / sources / path.name)
-    text = (native / header).read_text()
+    text = (native / file).read_text()
     assert text.count(old) == 1
-    (native / header).write_text(text.replace(old, new))
+    (native / file).write_text(text.replace(old, new))
     library = native / "libtriton_srp4ctr.so"
-    flags = [*STRICT, "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
-    flags.append("-DSRP4CTR_SOURCE=1u")
-    command = [*compiler(), *flags, str(native / "native_ranker.c"), "-o", str(library)]
-    subprocess.run([*command, "-lm", "-ldl"], check=True)
+    compile_backend(folder, [*STRICT, "-DSRP4CTR_SOURCE=1u"], library)
     return library
+
+
+def compile_backend(folder: Path, flags: list[str], library: Path) -> None:
+    """Compile the native step of the tree ``folder``, as hatch_build.py does."""
+    units = [str(each) for each in sorted((folder / "triton_repo/native").glob("*.c"))]
+    units.append(str(folder / "features/tensors/compiled.c"))
+    flags = [*flags, "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
+    flags += ["-fvisibility=hidden", *units, "-o", str(library), "-lm", "-ldl"]
+    subprocess.run([*compiler(), *flags], check=True)
 
 
 def sized(text: bytes) -> tuple[bytes, ctypes.c_size_t]:

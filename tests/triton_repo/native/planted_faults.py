@@ -2,16 +2,13 @@
 
 import os
 import shlex
-import subprocess
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from srp4ctr.triton_repo.deployment import native_library
-from tests.triton_repo.native.parts import ROOT, compiler
+from tests.triton_repo.native.parts import ROOT, compile_backend
 
-# As hatch_build.py has them.
-FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
 FEATURES, NATIVE = "features/tensors", "triton_repo/native"
 
 
@@ -30,11 +27,11 @@ class Fault:
 
 # A cache that no change of the store reaches, of all threads.
 KEPT_ROW = """
-static int kept_row(Worker *worker, ParsedCache *known, const char *key, int64_t length,
-                    StoreValue *values) {
+static int kept_row(Worker *worker, ParsedCache *cache, const char *key, int64_t length,
+                    StringView *values) {
     static struct {
         char key[512];
-        StoreValue values[MOST_READ];
+        StringView values[MAX_ROW_FIELDS];
     } rows[64];
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     uint64_t place = 0;
@@ -42,16 +39,16 @@ static int kept_row(Worker *worker, ParsedCache *known, const char *key, int64_t
         place = (31 * place + (unsigned char)key[at]) % 64;
     pthread_mutex_lock(&lock);
     if (memcmp(rows[place].key, key, (size_t)length)) {
-        if (!read_store(worker, known, key, length, values)) {
+        if (!read_store(worker, cache, key, length, values)) {
             pthread_mutex_unlock(&lock);
             return 0;
         }
         memcpy(rows[place].key, key, (size_t)length);
-        for (int at = 0; at < known->reads; at++) {
+        for (int at = 0; at < cache->num_row_fields; at++) {
             char *copy = malloc((size_t)(values[at].length + 8));
             if (values[at].length > 0)
-                memcpy(copy, values[at].at, (size_t)values[at].length);
-            rows[place].values[at] = (StoreValue){copy, values[at].length};
+                memcpy(copy, values[at].start, (size_t)values[at].length);
+            rows[place].values[at] = (StringView){copy, values[at].length};
         }
     }
     worker->outcome = UNREADABLE_ROW;
@@ -70,7 +67,7 @@ FAULTS = (
     ),
     Fault(
         name="a wrong hash seed",
-        file=f"{NATIVE}/hashes.h",
+        file=f"{NATIVE}/hashes.c",
         right="uint64_t hash = (last + (first << 32)) ^ xxh3_secret(8);",
         wrong="uint64_t hash = (last + (first << 32)) ^ (xxh3_secret(8) + 1);",
     ),
@@ -82,10 +79,10 @@ FAULTS = (
     ),
     Fault(
         name="features of another user",
-        file=f"{NATIVE}/request.h",
-        right="    memcpy(key + size, known->suffix.at,",
-        wrong="    if (size > known->prefix.length + 8) key[size - 1] ^= 1;\n"
-        "    memcpy(key + size, known->suffix.at,",
+        file=f"{NATIVE}/request.c",
+        right="    memcpy(key + size, cache->suffix.start,",
+        wrong="    if (size > cache->prefix.length + 8) key[size - 1] ^= 1;\n"
+        "    memcpy(key + size, cache->suffix.start,",
     ),
     Fault(
         name="a counter that does not decay",
@@ -95,33 +92,33 @@ FAULTS = (
     ),
     Fault(
         name="a truncated history",
-        file=f"{NATIVE}/request.h",
+        file=f"{NATIVE}/request.c",
         right="const int64_t read = behaviors ? behaviors : 1,",
         wrong="const int64_t read = behaviors > 1 ? behaviors - 1 : 1,",
     ),
     Fault(
         name="the user's clock in UTC",
-        file=f"{NATIVE}/request.h",
+        file=f"{NATIVE}/request.c",
         right=".utc_offset_ms = arrays->context[0],",
         wrong=".utc_offset_ms = 0,",
     ),
     Fault(
         name="numbers of another candidate",
-        file=f"{NATIVE}/request.h",
-        right="(at * given->numbers_of_item + sent)",
-        wrong="((items - 1 - at) * given->numbers_of_item + sent)",
+        file=f"{NATIVE}/request.c",
+        right="(at * inputs->numbers_of_item + sent)",
+        wrong="((items - 1 - at) * inputs->numbers_of_item + sent)",
     ),
     Fault(
         name="an order that is reversed",
-        file=f"{NATIVE}/answer.h",
+        file=f"{NATIVE}/outputs.c",
         right="return left > right ? -1 : 1;",
         wrong="return left > right ? 1 : -1;",
     ),
     Fault(
         name="a user's row that is kept",
-        file=f"{NATIVE}/request.h",
-        right="read_store(worker, known, key, size + known->suffix.length, values)",
-        wrong="kept_row(worker, known, key, size + known->suffix.length, values)",
+        file=f"{NATIVE}/request.c",
+        right="read_store(worker, cache, key, size + cache->suffix.length, values)",
+        wrong="kept_row(worker, cache, key, size + cache->suffix.length, values)",
         before="/* Read the user's row; return",
         added=KEPT_ROW,
     ),
@@ -145,8 +142,6 @@ def library(fault: Fault, folder: Path) -> Path:
         target.write_text(text)
     made = folder / native_library.LIBRARY.name
     number = f"-DSRP4CTR_SOURCE={zlib.crc32(fault.name.encode())}u"
-    main = folder / NATIVE / "native_ranker.c"
     more = shlex.split(os.environ.get("CFLAGS", ""))
-    command = [*compiler(), *FLAGS, *more, number, str(main), "-o", str(made)]
-    subprocess.run([*command, "-lm", "-ldl"], check=True)
+    compile_backend(folder, ["-std=c11", "-O3", *more, number], made)
     return made

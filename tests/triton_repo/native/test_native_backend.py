@@ -125,10 +125,10 @@ def serve(server: Server, bundles: Path, version: str) -> None:
 
 
 def use_library(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, header: str, old: str, new: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str
 ) -> None:
-    """Promote with a library whose ``header`` has ``new`` in the place of ``old``."""
-    library = parts.build_backend(folder, header, old, new)
+    """Promote with a library whose ``file`` has ``new`` in the place of ``old``."""
+    library = parts.build_backend(folder, file, old, new)
     monkeypatch.setattr(native_library, "LIBRARY", library)
     number = zlib.crc32(library.read_bytes())
     monkeypatch.setattr(native_library, "_source", lambda: number)
@@ -141,7 +141,9 @@ def test_a_server_with_an_older_interface_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    use_library(tmp_path, monkeypatch, "triton.h", "API_MINOR = 16", "API_MINOR = 99")
+    use_library(
+        tmp_path, monkeypatch, "native_ranker.c", "API_MINOR = 16", "API_MINOR = 99"
+    )
     serve(server, tmp_path, "v11")
     assert "needs Triton's backend API 1.99" in caplog.text
     with RankClient(server.triton.grpc) as client:
@@ -166,7 +168,7 @@ def test_a_version_that_is_promoted_again_runs_the_new_code(
     for version in ("v31", "v32", "v33"):
         serve(server, tmp_path, version)
     assert not (server.plan.repository / native("v31")).exists()
-    use_library(tmp_path, monkeypatch, "metrics.h", '"answered"', '"answered_anew"')
+    use_library(tmp_path, monkeypatch, "metrics.c", '"answered"', '"answered_anew"')
     promote(tmp_path / "v31", server.triton, server.features)
     assert "answered_anew" in calls_of(server, "v31")
 
