@@ -16,11 +16,12 @@ from srp4ctr.monitoring.dashboards import (
     PROPERTIES,
     TRANSFORMATIONS,
     UNITS,
+    thresholds,
 )
 from srp4ctr.monitoring.dashboards.boards import BOARDS, PAGE, page, text
 from srp4ctr.monitoring.dashboards.queries import MONEY
 from tests.monitoring.boards import board, named_panels, panels
-from tests.monitoring.metric_names import names_in
+from tests.monitoring.metric_names import names_in, rules
 from tests.structure.source_tree import ROOT, product_files
 
 PROVISIONING = ROOT / "monitoring" / "grafana" / "provisioning"
@@ -148,11 +149,30 @@ def test_thresholds_rise_and_have_a_green_range() -> None:
         if "thresholds" in panel.get("fieldConfig", {}).get("defaults", {})
     ]
     assert len(judged) > 30
-    for where, thresholds in judged:
-        values = [step["value"] for step in thresholds["steps"][1:]]
-        assert thresholds["steps"][0]["value"] is None, where
+    for where, limits in judged:
+        values = [step["value"] for step in limits["steps"][1:]]
+        assert limits["steps"][0]["value"] is None, where
         assert values == sorted(values), where
-        assert "green" in {step["color"] for step in thresholds["steps"]}, where
+        assert "green" in {step["color"] for step in limits["steps"]}, where
+
+
+@pytest.mark.parametrize(
+    ("limits", "alert"),
+    [
+        (thresholds.CALIBRATION, "Srp4ctrCalibrationDrift"),
+        (thresholds.ENCODER_RUNS, "Srp4ctrEncoderReuseLow"),
+        (thresholds.DRIFT, "Srp4ctrScoreDrift"),
+        (thresholds.EVIDENCE, "Srp4ctrSampleRatioMismatch"),
+        (thresholds.BEHIND, "Srp4ctrFiguresOutOfDate"),
+    ],
+)
+def test_a_panel_changes_its_colour_where_its_alert_fires(
+    limits: Mapping[str, Any], alert: str
+) -> None:
+    numbers = re.findall(r"[<>] (\d[\d.]*)", rules("alert")[alert]["expr"])
+    fires = {float(number) for number in numbers} - {0.0}
+    assert fires
+    assert fires <= {step["value"] for step in limits["steps"]}
 
 
 def test_only_what_a_page_can_draw_is_used() -> None:
