@@ -17,7 +17,7 @@ import torch
 
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
-from srp4ctr.features.bundles.gates import Gate, finite, skipped
+from srp4ctr.features.bundles.gates import Gate, Phase, finite, gates_of, skipped
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.training.dataset.batches import Slates, torch_rows
@@ -26,7 +26,7 @@ from srp4ctr.training.evaluation.evaluate import Scored, scored
 from srp4ctr.training.evaluation.metrics import Difference
 from srp4ctr.training.export import onnx_export
 
-GATES = ("champion_log_loss", "champion_auc", "champion_gauc")
+GATES = gates_of(Phase.CHAMPION)
 SCORING_ROWS = 512  # requests at once
 
 
@@ -53,7 +53,7 @@ class NoBundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparison:
+class Comparison:
     """One metric of a new bundle against the champion's."""
 
     champion: float
@@ -81,7 +81,7 @@ def skip(reason: str, before: Iterable[Gate] = ()) -> tuple[Gate, ...]:
     ``before`` are those of the champion's card: what it has lost stays lost.
     """
     losses = _by_name(before)
-    return tuple(_skipped(name, reason, losses[name]) for name in GATES)
+    return tuple(_skipped(each.name, reason, losses[each.name]) for each in GATES)
 
 
 def rescored(
@@ -113,29 +113,45 @@ def compare(
     refresh, and together with what was lost before.
     """
     losses = _by_name(before)
-    clicked, users = judged.clicked, judged.users
-    new, old = judged.probabilities, champions.probabilities
-    ids, orders = judged.requests, (judged.ranking, champions.ranking)
-    compared = (
-        _Comparison(
-            champion=metrics.log_loss(clicked, old),
-            difference=metrics.log_loss_difference(clicked, new, old, users),
-            sign=-1.0,
-        ),
-        _Comparison(
-            champion=metrics.auc(clicked, old),
-            difference=metrics.auc_difference(clicked, new, old, users),
-            sign=1.0,
-        ),
-        _Comparison(
-            champion=metrics.gauc(clicked, champions.ranking, ids),
-            difference=metrics.gauc_difference(clicked, *orders, ids, users),
-            sign=1.0,
-        ),
-    )
     return tuple(
-        _gate(name, version, each, tolerance, losses[name])
-        for name, each in zip(GATES, compared, strict=True)
+        _gate(
+            each.name,
+            version,
+            each.load()(judged, champions),
+            tolerance,
+            losses[each.name],
+        )
+        for each in GATES
+    )
+
+
+def compare_log_loss(new: Scored, old: Scored) -> Comparison:
+    """Compare the log loss of the probabilities."""
+    clicked, scores = new.clicked, (new.probabilities, old.probabilities)
+    return Comparison(
+        champion=metrics.log_loss(clicked, old.probabilities),
+        difference=metrics.log_loss_difference(clicked, *scores, new.users),
+        sign=-1.0,
+    )
+
+
+def compare_auc(new: Scored, old: Scored) -> Comparison:
+    """Compare the AUC of the probabilities."""
+    clicked, scores = new.clicked, (new.probabilities, old.probabilities)
+    return Comparison(
+        champion=metrics.auc(clicked, old.probabilities),
+        difference=metrics.auc_difference(clicked, *scores, new.users),
+        sign=1.0,
+    )
+
+
+def compare_gauc(new: Scored, old: Scored) -> Comparison:
+    """Compare the AUC within a request, by the ranking scores."""
+    clicked, requests, orders = new.clicked, new.requests, (new.ranking, old.ranking)
+    return Comparison(
+        champion=metrics.gauc(clicked, old.ranking, requests),
+        difference=metrics.gauc_difference(clicked, *orders, requests, new.users),
+        sign=1.0,
     )
 
 
@@ -152,7 +168,7 @@ def score(folder: Path, slates: Slates) -> Scored:
 
 def _by_name(before: Iterable[Gate]) -> dict[str, Gate]:
     """Return the gate of each of GATES; one that lost nothing if ``before`` has none."""
-    none = {name: skipped(name, "") for name in GATES}
+    none = {each.name: skipped(each.name, "") for each in GATES}
     return none | {each.gate: each for each in before if each.gate in none}
 
 
@@ -162,7 +178,7 @@ def _skipped(name: str, reason: str, before: Gate) -> Gate:
 
 
 def _gate(
-    name: str, version: str, compared: _Comparison, tolerance: float, before: Gate
+    name: str, version: str, compared: Comparison, tolerance: float, before: Gate
 ) -> Gate:
     champion, difference = compared.champion, compared.difference
     if np.isnan(difference.value):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from srp4ctr.errors import OutageError
 from srp4ctr.features import columns
-from srp4ctr.features.bundles.gates import Gate, finite, skipped
+from srp4ctr.features.bundles.gates import Gate, Phase, finite, gates_of, skipped
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
@@ -23,6 +23,7 @@ from srp4ctr.training.objectives.finetuning import serving_logits
 
 Floats = NDArray[np.float64]
 _NO_MARGIN = "its margin of error is unknown"
+_ONE_KIND = "the judged impressions have not both a click and a non-click"
 _POPULARITY = columns.CANDIDATE.place("item_click_rate_168h")
 
 
@@ -116,9 +117,10 @@ def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     return Evaluation(
         calibration=fitted,
         metrics={name: value for name, value in measured.items() if np.isfinite(value)},
-        gates=sampled_gates(measured, judged)
-        if parts.judge.are_sampled
-        else gates(measured, judged, config),
+        gates=gates(
+            Judgement(measured=measured, judged=judged, config=config),
+            are_sampled=parts.judge.are_sampled,
+        ),
         judged=judged,
     )
 
@@ -185,48 +187,38 @@ def _ctr_at_1(slates: Slates, judged: Scored) -> float:
     return metrics.ctr_at_1(judged.clicked, judged.ranking, judged.requests)
 
 
-def gates(
-    measured: Mapping[str, float], judged: Scored, config: RefreshConfig
-) -> tuple[Gate, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a gate on the judged slates reads."""
+
+    measured: Mapping[str, float]
+    """Metrics by name; NaN: undefined."""
+    judged: Scored
+    config: RefreshConfig
+
+
+def gates(judgement: Judgement, *, are_sampled: bool = False) -> tuple[Gate, ...]:
     """Return the gates on the judged slates; what could not be measured is skipped.
 
     Each limit is widened by the margin of error (95 %) of so few impressions: a small
     shop's hundred judged impressions would be a lottery. Where not even the AUC is defined
-    a bundle is refused: nobody knows what it is worth.
+    a bundle is refused: nobody knows what it is worth. Where negatives are sampled the
+    slates measure less, and ``full_catalogue.results`` judge the bundle.
     """
-    clicked, scores, users = judged.clicked, judged.probabilities, judged.users
-    even, ids = np.zeros_like(scores), judged.requests  # without any order: AUC 1/2
-    auc = metrics.auc_difference(clicked, scores, even, users)
-    gauc = metrics.gauc_difference(clicked, judged.ranking, even, ids, users)
-    # Of one user the AUC has no margin of error; it is held to its limit all the same.
-    auc_margin = 0.0 if np.isinf(auc.margin) else auc.margin
-    found = (
-        _ranking_gate("auc", measured["auc"], config.min_auc, auc_margin),
-        _ranking_gate("gauc", measured["gauc"], config.min_gauc, gauc.margin),
-        _calibration_gate(measured, config.max_calibration_error),
-        _entropy_gate(measured["normalised_entropy"], judged),
-    )
-    return found if np.isfinite(measured["auc"]) else (*found, _nothing_judged(judged))
+    found = []
+    for entry in gates_of(Phase.JUDGED):
+        if are_sampled and entry.skipped_if_sampled:
+            found.append(skipped(entry.name, entry.skipped_if_sampled))
+        elif (gate := entry.load()(judgement)) is not None:
+            found.append(gate)
+    return tuple(found)
 
 
-_OF_SAMPLED = {
-    "auc": "popularity is drawn out of sampled slates: see rule_of_thumb",
-    "gauc": "popularity is drawn out of sampled slates: see rule_of_thumb",
-    "calibration": "sampled slates have no click rate: scores are not calibrated",
-    "normalised_entropy": "sampled slates have no click rate: scores are not calibrated",
-}
-
-
-def sampled_gates(measured: Mapping[str, float], judged: Scored) -> tuple[Gate, ...]:
-    """Return the gates where negatives are sampled: their slates measure none of them.
-
-    ``full_catalogue.results`` judge such a bundle.
-    """
-    skips = tuple(skipped(name, why) for name, why in _OF_SAMPLED.items())
-    return skips if np.isfinite(measured["auc"]) else (*skips, _nothing_judged(judged))
-
-
-def _nothing_judged(judged: Scored) -> Gate:
+def judged_gate(judgement: Judgement) -> Gate | None:
+    """Return a failure where no AUC is defined; None where one is."""
+    judged = judgement.judged
+    if np.isfinite(judgement.measured["auc"]):
+        return None
     shown, clicks = len(judged.clicked), int(judged.clicked.sum())
     return Gate(
         gate="judged",
@@ -237,26 +229,49 @@ def _nothing_judged(judged: Scored) -> Gate:
     )
 
 
-def _ranking_gate(name: str, value: float, limit: float, margin: float) -> Gate:
-    metric, where = {
-        "auc": ("AUC", "the judged impressions have not"),
-        "gauc": ("AUC within a request", "no request has"),
-    }[name]
+def auc_gate(judgement: Judgement) -> Gate:
+    """Compare the AUC of the probabilities with its limit."""
+    judged, value = judgement.judged, judgement.measured["auc"]
+    even = np.zeros_like(judged.probabilities)  # without any order: AUC 1/2
+    found = metrics.auc_difference(judged.clicked, judged.probabilities, even, judged.users)
+    # Of one user the AUC has no margin of error; it is held to its limit all the same.
+    margin = 0.0 if np.isinf(found.margin) else found.margin
     if np.isnan(value):
-        return skipped(name, f"{where} both a click and a non-click")
+        return skipped(
+            "auc", "the judged impressions have not both a click and a non-click"
+        )
+    return _ranking_gate("auc", f"AUC {value:.4f}", value, judgement.config.min_auc, margin)
+
+
+def gauc_gate(judgement: Judgement) -> Gate:
+    """Compare the AUC within a request, by the ranking score, with its limit."""
+    judged, value = judgement.judged, judgement.measured["gauc"]
+    even = np.zeros_like(judged.ranking)
+    margin = metrics.gauc_difference(
+        judged.clicked, judged.ranking, even, judged.requests, judged.users
+    ).margin
+    if np.isnan(value):
+        return skipped("gauc", "no request has both a click and a non-click")
+    shown = f"AUC within a request {value:.4f}"
     if np.isinf(margin):
-        return skipped(name, f"{metric} {value:.4f} is of one user: {_NO_MARGIN}")
+        return skipped("gauc", f"{shown} is of one user: {_NO_MARGIN}")
+    return _ranking_gate("gauc", shown, value, judgement.config.min_gauc, margin)
+
+
+def _ranking_gate(name: str, shown: str, value: float, limit: float, margin: float) -> Gate:
     return Gate(
         gate=name,
         passed=value + margin >= limit,
         value=finite(value),
         limit=limit,
-        note=f"{metric} {value:.4f}; at least training.min_{name} {limit}, less a margin of"
-        f" error {margin:.4f}",
+        note=f"{shown}; at least training.min_{name} {limit}, less a margin of error "
+        f"{margin:.4f}",
     )
 
 
-def _calibration_gate(measured: Mapping[str, float], limit: float) -> Gate:
+def calibration_gate(judgement: Judgement) -> Gate:
+    """Compare predicted / clicked with 1."""
+    measured, limit = judgement.measured, judgement.config.max_calibration_error
     calibration = measured["calibration"]
     margin = 1.96 * measured["calibration_standard_error"]
     if np.isnan(calibration):
@@ -271,15 +286,16 @@ def _calibration_gate(measured: Mapping[str, float], limit: float) -> Gate:
     )
 
 
-def _entropy_gate(entropy: float, judged: Scored) -> Gate:
+def entropy_gate(judgement: Judgement) -> Gate:
     """Compare the log loss with that of the slice's own mean click rate."""
+    judged, entropy = judgement.judged, judgement.measured["normalised_entropy"]
     mean = np.full_like(judged.probabilities, judged.clicked.mean())
     worse = metrics.log_loss_difference(
         judged.clicked, judged.probabilities, mean, judged.users
     )
     name = "normalised_entropy"
     if np.isnan(entropy):
-        return skipped(name, "the judged impressions have not both a click and a non-click")
+        return skipped(name, _ONE_KIND)
     if np.isinf(worse.margin):
         return skipped(name, f"{entropy:.4f} is of one user: {_NO_MARGIN}")
     return Gate(

@@ -21,7 +21,7 @@ from srp4ctr.features import columns
 from srp4ctr.features.bundles import bundle, drift_reference
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.bundle_items import ids_of
-from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.bundles.gates import SCORE_TOLERANCES, Gate
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
@@ -74,14 +74,6 @@ def export_bundle(
     bundle.write_golden_items(folder, golden_items(dataset.catalogue))
     golden = golden_requests(dataset.parts.judge)
     onnx_export.write_golden(model, golden, folder)
-    answered = onnx_export.scorer(folder)(golden)
-    exported = Gate(
-        gate="exported",
-        passed=True,  # check raises otherwise
-        value=onnx_export.check(load_file(folder / bundle.GOLDEN_FILE), answered),
-        limit=onnx_export.TOLERANCES["click_probability"],
-        note="greatest difference of a probability, ONNX against torch",
-    )
     vocabulary.save(dataset.vocabulary, folder / bundle.VOCABULARY_FILE)
     _write_reference(dataset, judged, folder)
     card = replace(
@@ -89,11 +81,26 @@ def export_bundle(
         schema_fingerprint=fingerprint(sizes),
         sizes=sizes | {"W": dataset.exposure_length},
         cost=cost_card(model, sizes),
-        gates=(*card.gates, exported),
+        gates=(*card.gates, exported_gate(folder, golden)),
     )
     bundle.write_card(folder, card)
     bundle.write_manifest(folder)
     return card
+
+
+def exported_gate(folder: Path, golden: Mapping[str, NDArray[Any]]) -> Gate:
+    """Compare the exported files' answers to ``golden`` with torch's, in ``folder``.
+
+    Raises ``ArtifactError`` where they differ by more than is accepted.
+    """
+    answered = onnx_export.scorer(folder)(golden)
+    return Gate(
+        gate="exported",
+        passed=True,  # check raises otherwise
+        value=onnx_export.check(load_file(folder / bundle.GOLDEN_FILE), answered),
+        limit=SCORE_TOLERANCES["click_probability"],
+        note="greatest difference of a probability, ONNX against torch",
+    )
 
 
 def _emptied(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.features.bundles.gates import SCORE_TOLERANCES
 from srp4ctr.features.tensors.schema import (
     ENCODER_INPUTS,
     HEAD_INPUTS,
@@ -37,9 +38,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18
 FREE_SIZES = ("N", "L", "S")  # of a request and its history, which may be short
-# Absolute. A score is a logit: a probability is at most a quarter as far off.
-TOLERANCES = {"click_probability": 1e-4, "ranking_score": 1e-3}
-SCORES = tuple(TOLERANCES)
+SCORES = tuple(SCORE_TOLERANCES)
 Arrays = Mapping[str, NDArray[np.generic]]
 Outputs = Callable[[Arrays], dict[str, NDArray[np.float32]]]
 
@@ -121,10 +120,10 @@ def _difference(
     if np.any(np.isnan(made) != np.isnan(expected)):
         raise ArtifactError("the exported model pads in other places than torch")
     worst = float(np.nanmax(np.abs(made - expected), initial=0.0))
-    if worst > TOLERANCES[name]:
+    if worst > SCORE_TOLERANCES[name]:
         raise ArtifactError(
             f"the exported model's {name} differs from torch's by {worst:.2g}; "
-            f"at most {TOLERANCES[name]:g} is accepted"
+            f"at most {SCORE_TOLERANCES[name]:g} is accepted"
         )
     return worst
 

@@ -19,7 +19,7 @@ import numpy as np
 from srp4ctr.client.codec import Tensors, infer_inputs
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.bundles.gates import SCORE_TOLERANCES, Gate
 from srp4ctr.features.config import FeatureConfig, ttl_ms_of
 from srp4ctr.features.consistency import golden
 from srp4ctr.features.consistency.golden import GoldenRequest, GoldenUsers, StoredItems
@@ -31,8 +31,6 @@ from srp4ctr.triton_repo.deployment import validation
 from srp4ctr.triton_repo.deployment.validation import (
     PROBABILITY,
     RANKING,
-    RANKING_TOLERANCE,
-    TOLERANCE,
     Floats,
 )
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 GATE = "golden_ids"
 _INPUTS = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS
-_TOLERANCES = {PROBABILITY: TOLERANCE, RANKING: RANKING_TOLERANCE}
 _TRIES = 3  # of a request whose cost is measured
 # How long the native step may take to load what it reads.
 _PATIENCE_S, _POLL_S = 20.0, 0.05
@@ -193,7 +190,7 @@ class GoldenIds:
         scored = [self._scores(each.tensors) for each in expected]
         apart = [
             _outside(made[each.name], [scores[each.name] for scores in scored])
-            / _TOLERANCES[each.name]
+            / SCORE_TOLERANCES[each.name]
             for each in self.scores
         ]
         note = ""

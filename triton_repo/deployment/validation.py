@@ -22,13 +22,11 @@ from srp4ctr.client.channel import infer
 from srp4ctr.client.codec import Tensors, infer_inputs, wanted_outputs
 from srp4ctr.errors import ArtifactError
 from srp4ctr.features.bundles import bundle
-from srp4ctr.features.bundles.gates import Gate
+from srp4ctr.features.bundles.gates import SCORE_TOLERANCES, Gate
 from srp4ctr.features.tensors import schema
 from srp4ctr.features.tensors.schema import TensorSpec
 from srp4ctr.triton_repo import model_names
 
-# Absolute. A ranking score is a logit: a probability is at most a quarter as far off.
-TOLERANCE, RANKING_TOLERANCE = 1e-4, 1e-3
 LATENCY = "latency"
 # More than this is not within the variation from one request to the next.
 _CPU_SLACK_MS, _SLACK_MS = 0.1, 1.0
@@ -65,18 +63,18 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     golden = _golden(folders[0])
     made = _made(client, folders, golden)
     worst = _difference(golden[PROBABILITY], made[PROBABILITY], version)
-    note, passed = "", True
+    note, passed, tolerance = "", True, SCORE_TOLERANCES[PROBABILITY]
     if RANKING in golden:
         of_order = _difference(golden[RANKING], made[RANKING], version)
-        passed = of_order <= RANKING_TOLERANCE
-        note = f", ranking scores by {of_order:.2g} ({RANKING_TOLERANCE:g})"
+        passed = of_order <= SCORE_TOLERANCES[RANKING]
+        note = f", ranking scores by {of_order:.2g} ({SCORE_TOLERANCES[RANKING]:g})"
     return Gate(
         gate="golden",
-        passed=worst <= TOLERANCE and passed,
+        passed=worst <= tolerance and passed,
         value=worst,
-        limit=TOLERANCE,
+        limit=tolerance,
         note=f"served probabilities differ from training's by {worst:.2g}; "
-        f"at most {TOLERANCE:g} is accepted{note}",
+        f"at most {tolerance:g} is accepted{note}",
     )
 
 

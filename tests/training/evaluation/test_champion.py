@@ -60,9 +60,9 @@ def against(
 
 def test_the_first_bundle_has_no_champion(serving: RefreshReport) -> None:
     gates = {gate.gate: gate for gate in serving.gates}
-    for name in champion.GATES:
-        assert gates[name].passed is None
-        assert gates[name].note == "nothing serves yet"
+    for entry in champion.GATES:
+        assert gates[entry.name].passed is None
+        assert gates[entry.name].note == "nothing serves yet"
 
 
 def test_a_bundle_that_was_trained_too_little_is_refused(
@@ -91,9 +91,9 @@ def test_a_bundle_as_good_is_not_refused(
     serving: RefreshReport, world: FeatureConfig
 ) -> None:
     gates = against(serving, world)
-    for name in champion.GATES:
-        assert gates[name].passed
-        assert "difference +0.0000" in gates[name].note
+    for entry in champion.GATES:
+        assert gates[entry.name].passed
+        assert "difference +0.0000" in gates[entry.name].note
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -102,7 +102,7 @@ def test_worse_is_beyond_the_margin_and_the_tolerance(
     sign: float, tolerance: float, is_worse: bool
 ) -> None:
     difference = Difference(value=-0.03 * sign, standard_error=0.01)
-    compared = champion._Comparison(champion=0.7, difference=difference, sign=sign)
+    compared = champion.Comparison(champion=0.7, difference=difference, sign=sign)
     gate = champion._gate("champion_auc", "v1", compared, tolerance, LEVEL)
     assert gate.passed is not is_worse
     assert gate.value == pytest.approx(0.7 - 0.03 * sign)
@@ -111,7 +111,7 @@ def test_worse_is_beyond_the_margin_and_the_tolerance(
 
 def test_what_is_undefined_refuses_no_bundle() -> None:
     difference = Difference(value=float("nan"), standard_error=float("nan"))
-    compared = champion._Comparison(champion=0.7, difference=difference, sign=1.0)
+    compared = champion.Comparison(champion=0.7, difference=difference, sign=1.0)
     assert champion._gate("champion_auc", "v1", compared, 0.0, LEVEL).passed is None
 
 
@@ -212,7 +212,7 @@ def test_bundles_as_good_as_what_serves_are_not_refused(seed: int) -> None:
 
 def test_what_was_lost_is_won_back_and_is_kept_where_nothing_is_compared() -> None:
     def gate(value: float, before: Gate) -> Gate:
-        found = champion._Comparison(
+        found = champion.Comparison(
             champion=0.7, difference=Difference(value=value, standard_error=0.001), sign=1.0
         )
         return champion._gate("champion_auc", "v1", found, TOLERANCE, before)

@@ -10,6 +10,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.evaluation.evaluate import (
+    Judgement,
     Scored,
     Split,
     boundary_ms,
@@ -108,12 +109,17 @@ JUDGED = Scored(
 LIMITS = RefreshConfig(min_auc=0.6, min_gauc=0.55, max_calibration_error=0.25)
 
 
+def judged(**other: float) -> Judgement:
+    """Return a judgement of two users that passes, but for ``other`` metrics."""
+    return Judgement(measured=MEASURED | other, judged=JUDGED, config=LIMITS)
+
+
 @pytest.mark.parametrize(("standard_error", "is_refused"), [(0.02, True), (0.15, False)])
 def test_a_calibration_within_the_margin_of_error_is_not_refused(
     standard_error: float, is_refused: bool
 ) -> None:
     off = {"calibration": 0.7, "calibration_standard_error": standard_error}
-    found = failed(gates(MEASURED | off, JUDGED, LIMITS))
+    found = failed(gates(judged(**off)))
     assert [each.gate for each in found] == (["calibration"] if is_refused else [])
 
 
@@ -121,7 +127,7 @@ def test_a_calibration_within_the_margin_of_error_is_not_refused(
 def test_of_one_user_the_auc_alone_decides(auc: float, is_refused: bool) -> None:
     """The spread of one user is unknown: an infinite margin would let anything pass."""
     alone = replace(JUDGED, users=np.array(["a"] * 4))
-    found = {each.gate: each for each in gates(MEASURED | {"auc": auc}, alone, LIMITS)}
+    found = {each.gate: each for each in gates(replace(judged(auc=auc), judged=alone))}
     assert found["auc"].passed is not is_refused
     for name in ("gauc", "normalised_entropy"):
         assert found[name].passed is None
@@ -135,12 +141,12 @@ def test_a_model_that_predicts_far_too_little_is_refused() -> None:
     little = np.full(1000, 0.0002)
     error = metrics.calibration_standard_error(clicked, little)
     off = {"calibration": 0.01, "calibration_standard_error": error}
-    found = failed(gates(MEASURED | off, JUDGED, LIMITS))
+    found = failed(gates(judged(**off)))
     assert [each.gate for each in found] == ["calibration"]
 
 
 def test_an_auc_and_that_within_a_request_have_limits_of_their_own() -> None:
-    found = {each.gate: each for each in gates(MEASURED, JUDGED, LIMITS)}
+    found = {each.gate: each for each in gates(judged())}
     for name, limit in (("auc", 0.6), ("gauc", 0.55)):
         assert found[name].limit == limit
         assert f"training.min_{name} {limit}" in found[name].note
