@@ -33,8 +33,9 @@ enum { MIN_API_MAJOR = 1, MIN_API_MINOR = 16 };
 
 #define TEXT_OF(word) #word
 #define MARK(number) "srp4ctr native source " TEXT_OF(number)
-/* By which native_library.py knows of which sources the library is. */
-const char srp4ctr_native_source[] = MARK(SRP4CTR_SOURCE);
+/* By which native_library.py knows of which sources the library is. Nothing refers to it, and
+ * linkers may drop a hidden symbol then. */
+TRITON_ENTRY_POINT const char srp4ctr_native_source[] = MARK(SRP4CTR_SOURCE);
 
 /* Add a number of candidates, whose name is `digits`: two hexadecimal ones a byte. */
 static int add_number(Ranker *ranker, const char *digits) {

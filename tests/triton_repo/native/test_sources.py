@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.triton_repo.native.parts import ROOT, STRICT, compiler
+from tests.triton_repo.native.parts import ROOT, STRICT, compile_backend, compiler
 
 FOLDERS = ("features/tensors", "triton_repo/native")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.[ch]"))]
@@ -56,3 +56,12 @@ def test_every_unit_has_a_header() -> None:
     assert {unit.stem for unit in UNITS} - {
         header.stem for header in HEADERS
     } == entry_points
+
+
+def test_the_mark_of_the_sources_survives_a_linker_that_drops_unused_symbols(
+    tmp_path: Path,
+) -> None:
+    library = tmp_path / "library.so"
+    unused = ["-fdata-sections", "-ffunction-sections", "-Wl,--gc-sections"]
+    compile_backend(ROOT, [*STRICT, *unused, "-DSRP4CTR_SOURCE=7u"], library)
+    assert b"srp4ctr native source 7u" in library.read_bytes()
