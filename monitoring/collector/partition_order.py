@@ -12,6 +12,10 @@ from typing import Any
 
 MAX_WAITING = 20_000  # of a partition: beyond them it is ``full``
 MAX_WAIT_S = 10.0  # for a partition that is behind: its broker may be away
+# A partition counts as silent for so long between two calls, at most: in a longer time this
+# process did not run, and could not have read. On a busy machine a monitor passed on the
+# records of one of four partitions, and those of the others were too old by then.
+MAX_STEP_S = 1.0
 
 
 class PartitionOrder:
@@ -21,12 +25,21 @@ class PartitionOrder:
         self._clock = clock
         self._waiting: dict[Hashable, list[tuple[int, Any]]] = defaultdict(list)
         self._newest_ms: dict[Hashable, int] = defaultdict(lambda: -1)
-        self._taken_s = clock()
+        self._silent_s: dict[Hashable, float] = {}  # of partitions that are behind
+        self._called_s = clock()
 
     @property
     def full(self) -> set[Hashable]:
         """The partitions that have enough records waiting: none is to be read of them."""
         return {each for each, held in self._waiting.items() if len(held) > MAX_WAITING}
+
+    @property
+    def longest_silence_s(self) -> float:
+        """How long a partition that is behind has had no record, as of the last ``take``.
+
+        Seconds in which this process ran and its records were asked for.
+        """
+        return max(self._silent_s.values(), default=0.0)
 
     def add(self, partition: Hashable, records: Iterable[Any]) -> None:
         """Add the next records of ``partition``."""
@@ -36,12 +49,14 @@ class PartitionOrder:
             newest = max(self._newest_ms[partition], record.timestamp)
             self._newest_ms[partition] = newest
             held.append((newest, record))
+            self._silent_s.pop(partition, None)
 
     def take(self, behind: Collection[Hashable]) -> list[Any]:
         """Return, by time, the records that no partition of ``behind`` can precede."""
-        until = min((self._newest_ms[each] for each in behind), default=None)
-        if until is not None and self._clock() - self._taken_s > MAX_WAIT_S:
-            until = None  # its broker is away: what is there must not wait for it
+        self._note_silence(behind)
+        # A silent one's broker is away: what is there must not wait for it.
+        awaited = [p for p in behind if self._silent_s.get(p, 0.0) <= MAX_WAIT_S]
+        until = min((self._newest_ms[each] for each in awaited), default=None)
         taken: list[tuple[int, Any]] = []
         for held in self._waiting.values():
             count = len(held)
@@ -49,7 +64,12 @@ class PartitionOrder:
                 count = bisect_right(held, until, key=lambda each: each[0])
             taken += held[:count]
             del held[:count]
-        if taken or not any(self._waiting.values()):
-            self._taken_s = self._clock()
         taken.sort(key=lambda each: each[0])  # stable: a partition's stay in their order
         return [record for _, record in taken]
+
+    def _note_silence(self, behind: Collection[Hashable]) -> None:
+        now_s = self._clock()
+        step_s = min(now_s - self._called_s, MAX_STEP_S)
+        self._called_s = now_s
+        asked = set(behind) - self.full
+        self._silent_s = {p: self._silent_s.get(p, 0.0) + step_s for p in asked}

@@ -38,6 +38,9 @@ IsMine = Callable[[int], bool]
 """Whether the partition of this number is to be read."""
 MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fresh
 CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in between
+# A reader whose partition gives nothing for so long connects again. One was seen that had
+# no record for twelve minutes although there were some, on a machine that was busy.
+MAX_SILENCE_S = 30.0
 METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
 _MARK = b'impression"'  # skips decoding of other events
 # Not retriable by kafka-python: a coordinator or leader that has left the cluster, what a
@@ -139,7 +142,7 @@ class _TopicReader(ABC):
                 metadata_max_age_ms=METADATA_AGE_MS,
                 allow_auto_create_topics=False,
                 # After a process was paused, the broker answered sessions with nothing.
-                enable_incremental_fetch_sessions=is_mine is None,
+                enable_incremental_fetch_sessions=False,
             )
             if is_mine:
                 if not self.partitions():  # it was created just now
@@ -257,6 +260,12 @@ class LabelReader(_TopicReader):
             now_ms = round(time.time() * 1000)
             behind = set(filter(self._is_behind, self._consumer.assignment()))
             taken = self._order.take(behind)
+            if not taken and self._order.longest_silence_s > MAX_SILENCE_S:
+                silent = sorted(each.partition for each in behind)
+                raise OutageError(
+                    f"{self._topic}: partitions {silent} have unread records, but gave "
+                    f"none for {MAX_SILENCE_S:.0f} s"
+                )
             self._consumer.resume(*self._consumer.paused())
             self._consumer.pause(*self._order.full)
         for record in taken:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from srp4ctr.monitoring.collector import partition_order
 from srp4ctr.monitoring.collector.partition_order import PartitionOrder
@@ -93,10 +93,26 @@ def test_nothing_waits_long_for_a_partition_whose_broker_is_away() -> None:
     order.add("a", [record] * (partition_order.MAX_WAITING + 1))
     assert order.take(behind=["b"]) == []
     assert order.full == {"a"}
-    now_s[0] = partition_order.MAX_WAIT_S + 1
+    for _ in range(int(partition_order.MAX_WAIT_S)):
+        now_s[0] += 1
+        assert order.take(behind=["b"]) == []
+    now_s[0] += 1
     assert len(order.take(behind=["b"])) == partition_order.MAX_WAITING + 1
+    assert order.longest_silence_s > partition_order.MAX_WAIT_S
     assert order.full == set()
-    now_s[0] += 2 * partition_order.MAX_WAIT_S  # nothing waited: the clock begins again
-    assert order.take(behind=["b"]) == []
-    order.add("a", [record])
-    assert order.take(behind=["b"]) == []
+    order.add("b", [record])  # its broker is back
+    order.add("a", [replace(record, timestamp=record.timestamp + 1)])
+    assert order.take(behind=["b"]) == [record]
+    assert order.longest_silence_s == 0
+
+
+def test_a_process_that_did_not_run_takes_no_partition_for_silent() -> None:
+    now_s = [0.0]
+    order = PartitionOrder(clock=lambda: now_s[0])
+    first, second, *_ = a_day()
+    order.add("a", [second])
+    for _ in range(int(partition_order.MAX_WAIT_S / partition_order.MAX_STEP_S)):
+        now_s[0] += 60.0  # the machine is busy
+        assert order.take(behind=["b"]) == []
+    order.add("b", [first, second])
+    assert order.take(behind=["b"]) == [first, second, second]

@@ -1,9 +1,11 @@
 """The running monitor, with a real broker and without one."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -16,13 +18,16 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.monitoring.collector import topic_readers
 from srp4ctr.monitoring.collector.consumer_lag import WorkerProgressReader
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
 from srp4ctr.monitoring.collector.service import run_monitor
+from srp4ctr.monitoring.collector.snapshot import LabelPosition
 from srp4ctr.monitoring.collector.topic_readers import (
     ImpressionReader,
     LabelReader,
+    ReceivedLabel,
     broker_errors,
 )
 from srp4ctr.monitoring.config import MonitorConfig
@@ -155,6 +160,54 @@ def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None
     reader.close()
     assert found == labels
     assert undecodable == 2
+
+
+@pytest.mark.stack
+def test_a_reader_that_gets_no_unread_records_for_long_connects_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_readers, "MAX_SILENCE_S", 2.0)
+    labels = [a_label(f"i{number}") for number in range(100)]
+    with ports.reserved_ports(1) as (port,):
+        server = broker.start_broker(tmp_path, port, tied=True)
+    kafka = KafkaConfig(bootstrap=f"127.0.0.1:{port}")
+    try:
+        ensure_topics(kafka)
+        publish(kafka.bootstrap, *map(encode_label, labels))
+        with closing(LabelReader(kafka, lambda _: True)) as reader:
+            offsets = dict.fromkeys(reader.partitions(), 0)
+            reader.start(LabelPosition(offsets=offsets), since_ms=0)
+            os.killpg(server.pid, signal.SIGSTOP)
+            found, position, reason = read_until_it_fails(reader)
+        assert "have unread records, but gave none for 2 s" in reason
+        os.killpg(server.pid, signal.SIGCONT)
+        monkeypatch.undo()
+        with closing(LabelReader(kafka)) as reader:
+            reader.start(position, since_ms=0)
+            while len(found) < len(labels):
+                found += reader.read().labels
+        assert [each.label for each in found] == labels
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+        processes.stop(server, tmp_path)
+
+
+def read_until_it_fails(
+    reader: LabelReader,
+) -> tuple[list[ReceivedLabel], LabelPosition, str]:
+    """Return what was read, the position after it, and why no more can be read."""
+    first = reader.read()
+    found, position = list(first.labels), first.position
+    deadline = time.monotonic() + 25  # the client ends a request after 30 s
+    while time.monotonic() < deadline:
+        try:
+            batch = reader.read()
+        except OutageError as error:
+            return found, position, str(error)
+        found += batch.labels
+        position = batch.position
+        time.sleep(0.01)
+    raise AssertionError("the reader went on")
 
 
 @pytest.mark.stack
