@@ -37,7 +37,7 @@ class PartitionOrder:
     def longest_silence_s(self) -> float:
         """How long a partition that is behind has had no record, as of the last ``take``.
 
-        Seconds in which this process ran and its records were asked for.
+        Seconds in which this process ran and its records were requested.
         """
         return max(self._silent_s.values(), default=0.0)
 
@@ -71,5 +71,5 @@ class PartitionOrder:
         now_s = self._clock()
         step_s = min(now_s - self._called_s, MAX_STEP_S)
         self._called_s = now_s
-        asked = set(behind) - self.full
-        self._silent_s = {p: self._silent_s.get(p, 0.0) + step_s for p in asked}
+        unfilled = set(behind) - self.full
+        self._silent_s = {p: self._silent_s.get(p, 0.0) + step_s for p in unfilled}
