@@ -63,7 +63,7 @@ def _measure(sources: MonitorSources, count: int) -> dict[str, float]:
         now_ms = round(time.time() * 1000)
         say(f"{count:,} labels for one monitor, and for two that share them")
         _publish(sources.kafka, count, now_ms - SPAN_MS)
-        _wait_until_equal(single, pair)
+        before_kill = _wait_until_equal(single, pair)
         one_s, *two_s = (
             each.cpu_s() - spent
             for each, spent in zip((single, *pair), before, strict=True)
@@ -71,6 +71,7 @@ def _measure(sources: MonitorSources, count: int) -> dict[str, float]:
         say(f"CPU time of one {one_s:.1f} s; of two {two_s[0]:.1f} s and {two_s[1]:.1f} s")
         leader, other = sorted(pair, key=lambda each: not each.shows_figures())
         replaced = _kill(leader, other, single)
+        replaced["shared_figures_differ"] += before_kill
         return {
             "shared_cpu_ratio": round(max(two_s) / one_s, 3),
             "shared_total_ratio": round(sum(two_s) / one_s, 3),
@@ -211,19 +212,24 @@ def _wait_until_current(monitors: tuple[_Monitor, ...]) -> None:
 def _wait_until_equal(single: _Monitor, pair: list[_Monitor]) -> int:
     """Wait for all labels; return how many figures of the two then differ from one's."""
     _wait_until_current((single, *pair))
-    ends, differing = time.monotonic() + SETTLED_S, -1
-    while differing != 0 and time.monotonic() < ends:
+    ends = time.monotonic() + SETTLED_S
+    differing = [""]
+    while differing and time.monotonic() < ends:
         shown = max((each.figures() for each in pair), key=len)
-        differing = _differing(single.figures(), shown)
+        expected = single.figures()
+        differing = _differing(expected, shown)
         time.sleep(POLL_S)
-    return differing
+    for name in differing[:5]:
+        say(f"{name}: {expected.get(name)} of one monitor, {shown.get(name)} of two")
+    return len(differing)
 
 
-def _differing(expected: Mapping[str, float], found: Mapping[str, float]) -> int:
-    """Return how many names are missing in one of the two, or have another value."""
-    differing = len(expected.keys() ^ found.keys())
-    for name in expected.keys() & found.keys():
+def _differing(expected: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
+    """Return the names that are missing in one of the two, or have another value."""
+    differing = sorted(expected.keys() ^ found.keys())
+    for name in sorted(expected.keys() & found.keys()):
         one, other = expected[name], found[name]
         equal = one == other or abs(one - other) <= TOLERANCE * abs(one)
-        differing += not equal and not (one != one and other != other)  # NaN
+        if not equal and not (one != one and other != other):  # NaN
+            differing.append(name)
     return differing

@@ -4,7 +4,7 @@ Labels whose times span 90 days are in Apache Kafka. A monitor reads those that 
 is killed; labels are published while it is away. Then the time from the start of its
 process is measured until its figures have all of them. ``verdicts`` calls this, too.
 
-    make bench NAME=verdict_restart
+    python -m benchmarks.operations.verdict_restart
 """
 
 import asyncio

@@ -5,6 +5,7 @@ are in, and reads on from there. Of impressions it needs those since the newest 
 began; older ones have their labels, or are overdue.
 """
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,6 +20,7 @@ from kafka.errors import (
     BrokerNotAvailableError,
     CorruptRecordError,
     KafkaError,
+    KafkaTimeoutError,
     SaslAuthenticationFailedError,
     UnknownBrokerIdError,
     UnknownError,
@@ -34,6 +36,7 @@ from srp4ctr.streams.events.codec import decode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, Impression
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 
+LOG = logging.getLogger(__name__)
 IsMine = Callable[[int], bool]
 """Whether the partition of this number is to be read."""
 MAX_RECORDS = 5000  # a batch takes about 0.1 s, so that the endpoint stays fresh
@@ -41,6 +44,10 @@ CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in betw
 # A reader whose partition gives nothing for so long connects again. One was seen that had
 # no record for twelve minutes although there were some, on a machine that was busy.
 MAX_SILENCE_S = 30.0
+# While all that has arrived is read, the broker is asked for the topic's ends this often. A
+# fetch tells them, too, but one that is never answered leaves the last ones standing: the
+# figures would seem current.
+LOOK_S, LOOK_TIMEOUT_S = 1.0, 2.0
 METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
 _MARK = b'impression"'  # skips decoding of other events
 # Not retriable by kafka-python: a coordinator or leader that has left the cluster, what a
@@ -195,6 +202,8 @@ class LabelReader(_TopicReader):
         self._offsets: dict[int, int] = {}  # of the records that ``read`` returned
         self._complete_until_ms = self._since_ms = 0
         self._placed: set[Any] = set()
+        self._ends: Mapping[Any, int] = {}  # as the broker told them at ``_looked_ms``
+        self._looked_ms, self._look_due_s = 0, 0.0
 
     def problem_of(self, position: LabelPosition) -> str:
         """Return why the topic cannot be read from ``position``; "" if it can."""
@@ -257,8 +266,7 @@ class LabelReader(_TopicReader):
         for partition, batch in self._batches().items():
             self._order.add(partition, batch)
         with broker_errors(self._topic):
-            now_ms = round(time.time() * 1000)
-            behind = set(filter(self._is_behind, self._consumer.assignment()))
+            behind = self._behind()
             taken = self._order.take(behind)
             if not taken and self._order.longest_silence_s > MAX_SILENCE_S:
                 silent = sorted(each.partition for each in behind)
@@ -271,11 +279,26 @@ class LabelReader(_TopicReader):
         for record in taken:
             self._offsets[record.partition] = record.offset + 1
         if self._placed and not behind and self.is_connected:
-            self._complete_until_ms = now_ms
+            self._complete_until_ms = max(self._complete_until_ms, self._looked_ms)
         elif taken:
-            newest_ms = min(taken[-1].timestamp, now_ms)
+            newest_ms = min(taken[-1].timestamp, round(time.time() * 1000))
             self._complete_until_ms = max(self._complete_until_ms, newest_ms)
         return taken
+
+    def _behind(self) -> set[Any]:
+        """Return the partitions that have records that are not read, or may have some."""
+        behind = set(filter(self._is_behind, self._consumer.assignment()))
+        if behind or not self.is_connected or time.monotonic() < self._look_due_s:
+            return behind
+        looked_ms, assigned = round(time.time() * 1000), self._consumer.assignment()
+        try:
+            timeout_ms = int(LOOK_TIMEOUT_S * 1000)
+            self._ends = self._consumer.end_offsets(assigned, timeout_ms=timeout_ms)
+            self._looked_ms = looked_ms
+        except KafkaTimeoutError:
+            LOG.warning("the broker does not tell the ends of %s", self._topic)
+        self._look_due_s = time.monotonic() + LOOK_S
+        return set(filter(self._is_behind, assigned))
 
     def _place(self, partitions: set[Any]) -> set[Any]:
         new = partitions - self._placed
@@ -287,10 +310,11 @@ class LabelReader(_TopicReader):
         return new
 
     def _is_behind(self, partition: Any) -> bool:
-        """Return whether the partition has records that are not read, or may have some."""
-        end = self._consumer.highwater(partition)
+        fetched = self._consumer.highwater(partition)
         position = self._consumer.position(partition, timeout_ms=0)
-        return end is None or position is None or position < end
+        if fetched is None or position is None:
+            return True
+        return bool(position < max(fetched, self._ends.get(partition, 0)))
 
 
 class ImpressionReader(_TopicReader):

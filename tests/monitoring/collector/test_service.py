@@ -192,6 +192,27 @@ def test_a_reader_that_gets_no_unread_records_for_long_connects_again(
         processes.stop(server, tmp_path)
 
 
+@pytest.mark.stack
+def test_a_reader_whose_fetches_are_not_answered_is_not_current(
+    bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last fetch said that there is no more; the broker knows better."""
+    monkeypatch.setattr(topic_readers, "MAX_SILENCE_S", 2.0)
+    with closing(LabelReader(KafkaConfig(bootstrap=bootstrap))) as reader:
+        while not reader.read().position.complete_until_ms:
+            time.sleep(0.01)
+        monkeypatch.setattr(reader._consumer._fetcher, "send_fetches", lambda: [])
+        answered = time.monotonic() + 2.0  # those that are under way
+        while time.monotonic() < answered:
+            reader.read()
+        published_ms = round(time.time() * 1000)
+        publish(bootstrap, encode_label(a_label("i1")))
+        found, position, reason = read_until_it_fails(reader)
+    assert not found
+    assert position.complete_until_ms <= published_ms
+    assert "have unread records, but gave none for 2 s" in reason
+
+
 def read_until_it_fails(
     reader: LabelReader,
 ) -> tuple[list[ReceivedLabel], LabelPosition, str]:
