@@ -67,8 +67,8 @@ SERVER_MB = MeasuredCost("serving.json: rss_mb, two processes that rank", 312.8)
 FIT_MS = MeasuredCost(
     "folded_training.json: folded_s of ebnerd, an impression, L = 50", 0.1435
 )
-LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 30.53)
-LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 472.5)
+LABEL_US = MeasuredCost("monitoring.json: overhead_us_per_event", 17.25)
+LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 480.0)
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
 SPILLED_BYTES = MeasuredCost("training_memory.json: spilled_bytes_an_event", 436.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
@@ -258,9 +258,9 @@ class CapacityPlan:
         item_rows = d.items * (self.partitions + 1)
         window_s = self.settings.monitoring.window_s
         of_partition, of_worker = labels / self.partitions, labels / self.workers
-        yield ("labels that the one monitor counts", labels,
+        yield ("labels that one monitor counts", labels,
                1e6 / LABEL_US.at(), "per second",
-               "give it a topic with the labels of a share of the users", LABEL_US)
+               "let several share the partitions (monitoring.share_by)", LABEL_US)
         yield ("labels in the monitor's window", labels * window_s,
                MACHINE_BYTES / LABEL_BYTES.at(), "labels in 64 GB",
                "a shorter monitoring.window_s, or a share of the users", LABEL_BYTES)

@@ -172,7 +172,7 @@ def test_the_worst_limit_is_first() -> None:
     made = a_plan(events_per_s=1e6, items=10**7)
     found = [limit["times"] for limit in made["limits"]]
     assert found == sorted(found, reverse=True)
-    assert times(made, "monitor counts") == pytest.approx(1e6 * 0.6 * 30.53e-6)
+    assert times(made, "monitor counts") == pytest.approx(0.6 * measured.LABEL_US.at())
     assert times(made, "one refresher") == pytest.approx(1.0 * measured.REFRESH_US.at())
 
 
