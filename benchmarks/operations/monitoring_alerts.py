@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
@@ -134,13 +133,10 @@ def _test(series: Mapping[str, Sequence[float | None]], length: int) -> dict[str
 def _alerts() -> Iterator[str]:
     for path in sorted(RULES.glob("*.yml")):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
-            alerts = (rule for rule in group["rules"] if "alert" in rule)
-            # The watchdog fires all the time: it tells that alerts are evaluated.
-            yield from (each["alert"] for each in alerts if not _is_watchdog(each))
-
-
-def _is_watchdog(rule: dict[str, Any]) -> bool:
-    return bool(rule["labels"]["severity"] == "none")
+            for rule in group["rules"]:
+                # Of no severity is the watchdog, which always fires.
+                if "alert" in rule and rule["labels"]["severity"] != "none":
+                    yield rule["alert"]
 
 
 def _parsed(output: str) -> Iterator[tuple[str, str, int]]:

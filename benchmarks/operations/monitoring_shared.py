@@ -213,11 +213,12 @@ def _wait_until_equal(single: _Monitor, pair: list[_Monitor]) -> int:
     """Wait for all labels; return how many figures of the two then differ from one's."""
     _wait_until_current((single, *pair))
     ends = time.monotonic() + SETTLED_S
-    differing = [""]
-    while differing and time.monotonic() < ends:
-        shown = max((each.figures() for each in pair), key=len)
+    while True:
         expected = single.figures()
+        shown = max((each.figures() for each in pair), key=len)
         differing = _differing(expected, shown)
+        if not differing or time.monotonic() > ends:
+            break
         time.sleep(POLL_S)
     for name in differing[:5]:
         say(f"{name}: {expected.get(name)} of one monitor, {shown.get(name)} of two")

@@ -27,7 +27,7 @@ from kafka.errors import (
 )
 
 from srp4ctr.errors import MistakeError, OutageError
-from srp4ctr.monitoring.collector.partition_order import PartitionOrder
+from srp4ctr.monitoring.collector.partition_order import PartitionOrder, Silence
 from srp4ctr.monitoring.collector.snapshot import NOTHING_READ, LabelPosition
 from srp4ctr.retries import may_pass
 from srp4ctr.streams.broker.clients import opened, reachable
@@ -47,7 +47,8 @@ MAX_SILENCE_S = 30.0
 # While all that has arrived is read, the broker is asked for the topic's ends this often. A
 # fetch tells them, too, but one that is never answered leaves the last ones standing: the
 # figures would seem current.
-LOOK_S, LOOK_TIMEOUT_S = 1.0, 2.0
+LOOK_S = 1.0
+LOOK_TIMEOUT_S = 2.0
 METADATA_AGE_MS = 5000  # a topic may appear, or grow, after the monitor has started
 _MARK = b'impression"'  # skips decoding of other events
 # Not retriable by kafka-python: a coordinator or leader that has left the cluster, what a
@@ -133,6 +134,9 @@ class _TopicReader(ABC):
         self, topic: str, kafka: KafkaConfig, is_mine: IsMine | None = None
     ) -> None:
         self._topic = topic
+        self._ends: Mapping[Any, int] = {}  # as the broker told them at ``_looked_ms``
+        self._looked_ms = 0
+        self._look_due_s = 0.0
         topics = () if is_mine else (topic,)
         # kafka-python would wait its whole timeout.
         where = reachable(kafka, CONNECT_TIMEOUT_S)
@@ -178,6 +182,39 @@ class _TopicReader(ABC):
             moved = self._place(self._consumer.assignment())
         return {each: batch for each, batch in batches.items() if each not in moved}
 
+    def _behind(self) -> set[Any]:
+        """Return the partitions that have records that are not read, or may have some."""
+        assigned = self._consumer.assignment()
+        behind = set(filter(self._is_behind, assigned))
+        is_due = time.monotonic() >= self._look_due_s
+        if behind or not (assigned and self.is_connected and is_due):
+            return behind
+        looked_ms = round(time.time() * 1000)
+        try:
+            timeout_ms = int(LOOK_TIMEOUT_S * 1000)
+            self._ends = self._consumer.end_offsets(assigned, timeout_ms=timeout_ms)
+            self._looked_ms = looked_ms
+        except KafkaTimeoutError:
+            LOG.warning("the broker does not tell the ends of %s", self._topic)
+        self._look_due_s = time.monotonic() + LOOK_S
+        return set(filter(self._is_behind, assigned))
+
+    def _is_behind(self, partition: Any) -> bool:
+        fetched = self._consumer.highwater(partition)
+        position = self._consumer.position(partition, timeout_ms=0)
+        if fetched is None or position is None:
+            return True
+        return bool(position < max(fetched, self._ends.get(partition, 0)))
+
+    def _check(self, silence: Silence, behind: set[Any]) -> None:
+        """Raise ``OutageError`` if one of ``behind`` has given no record for long."""
+        if silence.longest_s > MAX_SILENCE_S:
+            silent = sorted(each.partition for each in behind)
+            raise OutageError(
+                f"{self._topic}: partitions {silent} have unread records, but gave "
+                f"none for {MAX_SILENCE_S:.0f} s"
+            )
+
     @abstractmethod
     def _place(self, partitions: set[Any]) -> set[Any]:
         """Seek new partitions to their first record of interest; return those moved."""
@@ -202,8 +239,6 @@ class LabelReader(_TopicReader):
         self._offsets: dict[int, int] = {}  # of the records that ``read`` returned
         self._complete_until_ms = self._since_ms = 0
         self._placed: set[Any] = set()
-        self._ends: Mapping[Any, int] = {}  # as the broker told them at ``_looked_ms``
-        self._looked_ms, self._look_due_s = 0, 0.0
 
     def problem_of(self, position: LabelPosition) -> str:
         """Return why the topic cannot be read from ``position``; "" if it can."""
@@ -234,7 +269,7 @@ class LabelReader(_TopicReader):
         self._complete_until_ms = position.complete_until_ms or since_ms
 
     def read(self) -> LabelBatch:
-        """Return what has arrived since the last call, without waiting."""
+        """Return what has arrived since the last call; only looks at the ends may wait."""
         labels: list[ReceivedLabel] = []
         undecodable = Counter[int]()
         for record in self._ordered():
@@ -268,12 +303,8 @@ class LabelReader(_TopicReader):
         with broker_errors(self._topic):
             behind = self._behind()
             taken = self._order.take(behind)
-            if not taken and self._order.longest_silence_s > MAX_SILENCE_S:
-                silent = sorted(each.partition for each in behind)
-                raise OutageError(
-                    f"{self._topic}: partitions {silent} have unread records, but gave "
-                    f"none for {MAX_SILENCE_S:.0f} s"
-                )
+            if not taken:
+                self._check(self._order.silence, behind)
             self._consumer.resume(*self._consumer.paused())
             self._consumer.pause(*self._order.full)
         for record in taken:
@@ -285,21 +316,6 @@ class LabelReader(_TopicReader):
             self._complete_until_ms = max(self._complete_until_ms, newest_ms)
         return taken
 
-    def _behind(self) -> set[Any]:
-        """Return the partitions that have records that are not read, or may have some."""
-        behind = set(filter(self._is_behind, self._consumer.assignment()))
-        if behind or not self.is_connected or time.monotonic() < self._look_due_s:
-            return behind
-        looked_ms, assigned = round(time.time() * 1000), self._consumer.assignment()
-        try:
-            timeout_ms = int(LOOK_TIMEOUT_S * 1000)
-            self._ends = self._consumer.end_offsets(assigned, timeout_ms=timeout_ms)
-            self._looked_ms = looked_ms
-        except KafkaTimeoutError:
-            LOG.warning("the broker does not tell the ends of %s", self._topic)
-        self._look_due_s = time.monotonic() + LOOK_S
-        return set(filter(self._is_behind, assigned))
-
     def _place(self, partitions: set[Any]) -> set[Any]:
         new = partitions - self._placed
         kept = {each for each in new if each.partition in self._offsets}
@@ -309,13 +325,6 @@ class LabelReader(_TopicReader):
         self._placed |= new
         return new
 
-    def _is_behind(self, partition: Any) -> bool:
-        fetched = self._consumer.highwater(partition)
-        position = self._consumer.position(partition, timeout_ms=0)
-        if fetched is None or position is None:
-            return True
-        return bool(position < max(fetched, self._ends.get(partition, 0)))
-
 
 class ImpressionReader(_TopicReader):
     """Reads every partition of the topic, or some, from ``since_ms`` on."""
@@ -324,16 +333,24 @@ class ImpressionReader(_TopicReader):
         self, kafka: KafkaConfig, since_ms: int, is_mine: IsMine | None = None
     ) -> None:
         super().__init__(BEHAVIOR_EVENTS_TOPIC, kafka, is_mine)
+        self._silence = Silence()
         self._since_ms = max(0, since_ms)
         self._placed: set[Any] = set()
 
     def read(self) -> list[ShownImpression]:
-        """Return what has arrived since the last call, without waiting."""
+        """Return what has arrived since the last call; only looks at the ends may wait."""
+        batches = self._batches()
+        for each in batches:
+            self._silence.end(each)
+        with broker_errors(self._topic):
+            behind = self._behind()
+        self._silence.note(behind)
+        self._check(self._silence, behind)
         return [
             ShownImpression(
                 impression=event, known_ms=record.timestamp, partition=record.partition
             )
-            for batch in self._batches().values()
+            for batch in batches.values()
             for record in batch
             if _MARK in (record.value or b"")
             and isinstance(event := decode(record.value, record.timestamp), Impression)

@@ -98,12 +98,12 @@ def test_nothing_waits_long_for_a_partition_whose_broker_is_away() -> None:
         assert order.take(behind=["b"]) == []
     now_s[0] += 1
     assert len(order.take(behind=["b"])) == partition_order.MAX_WAITING + 1
-    assert order.longest_silence_s > partition_order.MAX_WAIT_S
+    assert order.silence.longest_s > partition_order.MAX_WAIT_S
     assert order.full == set()
     order.add("b", [record])  # its broker is back
     order.add("a", [replace(record, timestamp=record.timestamp + 1)])
     assert order.take(behind=["b"]) == [record]
-    assert order.longest_silence_s == 0
+    assert order.silence.longest_s == 0
 
 
 def test_a_process_that_did_not_run_takes_no_partition_for_silent() -> None:

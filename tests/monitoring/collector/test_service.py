@@ -201,16 +201,46 @@ def test_a_reader_whose_fetches_are_not_answered_is_not_current(
     with closing(LabelReader(KafkaConfig(bootstrap=bootstrap))) as reader:
         while not reader.read().position.complete_until_ms:
             time.sleep(0.01)
-        monkeypatch.setattr(reader._consumer._fetcher, "send_fetches", lambda: [])
-        answered = time.monotonic() + 2.0  # those that are under way
-        while time.monotonic() < answered:
-            reader.read()
+        stop_fetches(reader, monkeypatch)
         published_ms = round(time.time() * 1000)
         publish(bootstrap, encode_label(a_label("i1")))
         found, position, reason = read_until_it_fails(reader)
     assert not found
     assert position.complete_until_ms <= published_ms
     assert "have unread records, but gave none for 2 s" in reason
+
+
+@pytest.mark.stack
+def test_impressions_whose_fetches_are_not_answered_are_read_anew(
+    bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_readers, "MAX_SILENCE_S", 2.0)
+    with closing(ImpressionReader(KafkaConfig(bootstrap=bootstrap), 0)) as reader:
+        stop_fetches(reader, monkeypatch)
+        shown = encode(an_impression("i1", occurred_at=round(time.time() * 1000)))
+        publish(bootstrap, shown, topic=BEHAVIOR_EVENTS_TOPIC)
+        with pytest.raises(OutageError, match=r"behavior-events: .* gave none for 2 s"):
+            read_nothing(reader)
+
+
+def read_nothing(reader: ImpressionReader) -> None:
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        assert not reader.read()
+        time.sleep(0.01)
+
+
+def stop_fetches(
+    reader: LabelReader | ImpressionReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Send no fetch any more; return when those that were sent are answered."""
+    answered_s = time.monotonic() + 2.0
+    while time.monotonic() < answered_s:
+        reader.read()
+    monkeypatch.setattr(reader._consumer._fetcher, "send_fetches", lambda: [])
+    answered_s = time.monotonic() + 2.0
+    while time.monotonic() < answered_s:
+        reader.read()
 
 
 def read_until_it_fails(
