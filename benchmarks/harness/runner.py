@@ -24,7 +24,7 @@ from benchmarks.quality.clicks.variants import (
     TreeVariant,
 )
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.model.click_model import Scores
+from srp4ctr.training.model.heads.scores import Scores
 
 JOBS_CODE = (
     *(*TRAINING_CODE, "training/dataset/examples.py", "benchmarks/harness/runner.py"),

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_model import ClickHead, Scores, Tensors
+from srp4ctr.training.model.click_model import Tensors
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.heads.crosses import Crosses
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.products import masked_mean
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import BehaviorEncoder, Encoded
@@ -83,7 +85,7 @@ class WithoutQuerying(SRP4CTR):
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes)
         saved = (config.num_queries - 1) * config.width
-        self.head = ClickHead(
+        self.head = Crosses(
             config,
             user_width=self.head.user.in_features - saved,
             candidate_width=self.head.candidate.in_features,
@@ -107,7 +109,7 @@ class WithoutProducts(SRP4CTR):
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__(config, sizes)
         saved = sum(self.products.widths) if self.products else 0
-        self.head = ClickHead(
+        self.head = Crosses(
             config,
             user_width=self.head.user.in_features,
             candidate_width=self.head.candidate.in_features - saved,

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from srp4ctr.features import columns
 from srp4ctr.training.config import ModelConfig
-from srp4ctr.training.model.click_model import (
-    ClickHead,
-    ClickModel,
-    Scores,
-    Tensors,
-    scores_of,
-)
+from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     ContextEmbedding,
@@ -26,6 +20,8 @@ from srp4ctr.training.model.embeddings import (
     TokenEmbedding,
     UserFields,
 )
+from srp4ctr.training.model.heads.crosses import Crosses
+from srp4ctr.training.model.heads.scores import Scores
 
 
 class LogisticRegression(ClickModel):
@@ -77,7 +73,7 @@ class Baseline(ClickModel):
         self.candidate_features = NumericFeatures(sizes.candidate_width)
         self.user_fields = user_fields(sizes)
         features_width = sizes.attribute_width + self.candidate_features.encoded_width
-        self.head = ClickHead(
+        self.head = Crosses(
             config,
             user_width=request_width(self),
             candidate_width=reading_width + config.width + features_width,
@@ -92,14 +88,15 @@ class Baseline(ClickModel):
         parts += [self.candidate_features(tensors["candidate_features"])]
         where = torch.zeros_like(rows) if positions is None else positions
         request = request_vector(self, tensors)
-        logits, correction = self.head(request, torch.cat(parts, dim=-1), where)
+        numbers = self.head(request, torch.cat(parts, dim=-1), where)
         # No bias of users' fields: with one, as SRP4CTR has, DCNv2, DIN and BST lose .0004
         # of AUC on KuaiRand-Pure (one seed each, two of DCNv2).
-        return scores_of(logits + self.context.bias(tensors["context_rows"]), correction)
+        logit = numbers.click + self.context.bias(tensors["context_rows"])
+        return self.head.trained(numbers, logit)
 
     def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions, and what is of the context."""
-        return [self.head.position_bias.weight, *super().fast_parameters()]
+        return [self.head.click.position_bias.weight, *super().fast_parameters()]
 
     def readings(self, tensors: Tensors) -> list[Tensor]:
         """Return what the history says of each candidate: (B, N, …), V wide in all."""

@@ -3,7 +3,6 @@
 from srp4ctr.features import columns
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export.bundle_writer import RequestCost
-from srp4ctr.training.model.click_model import NUM_CROSS_LAYERS
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     FIELD_SIZES,
@@ -12,6 +11,7 @@ from srp4ctr.training.model.embeddings import (
     USER_FIELD_WIDTH,
     TableSizes,
 )
+from srp4ctr.training.model.heads.crosses import NUM_CROSS_LAYERS
 from srp4ctr.training.model.products import PRODUCT_WIDTH
 
 

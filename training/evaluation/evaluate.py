@@ -109,8 +109,8 @@ def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
         logits = serving_logits(model, parts.calibrate).click
         fitted = fit_platt(parts.calibrate.clicked[shown], logits[shown])
     with torch.no_grad():
-        model.head.calibration_scale.fill_(fitted.scale)
-        model.head.calibration_bias.fill_(fitted.bias)
+        model.head.click.calibration_scale.fill_(fitted.scale)
+        model.head.click.calibration_bias.fill_(fitted.bias)
     click, ranking = serving_logits(model, parts.judge)
     judged = scored(parts.judge, fitted.probabilities(click), ranking)
     measured = _measure(parts.judge, judged)

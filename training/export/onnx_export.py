@@ -33,7 +33,7 @@ from srp4ctr.features.tensors.schema import (
     user_tensors,
 )
 from srp4ctr.training.export.serving_graph import ServingEncoder, ServingHead
-from srp4ctr.training.model.click_model import Scores
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 OPSET = 18

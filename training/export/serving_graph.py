@@ -16,15 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from srp4ctr.features.tensors.schema import HEAD_INPUTS, USER_TENSORS
+from srp4ctr.features.tensors.schema import (
+    HEAD_INPUTS,
+    HEAD_OUTPUTS,
+    RANKING_TENSORS,
+    USER_TENSORS,
+)
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
-from srp4ctr.training.model.click_model import CrossLayer
 from srp4ctr.training.model.embeddings import (
     ITEM_FIELD_WIDTH,
     FieldSums,
     Spans,
     with_biases,
 )
+from srp4ctr.training.model.heads.crosses import FoldedCrosses
 from srp4ctr.training.model.products import FoldedProducts, user_weight
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.model.transformer import (
@@ -128,10 +133,10 @@ class ServingHead(nn.Module):
         self.norm = model.embedding.norm
         self.first_bias = self.norm.bias + first
         self.candidate_features = Spans(model.candidate_features)
-        self.crosses = _Crosses(model, self.candidate_features)
-        products = _head_parts(model)["products"]
+        parts, spans = _head_parts(model), self.candidate_features
+        self.heads = FoldedCrosses(model.head, parts, spans, model.match_weight)
+        products = parts["products"]
         self.products = FoldedProducts(model.products, products) if model.products else None
-        self.probability = model.head.probability
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return ``HEAD_OUTPUTS`` and ``RANKING_TENSORS``."""
@@ -155,15 +160,17 @@ class ServingHead(nn.Module):
         matched = vectors @ states[:, -1, :, None]  # (B, N + 1, 1)
         counters = functional.pad(given["candidate_features"], (0, 0, 0, 1))
         spans = self.candidate_features(counters)
-        theirs = of_items + self.crosses.of_candidates(flat, matched, spans)
+        theirs = of_items + self.heads.of_candidates(flat, matched, spans)
         if self.products is not None:
             theirs = self.products(theirs, own, read.fields, batch)
-        both = self.crosses(read.user, theirs, matched, batch)[:, :-1]
-        logits = torch.where(items == 0, torch.nan, both[..., 0] + read.bias)
-        probability, certain = self.probability(logits), torch.ones_like(logits)
-        # ln p. As the logarithm of a sigmoid, ONNX has no rare click's: -inf below -18.
-        ranking = both[..., 1] - functional.softplus(-logits)
-        return probability, certain, read.queries, states[:, :-1], ranking
+        numbers = self.heads(read.user, theirs, matched, batch)[:, :-1]
+        logit = torch.where(items == 0, torch.nan, numbers[..., 0] + read.bias)
+        made = self.heads.tensors(numbers, logit) | {
+            "propensity": torch.ones_like(logit),
+            "query_vectors": read.queries,
+            "candidate_states": states[:, :-1],
+        }
+        return tuple(made[spec.name] for spec in HEAD_OUTPUTS + RANKING_TENSORS)
 
     def _request(
         self, given: dict[str, Tensor], history: tuple[Tensor, Tensor, Tensor]
@@ -235,65 +242,6 @@ class _UserSide(nn.Module):
         queries = self.querying(initial, *history)
         flat = queries.reshape(-1, len(self.summaries))
         return queries, torch.addmm(user, flat, self.summaries)
-
-
-class _Crosses(nn.Module):
-    """``ClickHead``: its crosses are x0 * (1 + the sum over layers of W x + b).
-
-    What a row of both sides is multiplied by, is each side's part once: the user's for all.
-    """
-
-    def __init__(self, model: SRP4CTR, spans: Spans) -> None:
-        super().__init__()
-        head, parts = model.head, _head_parts(model)
-        self.states, self.matched = parts["states"], parts["matched"]
-        self.spans, self.bias = spans.folded(parts["spans"], head.candidate.bias)
-        self.layers = [each for each in head.crosses if isinstance(each, CrossLayer)]
-        narrow = self.layers[0].narrow.weight.t()
-        first = torch.cat([narrow, head.hidden.weight.t()], dim=1)  # (2 H, any)
-        self.widths = [first.shape[1] - head.hidden.out_features, head.hidden.out_features]
-        self.of_user, self.of_items = first.chunk(2)
-        pad = torch.zeros(self.widths[0])
-        self.first_bias = torch.cat([pad, head.hidden.bias])
-        self.deeper = head.deeper
-        # In two columns: the click's logit, and the order's correction.
-        out = torch.cat([head.out.weight, head.ranking]).t()
-        self.crossed, self.deep = out[: len(first)], out[len(first) :]
-        bias = head.out.bias + head.position_bias.weight[0]
-        self.out_bias = torch.cat([bias, torch.zeros(1)])
-        self.match = torch.stack([model.match_weight, torch.zeros(())])[None]
-
-    def of_candidates(self, states: Tensor, matched: Tensor, spans: Tensor) -> Tensor:
-        """Return the candidates' side, but for items and products: (B T, H)."""
-        theirs = torch.addmm(self.bias, spans, self.spans)
-        theirs = torch.addmm(theirs, states, self.states)
-        return torch.addmm(theirs, matched.reshape(-1, 1), self.matched)
-
-    def forward(self, user: Tensor, theirs: Tensor, matched: Tensor, batch: int) -> Tensor:
-        """Return logits and the order's corrections (B, T, 2), before the context's.
-
-        ``user`` is (B, H), ``theirs`` (B T, H).
-        """
-        of_user = torch.addmm(self.first_bias, user, self.of_user)[:, None]
-        first = (theirs @ self.of_items).reshape(batch, -1, sum(self.widths)) + of_user
-        theirs = theirs.reshape(batch, -1, len(self.of_items))
-        ours = user[:, None].expand_as(theirs)
-        sides = torch.cat([ours, theirs], dim=-1).reshape(-1, 2 * len(self.of_items))
-        first = first.reshape(-1, sum(self.widths))
-        narrow, hidden = torch.split(first, self.widths, dim=1)
-        widen = self.layers[0].widen
-        factors = torch.addmm(widen.bias + 1.0, narrow, widen.weight.t())
-        for layer in self.layers[1:]:
-            narrow = (sides * factors) @ layer.narrow.weight.t()
-            factors = torch.addmm(
-                factors + layer.widen.bias, narrow, layer.widen.weight.t()
-            )
-        crossed = sides * factors
-        deeper = functional.gelu(self.deeper(functional.gelu(hidden)))
-        logits = torch.addmm(self.out_bias, crossed, self.crossed)
-        logits = torch.addmm(logits, deeper, self.deep)
-        logits = torch.addmm(logits, matched.reshape(-1, 1), self.match)
-        return logits.reshape(batch, -1, 2)
 
 
 class _Tokens(nn.Module):

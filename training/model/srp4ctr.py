@@ -14,14 +14,7 @@ from torch import Tensor, nn
 from srp4ctr.features import columns
 from srp4ctr.features.tensors.vocabulary import MASK_ROW
 from srp4ctr.training.config import ModelConfig, RefreshConfig
-from srp4ctr.training.model.click_model import (
-    FAST_RATE,
-    ClickHead,
-    ClickModel,
-    Scores,
-    Tensors,
-    scores_of,
-)
+from srp4ctr.training.model.click_model import FAST_RATE, ClickModel, Tensors
 from srp4ctr.training.model.embeddings import (
     CONTEXT_WIDTH,
     ContextEmbedding,
@@ -30,6 +23,8 @@ from srp4ctr.training.model.embeddings import (
     TokenEmbedding,
     UserFields,
 )
+from srp4ctr.training.model.heads.crosses import Crosses
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.products import FieldProducts, masked_mean
 from srp4ctr.training.model.transformer import (
     BehaviorEncoder,
@@ -39,7 +34,7 @@ from srp4ctr.training.model.transformer import (
 
 
 class SRP4CTR(ClickModel):
-    """The behaviour encoder and, above it, the candidate side and the click head."""
+    """The behaviour encoder and, above it, the candidate side and the heads."""
 
     def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
         super().__init__()
@@ -58,7 +53,7 @@ class SRP4CTR(ClickModel):
         request_width += self.user_fields.width if self.user_fields else 0
         self.querying = QueryingTransformer(config, request_width)
         self.products = FieldProducts(config, sizes) if sizes.user_fields else None
-        self.head = ClickHead(
+        self.head = Crosses(
             config,
             user_width=config.num_queries * width + request_width,
             candidate_width=2 * width
@@ -90,12 +85,12 @@ class SRP4CTR(ClickModel):
         user = self._user_side(inputs, request)  # (B, M D + R)
         states, matched = self._candidate_states(inputs)
         candidates = self._candidate_side(inputs, request, states, matched)  # (B, N, V)
-        logits, correction = self.head(user, candidates, positions)
-        logits = logits + self.match_weight * matched
+        numbers = self.head(user, candidates, positions)
+        logit = numbers.click + self.match_weight * matched
         if self.user_fields:
-            logits = logits + self.user_fields.bias(inputs["user_attribute_rows"])
-        logits = logits + self.context.bias(inputs["context_rows"])
-        return scores_of(logits, correction)
+            logit = logit + self.user_fields.bias(inputs["user_attribute_rows"])
+        logit = logit + self.context.bias(inputs["context_rows"])
+        return self.head.trained(numbers, logit)
 
     def score(self, inputs: Tensors) -> Scores[Tensor]:
         """Return calibrated probabilities (B, N) of ``HEAD_INPUTS``, and ranking scores.
@@ -104,7 +99,7 @@ class SRP4CTR(ClickModel):
         """
         logits, ranking = self.logits(inputs)
         padding = inputs["candidate_item_rows"] == 0
-        probability = self.head.probability(logits).masked_fill(padding, torch.nan)
+        probability = self.head.click.probability(logits).masked_fill(padding, torch.nan)
         return Scores(click=probability, ranking=ranking.masked_fill(padding, torch.nan))
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
@@ -114,11 +109,11 @@ class SRP4CTR(ClickModel):
     @torch.no_grad()
     def shift_logits(self, offset: float) -> None:
         """Add ``offset`` to the bias of the head."""
-        self.head.out.bias.add_(offset)
+        self.head.click.out.bias.add_(offset)
 
     def fast_parameters(self) -> list[Tensor]:
         """Return the biases of positions and the parameters of the context."""
-        return [self.head.position_bias.weight, *super().fast_parameters()]
+        return [self.head.click.position_bias.weight, *super().fast_parameters()]
 
     def parameter_groups(self, config: RefreshConfig) -> list[dict[str, Any]]:
         """Return what fine-tuning trains: pre-trained parts at a lower rate, or frozen."""

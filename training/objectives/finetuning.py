@@ -19,8 +19,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import (
@@ -35,15 +33,16 @@ from srp4ctr.training.evaluation.metrics import log_losses
 from srp4ctr.training.loop.row_adamw import RowAdamW
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit
-from srp4ctr.training.model.click_model import ClickModel, Scores
+from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.dropout import without_ids
+from srp4ctr.training.model.heads import scores
+from srp4ctr.training.model.heads.scores import Scores
 
 STAGE = "fine-tune"
 WEIGHT_DECAY = 0.01
 STEPS_OF_AN_EPOCH, BATCH_SIZES = 700, (8, 64)
 SCORING_ROWS = 512  # requests at once when only scoring
 MAX_SCALED = 100_000  # requests, evenly from all, that the features' scales are taken from
-_HIDDEN = -1e9  # the score of a slot that was not shown: its share underflows to 0
 
 
 def finetune(
@@ -144,16 +143,15 @@ class ClickObjective(Objective):
 
     def counts(self, batch: Batch) -> Counts:
         """Return the number of impressions, and of slates with a click."""
-        return click_counts(batch.clicked, batch.shown)
+        return scores.counts(batch.clicked, batch.shown)
 
     def forward(self, batch: Batch) -> Sums:
         """Return the sums of the losses of the impressions shown in ``batch``."""
         config = self.config
         share = config.dropped_ids if self.training else 0.0
         tensors = without_ids(batch.tensors, share)
-        scores = self.model(tensors, batch.positions)
-        scores = Scores(*(each - batch.log_draw for each in scores))
-        return click_losses(scores, batch.clicked, batch.shown, config)
+        found = Scores(*(s - batch.log_draw for s in self.model(tensors, batch.positions)))
+        return scores.losses(found, batch.clicked, batch.shown, config)
 
 
 @torch.no_grad()
@@ -180,63 +178,3 @@ def request_losses(model: ClickModel, slates: Slates) -> NDArray[np.float64]:
     losses[shown] = log_losses(clicked, probabilities)
     summed: NDArray[np.float64] = losses.sum(axis=1)
     return summed
-
-
-def click_losses(
-    scores: Scores[Tensor], clicked: Tensor, shown: Tensor, config: RefreshConfig
-) -> Sums:
-    """Return the sums of the losses of ``scores``, ``clicked`` and ``shown`` (B, N)."""
-    is_early = config.fake_negative_weighted
-    by_impression = fake_negative_weighted_loss if is_early else log_loss
-    by_slate = slate_loss(scores.ranking, clicked, shown)
-    return {
-        "by_impression": by_impression(scores.click[shown], clicked[shown]),
-        "by_slate": config.slate_loss_weight * by_slate,
-    }
-
-
-def click_counts(clicked: Tensor, shown: Tensor) -> Counts:
-    """Return the counts of the terms of ``click_losses``."""
-    return {
-        "by_impression": shown.sum().float(),
-        "by_slate": ((clicked * shown).sum(-1) > 0).sum(),
-    }
-
-
-def log_loss(logits: Tensor, clicked: Tensor) -> Tensor:
-    """Return -(y ln p + (1 - y) ln(1 - p)), summed over impressions."""
-    each = functional.binary_cross_entropy_with_logits
-    return each(logits, clicked, reduction="sum")
-
-
-def slate_loss(ranking: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
-    """Return the cross entropy of the slates' clicks among what was shown, (B, N) each.
-
-    -mean over clicks of ln(exp(s_i) / sum exp(s_j)), summed over the slates with a click:
-    ListNet's top-one probability (Cao et al., Learning to Rank: From Pairwise Approach to
-    Listwise Approach, ICML 2007).
-    """
-    shares = torch.log_softmax(ranking.masked_fill(~shown, _HIDDEN), dim=-1)  # (B, N)
-    chosen = clicked * shown
-    clicks = chosen.sum(-1)  # (B,)
-    each = -(shares * chosen).sum(-1) / clicks.clamp(min=1.0)
-    return each.sum()
-
-
-def fake_negative_weighted_loss(logits: Tensor, clicked: Tensor) -> Tensor:
-    """Return the loss of impressions that were non-clicks at first, summed.
-
-    For the newest impressions, later clicks are unknown. So each impression is a negative
-    at once, and each click, when it comes, an additional positive. Such a stream has a
-    click rate of p / (1 + p); weights without gradients correct it (Ktena et al.,
-    Addressing Delayed Feedback for Continuous Training, RecSys 2019)::
-
-        -(1 + p) y ln p - (1 - p) (1 + p) ln(1 - p)
-
-    ``clicked`` are the clicks so far; both terms are in one batch.
-    """
-    with torch.no_grad():
-        p = torch.sigmoid(logits)
-    positive = (1.0 + p) * clicked * -functional.logsigmoid(logits)
-    negative = (1.0 - p) * (1.0 + p) * -functional.logsigmoid(-logits)
-    return (positive + negative).sum()

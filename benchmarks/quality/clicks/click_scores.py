@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
-from srp4ctr.training.model.click_model import Scores
+from srp4ctr.training.model.heads.scores import Scores
 
 HEAD_SHARE = 0.2  # of the items, the most shown in training; the rest is the long tail
 SHORT_HISTORY = 5

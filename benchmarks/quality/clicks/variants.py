@@ -28,8 +28,9 @@ from srp4ctr.features.tensors.schema import CANDIDATE_TENSORS
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel, Scores
+from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.feedback import pretrain_on_feedback
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits

@@ -21,7 +21,7 @@ from benchmarks.quality.clicks.click_sources import Source, of_file
 from benchmarks.quality.clicks.variants import request_flops
 from srp4ctr.streams.events.schema import Behavior, Click, Impression, ItemUpdate
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.model.click_model import Scores
+from srp4ctr.training.model.heads.scores import Scores
 from tests.benchmarks.quality.conftest import USERS, shop
 
 

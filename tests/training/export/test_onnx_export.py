@@ -21,7 +21,7 @@ from srp4ctr.training.export.onnx_export import (
     scorer,
     write_golden,
 )
-from srp4ctr.training.model.click_model import Scores
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.triton_repo.serving.onnx_scorer import Scorer
 from tests.training.conftest import SIZES, TINY
@@ -37,8 +37,8 @@ def test_onnx_answers_as_torch_does_with_padding_and_an_empty_history(
     tmp_path: Path,
     scale: float,
 ) -> None:
-    a_model.head.calibration_scale.fill_(scale)
-    a_model.head.calibration_bias.fill_(-4.0)
+    a_model.head.click.calibration_scale.fill_(scale)
+    a_model.head.click.calibration_bias.fill_(-4.0)
     requests = {name: tensor.numpy() for name, tensor in requests_of(count=3).items()}
     requests["candidate_item_rows"][1, 2:] = 0
     export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
@@ -99,7 +99,7 @@ def test_the_order_of_rare_clicks_is_exported_too(
     a_model: SRP4CTR, requests_of: Maker, recipe: RefreshConfig, tmp_path: Path
 ) -> None:
     with torch.no_grad():
-        a_model.head.out.bias.fill_(-25.0)  # a click in 7e10 impressions
+        a_model.head.click.out.bias.fill_(-25.0)  # a click in 7e10 impressions
     export(a_model, sizes_of(recipe.model, SIZES), tmp_path)
     tensors = requests_of(count=2, candidates=4)
     made = scorer(tmp_path)({name: t.numpy() for name, t in tensors.items()}).ranking
@@ -184,7 +184,7 @@ def test_a_model_with_user_fields_is_exported_with_one_more_input(
             parameter.add_(torch.randn_like(parameter) * 0.2)
         for table in (model.user_fields.vectors, model.user_fields.biases):
             table.weight[0] = 0.0
-    model.head.calibration_scale.fill_(1.7)
+    model.head.click.calibration_scale.fill_(1.7)
     sizes = sizes_of(TINY, tables)
     rows = np.array([[2, 6, 0], [5, 7, 9], [0, 0, 0], [3, 10, 6]])
     requests = {name: tensor.numpy() for name, tensor in requests_of(count=4).items()}

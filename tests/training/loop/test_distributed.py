@@ -84,8 +84,10 @@ def assert_near(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         if "optimiser/" not in name and not name.endswith("key.bias"):
-            relative = 1e-5 if name.startswith("head.calibration_") else 0.0
-            near = 5e-5 if name == "head.ranking" or ".widen." in name else 1e-5
+            relative = 1e-5 if name.startswith("head.scores.click.calibration_") else 0.0
+            near = (
+                5e-5 if name == "head.scores.ranking.weight" or ".widen." in name else 1e-5
+            )
             torch.testing.assert_close(
                 found[name], tensor, rtol=relative, atol=near, msg=f"{name}: {{}}".format
             )

@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_weights(
     for _ in range(2):
         model = fresh(recipe, sizes)
         finetune(model, slates, recipe, FitOptions())
-        weights.append(model.head.out.weight)
+        weights.append(model.head.click.out.weight)
     assert torch.equal(*weights)
 
 
@@ -191,7 +191,7 @@ def test_clicks_that_are_learned_are_trained_for_all_epochs(
     model, alike = fresh(config, sizes), fresh(config, sizes)
     losses = finetune(model, slates, config, FitOptions(), slates)
     assert losses == finetune(alike, slates, config, FitOptions())
-    assert torch.equal(model.head.out.weight, alike.head.out.weight)
+    assert torch.equal(model.head.click.out.weight, alike.head.click.out.weight)
 
 
 @pytest.mark.parametrize("nothing", [0, 1])

@@ -129,7 +129,7 @@ def test_serving_scores_as_if_every_candidate_stood_at_the_top(
 ) -> None:
     tensors = requests_of()
     with torch.no_grad():
-        a_model.head.position_bias.weight[0] = 1.0
+        a_model.head.click.position_bias.weight[0] = 1.0
         top = a_model(tensors, torch.zeros_like(tensors["candidate_item_rows"]))
         third = a_model(tensors, torch.full_like(tensors["candidate_item_rows"], 3))
         served = a_model(tensors)
@@ -142,8 +142,8 @@ def test_the_calibration_is_in_the_score(a_model: SRP4CTR, requests_of: Maker) -
     tensors = requests_of()
     with torch.no_grad():
         logits = a_model(tensors).click
-    a_model.head.calibration_scale.fill_(0.5)
-    a_model.head.calibration_bias.fill_(-1.0)
+    a_model.head.click.calibration_scale.fill_(0.5)
+    a_model.head.click.calibration_bias.fill_(-1.0)
     expected = torch.sigmoid(0.5 * logits - 1.0)
     torch.testing.assert_close(score(a_model, tensors), expected)
 

@@ -14,8 +14,10 @@ from srp4ctr.training.dataset.batches import HISTORY_NAMES, Slates
 from srp4ctr.training.evaluation import metrics
 from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
-from srp4ctr.training.model.click_model import ClickModel, Scores, Tensors
+from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import ContextEmbedding, NumericFeatures, TableSizes
+from srp4ctr.training.model.heads.ranking import RankingHead
+from srp4ctr.training.model.heads.scores import Scores
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import (
     ClickObjective,
@@ -79,7 +81,7 @@ def test_each_parameter_is_trained_once_and_pretrained_ones_slower(
     assert set(rates) == {id(p) for p in model.parameters()}
     named = dict(model.named_parameters())
     expected = {
-        "head.out.weight": 1.0,
+        "head.scores.click.out.weight": 1.0,
         "encoder.layers.1.key.weight": 0.5,
         "embedding.project.weight": 0.5,
         "embedding.items.weight": 0.5,
@@ -132,7 +134,7 @@ def test_what_is_frozen_stays_as_it_was(
 
     assert is_kept("embedding.items.weight")
     assert is_kept("encoder.layers.0.key.weight") == (freeze == "encoder")
-    assert not is_kept("head.out.weight")
+    assert not is_kept("head.scores.click.out.weight")
 
 
 def test_padding_does_not_teach(
@@ -146,7 +148,7 @@ def test_padding_does_not_teach(
         clicked = np.where(tensors["candidate_item_rows"] == 0, clicked_padding, 0.0)
         padded = replace(slates, tensors=tensors, clicked=clicked.astype(np.float32))
         finetune(model, padded, recipe, FitOptions())
-        return model.head.out.weight.detach()
+        return model.head.click.out.weight.detach()
 
     assert torch.equal(trained(0.0), trained(1.0))
 
@@ -206,7 +208,7 @@ def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
 
     model, with_positions = trained(slates.positions)
     _, without_positions = trained(np.zeros_like(slates.positions))
-    bias = model.head.position_bias.weight.detach()
+    bias = model.head.click.position_bias.weight.detach()
     assert float(bias[0] - bias[4]) == pytest.approx(3.0, abs=0.3)
     for right, wrong in zip(with_positions, without_positions, strict=True):
         assert right > wrong + 0.03
@@ -226,7 +228,9 @@ def test_what_orders_a_slate_costs_the_probability_nothing(
         batch = objective.batch(rows, objective.lengths.max(axis=0))
         loss = loss_of(objective(batch), objective.counts(batch))
         loss.backward()  # type: ignore[no-untyped-call]
-        of_order, found = model.head.ranking.grad, model.head.out.weight.grad
+        ranking = model.head.scores["ranking"]
+        assert isinstance(ranking, RankingHead)
+        of_order, found = ranking.weight.grad, model.head.click.out.weight.grad
         assert of_order is not None
         assert found is not None
         assert bool(of_order.any()) == (weight > 0)
@@ -292,9 +296,9 @@ def test_a_model_of_impressions_starts_where_it_is(
 ) -> None:
     torch.manual_seed(0)
     model = SRP4CTR(recipe.model, sizes)
-    before = model.head.out.bias.clone()
+    before = model.head.click.out.bias.clone()
     start_at_draws(model, slates)
-    assert torch.equal(before, model.head.out.bias)
+    assert torch.equal(before, model.head.click.out.bias)
 
 
 @pytest.mark.parametrize(

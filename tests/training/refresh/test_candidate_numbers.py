@@ -21,7 +21,7 @@ from tests.training.logs import a_label
 
 STREAMS = StreamConfig(sequence_length=6)
 REQUESTS, SHOWN = 300, 5
-POSITION_BIAS = "head.position_bias.weight"
+POSITION_BIAS = "head.scores.click.position_bias.weight"
 
 
 def searches(orders: NDArray[np.int64]) -> Iterator[Published]:

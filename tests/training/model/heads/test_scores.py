@@ -6,25 +6,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from srp4ctr.features.bundles.gates import SCORE_TOLERANCES
+from srp4ctr.features.tensors.schema import PROBABILITY_TENSORS, RANKING_TENSORS
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.loop.train_step import loss_of
-from srp4ctr.training.model.click_model import Scores
-from srp4ctr.training.objectives.finetuning import (
-    click_counts,
-    click_losses,
-    fake_negative_weighted_loss,
-    log_loss,
-    slate_loss,
-)
+from srp4ctr.training.model.heads.click import fake_negative_weighted_loss, log_loss
+from srp4ctr.training.model.heads.ranking import slate_loss
+from srp4ctr.training.model.heads.scores import HEADS, Scores, counts, losses
 
 
 def mean_slate_loss(logits: Tensor, clicked: Tensor, shown: Tensor) -> Tensor:
     sums = {"by_slate": slate_loss(logits, clicked, shown)}
-    return loss_of(sums, click_counts(clicked, shown))
+    return loss_of(sums, counts(clicked, shown))
 
 
 def scores_of(*shares: float) -> Tensor:
     return torch.tensor(shares, dtype=torch.float64).log()
+
+
+def test_the_heads_are_what_is_served_and_held_to_a_tolerance() -> None:
+    served = [head.tensor for head in HEADS]
+    assert served == [*PROBABILITY_TENSORS, *RANKING_TENSORS]
+    assert [spec.name for spec in served] == list(SCORE_TOLERANCES)
 
 
 def test_a_slates_loss_is_the_clicks_share_of_the_exponentials() -> None:
@@ -73,10 +76,10 @@ def test_the_weight_joins_both_losses_each_of_its_own_score() -> None:
     shown = torch.ones(1, 2, dtype=torch.bool)
     plain = RefreshConfig(slate_loss_weight=0.0)
     weighted = replace(plain, slate_loss_weight=0.5)
-    counts = click_counts(clicked, shown)
-    found = loss_of(click_losses(scores, clicked, shown, weighted), counts)
+    number = counts(clicked, shown)
+    found = loss_of(losses(scores, clicked, shown, weighted), number)
     alone = log_loss(click[0], clicked[0]) / 2
-    assert loss_of(click_losses(scores, clicked, shown, plain), counts) == alone
+    assert loss_of(losses(scores, clicked, shown, plain), number) == alone
     assert float(found - alone) == pytest.approx(-0.5 * math.log(0.75))
 
 
