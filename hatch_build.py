@@ -31,7 +31,12 @@ FEATURES = tuple(
 # No -march: the library runs on every machine of this architecture. No fused products: the
 # results are those of numpy.
 FLAGS = (
-    *("-std=c11", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"),
+    "-std=c11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-pthread",
     "-fvisibility=hidden",
 )
 LINKED = ("-lm", "-ldl")

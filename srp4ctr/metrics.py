@@ -44,20 +44,60 @@ REMOVED_IN = "0.3.0"
 
 # Fine around 50 ms, the bound of the objective, and around a request's usual latency.
 ANSWER_BOUNDS = (
-    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03),
-    *(0.05, 0.1, 0.25, 0.5, 1),
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
 )
 AGE_BOUNDS = (1, 5, 30, 120, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
 # Fine around 10 ms: a request of 100 candidates takes 2–5 ms on two cores.
 _CALL_BOUNDS = (
-    *(0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.010, 0.012, 0.015),
-    *(0.020, 0.030, 0.050, 0.100, 0.250, 0.500, 1.0),
+    0.001,
+    0.002,
+    0.003,
+    0.004,
+    0.005,
+    0.006,
+    0.008,
+    0.010,
+    0.012,
+    0.015,
+    0.020,
+    0.030,
+    0.050,
+    0.100,
+    0.250,
+    0.500,
+    1.0,
 )
 _INTAKE_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LAG_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _PROBE_BOUNDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
 _STORE_BOUNDS = (
-    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
 )
 
 # Of processes that retry calls.
@@ -463,8 +503,16 @@ CERTIFICATES = (
 METRICS = {
     spec.name: spec
     for spec in chain(
-        *(RETRIES, STREAM_WORKER, INTAKE, CLIENT, SERVING_STEP, NATIVE_STEP),
-        *(FIGURES, PROBE, LABELS, CERTIFICATES),
+        RETRIES,
+        STREAM_WORKER,
+        INTAKE,
+        CLIENT,
+        SERVING_STEP,
+        NATIVE_STEP,
+        FIGURES,
+        PROBE,
+        LABELS,
+        CERTIFICATES,
     )
 }
 RENAMED = {spec.formerly: spec.name for spec in METRICS.values() if spec.formerly}

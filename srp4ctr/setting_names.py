@@ -18,16 +18,27 @@ REMOVED: Mapping[Key, str] = {
     **{
         ("training", name): "0.3.0"
         for name in (
-            *("patience", "max_full_softmax_items", "mask_ratio", "num_oov_rows"),
-            *("warm_pretrain_epochs", "warm_finetune_epochs", "warm_learning_rate_scale"),
-            *("tensorboard_dir", "mlflow_experiment", "checkpoint_every_s"),
+            "patience",
+            "max_full_softmax_items",
+            "mask_ratio",
+            "num_oov_rows",
+            "warm_pretrain_epochs",
+            "warm_finetune_epochs",
+            "warm_learning_rate_scale",
+            "tensorboard_dir",
+            "mlflow_experiment",
+            "checkpoint_every_s",
         )
     },
     **{
         ("training", "model", name): "0.3.0"
         for name in (
-            *("num_heads", "num_cross_layers", "num_spans"),
-            *("use_cross_attention", "use_querying", "use_all_layers"),
+            "num_heads",
+            "num_cross_layers",
+            "num_spans",
+            "use_cross_attention",
+            "use_querying",
+            "use_all_layers",
         )
     },
 }
@@ -59,8 +70,11 @@ TABLES: tuple[Key, ...] = (("streams", "action_codes"), ("monitoring", "tls_endp
 # Variables with our prefix that are not settings: the paths of the file and the test data,
 # and compose.yaml's own: its address, its secrets, the operator.
 NOT_SETTINGS = {
-    *("SRP4CTR_SETTINGS", "SRP4CTR_DATA"),
-    *("SRP4CTR_BIND", "SRP4CTR_SECRETS", "SRP4CTR_ACTOR"),
+    "SRP4CTR_SETTINGS",
+    "SRP4CTR_DATA",
+    "SRP4CTR_BIND",
+    "SRP4CTR_SECRETS",
+    "SRP4CTR_ACTOR",
 }
 OLD_SECTIONS = {section for section, _ in RENAMED}
 _log = logging.getLogger(__name__)
@@ -160,10 +174,14 @@ def _warn_once(key: Key, source: str) -> None:
         now = variable_of(current) if is_variable else ".".join(current)
         _log.warning(
             "%s: the setting %s is named %s since 0.2.0; 0.3.0 will refuse the old name",
-            *(source, name, now),
+            source,
+            name,
+            now,
         )
         return
     _log.warning(
         "%s: the setting %s was removed in %s and is ignored: docs/decisions.md says why",
-        *(source, ".".join(key), REMOVED[key]),
+        source,
+        ".".join(key),
+        REMOVED[key],
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from srp4ctr.errors import MistakeError
 
@@ -46,30 +46,42 @@ class ModelConfig:
 
 
 FAMILIAR_ID_DROPOUT = 0.3
-# Fields of ``RefreshConfig``, and what they must be.
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("held_out_share",), lambda x: 0 < x < 1, "between 0 and 1"),
-    (("max_gpu_memory_share",), lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    (("train_window_days",), lambda x: x is None or x > 0, "above 0"),
-    (("sampled_items",), lambda x: x is None or x >= 1, "at least 1"),
-    (("id_dropout",), lambda x: x is None or 0 <= x < 1, "from 0 to below 1"),
-    (("last_masked_share", "prefix_share"), lambda x: 0 <= x <= 1, "from 0 to 1"),
-    (
-        (
-            *("slate_loss_weight", "replay", "champion_tolerance", "niceness"),
-            *("pretrain_epochs", "finetune_epochs", "min_item_count", "threads"),
-        ),
-        lambda x: x >= 0,
-        "at least 0",
-    ),
-    (("pretrain_learning_rate", "finetune_learning_rate"), lambda x: x > 0, "above 0"),
-    (("batch_requests",), lambda x: x is None or x >= 1, "at least 1"),
-    (
-        ("batch_users", "accumulate", "enough_labels", "held_out_clicks"),
-        lambda x: x >= 1,
-        "at least 1",
-    ),
-)
+
+
+class _Range(NamedTuple):
+    holds: Callable[[Any], bool]
+    words: str
+
+
+_NOT_NEGATIVE = _Range(lambda x: x >= 0, "at least 0")
+_AT_LEAST_1 = _Range(lambda x: x >= 1, "at least 1")
+_POSITIVE = _Range(lambda x: x > 0, "above 0")
+_SHARE = _Range(lambda x: 0 <= x <= 1, "from 0 to 1")
+_AT_LEAST_1_IF_ANY = _Range(lambda x: x is None or x >= 1, "at least 1")
+_RANGES = {  # of fields of ``RefreshConfig``
+    "held_out_share": _Range(lambda x: 0 < x < 1, "between 0 and 1"),
+    "max_gpu_memory_share": _Range(lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "train_window_days": _Range(lambda x: x is None or x > 0, "above 0"),
+    "sampled_items": _AT_LEAST_1_IF_ANY,
+    "id_dropout": _Range(lambda x: x is None or 0 <= x < 1, "from 0 to below 1"),
+    "last_masked_share": _SHARE,
+    "prefix_share": _SHARE,
+    "slate_loss_weight": _NOT_NEGATIVE,
+    "replay": _NOT_NEGATIVE,
+    "champion_tolerance": _NOT_NEGATIVE,
+    "niceness": _NOT_NEGATIVE,
+    "pretrain_epochs": _NOT_NEGATIVE,
+    "finetune_epochs": _NOT_NEGATIVE,
+    "min_item_count": _NOT_NEGATIVE,
+    "threads": _NOT_NEGATIVE,
+    "pretrain_learning_rate": _POSITIVE,
+    "finetune_learning_rate": _POSITIVE,
+    "batch_requests": _AT_LEAST_1_IF_ANY,
+    "batch_users": _AT_LEAST_1,
+    "accumulate": _AT_LEAST_1,
+    "enough_labels": _AT_LEAST_1,
+    "held_out_clicks": _AT_LEAST_1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +213,11 @@ class RefreshConfig:
         return math.ceil(self.pretrain_epochs / 8)
 
     def __post_init__(self) -> None:
-        for names, holds, range_ in _RANGES:
-            for name in names:
-                if not holds(value := getattr(self, name)):
-                    raise MistakeError(f"training.{name} is {value}; it must be {range_}")
+        for name, allowed in _RANGES.items():
+            if not allowed.holds(value := getattr(self, name)):
+                raise MistakeError(
+                    f"training.{name} is {value}; it must be {allowed.words}"
+                )
         scheme, _, place = self.bundles_uri.partition("://")
         if self.bundles_uri and (scheme not in _SCHEMES or set("@?") & set(place)):
             raise MistakeError(

@@ -27,8 +27,10 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.heads.scores import Scores
 
 JOBS_CODE = (
-    *(*TRAINING_CODE, "training/dataset/examples.py", "benchmarks/harness/runner.py"),
-    *(f"training/evaluation/{name}.py" for name in ("evaluate", "metrics", "calibration")),
+    *TRAINING_CODE,
+    "training/dataset/examples.py",
+    "benchmarks/harness/runner.py",
+    *(f"training/evaluation/{name}.py" for name in ("evaluate", "quality", "calibration")),
     *(
         f"benchmarks/quality/clicks/{name}.py"
         for name in ("variants", "click_scores", "click_examples")

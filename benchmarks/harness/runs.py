@@ -30,7 +30,9 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 # A change of any of these may change what is trained.
 TRAINING_CODE = (
-    *("training/dataset/batches.py", "training/model", "training/objectives"),
+    "training/dataset/batches.py",
+    "training/model",
+    "training/objectives",
     *(f"training/loop/{name}.py" for name in ("train_step", "trainer")),
 )
 

@@ -40,7 +40,7 @@ from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality as held_out
 
 CALIBRATED, OVER_PREDICTING, COSTLY = "v1", "v2", "v3"
 OVER_PREDICTION = 1.5
@@ -51,12 +51,19 @@ MINUTE_MS = 60_000
 OVERHEAD_LABELS = 1_000_000
 SHARED_LABELS = 400_000
 QUALITIES = (
-    *("model_version", "impressions", "click_rate"),
-    *("calibration_ratio", "normalized_entropy"),
+    "model_version",
+    "impressions",
+    "click_rate",
+    "calibration_ratio",
+    "normalized_entropy",
 )
 COLUMNS = {
-    **{"version": "model_version", "labels": "impressions:,", "CTR": "click_rate:.4f"},
-    **{"AUC": "auc:.4f", "p / y": "calibration_ratio:.3f", "NE": "normalized_entropy:.3f"},
+    "version": "model_version",
+    "labels": "impressions:,",
+    "CTR": "click_rate:.4f",
+    "AUC": "auc:.4f",
+    "p / y": "calibration_ratio:.3f",
+    "NE": "normalized_entropy:.3f",
     "alerts": "alerts",
 }
 # The alert that each fault deserves, by version.
@@ -231,7 +238,7 @@ def _errors(
             "calibration": (quality.calibration_ratio, scores.sum() / clicks.sum()),
             "entropy": (
                 quality.normalized_entropy,
-                metrics.normalised_entropy(clicks, scores),
+                held_out.normalised_entropy(clicks, scores),
             ),
         }
         for name, (live, offline) in exact.items():
@@ -251,7 +258,7 @@ def _position_auc(
         clicked = clicks[here].sum()
         if clicked >= MIN_CLICKS:
             weight = clicked * (here.sum() - clicked)
-            won += weight * metrics.auc(clicks[here], scores[here])
+            won += weight * held_out.auc(clicks[here], scores[here])
             pairs += weight
     return won / pairs
 

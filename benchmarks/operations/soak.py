@@ -54,8 +54,11 @@ CALIBRATION, SOAK = "c", "s"
 ENDED = "a worker ended of itself"  # published in results
 _SAMPLE_EVERY_S, _SAY_EVERY_S, _AT_REST_S = 10.0, 60.0, 300.0
 MEMORY_COLUMNS = {
-    **{"process": "name", "lives": "lives"},
-    **{"MB warm": "first_mb:.0f", "MB last": "last_mb:.0f", "growth": "mb:.1f"},
+    "process": "name",
+    "lives": "lives",
+    "MB warm": "first_mb:.0f",
+    "MB last": "last_mb:.0f",
+    "growth": "mb:.1f",
 }
 Row = dict[str, Any]
 

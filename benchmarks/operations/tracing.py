@@ -39,7 +39,8 @@ from srp4ctr.streams.events.schema import Behavior
 PICTURE = FOLDER.parent / "docs" / "evidence" / "trace.svg"
 FORMS = {"off": None, "1 % traced": 0.01, "all traced": 1.0}
 COLUMNS = {
-    **{"tracing": "tracing", "µs a request": "microseconds:.2f"},
+    "tracing": "tracing",
+    "µs a request": "microseconds:.2f",
     "of a request's CPU": "share:.3%",
 }
 LENGTH, WAIT_S, EXPORT_S = 20, 30.0, 2.5

@@ -69,22 +69,31 @@ POWER_LOOKS, POWER_USERS, POWER_REQUESTS = 120, 200, 10  # 200 new users between
 LABELS = 200_000
 CACHE = ROOT / ".data" / "benchmarks" / "verdicts"
 SIMULATED_CODE = (
-    *("monitoring/quality", "triton_repo/serving/exploration.py"),
+    "monitoring/quality",
+    "triton_repo/serving/exploration.py",
     *(f"benchmarks/operations/{name}.py" for name in ("verdict_traffic", "verdicts")),
 )
 PAGE = ROOT / "docs" / "monitoring.md"
 BEGIN = "<!-- begin: make bench NAME=verdicts ARGS=--page -->"
 END = "<!-- end: verdicts -->"
 COMPARED = {
-    **{"users": "users:,", "requests": "requests:,", "sd": "deviation:.2f"},
-    **{"activity": "activity", "arrival": "arrival"},
+    "users": "users:,",
+    "requests": "requests:,",
+    "sd": "deviation:.2f",
+    "activity": "activity",
+    "arrival": "arrival",
     "false verdicts": "false_verdicts:.4f",
     "difference covered": "difference:.4f",
 }
 COVERED = {
-    **{"users": "users:,", "requests": "requests:,", "sd": "deviation:.2f"},
-    **{"activity": "activity", "CTR": "click_rate:.4f", "CTR at 1": "top:.4f"},
-    **{"calibration": "calibration:.4f", "AUC": "auc:.4f"},
+    "users": "users:,",
+    "requests": "requests:,",
+    "sd": "deviation:.2f",
+    "activity": "activity",
+    "CTR": "click_rate:.4f",
+    "CTR at 1": "top:.4f",
+    "calibration": "calibration:.4f",
+    "AUC": "auc:.4f",
     "AUC in request": "request_auc:.4f",
 }
 INTERVALS = ("click_rate", "top", "calibration", "auc", "request_auc")
@@ -107,7 +116,10 @@ class Simulation:
     def file(self) -> Path:
         """Where its result is kept, so that a run which was cut off continues."""
         digest = digest_of(
-            *(self.measure.__name__, self.arguments, self.runs, self.seed),
+            self.measure.__name__,
+            self.arguments,
+            self.runs,
+            self.seed,
             code_digest(*SIMULATED_CODE),
         )
         return CACHE / f"{self.measure.__name__}-{digest}.json"

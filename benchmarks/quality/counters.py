@@ -29,7 +29,7 @@ from benchmarks.quality.clicks.click_scores import mean_auc
 from benchmarks.quality.clicks.click_sources import read
 from srp4ctr.features import columns as feature_columns
 from srp4ctr.training.config import RefreshConfig
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 
 # Untuned: what one would begin with.
 TREES = 200
@@ -126,9 +126,9 @@ def judged(
     clicked = future.clicked > 0.5
     requests = future.requests[np.nonzero(future.slates.shown)[0]]
     return {
-        "auc": metrics.auc(clicked, scores),
+        "auc": quality.auc(clicked, scores),
         "gauc": mean_auc(clicked, scores, requests),
-        "log_loss": metrics.log_loss(clicked, scores),
+        "log_loss": quality.log_loss(clicked, scores),
     }
 
 

@@ -40,7 +40,7 @@ from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
@@ -130,10 +130,10 @@ def judged(model: SRP4CTR, future: Slates) -> dict[str, float]:
     predicted = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
     requests = np.nonzero(shown)[0]
     return {
-        "auc": metrics.auc(clicked, predicted),
+        "auc": quality.auc(clicked, predicted),
         "gauc": mean_auc(clicked > 0, predicted, requests),
-        "log_loss": metrics.log_loss(clicked, predicted),
-        "calibration": metrics.calibration(clicked, predicted),
+        "log_loss": quality.log_loss(clicked, predicted),
+        "calibration": quality.calibration(clicked, predicted),
     }
 
 

@@ -69,7 +69,8 @@ FILE = RESULTS / "own_model.json"
 SEEDS = FILE.with_suffix(".seeds.jsonl")
 RUNS = ROOT / "own_model"
 CODE = (
-    *(*TRAINING_CODE, "benchmarks/quality/clicks/click_scores.py"),
+    *TRAINING_CODE,
+    "benchmarks/quality/clicks/click_scores.py",
     *(
         f"benchmarks/models/{name}.py"
         for name in ("downstream_models", "baseline", "trees")
@@ -77,8 +78,11 @@ CODE = (
 )
 SETTINGS = {
     "ebnerd": (
-        *("batch_requests=32", "id_dropout=0.95", "finetune_epochs=6"),
-        *("pretrain_epochs=8", "slate_loss_weight=0.02"),
+        "batch_requests=32",
+        "id_dropout=0.95",
+        "finetune_epochs=6",
+        "pretrain_epochs=8",
+        "slate_loss_weight=0.02",
     ),
     "movielens": (),
 }
@@ -98,10 +102,15 @@ GIVEN: dict[str, tuple[str, ...]] = {
 GAINED = ("auc", "gauc")
 FIGURES = (*GAINED, "log_loss", "calibration")
 COLUMNS = {
-    **{"data": "data", "model": "model", "given": "given"},
-    **{"AUC": "auc:.4f", "gain": "auc_gain±auc_gain_error:+.4f"},
-    **{"gAUC": "gauc:.4f", "gain ": "gauc_gain±gauc_gain_error:+.4f"},
-    **{"log loss": "log_loss:.4f", "p / y": "calibration:.3f"},
+    "data": "data",
+    "model": "model",
+    "given": "given",
+    "AUC": "auc:.4f",
+    "gain": "auc_gain±auc_gain_error:+.4f",
+    "gAUC": "gauc:.4f",
+    "gain ": "gauc_gain±gauc_gain_error:+.4f",
+    "log loss": "log_loss:.4f",
+    "p / y": "calibration:.3f",
 }
 Row = dict[str, Any]
 

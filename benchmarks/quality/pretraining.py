@@ -42,9 +42,12 @@ QUICK_USERS, QUICK_EPOCHS = 3_000, 0.25
 SCORED_USERS = 1_000  # at once: a hundred candidates each
 COLUMNS = {
     "model": "model",
-    **{"HR@10": "hr10±hr10_error:.4f", "NDCG@10": "ndcg10±ndcg10_error:.4f"},
-    **{"MRR": "mrr:.4f", "AUC": "auc:.4f"},
-    **{"short": "hr10_short_history:.4f", "tail": "hr10_long_tail:.4f"},
+    "HR@10": "hr10±hr10_error:.4f",
+    "NDCG@10": "ndcg10±ndcg10_error:.4f",
+    "MRR": "mrr:.4f",
+    "AUC": "auc:.4f",
+    "short": "hr10_short_history:.4f",
+    "tail": "hr10_long_tail:.4f",
     "HR@10 against SRP4CTR": "hr10_less±hr10_less_error:+.4f",
 }
 

@@ -36,7 +36,7 @@ from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import champion, metrics
+from srp4ctr.training.evaluation import champion, quality
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshOutcome
@@ -98,8 +98,10 @@ def main() -> None:
     print(table(rows, {"minute": "minute", **{p.name: f"{p.name}:.4f" for p in policies}}))
     found = [verdict(policy, rows) for policy in policies]
     columns = {
-        **{"refresh": "policy", "recovered after min": "recovered_min"},
-        **{"excess of the last hour": "last_hour:.4f", "refused": "refused"},
+        "refresh": "policy",
+        "recovered after min": "recovered_min",
+        "excess of the last hour": "last_hour:.4f",
+        "refused": "refused",
     }
     print(table(found, columns))
     print(json.dumps({"rows": found, "by_minute": rows}))
@@ -235,8 +237,8 @@ def excesses(
 def excess(folder: Path, slates: Slates, truth: Floats) -> float:
     """Return by how much the log loss of the bundle in ``folder`` is above the truth's."""
     scored = champion.score(folder, slates)
-    best = metrics.log_loss(scored.clicked, truth[slates.shown])
-    return round(metrics.log_loss(scored.clicked, scored.probabilities) - best, 5)
+    best = quality.log_loss(scored.clicked, truth[slates.shown])
+    return round(quality.log_loss(scored.clicked, scored.probabilities) - best, 5)
 
 
 def verdict(policy: Policy, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

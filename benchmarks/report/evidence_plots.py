@@ -33,9 +33,12 @@ from benchmarks.report.evidence_tables import (
 BLUE, ORANGE, BLACK, PURPLE = "#0072b2", "#d55e00", "#222222", "#aa4499"
 OTHERS = ((BLACK, "D"), ("#009e73", "^"), ("#cc79a7", "v"), ("#56b4e9", "P"))
 LOOKS = {
-    **{REFERENCE: (BLUE, "o"), WITHOUT_PRETRAINING: (ORANGE, "s")},
+    REFERENCE: (BLUE, "o"),
+    WITHOUT_PRETRAINING: (ORANGE, "s"),
     **dict(zip(("din", "bst", "dcnv2", "sasrec"), OTHERS, strict=True)),
-    **{"lr": ("#e69f00", "X"), "lightgbm": (PURPLE, "--"), "lightgbm-rank": (PURPLE, ":")},
+    "lr": ("#e69f00", "X"),
+    "lightgbm": (PURPLE, "--"),
+    "lightgbm-rank": (PURPLE, ":"),
     "lightgbm-history": (PURPLE, "-."),
 }
 _TREE_LINES = ("--", ":", "-.")

@@ -226,8 +226,12 @@ _TITLES = """\
 def _line(claim: Claim, measured: Measurement) -> str:
     of, mark = measured.of, f" {MARK}" if measured.by_hand else ""
     cells = (
-        *(claim.sentence, claim.number(measured.found), of.get("hardware", UNKNOWN)),
-        *(measured.commit, f"{of.get('date', UNKNOWN)}{mark}", f"`{claim.run.command}`"),
+        claim.sentence,
+        claim.number(measured.found),
+        of.get("hardware", UNKNOWN),
+        measured.commit,
+        f"{of.get('date', UNKNOWN)}{mark}",
+        f"`{claim.run.command}`",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -35,9 +35,11 @@ DEADLINE_S, DURATION_S = 0.1, 8.0
 TIMES = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 WAITS_MS = (1000.0 * DEADLINE_S / 2, None)
 COLUMNS = {
-    **{"waits ms": "wait_ms", "times": "times:.1f"},
+    "waits ms": "wait_ms",
+    "times": "times:.1f",
     **{f"{n}/s": f"{n}_per_s:.1f" for n in ("offered", "goodput", "refused", "late")},
-    **{"p50 ms": "p50_ms:.1f", "p99 ms": "p99_ms:.1f"},
+    "p50 ms": "p50_ms:.1f",
+    "p99 ms": "p99_ms:.1f",
 }
 Row = dict[str, Any]
 

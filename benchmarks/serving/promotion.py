@@ -54,7 +54,9 @@ LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 SWITCHING = "promotions and rollbacks"
 TOLERANCE = 1e-4  # of a probability: other batches, other rounding
 COLUMNS = {
-    **{"phase": "phase", "times": "times", "s each": "seconds"},
+    "phase": "phase",
+    "times": "times",
+    "s each": "seconds",
     **{name: name for name in ("requests", "failed", "raw_failed", "mixed")},
     **{f"{name} ms": f"{name}_ms" for name in ("p50", "p99", "longest")},
 }

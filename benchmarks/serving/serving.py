@@ -71,7 +71,8 @@ DURATION_S, ROUNDS = 4.0, 3
 MOST_TILED = 100_000
 ONNX, BRIEF = "onnxruntime in process", f"rank_clicks, history of {SHORT}"
 FEW_USERS, MANY_USERS, MANY_CONTEXTS = DESCRIBED = (
-    *("rank_clicks, users with attributes", "rank_clicks, many users with attributes"),
+    "rank_clicks, users with attributes",
+    "rank_clicks, many users with attributes",
     "rank_clicks, contexts that differ",
 )
 MANY, MANY_PREPARED = 100_000, 1_000  # users; requests, so that hardly one comes twice
@@ -80,10 +81,14 @@ FILE = RESULTS / "serving.json"
 MAIN = (200, 100, 1)  # the length, candidates and callers that the JSON's first fields have
 FOUR, MORE, FEW, LONG = (200, 100, 4), (200, 500, 1), (200, 10, 1), (1000, 100, 1)
 COLUMNS = {
-    **{"L": "length", "N": "candidates", "callers": "callers", "form": "form"},
+    "L": "length",
+    "N": "candidates",
+    "callers": "callers",
+    "form": "form",
     **{f"{name} ms": f"{name}_ms:.2f" for name in ("p50", "p95", "p99")},
     "requests/s": "requests_per_s:.0f",
-    **{"CPU s per 1,000": "cpu_s_per_1000_candidates:.4f", "RSS MB": "rss_mb:.0f"},
+    "CPU s per 1,000": "cpu_s_per_1000_candidates:.4f",
+    "RSS MB": "rss_mb:.0f",
 }
 CASE = ("length", "candidates", "callers")
 Row = Mapping[str, Any]

@@ -26,8 +26,12 @@ from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import model_config, repository_writer
 
 PYTHON, KEPT, THREE_STEPS, TILED, DIN, TREES = FORMS = (
-    *("rank_in_python", "rank_states_kept", "rank_in_three_steps"),
-    *("rank_tiled", "rank_din", "rank_lightgbm"),
+    "rank_in_python",
+    "rank_states_kept",
+    "rank_in_three_steps",
+    "rank_tiled",
+    "rank_din",
+    "rank_lightgbm",
 )
 KEPT_BYTES = 64_000_000
 SHELLS = Path(__file__).parent / "shells"

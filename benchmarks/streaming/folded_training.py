@@ -46,8 +46,11 @@ RECIPE = RefreshConfig(
     bucket_by_length=True,
 )
 COLUMNS = {
-    **{"data": "data", "impressions a request": "impressions_per_request:.1f"},
-    **{"folded s": "folded_s:.1f", "a row each s": "unfolded_s:.1f", "×": "speed_up:.1f"},
+    "data": "data",
+    "impressions a request": "impressions_per_request:.1f",
+    "folded s": "folded_s:.1f",
+    "a row each s": "unfolded_s:.1f",
+    "×": "speed_up:.1f",
 }
 CANDIDATE_NAMES = {spec.name for spec in CANDIDATE_TENSORS}
 

@@ -31,13 +31,21 @@ HOURS = 3.0  # files that were joined stay for two: a later hour is like the thi
 PARTITIONS, WORKERS = 6, 3
 LIVE = {
     "events/s": "per_s:,.0f",
-    **{"p50 s": "freshness_p50_s:.2f", "p99 s": "freshness_p99_s:.2f"},
-    **{"rows": "rows:,", "lost": "lost", "wrong": "wrong"},
+    "p50 s": "freshness_p50_s:.2f",
+    "p99 s": "freshness_p99_s:.2f",
+    "rows": "rows:,",
+    "lost": "lost",
+    "wrong": "wrong",
 }
 COMMITS = {
-    **{"hour": "hour", "commit p50 ms": "p50_ms:.1f", "p99 ms": "p99_ms:.1f"},
-    **{"CPU ms": "cpu_ms:.1f", "files": "files:,", "open ms": "open_ms:.0f"},
-    **{"checkpoint MB": "checkpoint_mb:.2f", "written MB": "written_mb:.1f"},
+    "hour": "hour",
+    "commit p50 ms": "p50_ms:.1f",
+    "p99 ms": "p99_ms:.1f",
+    "CPU ms": "cpu_ms:.1f",
+    "files": "files:,",
+    "open ms": "open_ms:.0f",
+    "checkpoint MB": "checkpoint_mb:.2f",
+    "written MB": "written_mb:.1f",
 }
 
 

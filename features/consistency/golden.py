@@ -31,7 +31,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
+from srp4ctr.features.tensors.caller_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.item_fields import AttributeField
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, ItemStatus, RequestStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary

@@ -50,7 +50,11 @@ def counted_events(log: EventLog) -> Table:
     ``tests/features/test_counting.py`` holds the two to each other.
     """
     came = log.events.filter(_.type.isin(COUNTED_TYPES)).select(
-        *(*IDENTITY, "partition", "offset", "occurred_at", "visible_at"),
+        *IDENTITY,
+        "partition",
+        "offset",
+        "occurred_at",
+        "visible_at",
         is_click=_.type == "click",
     )
     requests = log.erasures.rename(forgotten_at="offset", whose="user_id")

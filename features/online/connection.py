@@ -78,7 +78,9 @@ def plan_of(
         texts=(
             os.fsencode(library),
             *(part.encode() for part in native_address(config)),
-            *(users.names, PROJECT.encode(), *users.read_fields),
+            users.names,
+            PROJECT.encode(),
+            *users.read_fields,
         ),
     )
 

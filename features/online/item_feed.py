@@ -22,9 +22,14 @@ LOG = logging.getLogger(__name__)
 _MAX_PARTITIONS = 1 << 16  # a row of Feast's own writers may hold anything
 SHARE = np.dtype(
     [
-        *(("item_key", "<i8"), ("partition", "<i8"), ("version_us", "<i8")),
-        *(("impressions", "<f8", 4), ("clicks", "<f8", 4)),
-        *(("counted_at_ms", "<i8"), ("first_seen_ms", "<i8"), ("last_offset", "<i8")),
+        ("item_key", "<i8"),
+        ("partition", "<i8"),
+        ("version_us", "<i8"),
+        ("impressions", "<f8", 4),
+        ("clicks", "<f8", 4),
+        ("counted_at_ms", "<i8"),
+        ("first_seen_ms", "<i8"),
+        ("last_offset", "<i8"),
     ]
 )
 # An entry of the stream has rows as they are stored; the number is that of its format:

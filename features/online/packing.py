@@ -115,8 +115,12 @@ def pack_user(user: UserState) -> list[bytes]:
         user.last_offset,
         user.forgotten_at_ms,
         user.forgotten_offset,
-        *(len(done.codes), _width(done), done.base_ms),
-        *(len(shown.codes), _width(shown), shown.base_ms),
+        len(done.codes),
+        _width(done),
+        done.base_ms,
+        len(shown.codes),
+        _width(shown),
+        shown.base_ms,
         user.partition,
     )
     # Values last: their number is in the codes.

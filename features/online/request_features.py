@@ -34,7 +34,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemRows,
     UserArrays,
 )
-from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
+from srp4ctr.features.tensors.caller_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.compiled import UserRequest
 from srp4ctr.features.tensors.schema import ItemStatus, RequestStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary

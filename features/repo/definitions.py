@@ -52,13 +52,17 @@ item_activity = _view(
     "item_activity",
     [item, partition],
     item_log,
-    **{"item_key": Int64, "partition": Int64, "packed": Bytes},
+    item_key=Int64,
+    partition=Int64,
+    packed=Bytes,
 )
-item_profile = _view(
+item_profile = _view(  # the attributes are JSON
     "item_profile",
     [item],
     profile_log,
-    **{"item_key": Int64, "item_id": String, "attributes": String},  # the last is JSON
+    item_key=Int64,
+    item_id=String,
+    attributes=String,
 )
 
 user_features = FeatureService(

@@ -16,7 +16,7 @@
 enum { AHEAD = 16 }; /* items that are looked up at a time */
 static const int64_t DAY_MS = 86400000;
 static const double HOUR_MS = 3600000.0, TWO_PI = 6.283185307179586;
-static const double MAX_NUMBER = 1e15; /* as in candidate_numbers.py */
+static const double MAX_NUMBER = 1e15; /* as in caller_numbers.py */
 static const uint64_t MULTIPLIERS[2] = {UINT64_C(0x9E3779B97F4A7C15),
                                         UINT64_C(0xC2B2AE3D27D4EB4F)};
 
@@ -337,7 +337,7 @@ static void write_candidate(const Fixed *fixed, int64_t at_ms, const int64_t *co
     features[CANDIDATE_ITEM_AGE] = columns[FIRST_SEEN] > 0 ? (float)log1p(hours) : 0.0f;
 }
 
-/* ---- candidate_numbers.py ---- */
+/* ---- caller_numbers.py ---- */
 
 static int by_value(const void *one, const void *other) {
     const double a = *(const double *)one, b = *(const double *)other;

@@ -61,11 +61,15 @@ _CONSTANTS = (
     transforms.PRIOR_RATE,
     transforms.NEVER_S / 3600.0,
     transforms.SHARE_SCALE,
-    *(transforms.CLICK, NUM_GAP_BUCKETS, NUM_VALUE_BUCKETS),
+    transforms.CLICK,
+    NUM_GAP_BUCKETS,
+    NUM_VALUE_BUCKETS,
 )
 _STATUSES = (
-    *(ItemStatus.UNKNOWN_ITEM, ItemStatus.NO_ACTIVITY),
-    *(ItemStatus.NO_ATTRIBUTES, ItemStatus.PADDING),
+    ItemStatus.UNKNOWN_ITEM,
+    ItemStatus.NO_ACTIVITY,
+    ItemStatus.NO_ATTRIBUTES,
+    ItemStatus.PADDING,
 )
 
 
@@ -97,10 +101,18 @@ def fixed(
     """Return ``Fixed`` of compiled.c; ``places`` are where its arrays are."""
     made = vocabulary.candidate_columns
     return _FIXED.pack(
-        *(*_CONSTANTS, made.layout.width, *_STATUSES),
-        *(FIRST_OOV_ROW, vocabulary.num_oov_rows),
-        *(vocabulary.first_known_row, len(vocabulary.item_keys)),
-        *(table.shift, len(table.buckets) // 2, width, TOTAL_KEY, len(made.numbers)),
+        *_CONSTANTS,
+        made.layout.width,
+        *_STATUSES,
+        FIRST_OOV_ROW,
+        vocabulary.num_oov_rows,
+        vocabulary.first_known_row,
+        len(vocabulary.item_keys),
+        table.shift,
+        len(table.buckets) // 2,
+        width,
+        TOTAL_KEY,
+        len(made.numbers),
         *_own_history(made),
         *(places[name] for name in ("item_keys", *OF_TABLE, "texts", "known")),
     )
@@ -171,7 +183,8 @@ class Assembler:
         self._arrays: dict[str, NDArray[Any]] = {
             "item_keys": np.ascontiguousarray(vocabulary.item_keys, dtype=np.int64),
             **{name: getattr(table, name) for name in OF_TABLE},
-            **{"texts": texts, "known": known},
+            "texts": texts,
+            "known": known,
         }
         places = {name: address(each) for name, each in self._arrays.items()}
         self._fixed = fixed(vocabulary, table, known.shape[1], places)
@@ -216,10 +229,19 @@ class Assembler:
         if of_items is not None:
             of_items = np.ascontiguousarray(of_items, np.float32)
         packed = _REQUEST.pack(
-            *(request.at_ms, request.after_ms, request.utc_offset_ms),
-            *(*user.impressions, *user.clicks, user.counted_at_ms),
-            *(*_sizes(done), len(done.values) // 8, *_sizes(shown)),
-            *(*sizes, len(keys), *into, 0 if of_items is None else address(of_items)),
+            request.at_ms,
+            request.after_ms,
+            request.utc_offset_ms,
+            *user.impressions,
+            *user.clicks,
+            user.counted_at_ms,
+            *_sizes(done),
+            len(done.values) // 8,
+            *_sizes(shown),
+            *sizes,
+            len(keys),
+            *into,
+            0 if of_items is None else address(of_items),
         )
         columns = done.times, done.keys, done.codes, done.values, shown.times, shown.keys
         found: int = self._function(

@@ -22,7 +22,7 @@ from srp4ctr.features.tensors.arrays import (
     ExposureArrays,
     SequenceArrays,
 )
-from srp4ctr.features.tensors.candidate_numbers import list_columns
+from srp4ctr.features.tensors.caller_numbers import list_columns
 from srp4ctr.streams.events.schema import action_code, item_key
 
 # Processors and versions of numpy differ in the last bits of a logarithm. No result on the

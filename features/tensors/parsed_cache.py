@@ -141,26 +141,28 @@ def _make(
 ) -> None:
     """Write an empty file; the texts and rows of all items are 0, as of one not parsed."""
     width, rules = ATTRIBUTES + known.num_attribute_slots, text_rules(known)
-    files = os.fsencode(plan.folder / "head"), os.fsencode(mapped[1])
-    texts = (*files, *plan.texts)
-    sizes = (
-        *(8 * _HEAD, compiled.FIXED_BYTES, 8 * len(known.item_keys)),
-        *(8 * items.capacity, 4 * items.capacity * width, len(rules)),
-        *map(len, texts),
-    )
+    texts = (os.fsencode(plan.folder / "head"), os.fsencode(mapped[1]), *plan.texts)
+    of_items = (8 * len(known.item_keys), 8 * items.capacity, 4 * items.capacity * width)
+    sizes = (8 * _HEAD, compiled.FIXED_BYTES, *of_items, len(rules), *map(len, texts))
     *places, end = _places(sizes)
     _, fixed, keys, of_texts, rows, of_rules, *of_strings = places
     numbers = (
-        *(FORMAT, mapped[0], items.capacity, width, fixed, keys, len(known.item_keys)),
-        *(of_texts, rows, of_rules, len(rules), *plan.lengths),
-        *(known.num_attribute_slots, known.num_user_slots, plan.ttl_ms),
-        *(REQUEST.width, known.candidate_columns.layout.width, CONTEXT_SLOTS),
-        *(NUM_CONTEXT_NUMBERS, len(BEHAVIOR_FIELDS)),
-        *(len(texts), *chain(*zip(of_strings, map(len, texts), strict=True))),
+        FORMAT,
+        mapped[0],
+        items.capacity,
+        width,
+        fixed,
+        keys,
+        len(known.item_keys),
+        of_texts,
+        rows,
+        of_rules,
+        len(rules),
+        *_plan_numbers(plan, known),
+        len(texts),
+        *chain(*zip(of_strings, map(len, texts), strict=True)),
     )
-    arrays = {"item_keys": keys, "texts": of_texts, "known": rows}
-    for name in compiled.OF_TABLE:
-        arrays[name] = compiled.address(getattr(items.table, name)) - items.address
+    arrays = {"item_keys": keys, "texts": of_texts, "known": rows} | _table_places(items)
     content = [
         (0, struct.pack(f"<{len(numbers)}q", *numbers)),
         (fixed, compiled.fixed(known, items.table, width, arrays)),
@@ -169,6 +171,27 @@ def _make(
         *zip(of_strings, texts, strict=True),
     ]
     _write(path, end, content)
+
+
+def _table_places(items: Items) -> dict[str, int]:
+    return {
+        name: compiled.address(getattr(items.table, name)) - items.address
+        for name in compiled.OF_TABLE
+    }
+
+
+def _plan_numbers(plan: ParsedCachePlan, known: Vocabulary) -> tuple[int, ...]:
+    return (
+        *plan.lengths,
+        known.num_attribute_slots,
+        known.num_user_slots,
+        plan.ttl_ms,
+        REQUEST.width,
+        known.candidate_columns.layout.width,
+        CONTEXT_SLOTS,
+        NUM_CONTEXT_NUMBERS,
+        len(BEHAVIOR_FIELDS),
+    )
 
 
 def text_rules(known: Vocabulary) -> bytes:
@@ -197,7 +220,10 @@ def text_rules(known: Vocabulary) -> bytes:
         )
         entries += _entries(field, place_of)
     words = (
-        *(known.utc_offset_minutes * 60_000, len(names), len(fields), len(entries)),
+        known.utc_offset_minutes * 60_000,
+        len(names),
+        len(fields),
+        len(entries),
         *chain(*names, *fields, entries),
     )
     return struct.pack(f"<{len(words)}q", *words) + pool

@@ -23,7 +23,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemExposures,
     SequenceArrays,
 )
-from srp4ctr.features.tensors.candidate_numbers import with_from_last
+from srp4ctr.features.tensors.caller_numbers import with_from_last
 from srp4ctr.features.tensors.schema import BEHAVIOR_FIELDS, NUM_GAP_BUCKETS, Field
 from srp4ctr.streams.events.schema import action_code
 from srp4ctr.streams.state.counters import HALF_LIVES_MS, MS_PER_HOUR

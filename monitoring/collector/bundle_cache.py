@@ -20,7 +20,12 @@ from srp4ctr.monitoring.cost.triton_counters import CostCard
 LOG = logging.getLogger(__name__)
 NEWEST = 5
 METRICS = (
-    *("auc", "gauc", "ctr_at_1", "log_loss", "calibration", "normalised_entropy"),
+    "auc",
+    "gauc",
+    "ctr_at_1",
+    "log_loss",
+    "calibration",
+    "normalised_entropy",
     LESS_BEST_RULE,
 )
 

@@ -54,8 +54,10 @@ _MARK = b'impression"'  # skips decoding of other events
 # Not retriable by kafka-python: a coordinator or leader that has left the cluster, what a
 # broker that stops says of any request, and a batch that was changed on its way.
 _MAY_PASS_TOO = (
-    *(BrokerNotAvailableError, UnknownBrokerIdError),
-    *(UnknownError, CorruptRecordError),
+    BrokerNotAvailableError,
+    UnknownBrokerIdError,
+    UnknownError,
+    CorruptRecordError,
 )
 
 

@@ -23,8 +23,13 @@ from srp4ctr.metrics import (
 )
 
 ENSEMBLES = (
-    *("rank_clicks", "score_clicks", "rank_clicks_canary"),
-    *("encode_user", "candidate_states", "canary_experiment", "recommend_items"),
+    "rank_clicks",
+    "score_clicks",
+    "rank_clicks_canary",
+    "encode_user",
+    "candidate_states",
+    "canary_experiment",
+    "recommend_items",
 )
 ENCODER = "behavior_encoder"
 HEAD = "click_head"

@@ -34,28 +34,53 @@ from pathlib import Path
 from typing import Any
 
 NAMES = (
-    *("overview", "model_comparison", "inference_cost", "servers"),
-    *("streams_features", "training"),
+    "overview",
+    "model_comparison",
+    "inference_cost",
+    "servers",
+    "streams_features",
+    "training",
 )
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 PANEL_TYPES = frozenset(
     {
-        *("stat", "timeseries", "table", "bargauge"),
-        *("heatmap", "xychart", "state-timeline", "text"),
+        "stat",
+        "timeseries",
+        "table",
+        "bargauge",
+        "heatmap",
+        "xychart",
+        "state-timeline",
+        "text",
     }
 )
 TRANSFORMATIONS = frozenset({"merge", "organize"})
 PROPERTIES = frozenset(
     {
-        *("unit", "decimals", "mappings", "thresholds", "color"),
-        *("custom.lineStyle", "custom.lineWidth", "custom.hideFrom", "custom.cellOptions"),
+        "unit",
+        "decimals",
+        "mappings",
+        "thresholds",
+        "color",
+        "custom.lineStyle",
+        "custom.lineWidth",
+        "custom.hideFrom",
+        "custom.cellOptions",
     }
 )
 COLOURS = frozenset({"green", "orange", "red", "blue", "purple", "yellow", "text"})
 UNITS = frozenset(
     {
-        *("none", "short", "percentunit", "s", "reqps", "cps", "flops"),
-        *("currency:", "dateTimeAsIso", "watt"),
+        "none",
+        "short",
+        "percentunit",
+        "s",
+        "reqps",
+        "cps",
+        "flops",
+        "currency:",
+        "dateTimeAsIso",
+        "watt",
     }
 )
 

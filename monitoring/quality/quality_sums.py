@@ -43,8 +43,12 @@ CALIBRATION_BINS = 10
 # The fields of ``QualitySums`` by their form; the rest adds itself.
 _NUMBERS = ("impressions", "late_clicks", "variance", "loss_nats", "reciprocal_ranks")
 _BY_GROUP = (
-    *("shown", "clicks", "top_shown", "top_clicks"),
-    *("predicted", "scored_clicks"),
+    "shown",
+    "clicks",
+    "top_shown",
+    "top_clicks",
+    "predicted",
+    "scored_clicks",
 )
 _BY_SCORE = ("bin_shown", "bin_clicks", "bin_scores")
 

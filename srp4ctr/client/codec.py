@@ -12,7 +12,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.features.columns import NUMBER_WIDTH
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.candidate_numbers import MISSING
+from srp4ctr.features.tensors.caller_numbers import MISSING
 from srp4ctr.features.tensors.schema import UTC_OFFSET_FIELD, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]

@@ -18,7 +18,7 @@ import numpy as np
 from srp4ctr.demo.replay import ReplayedSlate
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.events.schema import Behavior, Click, Event, Impression, in_sample
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 
 POPULARITY, TOUCHED_LAST, TOUCHED_MOST = "popularity", "touched_last", "touched_most"
 RULES = (POPULARITY, TOUCHED_LAST, TOUCHED_MOST)
@@ -132,7 +132,7 @@ def paired_ctr(slates: Sequence[ReplayedSlate], clicks: Counter[str]) -> PairedC
     by_model = np.array([slate.item_ids[0] in slate.clicked for slate in slates])
     by_popularity = np.array([most_popular(s, clicks) in s.clicked for s in slates])
     users = np.array([slate.user_id for slate in slates])
-    found = metrics.mean_difference(by_model, by_popularity, users)
+    found = quality.mean_difference(by_model, by_popularity, users)
     spread = _Z * found.standard_error
     return PairedCtr(
         difference=found.value,

@@ -26,8 +26,12 @@ _JOIN_S = 30.0
 # With the default of 15 s the others would notice a lost node only after that; with a node
 # down, the rows of the other two can still be read.
 _CLUSTER_OPTIONS = (
-    *("--cluster-enabled", "yes", "--cluster-node-timeout", "3000"),
-    *("--cluster-require-full-coverage", "no"),
+    "--cluster-enabled",
+    "yes",
+    "--cluster-node-timeout",
+    "3000",
+    "--cluster-require-full-coverage",
+    "no",
 )
 
 

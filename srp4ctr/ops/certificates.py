@@ -53,8 +53,17 @@ def make_authority(folder: Path) -> None:
     if certificate.is_file():
         return
     _openssl(
-        *("req", "-x509", *_NEW_KEY, "-days", _AUTHORITY_DAYS, "-subj", "/CN=srp4ctr"),
-        *("-keyout", key, "-out", certificate),
+        "req",
+        "-x509",
+        *_NEW_KEY,
+        "-days",
+        _AUTHORITY_DAYS,
+        "-subj",
+        "/CN=srp4ctr",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
     )
 
 
@@ -110,13 +119,32 @@ def _sign(made: Path, folder: Path, name: str, extensions: str, days: int) -> No
     extension_file, request = made / "extensions", made / "request"
     extension_file.write_text(extensions)
     _openssl(
-        *("req", *_NEW_KEY, "-subj", f"/CN={name}"),
-        *("-keyout", made / "key", "-out", request),
+        "req",
+        *_NEW_KEY,
+        "-subj",
+        f"/CN={name}",
+        "-keyout",
+        made / "key",
+        "-out",
+        request,
     )
     _openssl(
-        *("x509", "-req", "-in", request, "-days", str(days), "-extfile", extension_file),
-        *("-CA", folder / AUTHORITY, "-CAkey", folder / AUTHORITY_KEY),
-        *("-set_serial", f"0x{secrets.token_hex(16)}", "-out", made / "certificate"),
+        "x509",
+        "-req",
+        "-in",
+        request,
+        "-days",
+        str(days),
+        "-extfile",
+        extension_file,
+        "-CA",
+        folder / AUTHORITY,
+        "-CAkey",
+        folder / AUTHORITY_KEY,
+        "-set_serial",
+        f"0x{secrets.token_hex(16)}",
+        "-out",
+        made / "certificate",
     )
 
 

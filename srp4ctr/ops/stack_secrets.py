@@ -56,7 +56,10 @@ PASSWORDS = (
     *(f"kafka_{user}" for user in KAFKA_USERS),
     *(f"redis_{user}" for user in REDIS_USERS),
     *(f"objects_{user}" for user in OBJECT_USERS),
-    *("postgres", "grafana_admin", "triton_control", "intake_token"),
+    "postgres",
+    "grafana_admin",
+    "triton_control",
+    "intake_token",
 )
 REDIS_ACL = "redis.acl"
 OBJECT_ACCOUNTS = "objects_users.json"
@@ -64,7 +67,9 @@ OBJECT_ACCOUNTS = "objects_users.json"
 # `ops` is started for each command, and `caller` is yours.
 RESTARTED = {
     **{name: name for name in ("kafka", "redis", "postgres", "objects", "triton")},
-    **{"promoter": "promoter", "monitor": "monitor", "watch": "triton"},
+    "promoter": "promoter",
+    "monitor": "monitor",
+    "watch": "triton",
 }
 # In no container: the second one is for the services that rank.
 KEPT = (certificates.AUTHORITY_KEY, "caller.key")
@@ -166,13 +171,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hosts", nargs="*", help="names under which servers are published")
     parser.add_argument(
-        *("--days", "-d"),
+        "--days",
+        "-d",
         type=int,
         default=certificates.DAYS,
         help="days that new certificates are valid (default: %(default)s)",
     )
     parser.add_argument(
-        *("--renew-days", "-r"),
+        "--renew-days",
+        "-r",
         type=int,
         help=f"renew certificates that end within these days (default: "
         f"{certificates.RENEW_DAYS}, at most a third of --days)",

@@ -60,7 +60,9 @@ class _Kind:
         """How much it looks like a log of what users did."""
         weights = {
             **dict.fromkeys(("user", "item", "time"), 1.0),
-            **{"action": 0.5, "value": 0.5, "position": 0.25},
+            "action": 0.5,
+            "value": 0.5,
+            "position": 0.25,
         }
         found = sum(w for key, w in weights.items() if self.draft.named(key))
         found += 1.0 if {"year", "month", "day"} <= set(self.table.columns) else 0.0

@@ -42,8 +42,13 @@ ErasureRequest = tuple[int, int]  # its offset, and until when all is to be eras
 Requests = Mapping[str, list[ErasureRequest]]  # by user
 _TIMES = {BEHAVIOR_EVENTS_TOPIC: "occurred_at", LABELS_TOPIC: "impression_at"}
 _NULLED = (
-    *("context", "numbers", "score", "propensity"),
-    *("model_version", "experiment", "arm"),
+    "context",
+    "numbers",
+    "score",
+    "propensity",
+    "model_version",
+    "experiment",
+    "arm",
 )
 _NO_EVENT = "erased"
 _ATTEMPTS = 20  # each of which a compaction was in the way of

@@ -8,9 +8,18 @@ from benchmarks.__main__ import main, modules
 
 # What ``make bench NAME=`` takes: names stay from release to release.
 NAMES = (
-    *("catalogue_size", "click_quality", "counters", "delayed_feedback", "evidence"),
+    "catalogue_size",
+    "click_quality",
+    "counters",
+    "delayed_feedback",
+    "evidence",
     "faults",
-    *("folded_training", "folding", "footprints", "ingest", "item_table", "monitoring"),
+    "folded_training",
+    "folding",
+    "footprints",
+    "ingest",
+    "item_table",
+    "monitoring",
     *(
         "overload",
         "own_model",

@@ -53,9 +53,23 @@ def port_of(address: str) -> str:
 
 def test_every_part_of_the_real_stack_is_there() -> None:
     assert set(SERVICES) == {
-        *("kafka", "redis", "postgres", "objects", "init", "stream", "intake"),
-        *("trainer", "trainer-gpu", "promoter", "triton", "triton-gpu", "ops"),
-        *("monitor", "prometheus", "alertmanager", "grafana"),
+        "kafka",
+        "redis",
+        "postgres",
+        "objects",
+        "init",
+        "stream",
+        "intake",
+        "trainer",
+        "trainer-gpu",
+        "promoter",
+        "triton",
+        "triton-gpu",
+        "ops",
+        "monitor",
+        "prometheus",
+        "alertmanager",
+        "grafana",
     }
 
 

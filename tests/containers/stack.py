@@ -93,7 +93,8 @@ class ComposeStack:
     def compose(self, *words: str, stdin: str = "", timeout_s: float = 900.0) -> str:
         """Return what ``docker compose WORDS`` prints."""
         return run(
-            *(*self.command, *words),
+            *self.command,
+            *words,
             stdin=stdin,
             timeout_s=timeout_s,
             env=self.environment,

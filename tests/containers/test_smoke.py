@@ -99,7 +99,12 @@ def test_an_image_is_small_and_says_what_it_is(stack: ComposeStack, role: str) -
     version = run("docker", "image", "inspect", "--format", label, image_of(role)).strip()
     assert image_of(role).endswith(f":{version}")
     parts = run(
-        *("docker", "run", "--rm", "--entrypoint", "cat", image_of(role)),
+        "docker",
+        "run",
+        "--rm",
+        "--entrypoint",
+        "cat",
+        image_of(role),
         "/opt/srp4ctr/sbom.cdx.json",
     )
     assert '"bomFormat": "CycloneDX"' in parts
@@ -186,8 +191,18 @@ def test_a_store_without_data_is_rebuilt(stack: ComposeStack, published: list[in
     volume = f"{stack.project}_redis:/data"
     stack.compose("stop", "redis")
     run(
-        *("docker", "run", "--rm", "--volume", volume, "--user", "0"),
-        *("--entrypoint", "sh", image_of("redis"), "-c", "rm -rf /data/*"),
+        "docker",
+        "run",
+        "--rm",
+        "--volume",
+        volume,
+        "--user",
+        "0",
+        "--entrypoint",
+        "sh",
+        image_of("redis"),
+        "-c",
+        "rm -rf /data/*",
     )
     stack.compose("start", "redis")
     stack.wait_well(PARTS)

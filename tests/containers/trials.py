@@ -16,8 +16,19 @@ from tests.containers.stack import ComposeStack, ContainerError, run, until
 from tests.containers.traffic import write_visits
 
 LASTING = (
-    *("kafka", "redis", "postgres", "objects", "stream", "intake", "trainer", "promoter"),
-    *("triton", "monitor", "prometheus", "alertmanager", "grafana"),
+    "kafka",
+    "redis",
+    "postgres",
+    "objects",
+    "stream",
+    "intake",
+    "trainer",
+    "promoter",
+    "triton",
+    "monitor",
+    "prometheus",
+    "alertmanager",
+    "grafana",
 )
 USER, ITEMS = "42", ["50", "181", "258"]
 VISITS = 300
@@ -250,6 +261,14 @@ def backup_and_restore(whole: Whole) -> str:
 
 
 TRIALS: tuple[Callable[[Whole], str], ...] = (
-    *(unauthenticated, closed, watched, doctor, crashes, outages, alerts),
-    *(scaled, down_and_up, backup_and_restore),
+    unauthenticated,
+    closed,
+    watched,
+    doctor,
+    crashes,
+    outages,
+    alerts,
+    scaled,
+    down_and_up,
+    backup_and_restore,
 )

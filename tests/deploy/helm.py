@@ -104,8 +104,14 @@ def template(
 ) -> subprocess.CompletedProcess[str]:
     """Return what ``helm template`` printed."""
     return run(
-        *("template", release, CHART, "--namespace", namespace),
-        *("--kube-version", KUBERNETES, *arguments),
+        "template",
+        release,
+        CHART,
+        "--namespace",
+        namespace,
+        "--kube-version",
+        KUBERNETES,
+        *arguments,
     )
 
 

@@ -72,8 +72,13 @@ def test_both_columns_of_the_operators_table_say_the_same() -> None:
 def test_the_operators_table_names_every_command_that_changes_something() -> None:
     table = pages()["docs/operators.md"]
     needed = {
-        *("stream rebuild", "features forget", "features erase-forgotten"),
-        *("events replay-rejected", "model promote", "model rollback", "audit list"),
+        "stream rebuild",
+        "features forget",
+        "features erase-forgotten",
+        "events replay-rejected",
+        "model promote",
+        "model rollback",
+        "audit list",
     }
     assert {each for each in needed if f'`make ops ARGS="{each}' not in table} == set()
 

@@ -10,11 +10,32 @@ from tests.end_to_end.conftest import RunningDemo
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 KEYS = (
-    *("events", "users", "rejected", "model_version", "auc", "log_loss", "calibration"),
-    *("live_auc", "live_calibration", "online_ctr", "popularity_ctr", "random_ctr"),
-    *("paired_difference", "paired_low", "paired_high", "paired_users", "paired_visits"),
-    *("requests", "failed_requests", "p50_ms", "p99_ms", "encoder_runs_per_request"),
-    *("folded_flops", "unfolded_flops", "freshness_p99_s", "wall_s"),
+    "events",
+    "users",
+    "rejected",
+    "model_version",
+    "auc",
+    "log_loss",
+    "calibration",
+    "live_auc",
+    "live_calibration",
+    "online_ctr",
+    "popularity_ctr",
+    "random_ctr",
+    "paired_difference",
+    "paired_low",
+    "paired_high",
+    "paired_users",
+    "paired_visits",
+    "requests",
+    "failed_requests",
+    "p50_ms",
+    "p99_ms",
+    "encoder_runs_per_request",
+    "folded_flops",
+    "unfolded_flops",
+    "freshness_p99_s",
+    "wall_s",
 )
 
 

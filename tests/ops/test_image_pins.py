@@ -103,7 +103,9 @@ def test_dockers_defaults_complete_a_name() -> None:
         "redis:7.4": ("registry-1.docker.io", "library/redis", "7.4"),
         "apache/kafka:4.4.0": ("registry-1.docker.io", "apache/kafka", "4.4.0"),
         "nvcr.io/nvidia/tritonserver:25.08-py3": (
-            *("nvcr.io", "nvidia/tritonserver", "25.08-py3"),
+            "nvcr.io",
+            "nvidia/tritonserver",
+            "25.08-py3",
         ),
     }.items():
         image = parse_image(name)

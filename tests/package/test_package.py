@@ -17,11 +17,23 @@ PACKAGE = Path(srp4ctr.__file__).parent
 BARE = (*LINKED, "local", "settings", "cli")
 # What applications import. A name that leaves is a breaking change: CHANGELOG.md.
 PUBLIC = {
-    *("Behavior", "Click", "Event", "Forget", "Impression", "ItemUpdate", "UserUpdate"),
+    "Behavior",
+    "Click",
+    "Event",
+    "Forget",
+    "Impression",
+    "ItemUpdate",
+    "UserUpdate",
     "item_key",
-    *("EventPublisher", "KafkaConfig"),
-    *("RankClient", "RankRequest", "Ranking", "TlsConfig"),
-    *("MistakeError", "OutageError", "read_pseudonyms"),
+    "EventPublisher",
+    "KafkaConfig",
+    "RankClient",
+    "RankRequest",
+    "Ranking",
+    "TlsConfig",
+    "MistakeError",
+    "OutageError",
+    "read_pseudonyms",
 }
 
 

@@ -166,7 +166,8 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
     missing = (
         *ONLY_OF_TRAINING_AND_SERVING,
         *ONLY_OF_THE_EMBEDDED_STACK,
-        *("plotly", "matplotlib"),
+        "plotly",
+        "matplotlib",
         *more,
     )
     code = (

@@ -9,8 +9,21 @@ import pytest
 from tests.structure.source_tree import SourceFile, all_files, parse
 
 EMPTY_WORDS = {
-    *("util", "utils", "helper", "helpers", "common", "base", "manager", "managers"),
-    *("handler", "handlers", "processor", "processors", "data", "info", "misc"),
+    "util",
+    "utils",
+    "helper",
+    "helpers",
+    "common",
+    "base",
+    "manager",
+    "managers",
+    "handler",
+    "handlers",
+    "processor",
+    "processors",
+    "data",
+    "info",
+    "misc",
 }
 # DCNv2 is the name of a published method; "parser2" is a second thought.
 SECOND_THOUGHT = re.compile(r"(?<![vV])2$|_new$|_old$|New$|Old$")

@@ -27,7 +27,7 @@ from srp4ctr.features.tensors.arrays import (
     SequenceArrays,
     empty_sequences,
 )
-from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
+from srp4ctr.features.tensors.caller_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.schema import ItemStatus
 from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
 from srp4ctr.streams.config import StreamConfig

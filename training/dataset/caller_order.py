@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp4ctr.features.columns import NUMBER_WIDTH
-from srp4ctr.features.tensors.candidate_numbers import MISSING, VALUE
+from srp4ctr.features.tensors.caller_numbers import MISSING, VALUE
 from srp4ctr.training.dataset.batches import Slates, in_parts
 
 EQUAL_SHARE = 0.99

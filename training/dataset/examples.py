@@ -22,7 +22,7 @@ from srp4ctr.features.tensors.arrays import (
     ItemExposures,
     SequenceArrays,
 )
-from srp4ctr.features.tensors.candidate_numbers import logged_columns
+from srp4ctr.features.tensors.caller_numbers import logged_columns
 from srp4ctr.features.tensors.schema import CONTEXT_SLOTS
 from srp4ctr.features.tensors.vocabulary import (
     Vocabulary,

@@ -21,9 +21,9 @@ from srp4ctr.features.bundles.gates import Gate, Phase, finite, gates_of, skippe
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.features.tensors.vocabulary import load as load_vocabulary
 from srp4ctr.training.dataset.batches import Slates, torch_rows
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.evaluate import Scored, scored
-from srp4ctr.training.evaluation.metrics import Difference
+from srp4ctr.training.evaluation.quality import Difference
 from srp4ctr.training.export import onnx_export
 
 GATES = gates_of(Phase.CHAMPION)
@@ -129,8 +129,8 @@ def compare_log_loss(new: Scored, old: Scored) -> Comparison:
     """Compare the log loss of the probabilities."""
     clicked, scores = new.clicked, (new.probabilities, old.probabilities)
     return Comparison(
-        champion=metrics.log_loss(clicked, old.probabilities),
-        difference=metrics.log_loss_difference(clicked, *scores, new.users),
+        champion=quality.log_loss(clicked, old.probabilities),
+        difference=quality.log_loss_difference(clicked, *scores, new.users),
         sign=-1.0,
     )
 
@@ -139,8 +139,8 @@ def compare_auc(new: Scored, old: Scored) -> Comparison:
     """Compare the AUC of the probabilities."""
     clicked, scores = new.clicked, (new.probabilities, old.probabilities)
     return Comparison(
-        champion=metrics.auc(clicked, old.probabilities),
-        difference=metrics.auc_difference(clicked, *scores, new.users),
+        champion=quality.auc(clicked, old.probabilities),
+        difference=quality.auc_difference(clicked, *scores, new.users),
         sign=1.0,
     )
 
@@ -149,8 +149,8 @@ def compare_gauc(new: Scored, old: Scored) -> Comparison:
     """Compare the AUC within a request, by the ranking scores."""
     clicked, requests, orders = new.clicked, new.requests, (new.ranking, old.ranking)
     return Comparison(
-        champion=metrics.gauc(clicked, old.ranking, requests),
-        difference=metrics.gauc_difference(clicked, *orders, requests, new.users),
+        champion=quality.gauc(clicked, old.ranking, requests),
+        difference=quality.gauc_difference(clicked, *orders, requests, new.users),
         sign=1.0,
     )
 

@@ -16,7 +16,7 @@ from srp4ctr.features import columns
 from srp4ctr.features.bundles.gates import Gate, Phase, finite, gates_of, skipped
 from srp4ctr.training.config import MIN_REQUESTS, RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import serving_logits
@@ -160,10 +160,10 @@ def served_probabilities(slates: Slates, judged: Scored) -> Floats:
 def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
     clicked, predicted = judged.clicked, judged.probabilities
     measured = {
-        "auc": metrics.auc(clicked, predicted),
-        "gauc": metrics.gauc(clicked, judged.ranking, judged.requests),
+        "auc": quality.auc(clicked, predicted),
+        "gauc": quality.gauc(clicked, judged.ranking, judged.requests),
         "ctr_at_1": _ctr_at_1(slates, judged),
-        "log_loss": metrics.log_loss(clicked, predicted),
+        "log_loss": quality.log_loss(clicked, predicted),
         "judged_impressions": float(len(clicked)),
         "judged_clicks": float(clicked.sum()),
     }
@@ -171,20 +171,20 @@ def _measure(slates: Slates, judged: Scored) -> dict[str, float]:
         return measured
     popularity = slates.tensors["candidate_features"][..., _POPULARITY][slates.shown]
     return measured | {
-        "calibration": metrics.calibration(clicked, predicted),
-        "calibration_standard_error": metrics.calibration_standard_error(
+        "calibration": quality.calibration(clicked, predicted),
+        "calibration_standard_error": quality.calibration_standard_error(
             clicked, predicted
         ),
-        "normalised_entropy": metrics.normalised_entropy(clicked, predicted),
+        "normalised_entropy": quality.normalised_entropy(clicked, predicted),
         # The item's click rate of the last week, the same for all users.
-        "popularity_auc": metrics.auc(clicked, popularity),
+        "popularity_auc": quality.auc(clicked, popularity),
     }
 
 
 def _ctr_at_1(slates: Slates, judged: Scored) -> float:
     if (slates.shown.sum(axis=1) <= 1).all():  # the only item is on top
         return float("nan")
-    return metrics.ctr_at_1(judged.clicked, judged.ranking, judged.requests)
+    return quality.ctr_at_1(judged.clicked, judged.ranking, judged.requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +233,7 @@ def auc_gate(judgement: Judgement) -> Gate:
     """Compare the AUC of the probabilities with its limit."""
     judged, value = judgement.judged, judgement.measured["auc"]
     even = np.zeros_like(judged.probabilities)  # without any order: AUC 1/2
-    found = metrics.auc_difference(judged.clicked, judged.probabilities, even, judged.users)
+    found = quality.auc_difference(judged.clicked, judged.probabilities, even, judged.users)
     # Of one user the AUC has no margin of error; it is held to its limit all the same.
     margin = 0.0 if np.isinf(found.margin) else found.margin
     if np.isnan(value):
@@ -247,7 +247,7 @@ def gauc_gate(judgement: Judgement) -> Gate:
     """Compare the AUC within a request, by the ranking score, with its limit."""
     judged, value = judgement.judged, judgement.measured["gauc"]
     even = np.zeros_like(judged.ranking)
-    margin = metrics.gauc_difference(
+    margin = quality.gauc_difference(
         judged.clicked, judged.ranking, even, judged.requests, judged.users
     ).margin
     if np.isnan(value):
@@ -290,7 +290,7 @@ def entropy_gate(judgement: Judgement) -> Gate:
     """Compare the log loss with that of the slice's own mean click rate."""
     judged, entropy = judgement.judged, judgement.measured["normalised_entropy"]
     mean = np.full_like(judged.probabilities, judged.clicked.mean())
-    worse = metrics.log_loss_difference(
+    worse = quality.log_loss_difference(
         judged.clicked, judged.probabilities, mean, judged.users
     )
     name = "normalised_entropy"

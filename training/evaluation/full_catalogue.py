@@ -29,13 +29,13 @@ from srp4ctr.features.candidates import (
 from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.tensors import transforms
 from srp4ctr.features.tensors.arrays import ActivityArrays, CandidateArrays
-from srp4ctr.features.tensors.candidate_numbers import list_columns, missing_numbers
+from srp4ctr.features.tensors.caller_numbers import list_columns, missing_numbers
 from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.dataset.cache import Catalogue, TrainingSet
 from srp4ctr.training.dataset.catalogue_clicks import WINDOWS_MS, CatalogueClicks
 from srp4ctr.training.evaluation.evaluate import Evaluation
-from srp4ctr.training.evaluation.metrics import mean_difference
+from srp4ctr.training.evaluation.quality import mean_difference
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 

@@ -24,9 +24,9 @@ from srp4ctr.features.bundles.rule_results import (
     best_first,
 )
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.evaluate import Scored
-from srp4ctr.training.evaluation.metrics import Difference
+from srp4ctr.training.evaluation.quality import Difference
 
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
@@ -282,25 +282,25 @@ class _Pair:
     def gauc(self, scores: Floats) -> float:
         clicked, requests = self.judged.clicked, self.judged.requests
         if self.has_one_item:
-            return metrics.auc(clicked, scores)
-        return metrics.gauc(clicked, scores, requests)
+            return quality.auc(clicked, scores)
+        return quality.gauc(clicked, scores, requests)
 
     def gauc_difference(self) -> Difference:
         both, judged = (self.model, self.rule), self.judged
         if self.has_one_item:
-            return metrics.auc_difference(judged.clicked, *both, judged.users)
-        return metrics.gauc_difference(judged.clicked, *both, judged.requests, judged.users)
+            return quality.auc_difference(judged.clicked, *both, judged.users)
+        return quality.gauc_difference(judged.clicked, *both, judged.requests, judged.users)
 
     def ctr_at_1(self, scores: Floats) -> float:
         if self.has_one_item:  # it is on top, whatever the score
             return float("nan")
-        return metrics.ctr_at_1(self.judged.clicked, scores, self.judged.requests)
+        return quality.ctr_at_1(self.judged.clicked, scores, self.judged.requests)
 
     def ctr_difference(self) -> Difference:
         judged = self.judged
         if self.has_one_item:
             return Difference(value=float("nan"), standard_error=float("nan"))
-        return metrics.ctr_at_1_difference(
+        return quality.ctr_at_1_difference(
             judged.clicked, self.model, self.rule, judged.requests, judged.users
         )
 

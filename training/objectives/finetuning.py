@@ -29,7 +29,7 @@ from srp4ctr.training.dataset.batches import (
     slate_lengths,
 )
 from srp4ctr.training.evaluation.calibration import fit_platt
-from srp4ctr.training.evaluation.metrics import log_losses
+from srp4ctr.training.evaluation.quality import log_losses
 from srp4ctr.training.loop.row_adamw import RowAdamW
 from srp4ctr.training.loop.train_step import Counts, Objective, Sums
 from srp4ctr.training.loop.trainer import FitOptions, Stage, fit

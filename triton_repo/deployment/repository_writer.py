@@ -41,10 +41,19 @@ _PACKAGE = Path(srp4ctr.__file__).parent
 SHELL = _PACKAGE / "triton_repo" / "click_ranker" / "1" / "model.py"
 # What a step may import of the package: modules, and folders whole.
 _CODE = (
-    *("__init__.py", "atomic_files.py", "errors.py", "logs.py"),
-    *("buckets.py", "metrics.py", "retries.py", "tracing.py"),
-    *("features", "streams"),
-    *("triton_repo/__init__.py", "triton_repo/model_names.py", "triton_repo/serving"),
+    "__init__.py",
+    "atomic_files.py",
+    "errors.py",
+    "logs.py",
+    "buckets.py",
+    "metrics.py",
+    "retries.py",
+    "tracing.py",
+    "features",
+    "streams",
+    "triton_repo/__init__.py",
+    "triton_repo/model_names.py",
+    "triton_repo/serving",
 )
 # Folders of them that need more of the package: ways of events into the stream.
 _APART = frozenset({"imports", "intake"})

@@ -29,50 +29,66 @@ StringView next_string(StringTensor *strings) {
     return found;
 }
 
+typedef struct {
+    const char *name;
+    TRITONSERVER_DataType type;
+    const int64_t *shape;
+    uint32_t axes;
+    uint64_t bytes;
+    const void *content;
+} OneInput;
+
+/* Return whether the input is one buffer of this machine's memory, of one request. */
+static int read_buffer(TRITONBACKEND_Input *input, OneInput *one) {
+    TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
+    uint32_t buffers = 0;
+    uint64_t in_buffer = 0;
+    int64_t memory_id = 0;
+    TRITONSERVER_Error *error = TRITONBACKEND_InputProperties(
+        input, &one->name, &one->type, &one->shape, &one->axes, &one->bytes, &buffers);
+    if (!error && buffers == 1)
+        error = TRITONBACKEND_InputBuffer(input, 0, &one->content, &in_buffer, &memory,
+                                          &memory_id);
+    if (!error && buffers == 1 && in_buffer == one->bytes &&
+        memory == TRITONSERVER_MEMORY_CPU)
+        return one->shape[0] == 1;
+    discard_error(error);
+    return 0;
+}
+
+/* Return where the strings of an input of that name belong; NULL: it is none of ours. */
+static StringTensor *strings_named(const char *name, RankInputs *inputs) {
+    if (!strcmp(name, "user_id")) return &inputs->user;
+    if (!strcmp(name, "item_ids")) return &inputs->items;
+    if (!strcmp(name, "context")) return &inputs->context;
+    if (!strcmp(name, "request_id")) return &inputs->request_id;
+    if (!strcmp(name, "candidate_number_names")) return &inputs->number_names;
+    return NULL;
+}
+
 /* Read one input; return whether it is as the native step reads it. */
 static int read_input(TRITONBACKEND_Input *input, RankInputs *inputs) {
-    const char *name;
-    const void *content = NULL;
-    const int64_t *shape;
-    TRITONSERVER_DataType type;
-    TRITONSERVER_MemoryType memory = TRITONSERVER_MEMORY_CPU;
-    uint32_t axes, buffers;
-    uint64_t bytes, in_buffer = 0;
-    int64_t memory_id = 0;
-    TRITONSERVER_Error *error =
-        TRITONBACKEND_InputProperties(input, &name, &type, &shape, &axes, &bytes, &buffers);
-    if (!error && buffers == 1)
-        error =
-            TRITONBACKEND_InputBuffer(input, 0, &content, &in_buffer, &memory, &memory_id);
-    if (error || buffers != 1 || in_buffer != bytes || memory != TRITONSERVER_MEMORY_CPU ||
-        shape[0] != 1) {
-        discard_error(error);
-        return 0;
+    OneInput one = {0};
+    if (!read_buffer(input, &one)) return 0;
+    if (!strcmp(one.name, "candidate_numbers")) {
+        if (one.type != TRITONSERVER_TYPE_FP32 || one.axes != 3) return 0;
+        inputs->numbers = one.content;
+        inputs->numbered_items = one.shape[1];
+        inputs->numbers_of_item = one.shape[2];
+        return one.bytes == (uint64_t)(one.shape[1] * one.shape[2]) * sizeof(float);
     }
-    if (!strcmp(name, "candidate_numbers")) {
-        if (type != TRITONSERVER_TYPE_FP32 || axes != 3) return 0;
-        inputs->numbers = content;
-        inputs->numbered_items = shape[1];
-        inputs->numbers_of_item = shape[2];
-        return bytes == (uint64_t)(shape[1] * shape[2]) * sizeof(float);
-    }
-    if (axes != 2) return 0;
-    const StringTensor strings = {content, (int64_t)bytes, shape[1]};
-    if (!strcmp(name, "request_time_ms")) {
-        if (type != TRITONSERVER_TYPE_INT64 || shape[1] != 1 || bytes != 8) return 0;
-        memcpy(&inputs->at_ms, content, 8);
+    if (one.axes != 2) return 0;
+    if (!strcmp(one.name, "request_time_ms")) {
+        if (one.type != TRITONSERVER_TYPE_INT64 || one.shape[1] != 1 || one.bytes != 8)
+            return 0;
+        memcpy(&inputs->at_ms, one.content, 8);
         return 1;
     }
-    StringTensor *into = !strcmp(name, "user_id")    ? &inputs->user
-                         : !strcmp(name, "item_ids") ? &inputs->items
-                         : !strcmp(name, "context")  ? &inputs->context
-                                                     : NULL;
-    if (!strcmp(name, "candidate_number_names")) into = &inputs->number_names;
-    if (!strcmp(name, "request_id")) into = &inputs->request_id;
+    StringTensor *into = strings_named(one.name, inputs);
     if (!into) return 0;
-    *into = strings;
+    *into = (StringTensor){one.content, (int64_t)one.bytes, one.shape[1]};
     const int are_several = into == &inputs->items || into == &inputs->number_names;
-    return type == TRITONSERVER_TYPE_BYTES && (are_several || shape[1] == 1);
+    return one.type == TRITONSERVER_TYPE_BYTES && (are_several || one.shape[1] == 1);
 }
 
 int read_inputs(const Ranker *ranker, TRITONBACKEND_Request *request, RankInputs *inputs) {

@@ -57,6 +57,18 @@ static void write_version(const UserRow *user, int64_t table_ms, char *into, siz
         snprintf(into, size, "items=%lld", (long long)table_ms);
 }
 
+/* Send what the Python step is to compare, or to log; either may be absent. */
+static void send_copies(Comparison *comparison, Report *report, const CallTimings *timings,
+                        const Answer *answer) {
+    if (comparison) send_comparison(comparison);
+    if (report) send_report(report, timings, answer);
+}
+
+static void discard_copies(Comparison *comparison, Report *report) {
+    if (comparison) discard_comparison(comparison);
+    if (report) discard_report(report);
+}
+
 /* Answer a call natively; return whether it was. The sample is answered by both steps, and
  * the Python step counts it. */
 static int try_rank(Worker *worker, ParsedCache *cache, Call *call, int is_sample) {
@@ -94,9 +106,10 @@ static int try_rank(Worker *worker, ParsedCache *cache, Call *call, int is_sampl
     timings.cpu_ns += thread_cpu_ns();
     if (is_answered && !is_sample)
         count_call(call, &timings, &inputs, &user, status, &arrays, cache, table_ms);
-    if (comparison) (is_answered ? send_comparison : discard_comparison)(comparison);
-    if (report && is_answered) send_report(report, &timings, &answer);
-    if (report && !is_answered) discard_report(report);
+    if (is_answered)
+        send_copies(comparison, report, &timings, &answer);
+    else
+        discard_copies(comparison, report);
     end_call(call, is_answered);
     return 1;
 }

@@ -22,7 +22,7 @@ from srp4ctr.features.bundles.request_log import ServedLog, ServedRequest, text_
 from srp4ctr.features.columns import number_columns
 from srp4ctr.features.online.request_features import RequestBatch
 from srp4ctr.features.tensors import schema
-from srp4ctr.features.tensors.candidate_numbers import in_order
+from srp4ctr.features.tensors.caller_numbers import in_order
 from srp4ctr.triton_repo.model_names import (
     ANSWERED_BY,
     BY_NATIVE,

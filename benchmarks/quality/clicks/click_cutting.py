@@ -53,7 +53,9 @@ CALIBRATING_SHARE = 0.1
 """Of the requests before a boundary that is given."""
 # A change of any of these may change what is cut.
 CUTTING_CODE = (
-    *("streams", "features", "training/dataset/examples.py"),
+    "streams",
+    "features",
+    "training/dataset/examples.py",
     *(
         f"benchmarks/quality/clicks/{name}.py"
         for name in ("click_sources", "click_cutting")

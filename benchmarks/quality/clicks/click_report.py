@@ -15,11 +15,15 @@ Row = dict[str, Any]
 PAIRED = ("auc", "gauc", "log_loss")
 BUCKETS = ("tail", "new_items", "no_history", "short_history", "long_history")
 COLUMNS = {
-    **{"model": "model", "seeds": "seeds", "failed": "seeds_failed"},
+    "model": "model",
+    "seeds": "seeds",
+    "failed": "seeds_failed",
     **{name.replace("_", " "): f"{name}±{name}_se:.4f" for name in PAIRED},
-    **{"NE": "normalised_entropy:.3f", "p / y": "calibration:.3f"},
+    "NE": "normalised_entropy:.3f",
+    "p / y": "calibration:.3f",
     "gAUC - srp4ctr": "gauc_minus_srp4ctr±gauc_minus_srp4ctr_se:+.4f",
-    **{"FLOPs 1": "flops_1:,.0f", "100": "flops_100:,.0f"},
+    "FLOPs 1": "flops_1:,.0f",
+    "100": "flops_100:,.0f",
 }
 
 

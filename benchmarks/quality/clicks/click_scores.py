@@ -3,7 +3,7 @@
 In: the judged slates, a calibrated probability each, and what orders a slate. Out: named
 numbers; NaN where one is undefined. gAUC is of that order, the rest of the probability.
 gAUC here is the mean over requests, each counting alike, as EB-NeRD's figures are
-published; ``gauc_by_impressions`` weighs them as ``training.evaluation.metrics`` does;
+published; ``gauc_by_impressions`` weighs them as ``training.evaluation.quality`` does;
 ``uauc`` is the mean over users, each counting alike, which is what a feed has.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.clicks.click_examples import Examples, Part
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 from srp4ctr.training.model.heads.scores import Scores
 
@@ -55,7 +55,7 @@ def calibration_of(part: Part, logits: NDArray[Any]) -> Calibration:
 def calibrated_loss(part: Part, logits: NDArray[Any]) -> float:
     """Return the log loss of ``part`` by Platt's scaling of itself."""
     probabilities = calibration_of(part, logits).probabilities(logits)
-    return metrics.log_loss(part.clicked, probabilities)
+    return quality.log_loss(part.clicked, probabilities)
 
 
 def calibrated_figures(
@@ -69,7 +69,7 @@ def calibrated_figures(
 
 def mean_auc(clicked: Where, scores: Floats, groups: NDArray[np.int64]) -> float:
     """Return the mean AUC of the groups that have one, each counting alike."""
-    aucs = metrics.group_aucs(clicked, scores, groups)
+    aucs = quality.group_aucs(clicked, scores, groups)
     ranked = np.isfinite(aucs)
     return float(aucs[ranked].mean()) if ranked.any() else float("nan")
 
@@ -78,20 +78,20 @@ def _of(
     clicked: Where, scores: Scores[Floats], requests: NDArray[np.int64]
 ) -> dict[str, float]:
     probabilities, ranking = scores
-    aucs = metrics.group_aucs(clicked, ranking, requests)
+    aucs = quality.group_aucs(clicked, ranking, requests)
     ranked = aucs[np.isfinite(aucs)]
     return {
-        "auc": metrics.auc(clicked, probabilities),
+        "auc": quality.auc(clicked, probabilities),
         "gauc": mean_auc(clicked, ranking, requests),
         "gauc_of_probability": mean_auc(clicked, probabilities, requests),
         # Of other requests like these; the seeds' error says nothing of it.
         "gauc_sampling_error": float(ranked.std() / len(ranked) ** 0.5)
         if len(ranked)
         else np.nan,
-        "gauc_by_impressions": metrics.gauc(clicked, ranking, requests),
-        "log_loss": metrics.log_loss(clicked, probabilities),
-        "normalised_entropy": metrics.normalised_entropy(clicked, probabilities),
-        "calibration": metrics.calibration(clicked, probabilities),
+        "gauc_by_impressions": quality.gauc(clicked, ranking, requests),
+        "log_loss": quality.log_loss(clicked, probabilities),
+        "normalised_entropy": quality.normalised_entropy(clicked, probabilities),
+        "calibration": quality.calibration(clicked, probabilities),
         "impressions": float(len(clicked)),
     }
 

@@ -30,8 +30,13 @@ CLICK_MS = 7_000  # 95 of 100 clicks have at least as much watching
 CHINA_MINUTES = "480"
 # As many as a model finds by itself: those of few values, and the users' own numbers.
 USER_FIELDS = (
-    *("user_active_degree", "is_live_streamer", "is_video_author", "register_days_range"),
-    *("follow_user_num_range", "fans_user_num_range", "friend_user_num_range"),
+    "user_active_degree",
+    "is_live_streamer",
+    "is_video_author",
+    "register_days_range",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
     *(f"onehot_feat{place}" for place in (0, 1, 2, 4, 5, 7, 8, 9, 11)),
 )
 ITEM_FIELDS = ("tag", "upload_type", "video_type", "music_type", "video_duration")

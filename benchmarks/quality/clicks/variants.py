@@ -41,11 +41,19 @@ REFERENCE = "srp4ctr"  # what the others are compared with
 Changes = Mapping[str, Any]
 # What only fine-tuning, judging or serving reads: an encoder is the same whatever it is.
 NOT_OF_PRETRAINING = {
-    *("finetune_epochs", "finetune_learning_rate", "encoder_learning_rate_scale"),
-    *("freeze", "slate_loss_weight", "fake_negative_weighted"),
-    *("batch_requests", "held_out_share", "held_out_clicks"),
-    *("min_auc", "max_calibration_error"),
-    *("bundles_dir", "bundles_uri"),
+    "finetune_epochs",
+    "finetune_learning_rate",
+    "encoder_learning_rate_scale",
+    "freeze",
+    "slate_loss_weight",
+    "fake_negative_weighted",
+    "batch_requests",
+    "held_out_share",
+    "held_out_clicks",
+    "min_auc",
+    "max_calibration_error",
+    "bundles_dir",
+    "bundles_uri",
 }
 NOT_OF_ENCODER = {"head_width", "num_queries"}
 

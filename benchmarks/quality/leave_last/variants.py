@@ -51,7 +51,8 @@ CPU = torch.device("cpu")
 RUNS = Path(".data/benchmarks/pretraining")
 ENCODERS = RUNS / "encoders"
 VARIANTS_CODE = (
-    *(*TRAINING_CODE, "benchmarks/models/sasrec.py"),
+    *TRAINING_CODE,
+    "benchmarks/models/sasrec.py",
     *(
         f"benchmarks/quality/leave_last/{name}.py"
         for name in ("variants", "leave_last_out", "scores", "files")

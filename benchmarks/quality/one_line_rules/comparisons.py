@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.evaluate import Scored
-from srp4ctr.training.evaluation.metrics import Difference
+from srp4ctr.training.evaluation.quality import Difference
 
 Floats = NDArray[np.float64]
 GAUC, AUC, CTR = "gAUC", "AUC", "CTR at 1"
@@ -64,7 +64,7 @@ def of_hits(
     metric: str, rule: str, models: Sequence[Floats], hits: Floats, users: NDArray[Any]
 ) -> Figure:
     """Return the share of clicks found by a rule, ``hits`` (Q,), beside the ``models``."""
-    differences = [metrics.mean_difference(own, hits, users) for own in models]
+    differences = [quality.mean_difference(own, hits, users) for own in models]
     return Figure(
         metric=metric,
         rule=rule,
@@ -97,26 +97,26 @@ def shown(rows: Sequence[Figure], metric: str) -> list[dict[str, Any]]:
 def value(metric: str, judged: Scored, scores: Floats) -> float:
     """Return the ``metric`` of the ``scores`` of what was judged."""
     if metric == AUC:
-        return metrics.auc(judged.clicked, scores)
+        return quality.auc(judged.clicked, scores)
     return float(np.nanmean(_by_request(metric, judged, scores)))
 
 
 def difference(metric: str, judged: Scored, model: Floats, rule: Floats) -> Difference:
     """Return the ``metric`` of the scores ``model`` less that of the scores ``rule``."""
     if metric == AUC:
-        return metrics.auc_difference(judged.clicked, model, rule, judged.users)
+        return quality.auc_difference(judged.clicked, model, rule, judged.users)
     one, other = (_by_request(metric, judged, each) for each in (model, rule))
     defined = np.isfinite(one)
     _, first = np.unique(judged.requests, return_index=True)
     users = judged.users[first[defined]]
-    return metrics.mean_difference(one[defined], other[defined], users)
+    return quality.mean_difference(one[defined], other[defined], users)
 
 
 def _by_request(metric: str, judged: Scored, scores: Floats) -> Floats:
     """Return the ``metric`` of each request; NaN where it is undefined."""
     measure: Callable[..., Floats] = {
-        GAUC: metrics.group_aucs,
-        CTR: metrics.top_clicks,
+        GAUC: quality.group_aucs,
+        CTR: quality.top_clicks,
     }[metric]
     return measure(judged.clicked, scores, judged.requests)
 

@@ -27,7 +27,9 @@ from srp4ctr.training.refresh import stages
 from srp4ctr.training.refresh.stages import Training
 
 _CODE = (
-    *(*TRAINING_CODE, "training/refresh/stages.py", "training/export/retrieval.py"),
+    *TRAINING_CODE,
+    "training/refresh/stages.py",
+    "training/export/retrieval.py",
     *(f"training/evaluation/{name}.py" for name in ("evaluate", "full_catalogue")),
 )
 _RULE = "rule "

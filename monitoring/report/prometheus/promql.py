@@ -17,11 +17,19 @@ SERVING = "srp4ctr_serving_model == 1"
 
 # Figures of one window, which ``aggregation`` adds up.
 _ADDED = (
-    *("matured_impressions", "matured_clicks", "matured_top_impressions"),
-    *("online_click_rate_at_top", "online_click_rate_at_top_bound"),
-    *("live_log_loss_nats", "live_auc", "live_auc_bound", "label_coverage"),
-    *("calibration_ratio", "calibration_ratio_bound"),
-    *("calibration_bin_score", "calibration_bin_click_rate"),
+    "matured_impressions",
+    "matured_clicks",
+    "matured_top_impressions",
+    "online_click_rate_at_top",
+    "online_click_rate_at_top_bound",
+    "live_log_loss_nats",
+    "live_auc",
+    "live_auc_bound",
+    "label_coverage",
+    "calibration_ratio",
+    "calibration_ratio_bound",
+    "calibration_bin_score",
+    "calibration_bin_click_rate",
 )
 QUALITY = (
     "max by (__name__, model_version, bound, bin) "

@@ -19,7 +19,10 @@ from benchmarks.quality.clicks.click_cutting import CUTTING_CODE
 from benchmarks.quality.leave_last.variants import VARIANTS_CODE
 
 CODE = {
-    *(*TRAINING_CODE, *JOBS_CODE, *CUTTING_CODE, *VARIANTS_CODE),
+    *TRAINING_CODE,
+    *JOBS_CODE,
+    *CUTTING_CODE,
+    *VARIANTS_CODE,
     *(*own_model.CODE, *peer_models.CODE, str(peer_models.WORKER.relative_to(ROOT))),
 }
 

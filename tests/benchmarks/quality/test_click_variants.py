@@ -22,7 +22,7 @@ from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import Click, Impression
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
-from srp4ctr.training.evaluation.metrics import auc
+from srp4ctr.training.evaluation.quality import auc
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.quality.clicks import long_taste
 from benchmarks.quality.clicks.long_taste import CATEGORIES, WITH_TASTE, WITHOUT_TASTE
 from srp4ctr.streams.events.schema import Behavior, Click, Impression, item_key
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 
 
 def category(item_id: str) -> int:
@@ -53,4 +53,4 @@ def test_the_best_auc_is_that_of_the_true_probabilities() -> None:
     liked |= draw.random(200_000) < long_taste.FAVOURITES / CATEGORIES
     rate = np.where(liked, long_taste.LIKED_RATE, long_taste.CLICK_RATE)
     clicked = (draw.random(200_000) < rate).astype(np.float32)
-    assert metrics.auc(clicked, rate) == pytest.approx(long_taste.best_auc(), abs=0.004)
+    assert quality.auc(clicked, rate) == pytest.approx(long_taste.best_auc(), abs=0.004)

@@ -111,7 +111,9 @@ def test_the_best_gauc_comes_first(page: str) -> None:
 def test_ablations_have_a_table_that_begins_with_srp4ctr(page: str) -> None:
     table = page.split("Ablations, ")[1].split("By share")[0].splitlines()[4:7]
     assert [line.split("`")[1] for line in table] == [
-        *("srp4ctr", "srp4ctr-none", "srp4ctr-no-querying"),
+        "srp4ctr",
+        "srp4ctr-none",
+        "srp4ctr-no-querying",
     ]
 
 
@@ -124,7 +126,9 @@ def test_published_figures_are_shown_with_ours_only_on_their_own_data(page: str)
 def test_every_data_set_that_is_there_is_shown_and_no_other(page: str) -> None:
     titles = [line for line in page.splitlines() if line.startswith("### ")]
     assert titles == [
-        *("### Clicks: EB-NeRD", "### Clicks: mine", "### Pre-training: Amazon Beauty"),
+        "### Clicks: EB-NeRD",
+        "### Clicks: mine",
+        "### Pre-training: Amazon Beauty",
     ]
 
 

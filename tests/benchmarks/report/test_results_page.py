@@ -25,8 +25,13 @@ EVIDENCE_OF_OTHER_PAGES = {
 CIRCUMSTANCES = {"date": "2027-01-31", "commit": "abc1234", "hardware": "8 cores, 32 GB"}
 FOLDING: dict[str, Any] = {"rows": [{"length": 50, "flops_ratio": 20}]}
 CONTAINERS: dict[str, Any] = {
-    **{"services": 11, "events": 9000, "lost": 0, "restarts": 20, "not_healed": []},
-    **{"failed": [], **CIRCUMSTANCES},
+    "services": 11,
+    "events": 9000,
+    "lost": 0,
+    "restarts": 20,
+    "not_healed": [],
+    "failed": [],
+    **CIRCUMSTANCES,
 }
 
 

@@ -215,12 +215,22 @@ def test_the_vocabularies_have_columns_of_all_kinds() -> None:
             f"{field}_{column}"
             for field in ("brand", "place", "year")
             for column in (
-                *("log_visit_behaviors", "log_earlier_behaviors"),
-                *("log_seconds_since_behavior", "is_last"),
+                "log_visit_behaviors",
+                "log_earlier_behaviors",
+                "log_seconds_since_behavior",
+                "is_last",
             )
         ),
-        *("price", "price_rank", "price_difference", "price_from_last", "price_missing"),
-        *("order", "order_rank", "order_difference", "order_from_last", "order_missing"),
+        "price",
+        "price_rank",
+        "price_difference",
+        "price_from_last",
+        "price_missing",
+        "order",
+        "order_rank",
+        "order_difference",
+        "order_from_last",
+        "order_missing",
     )
     assert WITHOUT_ATTRIBUTES.candidate_columns.layout.width == CANDIDATE.width
 

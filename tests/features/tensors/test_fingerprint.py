@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.tensors import (
-    candidate_numbers,
+    caller_numbers,
     fingerprint,
     transforms,
     vocabulary,
@@ -35,7 +35,7 @@ def finer_values(values: Any, size: int) -> Any:
         (transforms, "NEVER_S", transforms.NEVER_S * 0.9),
         (transforms, "AFFINITY_DECAY_PER_MS", transforms.AFFINITY_DECAY_PER_MS * 1.01),
         (transforms, "DECAY_PER_MS", transforms.DECAY_PER_MS * 1.01),
-        (candidate_numbers, "MIDDLE_RANK", 0.4),
+        (caller_numbers, "MIDDLE_RANK", 0.4),
         (vocabulary, "NUM_CONTEXT_ROWS", 1023),
         (vocabulary, "FIRST_OOV_ROW", 3),
         (fingerprint, "item_key", hash),

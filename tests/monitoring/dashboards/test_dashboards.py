@@ -26,11 +26,24 @@ from tests.structure.source_tree import ROOT, product_files
 
 PROVISIONING = ROOT / "monitoring" / "grafana" / "provisioning"
 TARGET_FIELDS = {
-    *("datasource", "editorMode", "expr", "format", "instant", "legendFormat", "range"),
+    "datasource",
+    "editorMode",
+    "expr",
+    "format",
+    "instant",
+    "legendFormat",
+    "range",
     "refId",
 }
 DEFAULTS = {
-    *("unit", "decimals", "min", "max", "thresholds", "mappings", "color", "noValue"),
+    "unit",
+    "decimals",
+    "min",
+    "max",
+    "thresholds",
+    "mappings",
+    "color",
+    "noValue",
     "custom",
 }
 UNITS_OF = {"seconds": "s", "share": "percentunit", "click_rate": "percentunit"}

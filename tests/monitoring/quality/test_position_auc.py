@@ -11,7 +11,7 @@ from srp4ctr.monitoring.quality.position_auc import (
 )
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 
 SLATES = 6000
 
@@ -83,7 +83,7 @@ def test_the_value_is_the_exact_auc_of_the_pairs_at_each_position() -> None:
         scores = generator.beta(4.0, 4.0 / mean - 4.0, 3000)
         clicks = generator.random(3000) < scores
         weight = clicks.sum() * (~clicks).sum()
-        won += weight * metrics.auc(clicks, scores)
+        won += weight * quality.auc(clicks, scores)
         pairs += weight
         for user, (score, click) in enumerate(zip(scores, clicks, strict=True)):
             one = an_impression(

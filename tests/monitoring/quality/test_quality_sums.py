@@ -7,7 +7,7 @@ import pytest
 from srp4ctr.monitoring.quality.confidence_intervals import calibration, click_rate
 from srp4ctr.monitoring.quality.quality_sums import QualitySums, SettledImpression
 from srp4ctr.monitoring.quality.user_groups import NUM_GROUPS
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality as held_out
 
 
 def a_settled_impression(
@@ -38,9 +38,9 @@ def test_the_sums_give_what_the_formulas_of_training_give(mean: float) -> None:
     scores = generator.beta(2.0, 2.0 / mean - 2.0, 4000)
     clicks = generator.uniform(size=4000) < scores
     quality = sums_of(scores.tolist(), clicks.tolist()).quality("v7")
-    assert quality.log_loss_nats == pytest.approx(metrics.log_loss(clicks, scores))
-    assert quality.calibration_ratio == pytest.approx(metrics.calibration(clicks, scores))
-    entropy = metrics.normalised_entropy(clicks, scores)
+    assert quality.log_loss_nats == pytest.approx(held_out.log_loss(clicks, scores))
+    assert quality.calibration_ratio == pytest.approx(held_out.calibration(clicks, scores))
+    entropy = held_out.normalised_entropy(clicks, scores)
     assert quality.normalized_entropy == pytest.approx(entropy)
     assert quality.click_rate == pytest.approx(clicks.mean())
 

@@ -192,7 +192,9 @@ def test_every_chart_is_there_and_the_alert_that_fired(
     assert "Label window 30 min: an impression waits" in seen.text
     (alert,) = (row for row in seen.rows if "Severity" in row)
     assert (alert[""], alert["Labels"], alert["Severity"]) == (
-        *("Calibration drift", "v2", "ticket"),
+        "Calibration drift",
+        "v2",
+        "ticket",
     )
     assert alert["Total"] in ("1 h", "1.1 h")  # it may have fired a minute longer
 

@@ -77,12 +77,16 @@ def stack(folder: Path, config: Mapping[str, Any] | None) -> Iterator[Settings]:
         embedded=EmbeddedConfig(data_dir=str(folder / "data")),
     )
     prometheus = (
-        *("prometheus", f"--config.file={folder / 'p.yml'}"),
-        *(f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'p'}"),
+        "prometheus",
+        f"--config.file={folder / 'p.yml'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        f"--storage.tsdb.path={folder / 'p'}",
     )
     alertmanager = (
-        *("prometheus-alertmanager", f"--config.file={folder / 'a.yml'}"),
-        *(f"--web.listen-address=127.0.0.1:{manager}", f"--storage.path={folder / 'a'}"),
+        "prometheus-alertmanager",
+        f"--config.file={folder / 'a.yml'}",
+        f"--web.listen-address=127.0.0.1:{manager}",
+        f"--storage.path={folder / 'a'}",
         "--cluster.listen-address=",
     )
     with running(*prometheus, ready=f"http://127.0.0.1:{port}/-/ready"):

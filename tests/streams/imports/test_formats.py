@@ -55,8 +55,13 @@ REAL = {
 }
 TIME = 1_600_000_000
 KUAIRAND_USERS = [
-    *("user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author"),
-    *("follow_user_num_range", "fans_user_num_range", "friend_user_num_range"),
+    "user_active_degree",
+    "is_lowactive_period",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
     *("register_days_range", *(f"onehot_feat{n}" for n in range(18))),
 ]
 CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
@@ -72,7 +77,10 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             "1\t24\tM\ttechnician\n",
         },
         [
-            *("impression - 1 2", "click - 1 2", "behavior rate 1 2", "item - - 2"),
+            "impression - 1 2",
+            "click - 1 2",
+            "behavior rate 1 2",
+            "item - - 2",
             "user - 1 -",
         ],
     ),
@@ -91,7 +99,10 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             f"1,{','.join('7' for _ in KUAIRAND_USERS)}\n",
         },
         [
-            *("impression - 1 2", "click - 1 2", "behavior like 1 2", "item - - 2"),
+            "impression - 1 2",
+            "click - 1 2",
+            "behavior like 1 2",
+            "item - - 2",
             "user - 1 -",
         ],
     ),
@@ -157,8 +168,11 @@ CASES: dict[str, tuple[dict[str, str], Sequence[str]]] = {
             )
         },
         [
-            *("item - - 2", "user - 1 -", "behavior purchase 1 2"),
-            *("click - 1 2", "impression - 1 2"),  # of one instant, by their content
+            "item - - 2",
+            "user - 1 -",
+            "behavior purchase 1 2",
+            "click - 1 2",
+            "impression - 1 2",  # of one instant, by their content
         ],
     ),
     "segment": (

@@ -46,8 +46,15 @@ def hotel_visits(num_visits: int = 40) -> list[dict[str, object]]:
 
 
 COLUMNS = (
-    *("user", "session", "timestamp", "action_type", "reference", "city", "device"),
-    *("impressions", "prices"),
+    "user",
+    "session",
+    "timestamp",
+    "action_type",
+    "reference",
+    "city",
+    "device",
+    "impressions",
+    "prices",
 )
 
 

@@ -66,7 +66,10 @@ def test_two_items_of_one_row_are_two_events(tmp_path: Path) -> None:
     pairs = written(tmp_path, "user,left,right,at\nu,a,b,1600000000\nu,b,b,1600000001\n")
     mapping = as_mapping(
         {
-            **{"user": "user", "time": "at", "time_unit": "s", "request": "at"},
+            "user": "user",
+            "time": "at",
+            "time_unit": "s",
+            "request": "at",
             "events": [
                 {"type": "impression", "item": "left", "position": "0"},
                 {"type": "impression", "item": "right", "position": "1"},
@@ -87,7 +90,9 @@ def test_an_attribute_may_go_back_to_what_it_was(tmp_path: Path) -> None:
     prices = "i,A,1600000600\ni,B,1600000700\ni,A,1600000800\ni,A,1600000800\n"
     listed = written(tmp_path, "id,price,at\n" + prices, "items.csv")
     items = {
-        **{"files": ["items.csv"], "item": "id", "time": "at"},
+        "files": ["items.csv"],
+        "item": "id",
+        "time": "at",
         "attributes": {"price": "price"},
     }
     mapping = ratings(items=items, files=["ratings.csv"])

@@ -131,7 +131,9 @@ def test_lists_are_taken_apart_and_items_have_lists_of_attributes(tmp_path: Path
     report = imported([shown, catalogue], mapping, out)
     found = {(e["type"], e["item_id"], e.get("position")) for e in plain(out)}
     assert found == {
-        *(("impression", "a", 0), ("impression", "b", 1), ("click", "b", None)),
+        ("impression", "a", 0),
+        ("impression", "b", 1),
+        ("click", "b", None),
         ("item", "a", None),
     }
     (update,) = (each for each in plain(out) if each["type"] == "item")

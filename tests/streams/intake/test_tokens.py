@@ -27,8 +27,16 @@ def test_each_token_of_the_file_lets_in(file: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        *("", "Bearer", "Bearer ", OLD, f"Basic {OLD}", f"Bearer {OLD[:-1]}"),
-        *(f"Bearer {OLD}x", "Bearer \xff\xfe", f"Bearer {OLD}\n{NEW}", "Bearer \udcff"),
+        "",
+        "Bearer",
+        "Bearer ",
+        OLD,
+        f"Basic {OLD}",
+        f"Bearer {OLD[:-1]}",
+        f"Bearer {OLD}x",
+        "Bearer \xff\xfe",
+        f"Bearer {OLD}\n{NEW}",
+        "Bearer \udcff",
     ],
 )
 def test_nothing_else_does(file: Path, header: str) -> None:

@@ -81,7 +81,8 @@ EVERY_TYPE: list[UserEvent] = [
         numbers={"price": 12.5, "discount": 0.0},
     ),
     a_click("film 7"),
-    *(a_behavior(action="rate", value=0.0), a_behavior(action="view")),
+    a_behavior(action="rate", value=0.0),
+    a_behavior(action="view"),
     a_profile(age="34", towns=["Ulm", "Köln"]),
     a_forget(),
 ]

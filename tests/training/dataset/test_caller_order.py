@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from srp4ctr.features.tensors.candidate_numbers import list_columns
+from srp4ctr.features.tensors.caller_numbers import list_columns
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.dataset.caller_order import (
     note_of_order,

@@ -9,7 +9,7 @@ from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
 from srp4ctr.features.tensors import item_fields
-from srp4ctr.features.tensors.candidate_numbers import FROM_LAST
+from srp4ctr.features.tensors.caller_numbers import FROM_LAST
 from srp4ctr.features.tensors.vocabulary import Vocabulary, build
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.calibration import Calibration, fit_platt
 
 
@@ -21,7 +21,7 @@ def test_the_scale_and_bias_that_made_the_clicks_are_found() -> None:
 def test_calibrated_scores_predict_the_number_of_clicks() -> None:
     clicked, logits = draw(scale=0.3, bias=0.7)
     predicted = fit_platt(clicked, logits).probabilities(logits)
-    assert metrics.calibration(clicked, predicted) == pytest.approx(1.0, abs=1e-3)
+    assert quality.calibration(clicked, predicted) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_ranking_is_never_reversed() -> None:

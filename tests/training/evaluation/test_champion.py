@@ -14,7 +14,7 @@ from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import champion
 from srp4ctr.training.evaluation.evaluate import Scored, scored
-from srp4ctr.training.evaluation.metrics import Difference, Floats
+from srp4ctr.training.evaluation.quality import Difference, Floats
 from srp4ctr.training.refresh.pipeline import RefreshOptions, refresh
 from srp4ctr.training.refresh.reports import RefreshReport
 from tests.training.conftest import RECIPE

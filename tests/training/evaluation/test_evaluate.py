@@ -8,7 +8,7 @@ from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles.gates import failed
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.evaluation.evaluate import (
     Judgement,
     Scored,
@@ -69,7 +69,7 @@ def test_judging_puts_the_calibration_into_the_model(
     logits = torch.from_numpy(serving_logits(model, parts.calibrate).click[shown])
     predicted = model.head.click.probability(logits).numpy()
     clicked = parts.calibrate.clicked[shown]
-    assert metrics.calibration(clicked, predicted) == pytest.approx(1.0, abs=0.01)
+    assert quality.calibration(clicked, predicted) == pytest.approx(1.0, abs=0.01)
     assert float(model.head.click.calibration_scale) == pytest.approx(
         evaluation.calibration.scale
     )
@@ -139,7 +139,7 @@ def test_a_model_that_predicts_far_too_little_is_refused() -> None:
     clicked = np.zeros(1000)
     clicked[:20] = 1.0
     little = np.full(1000, 0.0002)
-    error = metrics.calibration_standard_error(clicked, little)
+    error = quality.calibration_standard_error(clicked, little)
     off = {"calibration": 0.01, "calibration_standard_error": error}
     found = failed(gates(judged(**off)))
     assert [each.gate for each in found] == ["calibration"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 
 Floats = NDArray[np.float64]
 METRICS = ("log_loss", "auc", "gauc", "ctr_at_1")
@@ -33,22 +33,22 @@ def _sigmoid(x: Floats) -> Floats:
     return found
 
 
-def difference(metric: str, rows: dict[str, NDArray[np.generic]]) -> metrics.Difference:
+def difference(metric: str, rows: dict[str, NDArray[np.generic]]) -> quality.Difference:
     clicked, one, other, users = (rows[n] for n in ("clicked", "one", "other", "users"))
     if metric in WITHIN:
-        measure = getattr(metrics, f"{metric}_difference")
-        found: metrics.Difference = measure(clicked, one, other, rows["requests"], users)
+        measure = getattr(quality, f"{metric}_difference")
+        found: quality.Difference = measure(clicked, one, other, rows["requests"], users)
         return found
-    by_name = {"log_loss": metrics.log_loss_difference, "auc": metrics.auc_difference}
+    by_name = {"log_loss": quality.log_loss_difference, "auc": quality.auc_difference}
     return by_name[metric](clicked, one, other, users)
 
 
 def plain(metric: str, rows: dict[str, NDArray[np.generic]]) -> float:
     measures: dict[str, Callable[..., float]] = {
-        "log_loss": metrics.log_loss,
-        "auc": metrics.auc,
-        "gauc": metrics.gauc,
-        "ctr_at_1": metrics.ctr_at_1,
+        "log_loss": quality.log_loss,
+        "auc": quality.auc,
+        "gauc": quality.gauc,
+        "ctr_at_1": quality.ctr_at_1,
     }
     more = (rows["requests"],) if metric in WITHIN else ()
     one, other = (
@@ -101,9 +101,9 @@ def test_the_error_of_means_over_independent_users_is_the_textbook_s() -> None:
     rows["other"] = np.subtract(1.0, rows["one"])
     clicked, requests = rows["clicked"], rows["requests"]
     rows["users"] = np.arange(len(clicked))
-    losses = [metrics.log_losses(clicked, rows[n]) for n in ("one", "other")]
+    losses = [quality.log_losses(clicked, rows[n]) for n in ("one", "other")]
     rows_of_requests = rows | {"users": requests}
-    aucs = [metrics.group_aucs(clicked, rows[n], requests) for n in ("one", "other")]
+    aucs = [quality.group_aucs(clicked, rows[n], requests) for n in ("one", "other")]
     for metric, found, (one, other) in (
         ("log_loss", difference("log_loss", rows), losses),
         ("gauc", difference("gauc", rows_of_requests), aucs),
@@ -176,11 +176,11 @@ def test_an_interval_holds_the_truth_nineteen_times_in_twenty(
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (1000, 1.9623)],
 )
 def test_the_quantiles_are_those_of_student_s_tables(freedom: int, expected: float) -> None:
-    found = metrics.student_quantile(0.975, freedom)
+    found = quality.student_quantile(0.975, freedom)
     assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_of_several_comparisons_the_interval_is_wider() -> None:
-    found = metrics.Difference(value=0.0, standard_error=1.0, users=1000)
+    found = quality.Difference(value=0.0, standard_error=1.0, users=1000)
     assert found.spread(10) == pytest.approx(2.814, abs=1e-3)
-    assert metrics.Difference(value=0.0, standard_error=0.0, users=1).spread() == np.inf
+    assert quality.Difference(value=0.0, standard_error=0.0, users=1).spread() == np.inf

@@ -9,7 +9,7 @@ import torch
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates, Windows
 from srp4ctr.training.evaluation.calibration import fit_platt
-from srp4ctr.training.evaluation.metrics import log_loss
+from srp4ctr.training.evaluation.quality import log_loss
 from srp4ctr.training.loop import trainer
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import TableSizes

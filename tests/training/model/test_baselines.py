@@ -7,7 +7,7 @@ import torch
 from benchmarks.models.baselines import BASELINES, CAN
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.embeddings import FieldVectors, TableSizes
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
@@ -24,7 +24,7 @@ def test_a_baseline_learns_which_items_are_clicked(
     config = replace(recipe, finetune_epochs=40, finetune_learning_rate=2e-2)
     finetune(model, slates, config, FitOptions())
     logits = serving_logits(model, slates).click
-    assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.9
+    assert quality.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.9
 
 
 @pytest.mark.parametrize("name", ["pnn", "din", "can", "bst", "sasrec"])

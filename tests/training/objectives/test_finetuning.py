@@ -11,7 +11,7 @@ from srp4ctr.features import columns
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Slates
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.loop.train_step import loss_of
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import ClickModel, Tensors
@@ -37,9 +37,9 @@ def test_finetuning_learns_which_items_are_clicked(
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
     finetune(model, slates, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
     shown, (click, ranking) = slates.shown, serving_logits(model, slates)
-    assert metrics.auc(slates.clicked[shown], click[shown]) > 0.95
+    assert quality.auc(slates.clicked[shown], click[shown]) > 0.95
     requests = np.nonzero(shown)[0]
-    assert metrics.gauc(slates.clicked[shown], ranking[shown], requests) > 0.95
+    assert quality.gauc(slates.clicked[shown], ranking[shown], requests) > 0.95
 
 
 class ItemBias(ClickModel):
@@ -66,7 +66,7 @@ def test_any_click_model_is_trained_by_the_same_stage(
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=0.3)
     finetune(model, slates, longer, FitOptions())
     for logits in serving_logits(model, slates):
-        assert metrics.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
+        assert quality.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.95
     assert model.candidate_features.mean.any()
 
 
@@ -110,8 +110,8 @@ def test_a_cold_users_scores_follow_from_the_attributes(
     longer = replace(recipe, finetune_epochs=30, finetune_learning_rate=1e-2)
     finetune(model, here, replace(longer, encoder_learning_rate_scale=1.0), FitOptions())
     logits, moved = (serving_logits(model, each).click for each in (here, elsewhere))
-    assert metrics.auc(here.clicked[here.shown], logits[here.shown]) > 0.95
-    assert metrics.auc(elsewhere.clicked[here.shown], moved[here.shown]) > 0.95
+    assert quality.auc(here.clicked[here.shown], logits[here.shown]) > 0.95
+    assert quality.auc(elsewhere.clicked[here.shown], moved[here.shown]) > 0.95
     in_town = here.tensors["user_attribute_rows"] == 2
     is_even = here.tensors["candidate_item_rows"] % 2 == 0
     assert np.all(((logits > moved) == in_town)[is_even])

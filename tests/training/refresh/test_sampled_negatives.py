@@ -15,7 +15,7 @@ from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
-from srp4ctr.training.evaluation import metrics
+from srp4ctr.training.evaluation import quality
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.training.refresh.reports import RefreshOutcome
@@ -88,7 +88,7 @@ def _popularity_auc(features: FeatureConfig, boundary_ms: int) -> float:
     before = [
         np.sum((keys == each["item_key"]) & (times < each["occurred_at"])) for each in rows
     ]
-    return metrics.auc(clicked, np.array(before, dtype=np.float64))
+    return quality.auc(clicked, np.array(before, dtype=np.float64))
 
 
 def test_with_enough_labels_a_refresh_passes_over_to_impressions(

@@ -25,7 +25,7 @@ from srp4ctr.client.messages import Ranking, RankRequest, RecommendRequest
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.columns import number_columns
-from srp4ctr.features.tensors.candidate_numbers import (
+from srp4ctr.features.tensors.caller_numbers import (
     list_columns,
     logged_columns,
     with_from_last,

@@ -40,8 +40,12 @@ OUTPUTS = [
     *(spec.name for spec in schema.NUMBER_OUTPUTS),
 ]
 CONTEXTS = [
-    *("", "{}", '{"page": "home"}', '{"page": "home", "hour": "7.5"}'),
-    *('{"utc_offset_minutes": "330"}', '{"page": "ü"}'),
+    "",
+    "{}",
+    '{"page": "home"}',
+    '{"page": "home", "hour": "7.5"}',
+    '{"utc_offset_minutes": "330"}',
+    '{"page": "ü"}',
 ]
 
 

@@ -15,8 +15,16 @@ ROOT = Path(__file__).resolve().parents[3]
 STRICT = ("-std=c11", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 # Those that the library of the tests has; the others need Triton.
 UNITS = (
-    *("clock", "flat_json", "hashes", "socket_wait", "store", "text_rules", "tls"),
-    *("user_row", "utf8", "vector_codes"),
+    "clock",
+    "flat_json",
+    "hashes",
+    "socket_wait",
+    "store",
+    "text_rules",
+    "tls",
+    "user_row",
+    "utf8",
+    "vector_codes",
 )
 # The variable that has further flags of the compiler: test_sanitizers.py sets it.
 MORE_FLAGS = "SRP4CTR_TEST_NATIVE_FLAGS"

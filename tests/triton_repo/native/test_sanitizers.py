@@ -11,8 +11,11 @@ from tests.triton_repo.native.parts import MORE_FLAGS, ROOT, compiler
 
 FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
 FILES = (
-    *("test_hashes.py", "test_store.py", "test_store_tls.py"),
-    *("test_texts_fuzz.py", "test_user_row_fuzz.py"),
+    "test_hashes.py",
+    "test_store.py",
+    "test_store_tls.py",
+    "test_texts_fuzz.py",
+    "test_user_row_fuzz.py",
 )
 
 

@@ -228,9 +228,14 @@ def test_a_greeting_may_come_in_pieces(reader_of: ReaderOf) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"port": 0}, {"port": 65_536}, {"port": -1}),
-        *({"host": b""}, {"host": b"x" * 256}, {"host": b"x" * 64}),  # a label has 63
-        *({"password": b"x" * 512}, {"username": b"x" * 128}),
+        {"port": 0},
+        {"port": 65_536},
+        {"port": -1},
+        {"host": b""},
+        {"host": b"x" * 256},
+        {"host": b"x" * 64},  # a label has 63
+        {"password": b"x" * 512},
+        {"username": b"x" * 128},
     ],
 )
 def test_a_wrong_address_is_refused(reader_of: ReaderOf, wrong: dict[str, Any]) -> None:

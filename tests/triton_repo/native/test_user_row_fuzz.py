@@ -69,7 +69,11 @@ def rows(draw: st.DrawFn) -> bytes:
     packed = b"".join(
         [
             struct.pack("<B8d5q", 3, *counts, *times),
-            *(done_head, shown_head, *done, *shown, values),
+            done_head,
+            shown_head,
+            *done,
+            *shown,
+            values,
         ]
     )
     if draw(st.integers(0, 9)) < 8:

@@ -115,6 +115,8 @@ def test_the_least_recently_used_states_are_evicted() -> None:
     assert cache.get(b"a") is not None
     cache.put(b"d", states)
     assert [cache.get(history) is not None for history in (b"a", b"b", b"c", b"d")] == [
-        *(True, False),
-        *(True, True),
+        True,
+        False,
+        True,
+        True,
     ]

@@ -144,8 +144,12 @@ def test_numbers_are_read_by_name_and_their_columns_returned(
     np.testing.assert_array_equal(features.numbers, np.array(expected, np.float32))
     assert one["number_columns"].tolist() == [[[*range(2, 12)], [*range(14, 24)]]]
     assert two["number_column_names"][0].tolist()[:6] == [
-        *(b"order", b"order_rank", b"order_difference", b"order_from_last"),
-        *(b"order_missing", b"price"),
+        b"order",
+        b"order_rank",
+        b"order_difference",
+        b"order_from_last",
+        b"order_missing",
+        b"price",
     ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from srp4ctr.features.columns import number_columns
-from srp4ctr.features.tensors.candidate_numbers import (
+from srp4ctr.features.tensors.caller_numbers import (
     FROM_LAST,
     list_columns,
     logged_columns,
