@@ -111,8 +111,8 @@ def evaluate(model: SRP4CTR, parts: Split, config: RefreshConfig) -> Evaluation:
     with torch.no_grad():
         model.head.click.calibration_scale.fill_(fitted.scale)
         model.head.click.calibration_bias.fill_(fitted.bias)
-    click, ranking = serving_logits(model, parts.judge)
-    judged = scored(parts.judge, fitted.probabilities(click), ranking)
+    of_judged = serving_logits(model, parts.judge)
+    judged = scored(parts.judge, fitted.probabilities(of_judged.click), of_judged.ranking)
     measured = _measure(parts.judge, judged)
     return Evaluation(
         calibration=fitted,

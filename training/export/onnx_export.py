@@ -107,7 +107,7 @@ def check(golden: Arrays, outputs: Scores[NDArray[np.float32]]) -> float:
 
     ``ArtifactError`` where that or the ranking scores' is above its tolerance.
     """
-    of_click, _ = (
+    of_click, *_ = (
         _difference(name, golden[name].astype(np.float32), made)
         for name, made in zip(SCORES, outputs, strict=True)
     )

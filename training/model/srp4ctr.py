@@ -97,10 +97,9 @@ class SRP4CTR(ClickModel):
 
         Padding is NaN in both.
         """
-        logits, ranking = self.logits(inputs)
         padding = inputs["candidate_item_rows"] == 0
-        probability = self.head.click.probability(logits).masked_fill(padding, torch.nan)
-        return Scores(click=probability, ranking=ranking.masked_fill(padding, torch.nan))
+        answers = self.head.answers(self.logits(inputs))
+        return Scores(*(each.masked_fill(padding, torch.nan) for each in answers))
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N): encode and score in one call."""

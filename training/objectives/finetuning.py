@@ -159,14 +159,14 @@ def serving_logits(model: ClickModel, slates: Slates) -> Scores[NDArray[np.float
     """Return uncalibrated logits (R, N) as in serving: at the default position."""
     device = next(model.parameters()).device
     model.eval()
-    click, ranking = np.zeros((2, *slates.clicked.shape), dtype=np.float32)
+    found = Scores(*np.zeros((len(scores.HEADS), *slates.clicked.shape), np.float32))
     lengths = slate_lengths(slates)
     alike = np.lexsort(lengths.T)  # together, so that little is padding
     for rows in in_order(alike, SCORING_ROWS):
         batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
-        for target, scored in zip((click, ranking), model(batch.tensors), strict=True):
+        for target, scored in zip(found, model(batch.tensors), strict=True):
             target[rows, : scored.shape[1]] = scored.cpu().numpy()
-    return Scores(click=click, ranking=ranking)
+    return found
 
 
 def request_losses(model: ClickModel, slates: Slates) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ def test_judging_puts_the_calibration_into_the_model(
     evaluation = evaluate(model, parts, recipe)
     shown = parts.calibrate.shown
     logits = torch.from_numpy(serving_logits(model, parts.calibrate).click[shown])
-    predicted = model.head.click.probability(logits).numpy()
+    predicted = model.head.click.answer(logits).numpy()
     clicked = parts.calibrate.clicked[shown]
     assert quality.calibration(clicked, predicted) == pytest.approx(1.0, abs=0.01)
     assert float(model.head.click.calibration_scale) == pytest.approx(

@@ -42,6 +42,10 @@ class ClickHead(Head):
         del number
         return click_logit
 
+    def answer(self, score: Tensor) -> Tensor:
+        """Return sigmoid(scale * logit + bias): Platt's scaling, fitted after training."""
+        return torch.sigmoid(score * self.calibration_scale + self.calibration_bias)
+
     def column(self) -> tuple[Tensor, Tensor]:
         """Return the logit's weights, and its bias at the top."""
         return self.out.weight[0], (self.out.bias + self.position_bias.weight[0])[0]
@@ -49,12 +53,7 @@ class ClickHead(Head):
     def served(self, number: Tensor, click_logit: Tensor) -> Tensor:
         """Return the calibrated probability."""
         del number
-        return self.probability(click_logit)
-
-    def probability(self, logits: Tensor) -> Tensor:
-        """Return sigmoid(scale * logit + bias): Platt's scaling, fitted after training."""
-        scaled = logits * self.calibration_scale + self.calibration_bias
-        return torch.sigmoid(scaled)
+        return self.answer(click_logit)
 
     @classmethod
     def loss(

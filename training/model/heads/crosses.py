@@ -88,6 +88,11 @@ class Crosses(nn.Module):
         every = zip(self._heads(), numbers, strict=True)
         return Scores(*(head.score(number, click_logit) for head, number in every))
 
+    def answers(self, scores: Scores[Tensor]) -> Scores[Tensor]:
+        """Return what callers get of the ``scores``."""
+        every = zip(self._heads(), scores, strict=True)
+        return Scores(*(head.answer(score) for head, score in every))
+
     def _heads(self) -> list[Head]:
         return [each for each in self.scores.values() if isinstance(each, Head)]
 

@@ -34,13 +34,17 @@ class Head(nn.Module, abc.ABC):
     def score(self, number: Tensor, click_logit: Tensor) -> Tensor:
         """Return what is trained, (B, N), of ``number`` and the click's logit."""
 
+    def answer(self, score: Tensor) -> Tensor:
+        """Return what callers get for a ``score`` that was trained: here the same."""
+        return score
+
     @abc.abstractmethod
     def column(self) -> tuple[Tensor, Tensor]:
         """Return weights (Z,) and a bias () that make the number at the top position."""
 
     @abc.abstractmethod
     def served(self, number: Tensor, click_logit: Tensor) -> Tensor:
-        """Return ``tensor`` (B, N) in operations that ONNX computes exactly."""
+        """Return ``answer`` of ``score`` in operations that ONNX computes exactly."""
 
     @classmethod
     @abc.abstractmethod

@@ -42,7 +42,7 @@ class RankingHead(Head):
         return self.weight[0], torch.zeros(())
 
     def served(self, number: Tensor, click_logit: Tensor) -> Tensor:
-        """Return ``score``."""
+        """Return the same as ``score``."""
         # As the logarithm of a sigmoid, ONNX has no rare click's ln p: -inf below -18.
         return number - functional.softplus(-click_logit)
 
