@@ -1,5 +1,6 @@
 """Which users a check takes: so many at most, and no more events than it can hold."""
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -48,9 +49,11 @@ def test_a_log_of_nobody_has_no_sample(tmp_path: Path) -> None:
 
 def test_each_user_is_drawn_as_often_as_others(log_dir: Path) -> None:
     every = places(log_dir, "user_id", 1000)
+    random.seed(1)  # The same draws each time: a fair one, too, fails at times.
     drawn = Counter(each for _ in range(200) for each in places(log_dir, "user_id", 1))
     assert drawn.keys() == every.keys()
-    assert min(drawn.values()) > 0.5 * 200 / len(every)
+    # 20 each are expected; hashes joined by exclusive or gave one user 53 to 59.
+    assert max(drawn.values()) < 2 * 200 / len(every)
 
 
 def test_partitions_are_left_out(log_dir: Path) -> None:
