@@ -270,7 +270,7 @@ def fill_repository(
     Example:  srp4ctr model fill /models/triton-2
     """
     from srp4ctr.training.export import bundle_store
-    from srp4ctr.triton_repo.deployment.promotion import fill
+    from srp4ctr.triton_repo.deployment.new_server import fill
 
     settings = load()
     bundles = partial(bundle_store.bundle_folder, settings.training)

@@ -19,7 +19,7 @@ from srp4ctr.triton_repo.deployment.live_repository import (
     live_versions,
     read_serving,
 )
-from srp4ctr.triton_repo.deployment.promotion import fill
+from srp4ctr.triton_repo.deployment.new_server import fill
 from srp4ctr.triton_repo.model_names import ENSEMBLES
 from tests.triton_repo.bundles import MakeBundle, promote
 from tests.triton_repo.conftest import Server
