@@ -84,12 +84,16 @@ class Cluster:
         if self.objects:
             self.running["objects"] = self.objects.start()
 
+    def metrics_port(self, number: int) -> int:
+        """Return the port on which worker ``number`` shows its metrics."""
+        return self.ports[_FIRST_WORKER + number]
+
     def start_worker(self, number: int) -> processes.Running:
         """Start worker ``number``; return at once."""
         name = f"worker{number}"
         env = {
             "SRP4CTR_SETTINGS": str(self.folder / "settings.toml"),
-            "SRP4CTR_STREAMS__METRICS_PORT": str(self.ports[_FIRST_WORKER + number]),
+            "SRP4CTR_STREAMS__METRICS_PORT": str(self.metrics_port(number)),
         }
         program = processes.python(name, "-m", "srp4ctr.cli", "stream", "run", env=env)
         self.running[name] = processes.start(program, self.folder, tied=True)
@@ -98,7 +102,7 @@ class Cluster:
     def wait_ready(self, *numbers: int) -> None:
         """Return when the workers show their metrics; they join their groups then."""
         for number in numbers:
-            is_open = partial(ports.is_open, self.ports[_FIRST_WORKER + number])
+            is_open = partial(ports.is_open, self.metrics_port(number))
             worker = self.running[f"worker{number}"]
             processes.wait_ready(worker, is_open, timeout_s=_START_S)
 

@@ -121,7 +121,9 @@ def rate_of(stack: Cluster, workers: Sequence[processes.Running], total: int) ->
         wall_s = time.monotonic() - started
         wait(lambda: lag(log) == 0)
         used_s = sum(cpu_s(each.pid) for each in workers) - used_s
-    processed = sum(_processed(port) for port in stack.ports[3 : 3 + len(workers)])
+    processed = sum(
+        _processed(stack.metrics_port(number)) for number in range(len(workers))
+    )
     assert processed >= total  # none was rejected; a partition that moves is read again
     return Rate(per_s=left / wall_s, per_core_s=left / used_s)
 
