@@ -180,7 +180,7 @@ def _warn_once(key: Key, source: str) -> None:
         )
         return
     _log.warning(
-        "%s: the setting %s was removed in %s and is ignored: docs/decisions.md says why",
+        "%s: the setting %s was removed in %s and is ignored: docs/decisions/ says why",
         source,
         ".".join(key),
         REMOVED[key],

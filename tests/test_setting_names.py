@@ -68,7 +68,7 @@ def test_a_removed_setting_is_ignored_and_a_warning_says_so_once(
     assert "triton.stored_states_s" not in {each.name for each in settings.in_force()}
     said = "the setting triton.stored_states_s was removed in 0.2.0 and is ignored"
     assert [record.message for record in caplog.records if said in record.message] == [
-        f"{'the environment' if variable else 'settings.toml'}: {said}: docs/decisions.md"
+        f"{'the environment' if variable else 'settings.toml'}: {said}: docs/decisions/"
         " says why"
     ]
 

@@ -38,7 +38,7 @@ Machines differ by a factor of two and more: compare ratios and counts rather th
 and measure on your own machine what matters to you, as in `make bench NAME=serving`.
 Benchmarks on EB-NeRD read it from the folder that the variable `SRP4CTR_DATA` names.
 [The model](model.md#how-good-it-is) and [a click model of your own](own_model.md) have
-tables of all models and seeds, [the decisions](decisions.md) what followed from the
+tables of all models and seeds, [the decisions](decisions/README.md) what followed from the
 figures."""
 CLOSING = f"""\
 {MARK} Recorded by hand: the benchmark wrote no result file, or one without date, hardware

@@ -24,7 +24,7 @@ from srp4ctr.triton_repo.serving.onnx_scorer import Session
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float32]
 # Of eight times as many items as are wanted by four bits, the wanted ones by float32 were
-# all but one in a thousand at the worst: docs/decisions.md has the measurements.
+# all but one in a thousand at the worst: docs/decisions/serving.md.
 _REPEATED = 8
 _BLOCKS = 8  # for each that is wanted
 # Less than any product, also where they are integers, as in bundles before 2026-11-29.

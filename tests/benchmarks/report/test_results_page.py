@@ -16,7 +16,7 @@ ROOT = PAGE.parents[1]
 CLAIMS = [claim for claims in PARTS.values() for claim in claims]
 # The figures of each seed, from which the file of the same name is made.
 EVIDENCE_OF_OTHER_PAGES = {
-    "click_quality.looks.jsonl": "docs/decisions.md",
+    "click_quality.looks.jsonl": "docs/decisions/evaluation.md",
     "click_quality.seeds.jsonl": "docs/model.md",
     "pretraining.seeds.jsonl": "docs/model.md",
     "own_model.seeds.jsonl": "docs/own_model.md",
