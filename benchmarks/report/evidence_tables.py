@@ -21,12 +21,12 @@ TITLES = {
     "ebnerd": "EB-NeRD",
     **dict.fromkeys(("movielens", "ml-100k"), "MovieLens-100K"),
     "Beauty, attribute masks": "Amazon Beauty",
-    "Beauty, two scores": "Amazon Beauty, before attribute masks",
-    "Beauty": "Amazon Beauty, before the ranking score",
+    "Beauty, two scores": "Amazon Beauty, without attribute masks",
+    "Beauty": "Amazon Beauty, by one score, without attribute masks",
 }
 SIZED, FROZEN = "+size", " frozen"
 METRICS = {"hr10": "HR@10", "auc": "AUC", "gauc": "gAUC"}
-MAX_SAMPLING_ERROR = 0.01  # of gAUC: EB-NeRD has .002, KuaiRand-Pure, a feed, .025
+MAX_SAMPLING_ERROR = 0.01  # of gAUC: EB-NeRD has 0.002, KuaiRand-Pure, a feed, 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +135,8 @@ def best_first(rows: list[Row], name: str) -> list[Row]:
 
 
 def plain(value: float | None, digits: int = 4, sign: str = "") -> str:
-    """Return ``value`` as a table has it: .8142, −.0003, 1.013."""
-    if value is None:
-        return "–"
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("-", "−").replace("0.", ".", 1) if abs(value) < 1.0 else text
+    """Return ``value`` for a table: 0.8142, −0.0003, 1.013; an en dash for None."""
+    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def with_error(row: Row, name: str, error: str, sign: str = "") -> str:
