@@ -129,7 +129,11 @@ def main() -> None:
 
 
 def write(results: Path, page: Path) -> dict[str, object]:
-    """Put the evidence of ``results`` into ``page``; ValueError if it has no place."""
+    """Write the evidence of ``results`` into ``page``, between its two comments.
+
+    Returns the names of the written files and the number of rows. Raises ``ValueError`` if
+    the page lacks the comments.
+    """
     clicks = read(results / "click_quality.json")
     pretraining = read(results / "pretraining.json")
     before, rest = _around(page)
@@ -144,7 +148,7 @@ def write(results: Path, page: Path) -> dict[str, object]:
 def section(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], drawn: Sequence[str]
 ) -> str:
-    """Return all that is between the comments."""
+    """Return the text between the comments."""
     if not clicks and not pretraining:
         return NOTHING
     parts = [READING]
@@ -206,21 +210,23 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """Return what is before and after the evidence in ``page``."""
+    """Return the text before and after the evidence in ``page``."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for it: {BEGIN} and after it {END}")
+        raise ValueError(
+            f"{page} has no place for the evidence: add the lines {BEGIN} and {END}"
+        )
     return before, after
 
 
 def _draw(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], folder: Path
 ) -> list[str]:
-    """Write the plots that there is something for, remove the others; name the written.
+    """Write each plot that has data and remove the others; return the written names.
 
-    They show SRP4CTR among others: data on which it did not run with all labels have none.
+    A data set is plotted only if SRP4CTR ran on it with all labels.
     """
     clicks = [of for of in clicks if of.reference]
     drawn = {

@@ -64,25 +64,25 @@ that the commit recorded the number; the measured code is not known."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """A run of a benchmark, and where its result is."""
+    """A run of a benchmark, and the file of its result."""
 
     entry: str
-    """In ``recorded.json``."""
+    """Name in ``recorded.json``."""
     benchmark: str
     args: str = ""
     result: str = ""
-    """The file in ``results/``, where that is not ``BENCHMARK.json``."""
+    """File in ``results/`` without suffix; "": that of the benchmark."""
     make: str = ""
-    """The target, where it is not ``make bench``."""
+    """Target of make; "": ``bench``."""
 
     @property
     def file(self) -> str:
-        """The result's file name."""
+        """Name of the result file."""
         return f"{self.result or self.benchmark}.json"
 
     @property
     def command(self) -> str:
-        """What to type to measure it again."""
+        """Command that repeats the measurement."""
         if self.make:
             return f"make {self.make}"
         args = f' ARGS="{self.args}"' if self.args else ""
@@ -135,16 +135,16 @@ PARTS = _read()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One run of a benchmark: what it found, and its circumstances."""
+    """The result of one run, and its circumstances."""
 
     found: Any
     of: Mapping[str, Any] = field(default_factory=dict)
-    """The circumstances."""
+    """Date, hardware and commit."""
     by_hand: bool = False
 
     @property
     def commit(self) -> str:
-        """The commit that was measured, or *in* the one that recorded it."""
+        """Measured commit, or *in* and the commit that recorded the result."""
         recorded = f"in {self.of['recorded_in']}" if "recorded_in" in self.of else UNKNOWN
         return str(self.of.get("commit") or recorded)
 
@@ -192,7 +192,7 @@ def rows(results: Path) -> Iterator[tuple[Claim, Measurement]]:
 
 
 def _measurement(file: Path, recorded: Mapping[str, Any] | None) -> Measurement | None:
-    """Return what ``file`` says, or what was recorded by hand in its place."""
+    """Return the result in ``file``, or the one recorded by hand; None without both."""
     if not file.is_file():
         if recorded is None or "figures" not in recorded:
             return None
