@@ -1,10 +1,10 @@
-"""Question: what do all results together say, on a page?
+"""Question: how good is each model, each part of SRP4CTR, and at which cost?
 
-Results that other benchmarks left → tables and plots in docs/model.md, between two
-comments; the rest of the page stays as it is. The same results give the same bytes.
+Results of other benchmarks → tables and plots in docs/evidence.md, between two comments;
+the rest of the page stays as it is. The same results give the same bytes.
 
     make bench NAME=evidence
-    python -m benchmarks evidence --results mine/results --page mine/model.md
+    python -m benchmarks evidence --results mine/results --page mine/evidence.md
 """
 
 import json
@@ -26,67 +26,94 @@ from benchmarks.report.evidence_tables import (
 )
 from srp4ctr.atomic_files import replace_text
 
-PAGE = ROOT / "docs" / "model.md"
+PAGE = ROOT / "docs" / "evidence.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 FOLDER = "evidence"  # of the plots, next to the page
 NOTHING = (
-    "No results are there yet: `make bench NAME=click_quality` and "
-    "`make bench NAME=pretraining` make them, `make bench NAME=evidence` this section."
+    "There are no results yet: `make bench NAME=click_quality` and "
+    "`make bench NAME=pretraining` measure them, `make bench NAME=evidence` writes this "
+    "part."
 )
 READING = """\
-Written by `make bench NAME=evidence` from what `make bench NAME=click_quality` and
-`make bench NAME=pretraining` measured; not to be edited here.
+## How to read the tables
 
-± is the standard error of the mean over seeds. *− SRP4CTR* is the mean difference from
-SRP4CTR at equal seeds, which leaves out what both share. *gAUC* is the mean AUC within a
-request; *NE* the log loss, where 1 is knowing only the click rate; *p / y* predicted clicks
-over clicks; *CPU s* training with pre-training; *MFLOPs* the cost of a request with 1
-candidate and with 100. Where SRP4CTR takes 15 to 16 of them for one candidate it was
-measured before 2026-11-30: its queries then read the encoder's last states, and
-pre-training hid no attributes of items whose ids are shown. On that day, too, the match
-with the predicted item left the click's logit at the start of training: the rows of CoLLM,
-of EB-NeRD with attributes and of KuaiRand are of after it, but for the model of ids only;
-the others are of before. KuaiRand's users have attributes, so that its SRP4CTR reads
-products of fields there (80 MFLOPs for 100 candidates); the model of ids only does not."""
+`make bench NAME=evidence` writes this part from the results of
+`make bench NAME=click_quality` and `make bench NAME=pretraining`; please do not edit it
+here.
+
+| column | meaning |
+| --- | --- |
+| ± | standard error of the mean over seeds |
+| − SRP4CTR | mean difference from SRP4CTR at equal seeds; positive is higher than SRP4CTR |
+| gAUC | mean AUC within a request |
+| NE | log loss divided by that of the mean click rate; 1 is no better than that rate |
+| p / y | predicted clicks divided by clicks; 1 is calibrated |
+| sampling error | standard error over test sets of this size; more seeds do not reduce it |
+| CPU s | CPU seconds of training, pre-training included |
+| MFLOPs, 1 and 100 | cost of a request with 1 and with 100 candidates |
+
+Another test set would move all models mostly together. Errors of differences are over seeds
+only.
+
+The rows are from two states of the code:
+
+- *From 2026-11-30 on*: KuaiRand-Pure, ML-1M (CoLLM) and EB-NeRD with attributes, except
+  for the model of ids only on KuaiRand-Pure.
+- *Older*: all other rows of SRP4CTR, with 15 to 16 MFLOPs for one candidate. There the
+  queries read the encoder's last states, pre-training hides no attributes of visible items,
+  and the match with the predicted item starts in the click's logit with weight 1.
+
+KuaiRand's users have attributes, so SRP4CTR reads products of fields there (80 MFLOPs for
+100 candidates); the model of ids only does not."""
 NOTES = {
     SIZED: """\
-*Slate size known*: EB-NeRD's slates all hold a click, so that their size says much;
-here all models know it. *By one score*: measured before models had [two](#two-scores), as
-were the frozen features and MovieLens; differences are from SRP4CTR of then.""",
+*Slate size known*: every slate of EB-NeRD has a click, so the number of items says much
+about each of them. In these tables all models know it. *By one score*: the model has one
+score for probability and order instead of [two](model.md#two-scores). So have all models of
+the frozen features and of MovieLens-100K; there differences are from SRP4CTR by one score,
+too.""",
     FROZEN: """\
-*Features frozen*: counters and histories do not change from the boundary on, as an offline
-table's would; elsewhere they move with the stream.""",
+*Features frozen*: counters and histories stop at the training boundary, as in an offline
+table. In all other tables they move with the stream.""",
     "KuaiRand": """\
-*KuaiRand-Pure*: a feed, one video a request, so that AUC and log loss count; gAUC is of the
-few requests with two. Recipes are chosen on validation days, but the test week was run at
-ten states of the code: SRP4CTR was below BST at first and was changed, BST was not, and
-two more seeds were run after three had shown no difference, and five more of SRP4CTR and
-PNN with a tenth after five had shown none beyond the margin. With a tenth of the
-impressions all networks train at twice the rate, but DIN and CAN are better at the common
-one: .7414 and .7323, and PNN and BST in batches of 32: .7464, which is .0014 ± .0004 below
-SRP4CTR (ten seeds), and (at the common rate) .7432.""",
+*KuaiRand-Pure*: a feed with one video per request. AUC and log loss count there; gAUC is of
+the few requests with two videos. Recipes are chosen on validation days, but ten states of
+the code were run on the test week. SRP4CTR was below BST in the first run and was changed
+since; BST was not. Seeds were added twice. Two more were run when three had shown no
+difference. With a tenth of the impressions, five more of SRP4CTR and PNN were run when five
+had shown no difference beyond the margin.
+
+With a tenth of the impressions all networks train at twice the common rate, although it
+does not suit all of them. Other recipes give these AUCs:
+
+| model, a tenth of the impressions | AUC |
+| --- | ---: |
+| DIN, common rate | 0.7414 |
+| CAN, common rate | 0.7323 |
+| PNN, batches of 32 (0.0014 ± 0.0004 below SRP4CTR, ten seeds) | 0.7464 |
+| BST, batches of 32, common rate | 0.7432 |""",
 }
 CAPTIONS = {
     "quality_by_cost": """\
-*Quality against cost.* The paper counts twice: *efficiency-FLOPs* are those of one
-candidate, *inference-FLOPs* those of a hundred in one request, where what they share is
-computed once. This is the second; the tables have both. The arrow leads to what SRP4CTR
-would cost if it encoded the history once per candidate. Dashed lines are trees,
-whose cost is not in FLOPs. Bars and bands are standard errors over seeds.""",
+*Quality and cost.* The paper counts *efficiency-FLOPs* of one candidate and
+*inference-FLOPs* of a request with 100 candidates, which share the history. The plot shows
+the second; the tables have both. The arrow ends at the cost of SRP4CTR if it encoded the
+history once per candidate. Dashed lines are trees, whose cost is not in FLOPs. Bars and
+bands are standard errors over seeds.""",
     "learning_curve": """\
-*Few labels.* Fine-tuning gets a part of the slates; pre-training reads the whole log. On
-KuaiRand that log has what users did with every impression, and so nearly every label: the
-feedback stage learns from it. Bars are standard errors over seeds.""",
+*Few labels.* Fine-tuning gets a share of the slates; pre-training reads the whole log. On
+KuaiRand the log has users' actions on nearly every impression, so the feedback stage knows
+nearly every label. Bars are standard errors over seeds.""",
     "ablations": """\
-*What each part is worth.* A variant's gAUC, in a feed its AUC, less SRP4CTR's at equal
-seeds: left of the line the variant is worse. Bars are standard errors.""",
+*Value of each part.* The plot shows a variant's gAUC (in a feed its AUC) minus SRP4CTR's at
+equal seeds. Left of the line the variant is worse. Bars are standard errors.""",
 }
 ABLATIONS = "Ablations, by SRP4CTR's recipe:"
 LAST_ITEM = """\
-A user's last item is to be found among 99 given others: S3-Rec's protocol. `fg-bert` is the
-encoder by itself, `srp4ctr-none` SRP4CTR without pre-training."""
+Each model ranks a user's last item among 99 others, by S3-Rec's protocol. `fg-bert` is the
+encoder without a head, `srp4ctr-none` SRP4CTR without pre-training."""
 PUBLISHED = """\
- *Published*: the figures of S3-Rec's paper, on the same files."""
+ *Published* figures are from S3-Rec's paper, on the same files."""
 
 
 def main() -> None:
@@ -102,7 +129,11 @@ def main() -> None:
 
 
 def write(results: Path, page: Path) -> dict[str, object]:
-    """Put the evidence of ``results`` into ``page``; ValueError if it has no place."""
+    """Write the evidence of ``results`` into ``page``, between its two comments.
+
+    Returns the names of the written files and the number of rows. Raises ``ValueError`` if
+    the page lacks the comments.
+    """
     clicks = read(results / "click_quality.json")
     pretraining = read(results / "pretraining.json")
     before, rest = _around(page)
@@ -117,14 +148,16 @@ def write(results: Path, page: Path) -> dict[str, object]:
 def section(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], drawn: Sequence[str]
 ) -> str:
-    """Return all that is between the comments."""
+    """Return the text between the comments."""
     if not clicks and not pretraining:
         return NOTHING
     parts = [READING]
     parts += [note for kind, note in NOTES.items() if any(kind in c.source for c in clicks)]
+    parts += ["## Plots"] if drawn else []
     for name in drawn:
         title = name.replace("_", " ")
         parts += [f"![{title}]({FOLDER}/{name}.svg)", CAPTIONS[name]]
+    parts.append("## Tables")
     for of in clicks:
         parts += _of_clicks(of)
     for of in pretraining:
@@ -136,7 +169,7 @@ def section(
 
 
 def _of_clicks(of: Evidence) -> list[str]:
-    parts = [f"### Clicks: {of.title}", _judges(of)]
+    parts = [f"### Clicks: {of.title}", _test_set(of)]
     if of.models:
         parts += [tables.quality(of), "AUC by kind of impression:", tables.kinds(of)]
     if of.ablations:
@@ -146,24 +179,20 @@ def _of_clicks(of: Evidence) -> list[str]:
     return parts
 
 
-def _judges(of: Evidence) -> str:
-    """Return how many impressions judge, and how precise that is."""
+def _test_set(of: Evidence) -> str:
+    """Return the size of the test set, and the sampling error of its metric."""
     row = of.reference or of.rows[0]
     impressions, clicks = number(row, "impressions"), number(row, "clicks")
     name, margin = "gAUC", number(row, "gauc_sampling_error")
     if of.metric == "auc" and impressions and clicks:
         name = "AUC"
         margin = auc_error(row["auc"], int(clicks), int(impressions - clicks))
-    counted = [] if impressions is None else [f"{impressions:,.0f} impressions judge"]
-    counted += [] if clicks is None else [f"{clicks:,.0f} were clicked"]
-    text = f"{', '.join(counted) or 'Impressions were not counted'}."
+    counted = [] if impressions is None else [f"{impressions:,.0f} impressions"]
+    counted += [] if clicks is None else [f"{clicks:,.0f} clicks"]
+    text = f"Test set: {', '.join(counted) or 'not counted'}."
     if margin is None:
         return text
-    return (
-        f"{text} Another draw of as many requests would move {name} by {plain(margin)} (a "
-        "standard error): the models mostly together, and more seeds do not lessen it. "
-        "Errors of differences are of seeds alone."
-    )
+    return f"{text} Sampling error of {name}: {plain(margin)}."
 
 
 def auc_error(auc: float, positives: int, negatives: int) -> float:
@@ -181,21 +210,23 @@ def auc_error(auc: float, positives: int, negatives: int) -> float:
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """Return what is before and after the evidence in ``page``."""
+    """Return the text before and after the evidence in ``page``."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for it: {BEGIN} and after it {END}")
+        raise ValueError(
+            f"{page} has no place for the evidence: add the lines {BEGIN} and {END}"
+        )
     return before, after
 
 
 def _draw(
     clicks: Sequence[Evidence], pretraining: Sequence[Evidence], folder: Path
 ) -> list[str]:
-    """Write the plots that there is something for, remove the others; name the written.
+    """Write each plot that has data and remove the others; return the written names.
 
-    They show SRP4CTR among others: data on which it did not run with all labels have none.
+    A data set is plotted only if SRP4CTR ran on it with all labels.
     """
     clicks = [of for of in clicks if of.reference]
     drawn = {

@@ -1,8 +1,8 @@
 """Rows of evidence → three plots as SVG: quality against cost, few labels, ablations.
 
-The same rows give the same bytes: no date, ids from a fixed salt. Text stays text, placed
-by matplotlib's own font, which is a wide one: another on the reader's side covers less.
-The colours are Okabe and Ito's, for colour-blind readers; shapes differ too.
+The same rows give the same bytes: no date, ids from a fixed salt. Text stays text.
+matplotlib places it by its own font, which is wide, so a reader's font covers less. The
+colours are Okabe and Ito's, for colour-blind readers; shapes differ too.
 """
 
 import io
@@ -32,7 +32,7 @@ from benchmarks.report.evidence_tables import (
 
 BLUE, ORANGE, BLACK, PURPLE = "#0072b2", "#d55e00", "#222222", "#aa4499"
 OTHERS = ((BLACK, "D"), ("#009e73", "^"), ("#cc79a7", "v"), ("#56b4e9", "P"))
-LOOKS = {
+LINE_STYLES = {
     REFERENCE: (BLUE, "o"),
     WITHOUT_PRETRAINING: (ORANGE, "s"),
     **dict(zip(("din", "bst", "dcnv2", "sasrec"), OTHERS, strict=True)),
@@ -64,25 +64,25 @@ Draw = Callable[[Axes, Evidence], None]
 
 
 def quality_by_cost(evidence: Sequence[Evidence]) -> str | None:
-    """Return quality against FLOPs, a panel per data set; None: nothing to show."""
+    """Return quality against FLOPs, a panel per data set; None without FLOPs."""
     shown = [of for of in evidence if any(map(_millions, of.models))]
     return _drawn(shown, _cost_panel)
 
 
 def learning_curve(evidence: Sequence[Evidence]) -> str | None:
-    """Return quality by share of the click labels; None: no model ran with few."""
+    """Return quality by share of the click labels; None if no model ran with few."""
     return _drawn([of for of in evidence if of.curves], _curve_panel)
 
 
 def ablation_dots(evidence: Sequence[Evidence]) -> str | None:
-    """Return how far each variant is from SRP4CTR; None: no variant ran."""
+    """Return the difference of each variant from SRP4CTR; None if no variant ran."""
     shown = [of for of in evidence if _differences(of)]
     meanings = {row["model"]: row["meaning"] for of in shown for row in _differences(of)}
     return _drawn(shown, lambda axes, of: _dots_panel(axes, of, meanings), is_shared=True)
 
 
 def _drawn(shown: Sequence[Evidence], draw: Draw, is_shared: bool = False) -> str | None:
-    """Return the SVG of a panel each, with one legend for all of them."""
+    """Return an SVG with a panel per data set and one legend."""
     if not shown:
         return None
     columns = min(len(shown), 2)
@@ -128,18 +128,18 @@ def _cost_panel(axes: Axes, of: Evidence) -> None:
     metric = of.metric
     for row in of.models:
         value, error = number(row, metric), number(row, f"{metric}_se") or 0.0
-        cost, (colour, look) = _millions(row), _look(row)
+        cost, (colour, line_style) = _millions(row), _line_style(row)
         if value is not None and cost is None:  # a tree's
             edges = value - error, value + error
             axes.axhspan(*edges, color=colour, alpha=0.12, linewidth=0)
-            axes.axhline(value, color=colour, linestyle=look, label=row["model"])
+            axes.axhline(value, color=colour, linestyle=line_style, label=row["model"])
         elif value is not None and cost is not None:
             axes.errorbar(
                 cost,
                 value,
                 error,
                 color=colour,
-                marker=look,
+                marker=line_style,
                 linestyle="none",
                 label=row["model"],
             )
@@ -156,7 +156,7 @@ def _cost_panel(axes: Axes, of: Evidence) -> None:
 
 
 def _draw_reencoded(axes: Axes, row: Row, metric: str) -> None:
-    """Draw where SRP4CTR would be if it encoded the history for each candidate."""
+    """Draw the cost of SRP4CTR if it encoded the history for each candidate."""
     cost, tiled, value = _millions(row), tiled_flops(row), number(row, metric)
     if cost is None or tiled is None or value is None:
         return
@@ -176,8 +176,8 @@ def _curve_panel(axes: Axes, of: Evidence) -> None:
     shares: set[float] = set()
     middle = (len(of.curves) - 1) / 2.0
     for place, (model, rows) in enumerate(of.curves.items()):
-        colour, look = LOOKS.get(model, OTHERS[place % len(OTHERS)])
-        is_tree = look in _TREE_LINES
+        colour, line_style = LINE_STYLES.get(model, OTHERS[place % len(OTHERS)])
+        is_tree = line_style in _TREE_LINES
         found = [100.0 * share_of(row) for row in rows]
         shares |= set(found)
         aside = 1.03 ** (place - middle)  # error bars next to each other
@@ -186,8 +186,8 @@ def _curve_panel(axes: Axes, of: Evidence) -> None:
             [number(row, metric) or math.nan for row in rows],
             [number(row, error) or 0.0 for row in rows],
             color=colour,
-            marker="" if is_tree else look,
-            linestyle=look if is_tree else "-",
+            marker="" if is_tree else line_style,
+            linestyle=line_style if is_tree else "-",
             label={REFERENCE: "pre-trained", WITHOUT_PRETRAINING: "not pre-trained"}.get(
                 model, model
             ),
@@ -201,11 +201,11 @@ def _curve_panel(axes: Axes, of: Evidence) -> None:
 
 
 def _dots_panel(axes: Axes, of: Evidence, meanings: Mapping[str, str]) -> None:
-    """Draw a line for each of ``meanings``: all panels have the same."""
+    """Draw a line for each of ``meanings``, the same lines in all panels."""
     less, places = f"{of.metric}_minus_{REFERENCE}", list(meanings)
     axes.axvline(0.0, color=BLUE, linewidth=1.4)
     for row in _differences(of):
-        colour, marker = _look(row)
+        colour, marker = _line_style(row)
         place, error = places.index(row["model"]), number(row, f"{less}_se") or 0.0
         axes.errorbar(row[less], place, xerr=error, color=colour, marker=marker)
     axes.set_yticks(range(len(places)), list(meanings.values()))
@@ -223,9 +223,9 @@ def _differences(of: Evidence) -> list[Row]:
     return [row for row in of.ablations if number(row, less) is not None]
 
 
-def _look(row: Row) -> tuple[str, str]:
+def _line_style(row: Row) -> tuple[str, str]:
     unknown = "-." if _millions(row) is None else "*"
-    return LOOKS.get(model_of(row), ("#999999", unknown))
+    return LINE_STYLES.get(model_of(row), ("#999999", unknown))
 
 
 def _name_scale(axes: Axes, metric: str) -> None:

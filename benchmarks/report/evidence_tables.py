@@ -1,7 +1,7 @@
-"""Files of results → rows, data set by data set → GitHub's tables.
+"""Result files → rows per data set → Markdown tables.
 
-A value that is absent, null or NaN is None in a row, and an en dash wherever it is shown.
-The differences from SRP4CTR are means of the differences of equal seeds.
+A value that is absent, null or NaN is shown as an en dash. Differences from SRP4CTR are
+means of the differences at equal seeds.
 """
 
 import json
@@ -21,25 +21,25 @@ TITLES = {
     "ebnerd": "EB-NeRD",
     **dict.fromkeys(("movielens", "ml-100k"), "MovieLens-100K"),
     "Beauty, attribute masks": "Amazon Beauty",
-    "Beauty, two scores": "Amazon Beauty, before attribute masks",
-    "Beauty": "Amazon Beauty, before the ranking score",
+    "Beauty, two scores": "Amazon Beauty, without attribute masks",
+    "Beauty": "Amazon Beauty, by one score, without attribute masks",
 }
 SIZED, FROZEN = "+size", " frozen"
 METRICS = {"hr10": "HR@10", "auc": "AUC", "gauc": "gAUC"}
-MAX_SAMPLING_ERROR = 0.01  # of gAUC: EB-NeRD has .002, KuaiRand-Pure, a feed, .025
+MAX_SAMPLING_ERROR = 0.01  # of gAUC: EB-NeRD has 0.002, KuaiRand-Pure, a feed, 0.025
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the rows of one harness say of one data set, in the file's order."""
+    """The rows of one benchmark on one data set, in the file's order."""
 
     source: str
-    """The data set as the harness calls it."""
+    """Name of the data set in the result file."""
     rows: tuple[Row, ...]
 
     @property
     def title(self) -> str:
-        """Return the data set as people call it."""
+        """Name of the data set for readers."""
         name = self.source.removesuffix(FROZEN).removesuffix(SIZED)
         sized = ", slate size known" if SIZED in self.source else ""
         frozen = ", features frozen" if self.source.endswith(FROZEN) else ""
@@ -47,12 +47,12 @@ class Evidence:
 
     @property
     def reference(self) -> Row:
-        """Return SRP4CTR's row; an empty one if it did not run."""
+        """Row of SRP4CTR, empty if it did not run."""
         return self.of(REFERENCE)
 
     @property
     def models(self) -> list[Row]:
-        """Return what was trained on all labels and is no ablation, the best first."""
+        """Rows of models trained on all labels, without ablations, the best first."""
         whole = [row for row in self.rows if share_of(row) == 1.0]
         kept = [
             row
@@ -63,12 +63,12 @@ class Evidence:
 
     @property
     def ablations(self) -> list[Row]:
-        """Return SRP4CTR's variants, without SRP4CTR itself."""
+        """Rows of SRP4CTR's variants, without SRP4CTR itself."""
         return [row for row in self.rows if share_of(row) == 1.0 and _is_ablation(row)]
 
     @property
     def curves(self) -> dict[str, list[Row]]:
-        """Return the rows by share of the labels, of each model that ran with few."""
+        """Rows by share of the labels, for each model that ran with few."""
         with_few = {model_of(row) for row in self.rows if share_of(row) < 1.0}
         found: dict[str, list[Row]] = {}
         for row in sorted(self.rows, key=share_of):
@@ -78,14 +78,14 @@ class Evidence:
 
     @property
     def is_of_last_items(self) -> bool:
-        """Whether a user's last item was ranked: HR@10 is what counts."""
+        """Whether a user's last item was ranked, so that HR@10 is the metric."""
         return any(number(row, "hr10") is not None for row in self.rows)
 
     @property
     def metric(self) -> str:
-        """Return the key of ``METRICS`` that says how well models order.
+        """Key of ``METRICS`` by which models are ordered.
 
-        In a feed that is AUC: a request of one candidate has no order within.
+        In a feed it is AUC, because a request with one candidate has no order.
         """
         if self.is_of_last_items:
             return "hr10"
@@ -93,12 +93,12 @@ class Evidence:
         return "auc" if max(errors, default=0.0) > MAX_SAMPLING_ERROR else "gauc"
 
     def of(self, model: str) -> Row:
-        """Return the row of ``model``; an empty one if it did not run."""
+        """Return the row of ``model``, empty if it did not run."""
         return next((row for row in self.rows if row["model"] == model), {})
 
 
 def read(file: Path) -> list[Evidence]:
-    """Return what ``file`` says of each data set; nothing if there is no such file."""
+    """Return the rows in ``file`` per data set; none if the file does not exist."""
     rows: list[Row] = json.loads(file.read_text())["rows"] if file.is_file() else []
     return [
         Evidence(source=source, rows=tuple(row for row in rows if row["data"] == source))
@@ -107,7 +107,7 @@ def read(file: Path) -> list[Evidence]:
 
 
 def number(row: Row, name: str) -> float | None:
-    """Return a value of ``row``; None if it has none."""
+    """Return the value ``name`` of ``row``, or None."""
     value = row.get(name)
     return None if value is None or math.isnan(value) else float(value)
 
@@ -124,26 +124,23 @@ def share_of(row: Row) -> float:
 
 
 def tiled_flops(row: Row) -> float | None:
-    """Return what 100 candidates cost without sharing, as ``count_flops`` has it."""
+    """Return the FLOPs of 100 candidates that share nothing, as in ``count_flops``."""
     one = number(row, "flops_1")
     return None if one is None else 100.0 * one
 
 
 def best_first(rows: list[Row], name: str) -> list[Row]:
-    """Return ``rows`` by falling ``name``, those that have none last."""
+    """Return ``rows`` by falling ``name``, rows without it last."""
     return sorted(rows, key=lambda row: (-(number(row, name) or 0.0), row["model"]))
 
 
 def plain(value: float | None, digits: int = 4, sign: str = "") -> str:
-    """Return ``value`` as a table has it: .8142, −.0003, 1.013."""
-    if value is None:
-        return "–"
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("-", "−").replace("0.", ".", 1) if abs(value) < 1.0 else text
+    """Return ``value`` for a table: 0.8142, −0.0003, 1.013; an en dash for None."""
+    return "–" if value is None else f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def with_error(row: Row, name: str, error: str, sign: str = "") -> str:
-    """Return the value called ``name`` and, if there is one, its error."""
+    """Return the value called ``name``, with its error if there is one."""
     value, spread = number(row, name), number(row, error)
     found = plain(value, sign=sign)
     return found if value is None or spread is None else f"{found} ± {plain(spread)}"
@@ -153,7 +150,7 @@ def _is_ablation(row: Row) -> bool:
     return model_of(row).startswith(ABLATION)
 
 
-# Of S3-Rec's paper (CIKM 2020), by its protocol, on its files of Beauty: HR@10, NDCG@10.
+# HR@10 and NDCG@10 in S3-Rec's paper (CIKM 2020), by its protocol, on its Beauty files.
 PUBLISHED: dict[str, tuple[Row, ...]] = {
     "Beauty, attribute masks": (
         {"model": "SASRec, published", "hr10": 0.4696, "ndcg10": 0.3156},
@@ -163,7 +160,7 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
     )
 }
 GROUPS = ("short_history", "long_history", "long_tail", "head")
-TEXTS = ("model", "what it is")  # the columns that are aligned on the left
+TEXTS = ("model", "what it is")  # columns that are aligned on the left
 Columns = Mapping[str, Callable[[Row], str]]
 
 
@@ -189,7 +186,7 @@ def kinds(of: Evidence) -> str:
 
 
 def ablations(of: Evidence) -> str:
-    """Return SRP4CTR, then its variants and how far each is from it."""
+    """Return SRP4CTR, then its variants with their differences from it."""
     columns = {**_NAMED, "seeds": _seeds, "gAUC": _MEANS["gAUC"]}
     columns |= {f"{head} − SRP4CTR": _difference(name) for head, name in _PAIRED.items()}
     reference = [of.reference] if of.reference else []
@@ -204,7 +201,7 @@ def shares(of: Evidence) -> str:
 
 
 def last_item(of: Evidence) -> str:
-    """Return the ranking of a user's last item, the published figures among it."""
+    """Return the table of users' last items, published figures included."""
     whole = [row for row in of.rows if share_of(row) == 1.0]
     rows = best_first([*whole, *PUBLISHED.get(of.source, ())], "hr10")
     return _table({"model": _model, **_LAST_ITEM}, rows)
@@ -294,7 +291,7 @@ _LAST_ITEM: Columns = {
 
 
 def _table(columns: Columns, rows: Sequence[Row]) -> str:
-    """Return a table of GitHub's; numbers are aligned on the right."""
+    """Return a Markdown table; numbers are aligned on the right."""
     rules = ["---" if name in TEXTS else "---:" for name in columns]
     cells = [[shown(row) for shown in columns.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rules, *cells])

@@ -1,14 +1,15 @@
 """Question: what has been measured, claim by claim?
 
-Files under ``results/`` → docs/benchmarks.md: a row per claim with one number, and where,
-when and how it was measured. A claim without a committed result has no row. The claims
-are in ``claims.toml``. The same results give the same bytes.
+Files under ``results/`` → docs/benchmarks.md: a row per claim with its number, and a row
+per run with its date, commit, hardware and command. A claim without a committed result has
+no row. The claims are in ``claims.toml``. The same results give the same bytes.
 
     make benchmarks-page
 """
 
 import hashlib
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks import RESULTS, ROOT, parser_of
 from srp4ctr.atomic_files import replace_text
+from srp4ctr.training.evaluation.quality import student_quantile
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 CLAIMS = Path(__file__).with_name("claims.toml")
@@ -26,48 +28,61 @@ Found = Mapping[str, Any]
 BY_HAND = "recorded.json"
 UNKNOWN = "not recorded"
 MARK = "†"
+REFERENCE = "srp4ctr"
+"""The model that others are compared with."""
 OPENING = """\
 # Benchmarks
 
-Each row is a claim, the one number that supports it, and the hardware, commit, date and
-command of the measurement. `make benchmarks-page` writes this page from the files in
-[`benchmarks/results`](../benchmarks/results), and a test compares the two; please do not
-edit it here. A claim without a committed result has no row.
+For readers who want to check a claim. Each row is a claim and its number. The last column
+names the [run](#runs) that measured it, with date, commit, hardware and command:
 
-Machines differ by a factor of two and more: compare ratios and counts rather than times,
-and measure on your own machine what matters to you, as in `make bench NAME=serving`.
-Benchmarks on EB-NeRD read it from the folder that the variable `SRP4CTR_DATA` names.
-[The model](model.md#how-good-it-is) and [a click model of your own](own_model.md) have
-tables of all models and seeds, [the decisions](decisions/README.md) what followed from the
-figures."""
+```console
+$ make bench NAME=serving
+```
+
+Machines differ by a factor of two and more. Compare ratios and counts rather than times,
+and measure on your own machine. Benchmarks on EB-NeRD read it from the folder that the
+variable `SRP4CTR_DATA` names.
+
+| term | meaning |
+|---|---|
+| ± | standard error of the mean over seeds, at equal seeds for a difference |
+| 95 % margin | half of the 95 % interval over these seeds, by Student's t |
+| AUC, gAUC | AUC of all impressions; mean AUC within a request, by the ranking score |
+| HR@10 | share of users whose last item is among the first 10 of 100 |
+| slate size | items of a request: a hint on EB-NeRD, where each request has a click |
+
+[All results of the model](evidence.md) has every model and seed; so has
+[own model](own_model.md). `make benchmarks-page` writes this page from the files in
+[`benchmarks/results`](../benchmarks/results), and a test compares the two; please do not
+edit it here. A claim without a committed result has no row."""
 CLOSING = f"""\
 {MARK} Recorded by hand: the benchmark wrote no result file, or one without date, hardware
-and commit, and these stood only in the project's log. They are kept in
-[`{BY_HAND}`](../benchmarks/results/{BY_HAND}). *In* before a commit means that the log
-named only the commit that recorded the number, not the code that was measured."""
+and commit. They are kept in [`{BY_HAND}`](../benchmarks/results/{BY_HAND}). *In* means
+that the commit recorded the number; the measured code is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """A run of a benchmark, and where its result is."""
+    """A run of a benchmark, and the file of its result."""
 
     entry: str
-    """In ``recorded.json``."""
+    """Name in ``recorded.json``."""
     benchmark: str
     args: str = ""
     result: str = ""
-    """The file in ``results/``, where that is not ``BENCHMARK.json``."""
+    """File in ``results/`` without suffix; "": that of the benchmark."""
     make: str = ""
-    """The target, where it is not ``make bench``."""
+    """Target of make; "": ``bench``."""
 
     @property
     def file(self) -> str:
-        """The result's file name."""
+        """Name of the result file."""
         return f"{self.result or self.benchmark}.json"
 
     @property
     def command(self) -> str:
-        """What to type to measure it again."""
+        """Command that repeats the measurement."""
         if self.make:
             return f"make {self.make}"
         args = f' ARGS="{self.args}"' if self.args else ""
@@ -80,6 +95,8 @@ class Claim:
 
     run: RecordedRun
     sentence: str
+    measure: str
+    """What the number is, with data and conditions."""
     shown: str = ""
     gain: str = ""
     paired_gain: str = ""
@@ -91,11 +108,11 @@ class Claim:
         row = _row(found, self.row) if self.row else found
         if self.gain:
             return _signed(row[self.gain] - _row(found, self.base)[self.gain])
-        if name := self.paired_gain:
-            error = row[f"{name}_minus_srp4ctr_se"]
-            return f"{_signed(-row[f'{name}_minus_srp4ctr'])} ± {error:.4f}"
+        if self.paired_gain:
+            return _paired(self.paired_gain, row, _row(found, _reference(row)))
         shown = _SHOWN.get(self.shown)
-        return shown(row) if shown else self.shown.format(**row)
+        text = shown(row) if shown else self.shown.format(**row)
+        return re.sub(r"(?<=\d)%", " %", text)
 
 
 def _read() -> dict[str, list[Claim]]:
@@ -118,16 +135,16 @@ PARTS = _read()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One run of a benchmark: what it found, and its circumstances."""
+    """The result of one run, and its circumstances."""
 
     found: Any
     of: Mapping[str, Any] = field(default_factory=dict)
-    """The circumstances."""
+    """Date, hardware and commit."""
     by_hand: bool = False
 
     @property
     def commit(self) -> str:
-        """The commit that was measured, or *in* the one that recorded it."""
+        """Measured commit, or *in* and the commit that recorded the result."""
         recorded = f"in {self.of['recorded_in']}" if "recorded_in" in self.of else UNKNOWN
         return str(self.of.get("commit") or recorded)
 
@@ -147,11 +164,21 @@ def main() -> None:
 def page(results: Path) -> str:
     """Return the whole page for the files in ``results``."""
     measured = list(rows(results))
+    numbers: dict[str, int] = {}
+    for claim, _ in measured:
+        numbers.setdefault(claim.run.entry, len(numbers) + 1)
     parts = [OPENING]
     for part, members in PARTS.items():
-        lines = [_line(claim, found) for claim, found in measured if claim in members]
+        lines = [
+            _line(claim, found, numbers[claim.run.entry])
+            for claim, found in measured
+            if claim in members
+        ]
         if lines:
             parts.append("\n".join([f"## {part}\n\n{_TITLES}", *lines]))
+    runs = {claim.run.entry: _run_line(claim, found, numbers) for claim, found in measured}
+    if runs:
+        parts.append("\n".join([f"## Runs\n\n{_RUN_TITLES}", *runs.values()]))
     return "\n\n".join([*parts, CLOSING]) + "\n"
 
 
@@ -165,7 +192,7 @@ def rows(results: Path) -> Iterator[tuple[Claim, Measurement]]:
 
 
 def _measurement(file: Path, recorded: Mapping[str, Any] | None) -> Measurement | None:
-    """Return what ``file`` says, or what was recorded by hand in its place."""
+    """Return the result in ``file``, or the one recorded by hand; None without both."""
     if not file.is_file():
         if recorded is None or "figures" not in recorded:
             return None
@@ -194,6 +221,21 @@ def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
 
 
+def _reference(row: Found) -> Found:
+    """Return which row of SRP4CTR is compared with ``row``: of the same data and labels."""
+    _, at, labels = row["model"].partition("@")
+    return {"data": row["data"], "model": f"{REFERENCE}{at}{labels}"}
+
+
+def _paired(name: str, row: Found, reference: Found) -> str:
+    """Return how far SRP4CTR is above ``row``, with both errors."""
+    error = row[f"{name}_minus_{REFERENCE}_se"]
+    seeds = min(row["seeds"], reference["seeds"])
+    margin = student_quantile(0.975, seeds - 1) * error
+    gain = _signed(-row[f"{name}_minus_{REFERENCE}"])
+    return f"{gain} ± {error:.4f} (95 % margin {margin:.4f})"
+
+
 def _container_losses(found: Found) -> str:
     lost = "{lost:,} of {events:,} events lost".format(**found)
     return lost + _failed_steps(found)
@@ -219,18 +261,25 @@ _SHOWN: Mapping[str, Callable[[Found], str]] = {
 
 
 _TITLES = """\
-| claim | number | hardware | commit | date | command |
-|---|---|---|---|---|---|"""
+| claim | number | what the number is | run |
+|---|---|---|---|"""
+_RUN_TITLES = """\
+| run | date | commit | hardware | command |
+|---|---|---|---|---|"""
 
 
-def _line(claim: Claim, measured: Measurement) -> str:
+def _line(claim: Claim, measured: Measurement, run: int) -> str:
+    cells = claim.sentence, claim.number(measured.found), claim.measure, str(run)
+    return f"| {' | '.join(cells)} |"
+
+
+def _run_line(claim: Claim, measured: Measurement, numbers: Mapping[str, int]) -> str:
     of, mark = measured.of, f" {MARK}" if measured.by_hand else ""
     cells = (
-        claim.sentence,
-        claim.number(measured.found),
-        of.get("hardware", UNKNOWN),
-        measured.commit,
+        str(numbers[claim.run.entry]),
         f"{of.get('date', UNKNOWN)}{mark}",
+        measured.commit,
+        of.get("hardware", UNKNOWN),
         f"`{claim.run.command}`",
     )
     return f"| {' | '.join(cells)} |"

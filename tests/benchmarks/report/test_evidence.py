@@ -13,7 +13,7 @@ from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.embeddings import TableSizes
 from tests.training.flop_formula import formula
 
-BEFORE, AFTER = "# The model\n\nwords before\n", "\n\n## Further\n\nwords | after\n"
+BEFORE, AFTER = "# Results\n\nbefore\n", "\n\n## Further\n\nafter\n"
 LARGEST_PLOT = 200_000  # bytes
 
 
@@ -62,7 +62,7 @@ def pretraining() -> list[dict[str, Any]]:
 def a_folder(folder: Path, **files: list[dict[str, Any]]) -> Path:
     for name, rows in files.items():
         (folder / f"{name}.json").write_text(json.dumps({"rows": rows}))
-    (folder / "model.md").write_text(f"{BEFORE}{BEGIN}\nold\n{END}{AFTER}")
+    (folder / "evidence.md").write_text(f"{BEFORE}{BEGIN}\nold\n{END}{AFTER}")
     return folder
 
 
@@ -74,13 +74,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         click_quality=clicks(),
         pretraining=pretraining(),
     )
-    write(made, made / "model.md")
+    write(made, made / "evidence.md")
     return made
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    return (folder / "model.md").read_text()
+    return (folder / "evidence.md").read_text()
 
 
 def lines_of(page: str, beginning: str) -> list[str]:
@@ -89,17 +89,17 @@ def lines_of(page: str, beginning: str) -> list[str]:
 
 def test_a_model_is_shown_with_its_errors_its_difference_and_its_cost(page: str) -> None:
     assert lines_of(page, "`din` | a din")[0] == (
-        "| `din` | a din | 3 (1 failed) | .8142 ± .0003 | .6900 ± .0003 | – | .800 | 1.013 "
-        "| −.0012 ± .0004 | 1,234 | 3.00 | 12.0 |"
+        "| `din` | a din | 3 (1 failed) | 0.8142 ± 0.0003 | 0.6900 ± 0.0003 | – | 0.800 | "
+        "1.013 | −0.0012 ± 0.0004 | 1,234 | 3.00 | 12.0 |"
     )
 
 
 def test_what_was_not_measured_is_a_dash(page: str) -> None:
     tree, other = lines_of(page, "`lightgbm`")
     assert tree.endswith("| 1,234 | – | – |")
-    assert other == "| `lightgbm` | .7500 | .7500 | .7500 | .7500 | .7500 |"
-    assert lines_of(page, "`din` | .7500")[0].split(" | ")[3] == "–"
-    assert ".6100 |" in lines_of(page, "`srp4ctr-none` | 10%")[0]  # a seed has no error
+    assert other == "| `lightgbm` | 0.7500 | 0.7500 | 0.7500 | 0.7500 | 0.7500 |"
+    assert lines_of(page, "`din` | 0.7500")[0].split(" | ")[3] == "–"
+    assert "0.6100 |" in lines_of(page, "`srp4ctr-none` | 10%")[0]  # a seed has no error
 
 
 def test_the_best_gauc_comes_first(page: str) -> None:
@@ -118,9 +118,11 @@ def test_ablations_have_a_table_that_begins_with_srp4ctr(page: str) -> None:
 
 
 def test_published_figures_are_shown_with_ours_only_on_their_own_data(page: str) -> None:
-    assert "| *S3-Rec, published* | – | .5506 | .3732 | – |" in page
-    assert "| **`srp4ctr`** | 5 | .5000 ± .0010 | .3412 | – | – | – | – | .7000 |" in page
-    assert "| `popularity` | 5 | .2000 ± .0010 | .3412 | −.3000 |" in page
+    assert "| *S3-Rec, published* | – | 0.5506 | 0.3732 | – |" in page
+    assert (
+        "| **`srp4ctr`** | 5 | 0.5000 ± 0.0010 | 0.3412 | – | – | – | – | 0.7000 |" in page
+    )
+    assert "| `popularity` | 5 | 0.2000 ± 0.0010 | 0.3412 | −0.3000 |" in page
 
 
 def test_every_data_set_that_is_there_is_shown_and_no_other(page: str) -> None:
@@ -159,9 +161,10 @@ def test_a_feed_is_shown_by_auc_and_trees_have_a_learning_curve_too(
         for share in ("", "@10%")
     ]
     made = a_folder(tmp_path, click_quality=rows, pretraining=[])
-    write(made, made / "model.md")
-    # Of 321 clicks among 9,876 by Hanley and McNeil (1982).
-    assert "would move AUC by .0146 (a" in (made / "model.md").read_text()
+    write(made, made / "evidence.md")
+    # The error is Hanley's and McNeil's (1982).
+    text = "Test set: 9,876 impressions, 321 clicks. Sampling error of AUC: 0.0146."
+    assert text in (made / "evidence.md").read_text()
     for name in ("quality_by_cost", "learning_curve"):
         plot = (tmp_path / "evidence" / f"{name}.svg").read_text()
         assert ">AUC ± standard error</text>" in plot
@@ -170,18 +173,18 @@ def test_a_feed_is_shown_by_auc_and_trees_have_a_learning_curve_too(
 
 
 def test_the_same_results_give_the_same_bytes(folder: Path) -> None:
-    files = [folder / "model.md", *sorted((folder / "evidence").iterdir())]
+    files = [folder / "evidence.md", *sorted((folder / "evidence").iterdir())]
     before = [file.read_bytes() for file in files]
-    assert write(folder, folder / "model.md")["rows"] == len(clicks() + pretraining())
+    assert write(folder, folder / "evidence.md")["rows"] == len(clicks() + pretraining())
     assert [file.read_bytes() for file in files] == before
 
 
 def test_without_results_there_is_one_sentence_and_no_stale_plot(tmp_path: Path) -> None:
-    page = a_folder(tmp_path) / "model.md"
+    page = a_folder(tmp_path) / "evidence.md"
     stale = tmp_path / "evidence" / "learning_curve.svg"
     stale.parent.mkdir()
     stale.write_text("of results that are no more")
-    assert write(tmp_path, page) == {"files": ["model.md"], "rows": 0}
+    assert write(tmp_path, page) == {"files": ["evidence.md"], "rows": 0}
     assert page.read_text() == f"{BEFORE}{BEGIN}\n{NOTHING}\n{END}{AFTER}"
     assert not stale.exists()
 
@@ -210,7 +213,7 @@ def test_a_variant_of_a_data_set_is_said_in_words(source: str, title: str) -> No
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.8142, ".8142"), (-0.0003, "−.0003"), (1.0, "1.0000"), (None, "–")],
+    [(0.8142, "0.8142"), (-0.0003, "−0.0003"), (1.0, "1.0000"), (None, "–")],
 )
 def test_a_number_is_shown_plainly(value: float | None, shown: str) -> None:
     assert plain(value) == shown

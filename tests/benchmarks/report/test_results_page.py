@@ -17,8 +17,8 @@ CLAIMS = [claim for claims in PARTS.values() for claim in claims]
 # The figures of each seed, from which the file of the same name is made.
 EVIDENCE_OF_OTHER_PAGES = {
     "click_quality.looks.jsonl": "docs/decisions/evaluation.md",
-    "click_quality.seeds.jsonl": "docs/model.md",
-    "pretraining.seeds.jsonl": "docs/model.md",
+    "click_quality.seeds.jsonl": "docs/evidence.md",
+    "pretraining.seeds.jsonl": "docs/evidence.md",
     "own_model.seeds.jsonl": "docs/own_model.md",
     "serving_memory.json": "docs/scaling.md",
 }
@@ -42,10 +42,17 @@ def a_page(folder: Path, **files: dict[str, Any]) -> str:
     return page(folder)
 
 
-def row_of(text: str, command: str) -> list[str]:
-    """Return the cells of the first row that ends with ``command``."""
+def run_of(text: str, command: str) -> list[str]:
+    """Return the cells of the run of ``command``: number, date, commit and hardware."""
     (line, *_) = [line for line in text.splitlines() if line.endswith(f"`{command}` |")]
-    return line.strip("| ").split(" | ")
+    return line.strip("| ").split(" | ")[:-1]
+
+
+def number_of(text: str, command: str) -> str:
+    """Return the number of the first claim that the run of ``command`` measured."""
+    run, *_ = run_of(text, command)
+    (line, *_) = [line for line in text.splitlines() if line.endswith(f" | {run} |")]
+    return line.strip("| ").split(" | ")[1]
 
 
 def test_the_page_is_what_the_results_say() -> None:
@@ -71,6 +78,7 @@ def test_everything_recorded_by_hand_has_a_row_and_still_holds() -> None:
 def test_every_claim_is_a_sentence_with_a_command_that_exists() -> None:
     for claim in CLAIMS:
         assert re.fullmatch(r"[A-Z0-9][^|]+\.", claim.sentence)
+        assert re.fullmatch(r"[^|]+[^|.]", claim.measure)
         if not claim.run.make:
             assert claim.run.benchmark in modules()
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -79,45 +87,57 @@ def test_every_claim_is_a_sentence_with_a_command_that_exists() -> None:
 
 
 def test_without_results_there_is_no_row(tmp_path: Path) -> None:
-    assert "|" not in a_page(tmp_path)
+    assert "| run |" not in a_page(tmp_path)
+
+
+def test_a_paired_gain_has_the_margin_of_its_seeds() -> None:
+    reference = {"data": "KuaiRand-Pure", "model": "srp4ctr", "seeds": 5}
+    gain = {"auc_minus_srp4ctr": -0.0026, "auc_minus_srp4ctr_se": 0.0002}
+    bst = {**reference, "model": "bst", "seeds": 3, **gain}
+    wanted = {"data": "KuaiRand-Pure", "model": "bst"}
+    (claim,) = [each for each in CLAIMS if each.row == wanted]
+    # Student's t of three seeds is 4.303.
+    shown = claim.number({"rows": [reference, bst]})
+    assert shown == "+0.0026 ± 0.0002 (95 % margin 0.0009)"
 
 
 def test_a_result_brings_its_own_circumstances(tmp_path: Path) -> None:
-    cells = row_of(a_page(tmp_path, containers=CONTAINERS), "make containers")
-    assert cells[1:5] == [
-        *("0 of 9,000 events lost", "8 cores, 32 GB", "abc1234", "2027-01-31")
-    ]
+    text = a_page(tmp_path, containers=CONTAINERS)
+    assert number_of(text, "make containers") == "0 of 9,000 events lost"
+    run = run_of(text, "make containers")
+    assert run == ["1", "2027-01-31", "abc1234", "8 cores, 32 GB"]
 
 
 def test_a_run_with_failed_steps_says_so(tmp_path: Path) -> None:
     text = a_page(tmp_path, containers=CONTAINERS | {"failed": ["restart: no answer"]})
-    assert row_of(text, "make containers")[1] == "0 of 9,000 events lost; failed steps: 1"
+    assert number_of(text, "make containers") == "0 of 9,000 events lost; failed steps: 1"
 
 
 def test_what_a_result_does_not_say_is_not_recorded(tmp_path: Path) -> None:
     text = a_page(tmp_path, folding=FOLDING)
-    assert row_of(text, "make bench NAME=folding")[1:5] == ["20×", *[UNKNOWN] * 3]
+    assert number_of(text, "make bench NAME=folding") == "20×"
+    assert run_of(text, "make bench NAME=folding") == ["1", *[UNKNOWN] * 3]
 
 
 def test_a_new_result_takes_the_place_of_what_was_recorded_by_hand(tmp_path: Path) -> None:
     shutil.copy(RESULTS / BY_HAND, tmp_path)
-    by_hand = row_of(page(tmp_path), "make bench NAME=folding")
-    assert by_hand[1] == "21×"
-    assert by_hand[4].endswith(MARK)
+    command, before = "make bench NAME=folding", page(tmp_path)
+    assert number_of(before, command) == "21×"
+    assert run_of(before, command)[1].endswith(MARK)
     text = a_page(tmp_path, folding=FOLDING | CIRCUMSTANCES)
-    assert row_of(text, "make bench NAME=folding")[1:5] == [
-        *("20×", "8 cores, 32 GB", "abc1234", "2027-01-31")
-    ]
+    assert number_of(text, command) == "20×"
+    assert run_of(text, command)[1:] == ["2027-01-31", "abc1234", "8 cores, 32 GB"]
 
 
 def test_circumstances_recorded_by_hand_hold_for_their_file_alone(tmp_path: Path) -> None:
     shutil.copy(RESULTS / BY_HAND, tmp_path)
     shutil.copy(RESULTS / "delayed_feedback.json", tmp_path)
     command = 'make bench NAME=delayed_feedback ARGS="--seeds 1"'
-    assert row_of(page(tmp_path), command)[4] == f"2026-11-25 {MARK}"
+    assert run_of(page(tmp_path), command)[1] == f"2026-11-25 {MARK}"
     command = "make bench NAME=overload"
     text = a_page(tmp_path, overload={"bounded_share_at_twice": 0.9})
-    assert row_of(text, command)[1:5] == ["90 %", *[UNKNOWN] * 3]
+    assert number_of(text, command) == "90 %"
+    assert run_of(text, command)[1:] == [UNKNOWN] * 3
 
 
 @pytest.mark.parametrize("part", PARTS)
