@@ -105,8 +105,8 @@ _HEAD = """\
 # Service level indicators over the windows of the burn rates: bad events per second, and
 # their ratio.
 #   failed_requests  Triton 2.51 counts a call that fails in a step of its ensemble twice,
-#                    and a call that is refused for its shape not at all. Calls that a step
-#                    refuses as invalid are neither good nor bad.
+#                    and does not count a call that is refused for its shape. Calls that a
+#                    step refuses as invalid are neither good nor bad.
 #   slow_requests    over 50 ms in a process of the server, its queue left out, by version
 #   late_sequences   over a second from an event's publication to its effect in the store
 groups:
@@ -121,8 +121,8 @@ _LONG = """\
 """
 _ALERTS = """\
   # Multi-window, multi-burn-rate alerts: the long window shows that it matters, the short
-  # one that it goes on. A budget lasts 30 days at rate 1; 14.4 spends 2 % of it in an hour,
-  # 6 spends 5 % in six hours, 3 spends 10 % in a day. The last condition is a minimum
+  # one that it continues. A budget lasts 30 days at rate 1; 14.4 spends 2 % of it in an
+  # hour, 6 spends 5 % in six hours, 3 spends 10 % in a day. The last condition is a minimum
   # number of bad requests in the long window.
   - name: srp4ctr_objectives_alerts
     rules:

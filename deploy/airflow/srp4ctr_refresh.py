@@ -1,16 +1,16 @@
 """The periodic refresh as an Airflow DAG: copy this file to the DAGs' folder.
 
-``srp4ctr model refresh`` ends with status 0 where its model was promoted or there was
-nothing new; with 5 where a gate refused it; with 1, 3 or 4 where it failed, and then it may
-be tried again: it goes on where it was; with 2 for a mistyped command. What came of it is
-in ``refresh.json`` in the bundles' folder, and is the first task's XCom.
+``srp4ctr model refresh`` ends with status 0 if its model was promoted or there was nothing
+new, 5 if a gate refused it, 2 for a mistyped command, and 1, 3 or 4 if it failed. A failed
+refresh may be repeated: it resumes from its checkpoint. Its outcome is in ``refresh.json``
+in the bundles' folder, and is the first task's XCom.
 
 On Kubernetes the pod is the chart's own. Set its ``trainer.suspend: true`` (two schedules
 would refresh twice), and let SRP4CTR_POD_TEMPLATE name a file that holds what this prints:
 
     kubectl get cronjob srp4ctr-trainer -o jsonpath='{.spec.jobTemplate.spec.template}'
 
-Tried with Airflow 3.3.2.
+Tested with Airflow 3.3.2.
 """
 
 import json
@@ -30,10 +30,10 @@ from airflow.sdk.exceptions import (
 
 BUNDLES = "${SRP4CTR_TRAINING__BUNDLES_DIR:-.data/bundles}"
 COMMAND = "srp4ctr model refresh"
-# Status 5, a refusal, fails the task after it, which says by which gate.
+# Status 5, a refusal, fails the next task, which names the gate.
 ENDED = f"{{ {COMMAND} || [ $? -eq 5 ]; }}"
 REPORTED = f'{ENDED} && tr -d "\\n" < {BUNDLES}/refresh.json'
-# Where Airflow's sidecar looks for a pod's XCom.
+# Airflow's sidecar reads a pod's XCom from there.
 REPORTED_BY_A_POD = f"{ENDED} && cp {BUNDLES}/refresh.json /airflow/xcom/return.json"
 REFRESH, GATES = "refresh", "gates"
 

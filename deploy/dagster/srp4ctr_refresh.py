@@ -1,14 +1,15 @@
 """The periodic refresh as a Dagster asset: ``dagster dev -f srp4ctr_refresh.py``.
 
-``srp4ctr model refresh`` ends with status 0 where its model was promoted or there was
-nothing new; with 5 where a gate refused it; with 1, 3 or 4 where it failed, and then it may
-be tried again: it goes on where it was; with 2 for a mistyped command. What came of it is
-in ``refresh.json`` in the bundles' folder (setting ``training.bundles_dir``).
+``srp4ctr model refresh`` ends with status 0 if its model was promoted or there was nothing
+new, 5 if a gate refused it, 2 for a mistyped command, and 1, 3 or 4 if it failed. A failed
+refresh may be repeated: it resumes from its checkpoint. Its outcome is in ``refresh.json``
+in the bundles' folder (setting ``training.bundles_dir``).
 
-The command must be where Dagster runs the asset: on Kubernetes in an image made of the
-trainer's. Set the chart's ``trainer.suspend: true``: two schedules would refresh twice.
+The command must be installed where Dagster runs the asset: on Kubernetes in an image built
+from the trainer's. Set the chart's ``trainer.suspend: true``, because two schedules would
+refresh twice.
 
-Tried with Dagster 1.13.29.
+Tested with Dagster 1.13.29.
 """
 
 import json

@@ -138,7 +138,7 @@ _BY_STEP = line(
     ),
     lines(
         "Queue time by step",
-        "Mean time in a step's queue: where it grows, add serving processes.",
+        "Mean time in a step's queue: if it grows, add serving processes.",
         "s",
         over_time(f'{_STEPS}{{phase="queue"}}[5m])) / ({_STEP_RUNS} > 0)', "{{step}}"),
         min=0,
@@ -209,8 +209,8 @@ _NATIVE = line(
     8,
     lines(
         "Hit rate of the native step",
-        "Share of its calls whose context and attributes it has read itself: of the others "
-        "the Python step reads the row of the user again.",
+        "Share of its calls whose context and attributes it can read; for the others the "
+        "Python step reads the user's row again.",
         "percentunit",
         over_time(
             f"1 - {_NATIVE_CALLS}{_UNREAD}[5m])) / ({_NATIVE_CALLS}[5m])) > 0)", VERSION
@@ -220,7 +220,7 @@ _NATIVE = line(
     ),
     lines(
         "Calls of the native step by outcome",
-        "All that it has not answered cost the CPU time of the Python step.",
+        "Calls without its answer cost the CPU time of the Python step.",
         "cps",
         rates("srp4ctr_native_calls_total", "outcome", CHOSEN),
         min=0,

@@ -186,7 +186,7 @@ _CALIBRATION = line(
     lines(
         "Calibration",
         "Sum of scores / clicks, with 95 % bounds: 1 is calibrated, 2 twice too high; "
-        "no value of a version with sampled negatives, whose scores are no probabilities.",
+        "no value with sampled negatives, because those scores are not probabilities.",
         "none",
         *with_bounds("srp4ctr_calibration_ratio"),
         limits=thresholds.CALIBRATION,

@@ -78,7 +78,7 @@ _RESULTS = line(
     stat(
         "Calibration",
         "Sum of the serving version's scores / clicks: 1 is calibrated, 2 twice too high; "
-        "no value of a version with sampled negatives, whose scores are no probabilities.",
+        "no value with sampled negatives, because those scores are not probabilities.",
         "none",
         over_time(of_serving("srp4ctr_calibration_ratio")),
         limits=thresholds.CALIBRATION,

@@ -121,7 +121,7 @@ _FRESHNESS = line(
     ),
     lines(
         "Store writes",
-        "Time of one batched write: where it grows, the store is the bottleneck.",
+        "Time of one batched write: if it grows, the store is the bottleneck.",
         "s",
         *quantiles("srp4ctr_store_write_seconds", "p50", "p99"),
     ),
@@ -152,14 +152,14 @@ _PROBES = line(
     ),
     stat(
         "Since the store lost rows",
-        "When a worker last found acknowledged rows gone; it rebuilds them by itself.",
+        "Time since a worker last found acknowledged rows missing; workers restore them.",
         "s",
         over_time(f"min(time() - ({_ROWS_LOST_AT}))"),
         noValue="none lost within a day",
     ),
     lines(
         "Impressions waiting for a click",
-        "What the worker keeps in memory until label windows close.",
+        "Impressions that workers hold in memory until their label windows close.",
         "short",
         over_time("sum(srp4ctr_label_impressions_waiting)", "waiting"),
         over_time("sum(srp4ctr_label_evicted_early)", "evicted early"),
@@ -172,7 +172,7 @@ _RETRIES = line(
     6,
     lines(
         "Retries by operation",
-        "Calls made again as a server did not answer: a few at its restart are normal.",
+        "Repeated calls to servers that did not answer: a few at a restart are normal.",
         "cps",
         over_time(_RETRIED, "{{operation}}"),
         limits=thresholds.at_most(0.02, 1),

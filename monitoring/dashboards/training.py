@@ -43,7 +43,7 @@ _AT_A_GLANCE = line(
     ),
     stat(
         "Last refresh",
-        "Whether it succeeded, or failed with an error that its report names.",
+        "Outcome of the last refresh; its report names the error.",
         "none",
         over_time("max(srp4ctr_refresh_failed)"),
         limits=thresholds.NONE_OF_IT,
@@ -67,8 +67,8 @@ _BUNDLES = line(
     8,
     table(
         "Newest bundles",
-        "Which data each was trained on, and its metrics on held-out requests; below 0, "
-        "a one-line rule ranks better (its report says which, and how to serve it).",
+        "Training data and held-out metrics of each bundle; below 0 a one-line rule ranks "
+        "better, and the bundle's report says how to serve it.",
         {"model_version": "Version"},
         column(
             "Serves",
@@ -139,8 +139,8 @@ _LIVE_AND_HELD_OUT = line(
     8,
     lines(
         "AUC, live and held-out",
-        "A falling live AUC points to skew or drift; it is of items at one position, and "
-        "so below the held-out one.",
+        "A falling live AUC points to skew or drift; it compares items at one position, so "
+        "it is below the held-out AUC.",
         "none",
         *with_bounds("srp4ctr_live_auc", RANKED),
         over_time(_HELD_OUT.format("auc"), f"{VERSION} held-out"),
@@ -157,7 +157,7 @@ _LIVE_AND_HELD_OUT = line(
 BOARD = board(
     "training",
     "Training",
-    "Which data each bundle was trained on, which one serves, and the refreshes.",
+    "The training data of each bundle, the serving bundle, and the refreshes.",
     section("At a glance", _AT_A_GLANCE),
     section("Bundles", _BUNDLES),
     section("Refreshes", _GATES, _REFRESHES),
