@@ -26,6 +26,7 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 # Programs of others: their arguments are not checked.
 OF_OTHERS = {
+    ".",
     *(
         "apt",
         "cd",
