@@ -42,7 +42,6 @@ _VERSIONS = 8  # that keep their series in REQUESTS: each promotion brings one m
 _seen: OrderedDict[str, set[str]] = OrderedDict()  # version → outcomes, least recent first
 _seen_lock = threading.Lock()
 RETRIES = retries.RETRIES.labels("rank")
-_OLD_RETRIES = metrics.counter("srp4ctr_rank_retries_total")
 # CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
 _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
@@ -237,7 +236,7 @@ class RankClient:
                 return None
 
         if (answer := self._canary(call)) is None:
-            _count_retry()
+            RETRIES.inc()
         return answer
 
     def _infer(self, inputs: Sequence[Any], ends: float, model: str = RANK_CLICKS) -> Any:
@@ -253,7 +252,7 @@ class RankClient:
             else:
                 self._budget.earn()
                 return answer
-            _count_retry()
+            RETRIES.inc()
             time.sleep(pause_s)
             share = 1.0
 
@@ -301,8 +300,3 @@ def _count(version: str, outcome: str) -> None:
             oldest, outcomes = _seen.popitem(last=False)
             for each in outcomes:
                 REQUESTS.remove(oldest, each)
-
-
-def _count_retry() -> None:
-    RETRIES.inc()
-    _OLD_RETRIES.inc()

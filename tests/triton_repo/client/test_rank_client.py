@@ -54,9 +54,7 @@ def a_ranking(scores: tuple[float, ...]) -> Ranking:
 
 
 def retries() -> float:
-    now = REGISTRY.get_sample_value(*RETRIES) or 0.0
-    assert now == REGISTRY.get_sample_value("srp4ctr_rank_retries_total")  # until 0.3.0
-    return now
+    return REGISTRY.get_sample_value(*RETRIES) or 0.0
 
 
 def test_items_are_shown_by_their_positions() -> None:
