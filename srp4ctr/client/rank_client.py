@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,8 +47,6 @@ _TRANSIENT = tuple(
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _INVALID = "StatusCode.INVALID_ARGUMENT"
-_UNKNOWN_INPUT = "unexpected inference input"
-_NUMBER_INPUTS = {spec.name for spec in schema.NUMBER_INPUTS}
 _STARTING = "has no available versions"  # behind a balancer another server has some
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
@@ -267,23 +264,13 @@ class RankClient:
         # A call that was queued for half of its time would be late.
         wait_us = round(timeout_s * 1e6 / 2)
         traceparent = tracing.traceparent()
-        infer = partial(
-            self._client.infer,
+        return self._client.infer(
             model,
+            inputs,
             client_timeout=timeout_s,
             timeout=wait_us,
             parameters={tracing.HEADER: traceparent} if traceparent else None,
         )
-        try:
-            return infer(inputs=inputs)
-        except InferenceServerException as error:
-            # A bundle that release 0.3 promoted has no such inputs.
-            if _UNKNOWN_INPUT not in str(error.message()):
-                raise
-            left = [each for each in inputs if each.name() not in _NUMBER_INPUTS]
-            if len(left) == len(inputs):
-                raise
-            return infer(inputs=left)
 
 
 def _left_s(ends: float) -> float:
