@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.codec import Tensors, infer_inputs
 from srp4ctr.errors import ArtifactError
@@ -114,7 +115,8 @@ class GoldenIds:
     def native_costs(self, old: Sequence[Path]) -> list[Callable[[], float]]:
         """Return what measures the native step of ``old`` steps, and that of these.
 
-        [] where one of the bundles has none, or the old one's cannot answer.
+        [] where one of the bundles has none, or the old one's cannot answer: another
+        release may have rendered it.
         """
         before, now = native_folder(old), native_folder(self.folders)
         if before is None or now is None:
@@ -122,7 +124,7 @@ class GoldenIds:
         try:
             for request in self.users.requests:
                 self._answer_natively(before.name, request)
-        except ArtifactError:
+        except (ArtifactError, InferenceServerException):
             return []
         return [partial(self.cpu_ms, before), partial(self.cpu_ms, now)]
 
