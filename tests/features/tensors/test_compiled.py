@@ -130,7 +130,7 @@ def a_store(chance: random.Random) -> Store:
         if chance.random() < 0.7
     }
     clicks = {key: chance.uniform(0, 2) * number for key, number in some.items()}
-    # Of an earlier release's store the total is missing, or too small.
+    # The total may be behind the items' counters, or missing.
     all_clicks = sum(clicks.values()) * chance.choice([0.01, 1, 1, 1])
     total = {TOTAL_KEY: all_clicks} if chance.random() < 0.8 else {}
     return Store(
