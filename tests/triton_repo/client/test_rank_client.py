@@ -299,7 +299,7 @@ class LateCanary(RankClient):
             name: np.array([[text]], dtype=object) for name, text in texts.items()
         }
         by_item = ("click_probability", "item_status", "propensity", "position")
-        answer |= {name: np.zeros((1, 1)) for name in by_item}
+        answer |= {name: np.zeros((1, 1)) for name in (*by_item, "calibrated")}
         return SimpleNamespace(as_numpy=answer.get)
 
 
