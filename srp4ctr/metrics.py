@@ -10,21 +10,11 @@ counter, a metric with bounds a histogram, any other a gauge; every count of the
 step is a counter. No label has a user, an item or a request as its value.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
-from prometheus_client import (
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-)
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +26,7 @@ class Spec:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets, without the infinite one."""
-    formerly: str = ""
-    """The name that the exporters also expose, until ``REMOVED_IN``."""
 
-
-REMOVED_IN = "0.3.0"
 
 # Fine around 50 ms, the bound of the objective, and around a request's usual latency.
 ANSWER_BOUNDS = (
@@ -129,7 +115,6 @@ STREAM_WORKER = (
     Spec(
         "srp4ctr_label_evicted_early",
         "Impressions evicted before a late click could come.",
-        formerly="srp4ctr_label_forgotten_early",
     ),
     Spec("srp4ctr_events_rejected_total", "Rejected messages.", ("reason",)),
     Spec("srp4ctr_labels_total", "Labels published.", ("clicked",)),
@@ -183,10 +168,6 @@ CLIENT = (
         "srp4ctr_rank_requests_total",
         "Rank requests by the bundle that answered and how they ended.",
         ("model_version", "outcome"),
-    ),
-    Spec(
-        "srp4ctr_rank_retries_total",
-        f"Deprecated: srp4ctr_retries_total; removed in {REMOVED_IN}.",
     ),
 )
 
@@ -354,7 +335,6 @@ FIGURES = (
         "srp4ctr_reencode_flops_total",
         "FLOPs if re-encoded per candidate.",
         _V,
-        formerly="srp4ctr_unfolded_flops_total",
     ),
     Spec("srp4ctr_price_per_core_hour", "Price from the settings.", ("currency",)),
     Spec("srp4ctr_price_per_gpu_hour", "Price from the settings.", ("currency",)),
@@ -363,7 +343,6 @@ FIGURES = (
         "Time of a call in the ranking step.",
         _V,
         bounds=ANSWER_BOUNDS,
-        formerly="srp4ctr_answer_seconds",
     ),
     Spec("srp4ctr_refused_requests_total", "Invalid requests.", (*_V, "reason")),
     Spec(
@@ -422,7 +401,6 @@ FIGURES = (
         "srp4ctr_item_cache_age_seconds",
         "Time since items were up to date, at the last requests.",
         _V,
-        formerly="srp4ctr_item_table_age_seconds",
     ),
     Spec("srp4ctr_score_psi", "PSI of scores; above 0.2 they drifted.", _V),
     Spec("srp4ctr_feature_psi", "PSI of a feature.", (*_V, "feature")),
@@ -442,18 +420,15 @@ FIGURES = (
         "srp4ctr_training_serving_skew",
         "Mean |served score - log's score|.",
         _V,
-        formerly="srp4ctr_served_score_shift",
     ),
     Spec(
         "srp4ctr_skew_check_age_seconds",
         "Time since the last skew check.",
-        formerly="srp4ctr_served_check_age_seconds",
     ),
     Spec(
         "srp4ctr_serving_crashes_total",
         "Crashes of serving processes.",
         _V,
-        formerly="srp4ctr_serving_deaths_total",
     ),
     Spec("srp4ctr_refresh_age_seconds", "Time since a refresh last succeeded."),
     Spec("srp4ctr_refresh_interval_seconds", "Interval of repeated refreshes."),
@@ -515,20 +490,13 @@ METRICS = {
         CERTIFICATES,
     )
 }
-RENAMED = {spec.formerly: spec.name for spec in METRICS.values() if spec.formerly}
-_OLD_NAMES = {  # a family's name has no suffix
-    new.removesuffix("_total"): old.removesuffix("_total") for old, new in RENAMED.items()
-}
-_Created = TypeVar("_Created", Counter, Gauge, Histogram)
 
 
 def counter(name: str, registry: CollectorRegistry = REGISTRY) -> Counter:
     """Return the counter ``name``, on the page of ``registry``."""
     spec = METRICS[name]
     assert name.endswith("_total"), f"{name} is not a counter"
-    return _with_old_name(
-        spec, Counter(name, spec.help, spec.labels, registry=registry), registry
-    )
+    return Counter(name, spec.help, spec.labels, registry=registry)
 
 
 def gauge(name: str, registry: CollectorRegistry = REGISTRY) -> Gauge:
@@ -536,19 +504,14 @@ def gauge(name: str, registry: CollectorRegistry = REGISTRY) -> Gauge:
     spec = METRICS[name]
     assert not spec.bounds, f"{name} is a histogram"
     assert not name.endswith("_total"), f"{name} is a counter"
-    return _with_old_name(
-        spec, Gauge(name, spec.help, spec.labels, registry=registry), registry
-    )
+    return Gauge(name, spec.help, spec.labels, registry=registry)
 
 
 def histogram(name: str, registry: CollectorRegistry = REGISTRY) -> Histogram:
     """Return the histogram ``name``, on the page of ``registry``."""
     spec = METRICS[name]
     assert spec.bounds, f"{name} is not a histogram"
-    created = Histogram(
-        name, spec.help, spec.labels, registry=registry, buckets=spec.bounds
-    )
-    return _with_old_name(spec, created, registry)
+    return Histogram(name, spec.help, spec.labels, registry=registry, buckets=spec.bounds)
 
 
 def family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
@@ -556,39 +519,3 @@ def family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
     spec = METRICS[name]
     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
     return kind(name, spec.help, labels=spec.labels)
-
-
-def deprecated(families: Iterable[Metric]) -> Iterator[Metric]:
-    """Yield a copy, under its old name, of each family that has been renamed.
-
-    Recording rules have their own group of old names, ``srp4ctr_deprecated`` in
-    ``monitoring/rules/recording.yml``.
-    """
-    for found in families:
-        if (old := _OLD_NAMES.get(found.name)) is None:
-            continue
-        help_text = f"Deprecated: renamed to {found.name}; removed in {REMOVED_IN}."
-        copy = Metric(old, help_text, found.type)
-        copy.samples = [
-            sample._replace(name=old + sample.name.removeprefix(found.name))
-            for sample in found.samples
-        ]
-        yield copy
-
-
-class DeprecatedNames(Collector):
-    """Exposes the metrics of a collector under their old names, in ``registry``."""
-
-    def __init__(self, current: Collector, registry: CollectorRegistry) -> None:
-        self._current = current
-        registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the copies."""
-        return deprecated(self._current.collect())
-
-
-def _with_old_name(spec: Spec, created: _Created, registry: CollectorRegistry) -> _Created:
-    if spec.formerly:
-        DeprecatedNames(created, registry)
-    return created

@@ -36,14 +36,9 @@ from srp4ctr.setting_names import (
     DERIVED,
     ENVIRONMENT,
     NOT_SETTINGS,
-    OLD_SECTIONS,
     PREFIX,
-    REMOVED,
-    RENAMED,
     Key,
-    old_sections,
     variable_of,
-    with_current_names,
     with_lists,
 )
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig, StreamConfig
@@ -57,21 +52,16 @@ class SettingsError(MistakeError):
 
 
 class _Environment(EnvSettingsSource):
-    """The variables, under today's names of settings."""
+    """The variables, with lists and tables read from their JSON."""
 
     def __call__(self) -> dict[str, Any]:
         try:
-            old = old_sections(os.environ)
-        except (ValueError, TypeError) as error:
-            raise SettingsError(f"{ENVIRONMENT}: not a JSON object: {error}") from error
-        try:
-            new = with_lists(super().__call__())
+            return with_lists(super().__call__())
         except SourceError as error:  # of a section that is no JSON
             what = str(error).partition(" from source")[0]
             raise SettingsError(f"{ENVIRONMENT}: {what}: {error.__cause__}") from error
         except ValueError as error:
             raise SettingsError(f"{ENVIRONMENT}: {error}") from error
-        return with_current_names(old | new, ENVIRONMENT)
 
 
 class Settings(BaseSettings):
@@ -121,7 +111,6 @@ def load(*services: str) -> Settings:
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
     its section refuses, a file that ``SRP4CTR_SETTINGS`` names and that is not there, or a
     service whose address nobody chose: at the default ports another project's may run.
-    A setting that was removed is ignored, and one that was renamed is read, with a warning.
     """
     (_, from_file), (stack_file, stack) = _files()
     settings = _build(_merged(from_file, stack))
@@ -186,11 +175,8 @@ def in_force(section: str = "") -> Iterator[Setting]:
     """
     settings = load()
     files = [(str(path), set(_leaves(values))) for path, values in _files()]
-    old_first = sorted(_environment_keys(), key=lambda key: key not in RENAMED)
     variables = {
-        RENAMED.get(each, each): variable_of(key)
-        for key in old_first
-        for each in _set_by(key)
+        each: variable_of(key) for key in _environment_keys() for each in _set_by(key)
     }
     for key, value in each_value(settings):
         if section and not f"{'.'.join(key)}.".startswith(f"{section}."):
@@ -271,7 +257,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     for key in _leaves(values):
         _check_key(key, str(path))
-    return with_current_names(values, str(path))
+    return values
 
 
 def _leaves(values: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
@@ -303,9 +289,6 @@ def _set_by(key: Key) -> Iterator[Key]:
 
 def _check_key(key: Key, where: str) -> None:
     """Raise ``SettingsError`` unless ``key`` is a path through the sections' fields."""
-    is_old_section = len(key) == 1 and key[0] in OLD_SECTIONS
-    if key in REMOVED or key in RENAMED or is_old_section:
-        return
     if key[:2] in DERIVED:
         raise SettingsError(f"{where}: not {'.'.join(key[:2])}: set {DERIVED[key[:2]]}")
     owner: Any = Settings

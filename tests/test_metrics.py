@@ -5,16 +5,14 @@ A wrong name in PromQL is no error: its panel stays empty, and its alert silent.
 
 import ast
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
 from srp4ctr import metrics
-from srp4ctr.metrics import METRICS, REMOVED_IN, RENAMED
+from srp4ctr.metrics import METRICS
 from tests.monitoring.boards import expressions, named_panels
 from tests.monitoring.metric_names import (
     RULES,
@@ -36,7 +34,6 @@ NOT_METRICS = {
     "srp4ctr_not_sampled",  # parameters of Triton's calls
     "srp4ctr:item",
     "srp4ctr:stored",
-    "srp4ctr:states",
     "srp4ctr_1a2b3c4d",  # in Redis
     "srp4ctr_kafka",
     "srp4ctr_redis",  # volumes of compose
@@ -72,7 +69,7 @@ def unknown(texts: list[str]) -> set[str]:
 
     The name of a histogram and the beginning of a name (``srp4ctr_server_``) are known.
     """
-    known = known_names() | METRICS.keys() | RENAMED.keys() | rules("record").keys()
+    known = known_names() | METRICS.keys()
     return {
         name
         for name in names_in(texts) - known - NOT_METRICS - GROUPS
@@ -180,8 +177,6 @@ def test_a_metric_is_in_one_section_under_its_own_names() -> None:
     sections = [value for value in vars(metrics).values() if isinstance(value, tuple)]
     specs = [each for section in sections for each in section if hasattr(each, "help")]
     assert len(specs) == len(METRICS)
-    names = [*METRICS, *RENAMED]
-    assert len(set(names)) == len(names)
 
 
 def test_a_metric_has_a_sentence_and_no_label_of_a_user_item_or_request() -> None:
@@ -190,37 +185,6 @@ def test_a_metric_has_a_sentence_and_no_label_of_a_user_item_or_request() -> Non
         assert re.match(r"[A-Z0-9l(].*\.$", spec.help), name
         assert not [label for label in spec.labels if label.endswith("_id")], name
         assert list(spec.bounds) == sorted(spec.bounds), name
-
-
-def test_old_names_last_until_the_release_that_the_help_names() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    version, removed_in = (
-        tuple(map(int, each.split(".")[:2])) for each in (project["version"], REMOVED_IN)
-    )
-    assert version < removed_in
-
-
-def test_a_counter_and_a_histogram_have_the_same_samples_under_the_old_name() -> None:
-    registry = CollectorRegistry()
-    crashes = metrics.counter("srp4ctr_serving_crashes_total", registry)
-    times = metrics.histogram("srp4ctr_request_duration_seconds", registry)
-    crashes.labels("v7").inc(3)
-    times.labels("v7").observe(0.3)
-    page = generate_latest(registry).decode().splitlines()
-    assert 'srp4ctr_serving_deaths_total{model_version="v7"} 3.0' in page
-    assert 'srp4ctr_answer_seconds_count{model_version="v7"} 1.0' in page
-    assert 'srp4ctr_answer_seconds_bucket{le="0.5",model_version="v7"} 1.0' in page
-    assert (
-        "# HELP srp4ctr_answer_seconds Deprecated: renamed to "
-        f"srp4ctr_request_duration_seconds; removed in {REMOVED_IN}."
-    ) in page
-
-
-def test_a_gauge_is_exposed_under_both_names() -> None:
-    registry = CollectorRegistry()
-    metrics.gauge("srp4ctr_label_evicted_early", registry).set(5)
-    for name in ("srp4ctr_label_evicted_early", "srp4ctr_label_forgotten_early"):
-        assert registry.get_sample_value(name) == 5
 
 
 def test_a_metric_that_is_not_declared_cannot_be_created() -> None:

@@ -115,21 +115,6 @@ def test_an_unknown_variable_is_an_error(
         settings.load()
 
 
-@pytest.mark.parametrize("value", ["[1]", "7", "{"])
-def test_an_old_section_that_is_no_object_is_an_error(
-    here: Path, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    monkeypatch.setenv("SRP4CTR_LOCAL", value)
-    with pytest.raises(settings.SettingsError, match="not a JSON object"):
-        settings.load()
-
-
-def test_an_unknown_name_in_an_old_section_is_an_error(here: Path) -> None:
-    (here / "settings.toml").write_text("[local]\nfolder = 1\n")
-    with pytest.raises(settings.SettingsError, match=r"unknown setting 'local\.folder'"):
-        settings.load()
-
-
 def test_a_value_that_its_section_refuses_names_the_section(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

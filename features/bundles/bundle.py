@@ -25,9 +25,9 @@ ENCODER_FILE = "encoder.onnx"
 HEAD_FILE = "head.onnx"
 VOCABULARY_FILE = "vocabulary.json"
 GOLDEN_FILE = "golden.safetensors"
-# Ids of a few known items, for golden requests; older bundles have none.
+# Ids of a few known items, for golden requests.
 GOLDEN_ITEMS_FILE = "golden_items.json"
-# Where pre-training predicts items, and not of older bundles: training/export/retrieval.py.
+# Where pre-training predicts items: training/export/retrieval.py.
 RETRIEVER_FILE = "retriever.onnx"
 PRODUCTS_FILE = "products.onnx"
 ITEMS_FILE = "items.safetensors"
@@ -119,7 +119,7 @@ def write_golden_items(folder: Path, item_ids: Sequence[str]) -> None:
 
 
 def read_golden_items(folder: Path) -> tuple[str, ...]:
-    """Return the items that golden requests rank; () of an older release's bundle."""
+    """Return the items that golden requests rank; () without a file of them."""
     path = folder / GOLDEN_ITEMS_FILE
     if not path.is_file():
         return ()
@@ -187,7 +187,7 @@ def read(folder: Path) -> BundleManifest:
     """Return the card of the bundle in ``folder``, unverified."""
     path = folder / CARD_FILE
     card = _read_json(path)
-    # Other fields that an older release did not write have their defaults.
+    # Any other field that is missing has its default.
     fields = {each.name for each in dataclasses.fields(BundleManifest)}
     if odd := ({"schema_fingerprint"} - {*card}) | ({*card} - fields):
         raise ArtifactError(f"{path}: missing or unknown fields {sorted(odd)}")

@@ -126,7 +126,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
 
 
 def read_reference(folder: Path) -> Reference | None:
-    """Return the reference in ``folder``; None in older bundles."""
+    """Return the reference in ``folder``; None where there is none that can be read."""
     return read_json(folder / REFERENCE_FILE, Reference)
 
 

@@ -272,7 +272,7 @@ def _effective(forgets: Table) -> Table:
 
 
 def _read(database: Any, log_dir: Log, topic: str) -> Table:
-    """Return the topic's table; that of an older release may lack columns."""
+    """Return the topic's table; columns that its files lack are null."""
     rows, schema = dataset(log_dir, topic), schema_of(topic)
     view = topic.replace("-", "_")
     files = [f"{log_dir}/{topic}/{path}" for path in getattr(rows, "files", ())]

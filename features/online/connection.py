@@ -80,7 +80,7 @@ def plan_of(
             *(part.encode() for part in native_address(config)),
             users.names,
             PROJECT.encode(),
-            *users.read_fields,
+            *users.all_fields,
         ),
     )
 

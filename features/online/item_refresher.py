@@ -41,7 +41,7 @@ TURNS = 4  # within features.item_refresh_s
 _ENTRIES = 500  # of the stream in one reply
 _KEYS_IN_SCAN = 10_000
 KEYS_IN_READ = 500
-# Other writers of rows than ours (Feast, a release before the stream) are found by it.
+# It finds rows of other writers than ours, as Feast.
 SWEEP_EVERY_MS = 3_600_000
 # A row that came by the stream so long before a sweep may not be stored yet.
 _GRACE_MS = 60_000

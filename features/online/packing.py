@@ -1,8 +1,4 @@
-"""Users' rows and counters ↔ bytes, and the bytes of a sequence as numpy reads them.
-
-A user's rows of the former release were three; they are read as one, and written as one
-when an event next changes the user. What is called former goes with the release after 0.3.
-"""
+"""Users' rows and counters ↔ bytes, and the bytes of a sequence as numpy reads them."""
 
 import logging
 import math
@@ -28,10 +24,7 @@ from srp4ctr.streams.events.schema import NUM_ACTION_CODES
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.sequences import (
     HAS_VALUE,
-    SHOWN,
     BehaviorSequence,
-    SequenceElement,
-    sequence_of,
 )
 from srp4ctr.streams.state.user_state import UserState
 
@@ -43,7 +36,6 @@ DAMAGED = UserState()
 # The first byte of each row.
 ITEM_FORMAT = 2
 _USER_FORMAT = 4
-_FORMER_FORMAT = 2
 # Little-endian, no padding. The format's number, impressions and clicks at four half-lives,
 # counted_at_ms, first_seen_ms, last_offset.
 ACTIVITY = struct.Struct("<B8d3q")
@@ -59,13 +51,6 @@ _ACTIONS = bytes(range(NUM_ACTION_CODES))  # those that a model has
 _ACTIONS += bytes(HAS_VALUE | code for code in _ACTIONS)
 MAX_STORED_MS = 9_000_000_000_000_000
 """Differences and sums of such times, in microseconds too, fit in 64 bits."""
-# The format's number, last_offset, forgotten_at_ms and forgotten_offset; then elements:
-# occurred_at, item_key, value (NaN: none), action.
-_FORMER_SEQUENCE = struct.Struct("<B3q")
-_ELEMENT = struct.Struct("<qqdB")
-# The format's number, last_offset and forgotten_at_ms; then shown_at and item_key.
-_FORMER_EXPOSURES = struct.Struct("<B2q")
-_EXPOSURE = struct.Struct("<qq")
 
 _damage_log = logs.SeldomLog(logging.getLogger(__name__))
 
@@ -79,7 +64,8 @@ def _check_format(packed: bytes, expected: int) -> None:
     if packed[:1] != bytes([expected]):
         raise ArtifactError(
             f"a row of the store is in format {packed[:1]!r}, this release reads "
-            f"{expected}: empty the store and run `srp4ctr stream rebuild`"
+            f"{expected}: empty the store and run `srp4ctr stream rebuild` "
+            "(docs/upgrade.md)"
         )
 
 
@@ -132,11 +118,8 @@ def _width(sequence: BehaviorSequence) -> int:
     return _NARROW if sequence.is_narrow else _WIDE
 
 
-def unpack_user(version: int, packed: bytes, counted: bytes, shown: bytes) -> UserState:
-    """Return the row that ``pack_user`` has packed, or that of the former views."""
-    if packed[:1] in (b"", bytes([_FORMER_FORMAT])):
-        activity = unpack_activity(version, counted) if counted else Activity()
-        return _unpack_former(version, packed, activity, shown)
+def unpack_user(version: int, packed: bytes) -> UserState:
+    """Return the row that ``pack_user`` has packed."""
     _check_format(packed, _USER_FORMAT)
     _, *fields = _USER.unpack_from(packed)
     counted_at_ms, first_seen_ms, last_offset, forgotten_at_ms, forgotten_offset = fields[
@@ -191,45 +174,6 @@ def _bounds_ms(sequence: BehaviorSequence) -> tuple[int, ...]:
         return (base_ms,)
     times = memoryview(sequence.times).cast("q")  # little-endian, as every machine we know
     return base_ms, min(times), max(times)
-
-
-def _unpack_former(
-    version_us: int, packed: bytes, counted: Activity, shown: bytes
-) -> UserState:
-    """Return a user's row of the former views, each of which may be missing."""
-    last_offset, forgotten_at_ms, forgotten_offset = -1, 0, -1
-    if packed:
-        _, last_offset, forgotten_at_ms, forgotten_offset = _FORMER_SEQUENCE.unpack_from(
-            packed
-        )
-    elements = [
-        SequenceElement(
-            occurred_at=at_ms,
-            item_key=key,
-            action=action,
-            value=value if value == value else None,
-        )
-        for at_ms, key, value, action in _ELEMENT.iter_unpack(
-            packed[_FORMER_SEQUENCE.size :]
-        )
-    ]
-    exposures = [
-        SequenceElement(occurred_at=at_ms, item_key=key, action=SHOWN)
-        for at_ms, key in _EXPOSURE.iter_unpack(shown[_FORMER_EXPOSURES.size :])
-    ]
-    shown_offset = _FORMER_EXPOSURES.unpack_from(shown)[1] if shown else -1
-    return UserState(
-        impressions=counted.impressions,
-        clicks=counted.clicks,
-        counted_at_ms=counted.counted_at_ms,
-        first_seen_ms=counted.first_seen_ms,
-        last_offset=max(last_offset, counted.last_offset, shown_offset),
-        version_us=version_us,
-        sequence=sequence_of(elements),
-        exposures=sequence_of(exposures),
-        forgotten_at_ms=forgotten_at_ms,
-        forgotten_offset=forgotten_offset,
-    )
 
 
 @dataclass(frozen=True, slots=True)

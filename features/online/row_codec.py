@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -61,8 +60,6 @@ class View(Generic[K, R]):
     unpack: Callable[..., R]
     """Takes ``version_us`` and the features; equal to the row that was packed."""
     features: tuple[str, ...] = ("packed",)
-    former: tuple[str, ...] = ()
-    """Views of the former release under the same key, which this one replaces."""
     part: "View[K, R] | None" = None
     """A view under the same key whose rows are written and read as part of this one's;
     one of version 0 is not there. ``unpack`` takes it last."""
@@ -77,20 +74,14 @@ class View(Generic[K, R]):
         return _fields(self.name, self.features)
 
     @cached_property
-    def former_fields(self) -> tuple[bytes, ...]:
-        """The time and the packed row of each of ``former``."""
-        each = (_fields(name, ("packed",)) for name in self.former)
-        return tuple(chain.from_iterable(each))
-
-    @cached_property
     def part_fields(self) -> tuple[bytes, ...]:
         """The time and the features of ``part``."""
         return self.part.fields if self.part else ()
 
     @cached_property
-    def read_fields(self) -> tuple[bytes, ...]:
-        """All fields that a row is read of."""
-        return (*self.fields, *self.former_fields, *self.part_fields)
+    def all_fields(self) -> tuple[bytes, ...]:
+        """The fields of a row, those of ``part`` last."""
+        return (*self.fields, *self.part_fields)
 
     def key(self, key: K) -> bytes:
         """Return the Redis key; all rows of a user have the same."""
@@ -105,17 +96,13 @@ class View(Generic[K, R]):
         return HashRow(key=self.key(key), version_us=self.version_us(row), values=values)
 
     def loaded(self, values: Sequence[bytes | None]) -> R | None:
-        """Return the row of ``read_fields``; None if there is none."""
-        width = len(self.fields)
-        end = width + len(self.former_fields)
-        former = values[width:end]
-        times = values[0], *former[::2]
-        features = *values[1:width], *former[1::2]
+        """Return the row in the ``values`` of ``all_fields``; None if there is none."""
+        time, width = values[0], len(self.fields)
         try:
-            if not (version := max(version_us(time) if time else 0 for time in times)):
+            if not (version := version_us(time) if time else 0):
                 return None
-            of_part = (self.part.loaded(values[end:]),) if self.part else ()
-            return self.unpack(version, *map(content_of, features), *of_part)
+            of_part = (self.part.loaded(values[width:]),) if self.part else ()
+            return self.unpack(version, *map(content_of, values[1:width]), *of_part)
         except (struct.error, DecodeError, IndexError, TypeError, ValueError) as error:
             damage = ArtifactError(f"a row of {self.name} cannot be read: {error}")
             if self.damaged is None:
@@ -193,16 +180,11 @@ def _unpack_profile(version: int, item_id: str, attributes: str) -> ItemProfile:
 
 
 def _unpack_user(
-    version: int,
-    packed: bytes,
-    counted: bytes,
-    shown: bytes,
-    profile: UserState | None = None,
+    version: int, packed: bytes, profile: UserState | None = None
 ) -> UserState:
     """Return a user's row; ``profile`` has the attributes alone."""
-    user = packing.unpack_user(version, packed, counted, shown)
-    # A worker of a release without attributes may have forgotten the user since.
-    if profile is None or profile.profile_at_ms <= user.forgotten_at_ms:
+    user = packing.unpack_user(version, packed)
+    if profile is None:
         return user
     at_ms, text = profile.profile_at_ms, profile.attributes
     return replace(user, attributes=text, profile_at_ms=at_ms)
@@ -222,11 +204,8 @@ USER_HISTORIES = View[str, UserState](
     join_keys=("user_id",),
     pack=packing.pack_user,
     unpack=_unpack_user,
-    former=("user_activity", "user_exposures"),
 )
-"""All of a user but the attributes. Its name and field are the former sequences', so that a
-worker of the former release, which would read and write rows of its own, ends at the first
-of these."""
+"""All of a user but the attributes."""
 USERS = dataclasses.replace(USER_HISTORIES, part=USER_PROFILES)
 ITEM_ACTIVITY = View[ItemPartitionKey, Activity](
     name="item_activity",

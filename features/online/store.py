@@ -36,8 +36,8 @@ BACKGROUND_TIMEOUT_S = 5.0
 CHUNK = 200
 WRITERS = 8
 # Writes each key's row if it is newer than the stored one (or as new, where the last ARGV
-# is 1), and removes fields that it does not have: the former release's, those of a part
-# that is gone. Feast compares with times that it read before: others' newer rows are lost.
+# is 1), and removes fields that it does not have: those of a part that is gone. Feast
+# compares with times that it read before: others' newer rows are lost.
 # ARGV: how many names of fields, the names (the time's first), then of each key how many
 # of these its row has, its seconds, nanoseconds and values. A time is a protobuf
 # Timestamp: two tagged varints.
@@ -162,7 +162,7 @@ class OnlineViews:
 
     def _read(self, keys: Iterable[K], view: View[K, R]) -> dict[K, R]:
         """Return the stored rows of ``view``."""
-        fields = view.read_fields
+        fields = view.all_fields
         found: dict[K, R] = {}
         for chunk in _chunks(keys):
             hashes = self.call(partial(self._hashes, list(map(view.key, chunk)), fields))
@@ -290,7 +290,7 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     is_cluster = isinstance(client, RedisCluster)
     if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
         client.xadd(**added)
-    names = (*view.fields, *view.part_fields, *view.former_fields)
+    names = view.all_fields
     with client.pipeline(transaction=False) as pipe:
         if entry and not is_cluster:
             pipe.xadd(**added)
@@ -312,7 +312,7 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
 def _write_for(
     seconds: int, client: Any, view: View[Any, Any], rows: Sequence[HashRow]
 ) -> None:
-    names = (*view.fields, *view.part_fields)
+    names = view.all_fields
     with client.pipeline(transaction=False) as pipe:
         for row in rows:
             fields = (time_of(row.version_us), *row.values)

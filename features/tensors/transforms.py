@@ -138,7 +138,7 @@ def click_shares(clicks: Floats, inputs: CandidateArrays) -> Floats:
     As if there had been one click more: of few clicks no item has a large share.
     """
     _, total = _counters(inputs.total, inputs.request_time_ms)
-    # A store that does not count the total yet must not make a share of more than 1.
+    # The total may be behind an item's counters, which are rows of their own.
     shares = np.minimum(clicks / (total[..., None, 1, :] + 1.0), 1.0)
     return np.log1p(SHARE_SCALE * shares)
 

@@ -79,8 +79,8 @@ class Vocabulary:
     behaviours are of one action."""
     visit_gap_ms: int = 1_800_000
     """A visit ends after so long without a behaviour: ``features.visit_gap_minutes``."""
-    context_fields: tuple[str, ...] | None = None
-    """Names of the context's fields in the training window; None: an older release's."""
+    context_fields: tuple[str, ...] = ()
+    """Names of the context's fields in the training window."""
 
     def __post_init__(self) -> None:
         if self.num_oov_rows < 1:
@@ -161,8 +161,6 @@ class Vocabulary:
 
     def unknown_fields(self, context: Mapping[str, str]) -> list[str]:
         """Return the names of a context's fields that training never saw."""
-        if self.context_fields is None:
-            return []
         return sorted(context.keys() - {UTC_OFFSET_FIELD, *self.context_fields})
 
     def utc_offset_ms(self, context: Mapping[str, str]) -> int:
@@ -307,10 +305,7 @@ def save(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load(path: Path) -> Vocabulary:
-    """Return the vocabulary in ``path``; ``ArtifactError`` names a file that is not one.
-
-    A field that an older release did not write has its default.
-    """
+    """Return the vocabulary in ``path``; ``ArtifactError`` names a file that is not one."""
 
     def item_keys(_: Any, keys: Any) -> Int64s:
         return np.array(keys, dtype=np.int64)

@@ -43,7 +43,7 @@ class BundleFacts:
     is_sampled: bool
     """Trained with sampled negatives: its scores are a preference."""
     reference: Reference | None
-    """Of the drift metrics; None in bundles that are older than references."""
+    """Of the drift metrics; None where the bundle has none."""
 
 
 UNKNOWN = BundleFacts(

@@ -94,7 +94,7 @@ def families(view: View) -> list[Metric]:
         for figure in by_name[spec.name]:
             family.add_metric(figure.labels, figure.value)
         result.append(family)
-    return [*result, *metrics.deprecated(result)]
+    return result
 
 
 def _histogram(spec: metrics.Spec, found: Iterable[Buckets]) -> HistogramMetricFamily:

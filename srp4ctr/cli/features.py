@@ -171,24 +171,3 @@ def erase_forgotten(
     )
     if found.store:
         out.print(found.store, markup=False, soft_wrap=True)
-
-
-@app.command("upgrade-log")
-def upgrade_log() -> None:
-    """Make Delta Lake tables of a raw log that a release before 0.3.0 has written.
-
-    First stop all workers. Run it again after an error. The old files are removed when
-    all their rows are in the tables.
-
-    Example:  srp4ctr features upgrade-log
-    """
-    from rich.progress import Progress
-
-    from srp4ctr.ops import feature_store
-
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("rows", total=None)
-        rows = feature_store.upgrade_log(
-            load(), lambda more: bar.update(task, advance=more)
-        )
-    out.print(f"moved: {rows}")

@@ -18,7 +18,7 @@ from srp4ctr.triton_repo.model_names import CANARY_EXPERIMENT, EXPERIMENT
 
 QUERY_EVERY_S = 10.0
 _TIMEOUT_S = 0.25
-# Of a server that runs and has no canary, or one of an older release.
+# Of a server that runs and has no canary.
 _NO_CANARY = ("unknown model", "has no available versions", "NOT_FOUND")
 
 

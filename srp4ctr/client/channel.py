@@ -18,9 +18,7 @@ from srp4ctr.triton_repo.model_names import (
     RECOMMEND_ITEMS,
 )
 
-# Messages of a server that is overloaded.
-# The second and third are of servers whose bundle was promoted by release 0.2.
-_FULL = (QUEUED_TOO_LONG, "Request timeout expired", "maximum queue size", NO_MEMORY)
+_FULL = (QUEUED_TOO_LONG, NO_MEMORY)  # in messages of a server that is overloaded
 
 
 def is_full(error: InferenceServerException) -> bool:
@@ -45,8 +43,8 @@ def translated(error: InferenceServerException) -> Exception:
         return MistakeError(f"Triton refused the request: {message}")
     if RECOMMEND_ITEMS in message and "unknown model" in message:
         return MistakeError(
-            f"Triton has no {RECOMMEND_ITEMS}: nothing serves, or a bundle of an older "
-            "release; `srp4ctr model refresh` trains one that recommends"
+            f"Triton has no {RECOMMEND_ITEMS}: no bundle serves, or one that was promoted "
+            "with triton.backend = 'onnxruntime', whose steps do not recommend"
         )
     return OutageError(f"Triton did not answer: {message} ({error.status()})")
 

@@ -81,10 +81,7 @@ def rankings(
     """Return the ranking of each request; ``read`` returns an output by name, or None."""
     by_item = {name: read(name) for name in _BY_ITEM}
     if by_item["position"] is None:  # only the one step for a CPU explores
-        scores = read("ranking_score")  # a bundle before release 0.3 has none
-        if scores is None:
-            scores = by_item["click_probability"]
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-read("ranking_score"), kind="stable")
         by_item["position"] = np.argsort(order, kind="stable")
     names, columns = (read(spec.name) for spec in reversed(schema.NUMBER_OUTPUTS))
     notes, calibrated = _notes(read), _calibrated(read)
@@ -169,9 +166,8 @@ def _notes(read: Callable[[str], Any]) -> dict[str, list[str]]:
 
 
 def _calibrated(read: Callable[[str], Any]) -> bool:
-    """Return whether the bundle's scores are probabilities; an older server is silent."""
-    flags = read("calibrated")
-    return flags is None or bool(flags.all())
+    """Return whether the bundle's scores are probabilities."""
+    return bool(read("calibrated").all())
 
 
 def _context(request: RankRequest | RecommendRequest) -> str:

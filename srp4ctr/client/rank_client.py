@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,15 +41,12 @@ _VERSIONS = 8  # that keep their series in REQUESTS: each promotion brings one m
 _seen: OrderedDict[str, set[str]] = OrderedDict()  # version → outcomes, least recent first
 _seen_lock = threading.Lock()
 RETRIES = retries.RETRIES.labels("rank")
-_OLD_RETRIES = metrics.counter("srp4ctr_rank_retries_total")
 # CANCELLED: a server that shuts down drops its calls. Ranking twice changes nothing.
 _TRANSIENT = tuple(
     f"StatusCode.{each}" for each in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _INVALID = "StatusCode.INVALID_ARGUMENT"
-_UNKNOWN_INPUT = "unexpected inference input"
-_NUMBER_INPUTS = {spec.name for spec in schema.NUMBER_INPUTS}
 _STARTING = "has no available versions"  # behind a balancer another server has some
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
@@ -237,7 +233,7 @@ class RankClient:
                 return None
 
         if (answer := self._canary(call)) is None:
-            _count_retry()
+            RETRIES.inc()
         return answer
 
     def _infer(self, inputs: Sequence[Any], ends: float, model: str = RANK_CLICKS) -> Any:
@@ -253,7 +249,7 @@ class RankClient:
             else:
                 self._budget.earn()
                 return answer
-            _count_retry()
+            RETRIES.inc()
             time.sleep(pause_s)
             share = 1.0
 
@@ -268,23 +264,13 @@ class RankClient:
         # A call that was queued for half of its time would be late.
         wait_us = round(timeout_s * 1e6 / 2)
         traceparent = tracing.traceparent()
-        infer = partial(
-            self._client.infer,
+        return self._client.infer(
             model,
+            inputs,
             client_timeout=timeout_s,
             timeout=wait_us,
             parameters={tracing.HEADER: traceparent} if traceparent else None,
         )
-        try:
-            return infer(inputs=inputs)
-        except InferenceServerException as error:
-            # A bundle that release 0.3 promoted has no such inputs.
-            if _UNKNOWN_INPUT not in str(error.message()):
-                raise
-            left = [each for each in inputs if each.name() not in _NUMBER_INPUTS]
-            if len(left) == len(inputs):
-                raise
-            return infer(inputs=left)
 
 
 def _left_s(ends: float) -> float:
@@ -301,8 +287,3 @@ def _count(version: str, outcome: str) -> None:
             oldest, outcomes = _seen.popitem(last=False)
             for each in outcomes:
                 REQUESTS.remove(oldest, each)
-
-
-def _count_retry() -> None:
-    RETRIES.inc()
-    _OLD_RETRIES.inc()

@@ -54,9 +54,9 @@ class Addresses:
     """Reserved for ``srp4ctr monitor open``."""
     prometheus_port: int
     """0 where Prometheus is not installed."""
-    intake_port: int = 0
-    """Reserved for ``srp4ctr events serve``; 0 in a stack of an earlier version."""
-    intake_metrics_port: int = 0
+    intake_port: int
+    """Reserved for ``srp4ctr events serve``."""
+    intake_metrics_port: int
     triton_http_port: int = 0
     """0: Triton was started without HTTP."""
     cluster_ports: tuple[int, ...] = ()

@@ -38,7 +38,7 @@ class StackPart:
 
 
 LaterPart = partial(StackPart, starts_later=True)
-# In the order of ports.json, also of earlier versions: append only.
+# In the order of ports.json, which a stack reads again when it next starts.
 PARTS = (
     StackPart(name="kafka_port", title="Kafka", well_known=9092),
     StackPart(name="redis_port", title="the store", well_known=6379),

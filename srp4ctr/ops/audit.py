@@ -25,7 +25,7 @@ from srp4ctr.settings import Settings
 AUDIT_FILE = "audit.jsonl"
 BEGUN, DONE, REFUSED, FAILED = "begun", "done", "refused", "failed"
 _MAX_DETAIL = 2000  # letters: a line stays one that a person reads
-_NAMES_IN_FILE = {"operation": "deed"}  # for readers of the lines of earlier releases
+_NAMES_IN_FILE = {"operation": "deed"}
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, rename=_NAMES_IN_FILE):

@@ -212,17 +212,6 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
     return ErasedFiles(log=found, served=served, store=store)
 
 
-def upgrade_log(settings: Settings, progress: Callable[[int], None]) -> str:
-    """Make Delta Lake tables of a raw log of before 0.3.0; return how many rows came."""
-    from srp4ctr.streams.raw_log.upgrade import upgrade
-
-    features = settings.features
-    with audit_log(settings).audited("features upgrade-log", features.raw_log) as operation:
-        rows = upgrade(Path(features.log_dir), features.raw_log, progress)
-        operation.after = f"{rows:,} rows"
-    return operation.after
-
-
 def stored_id(settings: Settings, user: str, is_pseudonym: bool) -> str:
     """Return the id under which the stream and the store have ``user``."""
     pseudonyms = read_pseudonyms(settings.streams.pseudonym_key_file)

@@ -29,7 +29,8 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LA
 from srp4ctr.streams.raw_log.log_tables import DATE, table_of
 
 LOGGED_TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC)
-OLD_FILES = "date=*/*.parquet"  # of releases before 0.3.0, in the same folder
+# Parquet files of a log that is no table, in the same folder; ``vacuum`` would remove them.
+_FILES_WITHOUT_TABLE = "date=*/*.parquet"
 
 _TABLE = {
     "delta.checkpointInterval": "100",
@@ -56,12 +57,12 @@ def store_options() -> dict[str, str]:
 def opened(log: Log, topic: str) -> DeltaTable | None:
     """Return the table as it is now; None where nothing was ever logged.
 
-    Raises ``MistakeError`` where there are files of an older release.
+    Raises ``MistakeError`` where there are Parquet files of no table.
     """
-    if next(Path(log, topic).glob(OLD_FILES), None):
+    if next(Path(log, topic).glob(_FILES_WITHOUT_TABLE), None):
         raise MistakeError(
-            f"{log} is a raw log of a release before 0.3.0: stop the workers and run "
-            "`srp4ctr features upgrade-log` (docs/upgrade.md)"
+            f"{log}/{topic} has Parquet files of no Delta Lake table: move them "
+            "out of the raw log (docs/upgrade.md)"
         )
     try:
         with outages(log):
@@ -103,7 +104,7 @@ def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, range]) -> boo
             return False
         ends = {str(partition): each.stop for partition, each in taken.items()}
         begun = {_first(p): e.start for p, e in taken.items() if logged[p] is None}
-        # "merge": an older release's table may lack columns, a newer one's have others.
+        # "merge": the table may lack columns of ``rows``, or have others.
         write_deltalake(
             table,
             rows,
@@ -208,8 +209,8 @@ def partitions_of(log: Log, topic: str) -> list[int]:
 
 
 def dataset(log: Log, topic: str) -> ds.Dataset:
-    """Return all rows of a topic as they are now; a table of an older release may lack
-    columns, one of a newer release has more."""
+    """Return all rows of a topic as they are now; the table may lack columns of
+    ``log_tables.schema_of``, which were added later, or have more."""
     table = opened(log, topic)
     return table.to_pyarrow_dataset() if table else ds.dataset(table_of(topic, []))
 

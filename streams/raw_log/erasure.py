@@ -137,7 +137,7 @@ def erasure_requests_in(log: Log) -> Requests:
     """Return each user's requests by offset, less those that an earlier one covers."""
     columns = ["user_id", "offset", "occurred_at"]
     rows = dataset(log, BEHAVIOR_EVENTS_TOPIC)
-    # An earlier release accepted this id: all anonymized rows would be rewritten each time.
+    # A request of this id would rewrite all anonymized rows, each time.
     is_request = (pc.field("type") == "forget") & (pc.field("user_id") != FORGOTTEN_USER)
     with reading(log):
         requests = rows.to_table(columns, filter=is_request).sort_by("offset").to_pylist()

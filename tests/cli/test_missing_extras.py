@@ -15,7 +15,7 @@ from tests.structure.source_tree import PROJECT
 EXTRAS: dict[str, list[str]] = {
     name: wanted
     for name, wanted in PROJECT["optional-dependencies"].items()
-    if name not in ("all", "dev", "local")  # another extra's old name
+    if name not in ("all", "dev")
 }
 REQUIREMENT = re.compile(r"([\w-]+)(?:\[([\w,-]+)\])?")
 INSTALLED = packages_distributions()

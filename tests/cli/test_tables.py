@@ -152,6 +152,8 @@ def test_a_stack(cluster_ports: tuple[int, ...]) -> None:
         caller_metrics_port=20_007,
         page_port=20_008,
         prometheus_port=20_009,
+        intake_port=0,
+        intake_metrics_port=0,
         cluster_ports=cluster_ports,
     )
     stores = [f"store-{n}" for n in (1, 2, 3)] if cluster_ports else ["store"]

@@ -9,7 +9,6 @@ another stack of this machine unchanged.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,46 +94,9 @@ def learn(whole: trials.Whole) -> str:
     return f"{whole.answer['version']} serves: {whole.answer['probabilities']}"
 
 
-def upgrade(whole: trials.Whole, reference: str) -> str:
-    """Start with the images and the compose.yaml of ``reference``, then with today's.
-
-    Of before 0.3.0: the raw log and the bundles move into the bucket, docs/upgrade.md.
-    """
-    stack, old = whole.stack, whole.folder / "old"
-    old.mkdir()
-    tree = whole.folder / "old.tar"
-    run("git", "archive", "--format=tar", "--output", str(tree), reference)
-    shutil.unpack_archive(tree, old, filter="data")
-    stack.down(with_volumes=True)
-    before = ComposeStack(
-        project=stack.project,
-        secrets=stack.secrets,
-        variables=stack.variables,
-        files=(old / "compose.yaml",),
-        root=old,
-    )
-    for file in ("kafka_{}", "redis_{}", "{}.pem", "{}.key"):  # its trainer promotes
-        known = (stack.secrets / file.format("promoter")).read_bytes()
-        (stack.secrets / file.format("trainer")).write_bytes(known)
-    before.build(*(name for name in BUILT if name != "objects"))
-    before.up()
-    whole.published = whole.visits = 0
-    whole.publish_visits()
-    before.wait_folded(whole.published)
-    before.down()
-    stack.build(*BUILT)
-    stack.up("init")
-    whole.ops("features", "upgrade-log")
-    whole.ops("model", "publish")
-    stack.up()
-    whole.publish_visits()
-    return f"from {reference}: {whole.check_nothing_is_lost()}"
-
-
 def main() -> int:
     """Run everything, print the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade-from", default="", help="a tag or commit: v0.1.1")
     parser.add_argument("--keep", action="store_true", help="leave the stack running")
     parser.add_argument("--only", nargs="*", default=[], help="trials, by name")
     arguments = parser.parse_args()
@@ -184,8 +146,6 @@ def _try_all(report: Report, whole: trials.Whole, arguments: argparse.Namespace)
         name = trial.__name__.replace("_", " ")
         if not arguments.only or trial.__name__ in arguments.only:
             report.step(name, lambda trial=trial: trial(whole))  # type: ignore[misc]
-    if arguments.upgrade_from:
-        report.step("upgrade", lambda: upgrade(whole, arguments.upgrade_from))
 
 
 def _where() -> dict[str, str]:

@@ -21,6 +21,8 @@ def a_status(folder: Path, *names: str, monitor_port: int = 0) -> StackStatus:
         caller_metrics_port=0,
         page_port=0,
         prometheus_port=0,
+        intake_port=0,
+        intake_metrics_port=0,
     )
     running = (processes.Running(name=n, pid=1, birth="", log="") for n in names)
     return StackStatus(addresses=addresses, running=tuple(running), ended=())

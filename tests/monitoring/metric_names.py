@@ -48,10 +48,8 @@ def sample_labels() -> dict[str, frozenset[str]]:
 
 @cache
 def known_names() -> frozenset[str]:
-    """Return declared samples and recorded names, without deprecated ones."""
-    recorded = rules("record")
-    aliases = {name for name, rule in recorded.items() if rule["expr"] in recorded}
-    return frozenset(sample_labels().keys() | (recorded.keys() - aliases))
+    """Return declared samples and recorded names."""
+    return frozenset(sample_labels().keys() | rules("record").keys())
 
 
 def names_in(texts: Iterable[str]) -> set[str]:

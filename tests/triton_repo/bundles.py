@@ -111,9 +111,7 @@ def make_bundle_in(bundles_dir: Path) -> MakeBundle:
         folder = bundles_dir / version
         folder.mkdir(parents=True)
         of_encoder, of_head = (work if slow == part else 0 for part in ("encoder", "head"))
-        is_new = dials.get("reverses", False)
-        graph = encoder(mark, of_encoder, any_length=is_new)
-        onnx.save(graph, folder / bundle.ENCODER_FILE)
+        onnx.save(encoder(mark, of_encoder), folder / bundle.ENCODER_FILE)
         onnx.save(head(mark, of_head, **dials), folder / bundle.HEAD_FILE)
         sizes = SIZES | {"C": (words or WORDS).candidate_columns.layout.width}
         tensors = golden(folder, sizes["C"])

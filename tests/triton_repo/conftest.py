@@ -63,6 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             repository=str(plan.repository),
             control_key=CONTROL_KEY,
             max_latency_ratio=100.0,  # what else runs here is not what these tests are of
+            native=False,  # tests/triton_repo/native has the tests of that step
         )
         started = Server(folder, plan, triton, features)
         started.start()

@@ -44,6 +44,7 @@ def described(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         a_profile(user_id="cid", town="Rome"),
     ]
     store_events(FeatureStoreSink(server.features), events, length=L)
+    server.triton = replace(server.triton, native=True)
     source = a_bundle(tmp_path_factory.mktemp("bundles") / "v1", DESCRIBED)
     promote(source, server.triton, server.features)
     return source

@@ -13,13 +13,13 @@ L, E, D, M = 5, 2, 4, 2
 SIZES = {"L": L, "W": EXPOSURE_LENGTH, "E": E, "S": L + 1, "D": D, "A": 1, "M": M}
 SIZES |= {"D1": D + 1, "C": columns.CANDIDATE.width}
 TOO_LARGE, BROKEN = 7, 8
-ANY_LENGTH = ("L", "S")
 _ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
-def _value(spec: TensorSpec, free: tuple[str, ...]) -> onnx.ValueInfoProto:
-    # A candidate has more columns where the words have main fields, or actions.
-    fixed = {name: size for name, size in SIZES.items() if name not in ("C", *free)}
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    # A history may be shorter, and so are its states; a candidate has more columns where
+    # the words have main fields, or actions.
+    fixed = {name: size for name, size in SIZES.items() if name not in ("L", "S", "C")}
     dims = ["B", *(fixed.get(s, s) if isinstance(s, str) else s for s in spec.shape)]
     return helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.dtype], dims)
 
@@ -29,13 +29,12 @@ def _model(
     constants: dict[str, np.ndarray],
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
-    free: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [_value(spec, free) for spec in inputs],
-        [_value(spec, free) for spec in outputs],
+        [_value(spec) for spec in inputs],
+        [_value(spec) for spec in outputs],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
@@ -44,11 +43,10 @@ def _model(
     return model
 
 
-def encoder(mark: float, work: int = 0, *, any_length: bool = False) -> onnx.ModelProto:
+def encoder(mark: float, work: int = 0) -> onnx.ModelProto:
     """Return an encoder that writes ``mark`` into the null slot of its keys.
 
-    ``work`` is the size of a matrix that it multiplies with itself, to take time. Unless it
-    reads histories of ``any_length``, as since release 0.3, they have L behaviours.
+    ``work`` is the size of a matrix that it multiplies with itself, to take time.
     """
     node = helper.make_node
     nodes = [
@@ -76,8 +74,7 @@ def encoder(mark: float, work: int = 0, *, any_length: bool = False) -> onnx.Mod
         "layers": np.ones((E, 1, 1), dtype=np.float32),
         **_matrix(work),
     }
-    free = ANY_LENGTH if any_length else ()
-    return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS, free)
+    return _model(nodes, constants, schema.ENCODER_INPUTS, schema.STATE_TENSORS)
 
 
 def head(
@@ -88,8 +85,7 @@ def head(
     Its query vectors are the history's first two states, its candidate states are rows.
     ``work`` is the size of a matrix that it multiplies with itself, to take time. One that
     ``fails`` does so for ``TOO_LARGE`` candidates, and for ``BROKEN``: see ``_failures``.
-    It ranks by the probability, as before release 0.3, or ``reverses`` its order and reads
-    states of any length.
+    It ranks by the probability, or ``reverses`` its order.
     """
     node, nothing = helper.make_node, "still_nothing" if work or fails else "nothing"
     nodes = [
@@ -103,7 +99,7 @@ def head(
         node("Sigmoid", ["shifted"], ["probability"]),
         node("Equal", ["candidate_item_rows", "zero"], ["pads"]),
         node("Where", ["pads", "nan", "probability"], ["click_probability"]),
-        *([node("Neg", ["click_probability"], ["ranking_score"])] if reverses else []),
+        node("Neg" if reverses else "Identity", ["click_probability"], ["ranking_score"]),
         node("Mul", ["rows", "zero_f"], ["nothing"]),
         *(_failures() if fails else _idle_work() if work else []),
         node("Add", [nothing, "one_f"], ["propensity"]),
@@ -111,9 +107,8 @@ def head(
         node("Unsqueeze", ["rows", "minus_one"], ["column"]),
         node("Mul", ["column", "width"], ["candidate_states"]),  # (B, N, D)
     ]
-    written = schema.HEAD_OUTPUTS + (schema.RANKING_TENSORS if reverses else ())
-    free = ANY_LENGTH if reverses else ()
-    return _model(nodes, _constants(mark, work), schema.HEAD_INPUTS, written, free)
+    written = schema.HEAD_OUTPUTS + schema.RANKING_TENSORS
+    return _model(nodes, _constants(mark, work), schema.HEAD_INPUTS, written)
 
 
 def _constants(mark: float, work: int) -> dict[str, np.ndarray]:

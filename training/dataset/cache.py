@@ -90,8 +90,7 @@ class TrainingSet:
     """Numbers of events, requests, impressions, clicks, users, items, windows, and of the
     labels in the log."""
     content: str = ""
-    """A digest of the examples: which items, attributes and behaviours; "": of a test, or
-    cut by an older release."""
+    """A digest of the examples: which items, attributes and behaviours; "": of a test."""
     negatives: str = "impressions"
     """``impressions`` or ``sampled``."""
     notes: Sequence[str] = ()

@@ -118,14 +118,13 @@ def write(report: RefreshReport) -> None:
 
 
 def read(folder: Path) -> RefreshReport | None:
-    """Return the report in ``folder``; None where there is none, or another release's."""
+    """Return the report in ``folder``; None where there is none that can be read."""
     try:
         content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
         content["gates"] = tuple(Gate(**each) for each in content["gates"])
         content["outcome"] = RefreshOutcome(content["outcome"])
         content["notes"] = tuple(content["notes"])
-        rules = content.get("rules", ())  # an older release wrote none
-        content["rules"] = msgspec.convert(rules, tuple[RuleResult, ...])
+        content["rules"] = msgspec.convert(content["rules"], tuple[RuleResult, ...])
         return RefreshReport(folder=folder, **content)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tritonclient.utils import InferenceServerException
 
 from srp4ctr.client.codec import Tensors, infer_inputs
 from srp4ctr.errors import ArtifactError
@@ -29,8 +30,8 @@ from srp4ctr.features.tensors.vocabulary import Vocabulary
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.deployment import validation
 from srp4ctr.triton_repo.deployment.validation import (
-    PROBABILITY,
     RANKING,
+    SCORES,
     Floats,
 )
 
@@ -72,8 +73,6 @@ class GoldenIds:
     client: Any
     folders: Sequence[Path]
     users: GoldenUsers
-    scores: tuple[TensorSpec, ...]
-    """Those that the bundle's head has."""
     refresh_s: float
     """How long the server's table of items may take to be refreshed."""
 
@@ -116,15 +115,16 @@ class GoldenIds:
     def native_costs(self, old: Sequence[Path]) -> list[Callable[[], float]]:
         """Return what measures the native step of ``old`` steps, and that of these.
 
-        [] where one of the bundles has none that measures, or the old one's cannot answer.
+        [] where one of the bundles has none, or the old one's cannot answer: another
+        release may have rendered it.
         """
         before, now = native_folder(old), native_folder(self.folders)
-        if before is None or now is None or not _measures(before):
+        if before is None or now is None:
             return []
         try:
             for request in self.users.requests:
                 self._answer_natively(before.name, request)
-        except ArtifactError:
+        except (ArtifactError, InferenceServerException):
             return []
         return [partial(self.cpu_ms, before), partial(self.cpu_ms, now)]
 
@@ -191,7 +191,7 @@ class GoldenIds:
         apart = [
             _outside(made[each.name], [scores[each.name] for scores in scored])
             / SCORE_TOLERANCES[each.name]
-            for each in self.scores
+            for each in SCORES
         ]
         note = ""
         if model_names.ANSWERED_BY.name in made and not _is_in_order(made):
@@ -209,7 +209,7 @@ class GoldenIds:
         typed = {
             s.name: tensors[s.name].astype(s.dtype) for s in specs if s.name in tensors
         }
-        return validation.scored(self.client, self.folders, typed, self.scores)
+        return validation.scored(self.client, self.folders, typed)
 
     def _answer_natively(self, native: str, request: GoldenRequest) -> Tensors:
         """Return the first answer that the step ``native`` gives by itself.
@@ -219,7 +219,7 @@ class GoldenIds:
         """
         until_s = time.monotonic() + _PATIENCE_S
         wanted = (
-            *self.scores,
+            *SCORES,
             *schema.POLICY_TENSORS,
             *schema.RESPONSE_NOTES,
             model_names.ANSWERED_BY,
@@ -239,7 +239,7 @@ class GoldenIds:
 
     def _answer(self, name: str, request: GoldenRequest) -> Tensors:
         """Return the answer of the step or ensemble ``name``."""
-        return self._infer(name, request, self.scores + schema.RESPONSE_NOTES)
+        return self._infer(name, request, SCORES + schema.RESPONSE_NOTES)
 
     def _answer_by_python(self, request: GoldenRequest) -> Tensors:
         """Return the answer of the Python step, or of the three steps one after another."""
@@ -288,13 +288,11 @@ def stored_users(
         lengths=(sizes["L"], sizes["W"]),
         ttl_ms=ttl_ms,
     )
-    scores = validation.scores_of(folder)
     with golden.stored(views, requests):
         yield GoldenIds(
             client=client,
             folders=folders,
             users=users,
-            scores=scores,
             refresh_s=features.item_refresh_s,
         )
 
@@ -303,11 +301,6 @@ def native_folder(folders: Sequence[Path]) -> Path | None:
     """Return the native step's of the ``folders`` of a bundle; None where it has none."""
     begins = model_names.NATIVE_RANKER
     return next((each for each in folders if each.name.startswith(begins)), None)
-
-
-def _measures(native: Path) -> bool:
-    """Return whether the native step returns its CPU time: not of an older release."""
-    return model_names.SCORING_CPU.name in (native / "config.pbtxt").read_text()
 
 
 def _items_by_attributes(
@@ -326,7 +319,7 @@ def _items_by_attributes(
 
 def _is_in_order(made: Tensors) -> bool:
     """Return whether the positions (1, N) are those of the scores, best first."""
-    scores, positions = made.get(RANKING, made[PROBABILITY])[0], made["position"][0]
+    scores, positions = made[RANKING][0], made["position"][0]
     if sorted(positions.tolist()) != list(range(len(positions))):
         return False
     ordered = np.nan_to_num(scores[np.argsort(positions)], nan=-np.inf)  # padding is last

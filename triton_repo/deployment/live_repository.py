@@ -241,7 +241,8 @@ def _read(path: Path) -> str | None:
 def _configs(repository: Path, serving: Serving) -> dict[str, str | None]:
     """Return the configuration of each ensemble; None: there is to be no such ensemble.
 
-    A bundle that an older release rendered may lack one, and must still serve the others.
+    A bundle may lack one, as that of three steps RECOMMEND_ITEMS, and must still serve
+    the others.
     """
     configs = {
         version: repository_writer.ensemble_configs(repository, version)

@@ -152,12 +152,10 @@ def three_steps(
     parameters: Mapping[str, str],
     of_users: Tensors = (),
     of_numbers: Tensors = (),
-    ranking: Tensors = (),
 ) -> tuple[StepConfig, ...]:
     """Return fetch, encoder and head of bundle ``version``, the last two on a GPU.
 
-    ``of_users`` and ``of_numbers`` are as of ``one_step``, ``ranking`` are RANKING_TENSORS
-    where the bundle's head has them.
+    ``of_users`` and ``of_numbers`` are as of ``one_step``.
     """
     fetch = StepConfig(
         name=step_name(FETCH_FEATURES, version),
@@ -181,7 +179,7 @@ def three_steps(
     head = StepConfig(
         name=step_name(CLICK_HEAD, version),
         inputs=schema.HEAD_INPUTS + of_users,
-        outputs=schema.HEAD_OUTPUTS + ranking,
+        outputs=schema.HEAD_OUTPUTS + schema.RANKING_TENSORS,
         backend="onnxruntime",
     )
     return fetch, encoder, head
@@ -199,8 +197,7 @@ def ensembles(
     needs the one step, which retrieves and ranks. ``canary_experiment`` says which users
     are the canary's.
     """
-    orders = schema.RANKING_TENSORS + schema.POLICY_TENSORS
-    of_order = _among(steps[-1].outputs, orders)
+    of_policy = _among(steps[-1].outputs, schema.POLICY_TENSORS)
     of_users = _among(steps[-1].inputs + steps[-1].optional_inputs, schema.USER_TENSORS)
     of_numbers = _among(steps[0].outputs, schema.NUMBER_OUTPUTS)
     rank = EnsembleConfig(
@@ -208,13 +205,19 @@ def ensembles(
         steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS,
-        outputs=schema.SCORE_TENSORS + of_order + schema.RESPONSE_NOTES + of_numbers,
+        outputs=(
+            schema.SCORE_TENSORS
+            + schema.RANKING_TENSORS
+            + of_policy
+            + schema.RESPONSE_NOTES
+            + of_numbers
+        ),
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,
         steps=tuple(steps[1:] or steps),
         inputs=MODEL_INPUTS + of_users,
-        outputs=schema.SCORE_TENSORS + _among(of_order, schema.RANKING_TENSORS),
+        outputs=schema.SCORE_TENSORS + schema.RANKING_TENSORS,
     )
     encode = EnsembleConfig(
         name=ENCODE_USER,

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from safetensors import safe_open
-
 import srp4ctr
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.errors import ArtifactError
@@ -23,12 +21,7 @@ from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.bundles.drift_reference import REFERENCE_FILE
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.schema import (
-    RANKING_TENSORS,
-    TensorSpec,
-    number_tensors,
-    user_tensors,
-)
+from srp4ctr.features.tensors.schema import number_tensors, user_tensors
 from srp4ctr.streams.events.schema import sample_parts
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig, TritonConfig
@@ -80,16 +73,14 @@ def render(
     _discard(repository, step_folders(repository, version))
     limits = model_config.Limits(max_batch_size=config.max_batch_size, sizes=card.sizes)
     parameters = _parameters(version, config, features)
-    if is_native := _is_native(config, features, source):
+    if is_native := _is_native(config, features):
         parameters["native"] = "1"
     is_one, of_users = config.backend == "python", user_tensors(card.sizes)
     of_numbers = number_tensors(card.sizes)
     steps = (
         model_config.one_step(version, parameters, config.instances, of_users, of_numbers)
         if is_one
-        else model_config.three_steps(
-            version, parameters, of_users, of_numbers, _ranking(source)
-        )
+        else model_config.three_steps(version, parameters, of_users, of_numbers)
     )
     native = None
     if is_native:
@@ -119,29 +110,20 @@ def _discard(repository: Path, folders: Sequence[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_native(config: TritonConfig, features: FeatureConfig, source: Path) -> bool:
+def _is_native(config: TritonConfig, features: FeatureConfig) -> bool:
     """Return whether a native step serves the bundle; say why not, where one is wanted."""
     if not config.native:
         return False
-    why = native_library.obstacle(config, features)
-    if not _ranking(source):
-        why = "the bundle is older than release 0.3"
-    if why:
+    if why := native_library.obstacle(config, features):
         LOG.warning("rank_clicks is answered without the native step: %s", why)
     return not why
-
-
-def _ranking(source: Path) -> tuple[TensorSpec, ...]:
-    """Return RANKING_TENSORS where the head in ``source`` makes them: since release 0.3."""
-    with safe_open(source / bundle.GOLDEN_FILE, "numpy") as golden:
-        names = golden.keys()
-    return tuple(each for each in RANKING_TENSORS if each.name in names)
 
 
 def ensemble_configs(repository: Path, version: str) -> dict[str, str]:
     """Return the configuration of each ensemble that can run ``version``.
 
-    They are those that it was rendered with: another release may have other ensembles.
+    They are those that it was rendered with: three steps have no RECOMMEND_ITEMS, and
+    another release may have other ensembles.
     Raises ``ArtifactError`` where its steps are gone.
     """
     if not (folders := step_folders(repository, version)):
@@ -254,7 +236,7 @@ def _write_shell(folder: Path, source: Path) -> None:
     for name in _CARRIED_FILES:
         shutil.copyfile(source / name, folder / name)
     for name in (REFERENCE_FILE, bundle.GOLDEN_ITEMS_FILE, *bundle.RETRIEVAL_FILES):
-        if (source / name).is_file():  # older bundles have none
+        if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     _forbid_bytecode(version_folder)
 

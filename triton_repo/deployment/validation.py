@@ -43,14 +43,15 @@ _OF_USERS = set(schema.USER_TENSORS)
 _TABLES: Mapping[str, Tables] = {
     model_names.CLICK_RANKER: (
         model_names.MODEL_INPUTS + schema.USER_TENSORS,
-        schema.SCORE_TENSORS,
+        schema.SCORE_TENSORS + schema.RANKING_TENSORS,
     ),
     model_names.BEHAVIOR_ENCODER: (schema.ENCODER_INPUTS, schema.STATE_TENSORS),
     model_names.CLICK_HEAD: (
         schema.HEAD_INPUTS + schema.USER_TENSORS,
-        schema.SCORE_TENSORS,
+        schema.SCORE_TENSORS + schema.RANKING_TENSORS,
     ),
 }
+SCORES = schema.PROBABILITY_TENSORS + schema.RANKING_TENSORS
 # Unknown ones: the cold path must answer too.
 _PROBE_USER, _PROBE_ITEM = "srp4ctr-probe-user", "srp4ctr-probe-item"
 
@@ -63,18 +64,15 @@ def golden_gate(client: Any, folders: Sequence[Path], version: str) -> Gate:
     golden = _golden(folders[0])
     made = _made(client, folders, golden)
     worst = _difference(golden[PROBABILITY], made[PROBABILITY], version)
-    note, passed, tolerance = "", True, SCORE_TOLERANCES[PROBABILITY]
-    if RANKING in golden:
-        of_order = _difference(golden[RANKING], made[RANKING], version)
-        passed = of_order <= SCORE_TOLERANCES[RANKING]
-        note = f", ranking scores by {of_order:.2g} ({SCORE_TOLERANCES[RANKING]:g})"
+    of_order = _difference(golden[RANKING], made[RANKING], version)
+    limit, limit_of_order = SCORE_TOLERANCES[PROBABILITY], SCORE_TOLERANCES[RANKING]
     return Gate(
         gate="golden",
-        passed=worst <= tolerance and passed,
+        passed=worst <= limit and of_order <= limit_of_order,
         value=worst,
-        limit=tolerance,
-        note=f"served probabilities differ from training's by {worst:.2g}; "
-        f"at most {tolerance:g} is accepted{note}",
+        limit=limit,
+        note=f"served probabilities differ from training's by {worst:.2g}; at most "
+        f"{limit:g} is accepted, ranking scores by {of_order:.2g} ({limit_of_order:g})",
     )
 
 
@@ -143,7 +141,7 @@ def _compared(
 
 
 def _measures_cpu(folder: Path) -> bool:
-    """Return whether the step returns its CPU time: not of an older release, or a GPU's."""
+    """Return whether the step returns its CPU time: a GPU's does not."""
     return model_names.SCORING_CPU.name in (folder / "config.pbtxt").read_text()
 
 
@@ -184,7 +182,7 @@ def _golden(folder: Path) -> Tensors:
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} holds no golden requests: {error}") from error
     own = model_names.MODEL_INPUTS + schema.user_tensors(bundle.read(folder).sizes)
-    needed = {PROBABILITY, *(spec.name for spec in own)}
+    needed = {spec.name for spec in SCORES + own}
     if missing := sorted(needed - found.keys()):
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     return found
@@ -200,23 +198,10 @@ def _unseen(tensors: Tensors, rng: np.random.Generator) -> Tensors:
     return {**tensors, "history_behavior_codes": codes}
 
 
-def scores_of(folder: Path) -> tuple[TensorSpec, ...]:
-    """Return the scores that the head of the bundle with its first step in it has."""
-    of_order = schema.RANKING_TENSORS if RANKING in _golden(folder) else ()
-    return schema.PROBABILITY_TENSORS + of_order
-
-
-def scored(
-    client: Any,
-    folders: Sequence[Path],
-    tensors: Tensors,
-    scores: Sequence[TensorSpec],
-) -> Tensors:
-    """Return the ``scores`` that the graphs of the steps in ``folders`` make."""
-    nothing = np.zeros(0, dtype=np.float32)  # only says which scores are wanted
-    wanted = {spec.name: nothing for spec in scores}
-    made = _made(client, folders, {**wanted, **tensors})
-    return {spec.name: made[spec.name] for spec in scores}
+def scored(client: Any, folders: Sequence[Path], tensors: Tensors) -> Tensors:
+    """Return the SCORES that the graphs of the steps in ``folders`` make."""
+    made = _made(client, folders, tensors)
+    return {spec.name: made[spec.name] for spec in SCORES}
 
 
 def check_version(client: Any, name: str, version: str) -> None:
@@ -246,8 +231,6 @@ def _made(
         if (tables := _TABLES.get(folder.name.rpartition("_")[0])) is not None:
             inputs, outputs = tables
             inputs = tuple(s for s in inputs if s not in _OF_USERS or s.name in tensors)
-            if RANKING in tensors and PROBABILITY in {spec.name for spec in outputs}:
-                outputs += schema.RANKING_TENSORS
             if by_cpu:
                 outputs = (*outputs, model_names.SCORING_CPU)
             given = infer_inputs(inputs, tensors)

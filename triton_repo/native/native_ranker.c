@@ -1,6 +1,6 @@
 /* A backend of Triton that answers `rank_clicks` without Python.
  *
- * It answers the calls that it can read in full: one user whose row this release wrote,
+ * It answers the calls that it can read in full: one user whose row it can read,
  * items whose texts the Python step has parsed, a context and attributes that are plain, no
  * invalid input. Any other call it forwards to the Python step, whose answer it passes on:
  * what is invalid, and what a text means, is defined there alone. Both read the same row of

@@ -7,7 +7,6 @@ enum {
     USER_FORMAT = 4,
     USER_HEAD = 135,
     HISTORY_FIELDS = 2,
-    LEGACY_FIELDS = 4,
     ATTRIBUTE_FIELDS = 2
 };
 enum { ACTIONS = 64 };                                          /* NUM_ACTION_CODES */
@@ -87,7 +86,6 @@ static int unpack_user(StringView packed, UserRow *user) {
     memcpy(user->counts, head + 1, sizeof user->counts);
     user->counted_at_ms = read_int64(head + 65);
     user->last_offset = read_int64(head + 81);
-    user->forgotten_at_ms = read_int64(head + 89);
     if (!read_sequence_head(head + 105, &user->done) ||
         !read_sequence_head(head + 118, &user->shown))
         return 0;
@@ -116,20 +114,17 @@ static int unpack_user(StringView packed, UserRow *user) {
 int read_user_row(const StringView *values, int count, UserRow *user) {
     memset(user, 0, sizeof *user);
     user->attributes = (StringView){"", 0};
-    for (int at = HISTORY_FIELDS; at < HISTORY_FIELDS + LEGACY_FIELDS; at++)
-        if (values[at].length >= 0) return 0;
     const StringView packed = feast_content(values[1]);
     const int64_t version = timestamp_us(values[0]);
     user->exists = version > 0;
     user->version_us = version;
     if (version < 0 || packed.length < 0 || user->exists != (packed.length > 0)) return 0;
     if (user->exists && !unpack_user(packed, user)) return 0;
-    if (count < HISTORY_FIELDS + LEGACY_FIELDS + ATTRIBUTE_FIELDS) return 1;
-    const StringView *part = values + HISTORY_FIELDS + LEGACY_FIELDS,
-                     text = feast_content(part[1]);
+    if (count < HISTORY_FIELDS + ATTRIBUTE_FIELDS) return 1;
+    const StringView *part = values + HISTORY_FIELDS, text = feast_content(part[1]);
     const int64_t at_us = timestamp_us(part[0]);
     if (at_us < 0 || text.length < 0) return 0;
     if (at_us && !user->exists) return 0; /* attributes alone */
-    if (at_us / 1000 > user->forgotten_at_ms) user->attributes = text;
+    if (at_us) user->attributes = text;
     return 1;
 }

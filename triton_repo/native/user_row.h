@@ -9,16 +9,15 @@
 
 typedef struct {
     int exists;
-    int64_t version_us, last_offset, forgotten_at_ms;
+    int64_t version_us, last_offset;
     double counts[COUNTS];
     int64_t counted_at_ms;
     Columns done, shown;
     StringView attributes; /* JSON; empty: none */
 } UserRow;
 
-/* Read a user's fields: HISTORY_FIELDS, LEGACY_FIELDS, and ATTRIBUTE_FIELDS if there are as
- * many. Returns whether the row is as this release writes it; the Python step reads all
- * others. */
+/* Read a user's fields: HISTORY_FIELDS, and ATTRIBUTE_FIELDS if there are as many. Returns
+ * whether they can be read; the Python step answers for all other rows. */
 int read_user_row(const StringView *values, int count, UserRow *user);
 
 #endif

@@ -42,7 +42,6 @@ _BY_ITEM = SCORED - {spec.name for spec in schema.USER_EMBEDDINGS}
 PROBABILITY = "click_probability"
 RANKING = "ranking_score"
 _KINDS = {"int64": "i", "float32": "f", "string": "OSU", "uint8": "u"}
-_LEAST = np.float32(1e-7)  # of a probability whose log-odds are taken
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc")  # in messages of onnxruntime
 _ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)"}
 # Counts a part's requests and seconds.
@@ -72,7 +71,7 @@ class Scorer:
             states, encoded = self.states(tensors)
         between = time.perf_counter()
         with tracing.part("score"):
-            scores = with_ranking(self._score({**tensors, **states}))
+            scores = self._score({**tensors, **states})
         self._count_part(BEHAVIOR_ENCODER, encoded, between - began)
         self._count_part(
             CLICK_HEAD, len(states["state_mask"]), time.perf_counter() - between
@@ -85,9 +84,7 @@ class Scorer:
         One by one, so that no user's states depend on the other users of the call, and
         each history at its own length: a short one costs less.
         """
-        first = [0] * len(tensors["history_item_rows"])
-        if self._encode.is_any_length:
-            first = first_behavior(tensors["history_item_rows"]).tolist()
+        first = first_behavior(tensors["history_item_rows"]).tolist()
         rows, encoded = [], 0
         for row, start in enumerate(first):
             history = {
@@ -104,17 +101,6 @@ class Scorer:
             if self._cache is not None:
                 self._cache.put(key, rows[-1])
         return _stacked(rows), encoded
-
-
-def with_ranking(scores: Tensors) -> Tensors:
-    """Return ``scores`` with ranking scores: the log-odds where the model has none.
-
-    No bundle before release 0.3 has them.
-    """
-    if RANKING in scores:
-        return scores
-    clipped = np.clip(scores[PROBABILITY], _LEAST, 1.0 - _LEAST)
-    return {**scores, RANKING: np.log(clipped / (1.0 - clipped))}
 
 
 def first_behavior(item_rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -160,10 +146,7 @@ class Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         self.inputs = [spec.name for spec in table]
-        found = self._session.get_inputs()
-        _check_inputs(path, found, table, sizes)
-        self.is_any_length = isinstance(found[0].shape[1], str)
-        """Whether the second axis is free; bundles of release 0.2 have a fixed one."""
+        _check_inputs(path, self._session.get_inputs(), table, sizes)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, tensors: Tensors) -> Tensors:

@@ -64,8 +64,8 @@ ITEM_ROWS = "candidate_item_rows"
 NUMBERS, NUMBER_NAMES = (spec.name for spec in schema.NUMBER_INPUTS)
 _NOTES = ("status", "feature_version", "model_version")
 CANNOT_RECOMMEND = (
-    "is older than recommendations, or its pre-training predicts no items: "
-    "`srp4ctr model refresh` trains one that recommends"
+    "cannot recommend, since its pre-training predicts no items: set training.pretraining "
+    "to 'items' or 'both', and run `srp4ctr model refresh`"
 )
 SPAN = "rank_clicks"  # of a trace
 TIMES = "times_ms"  # no output: the requests' own times, else the clock's

@@ -137,7 +137,6 @@ class Retriever:
         catalogue, words = self._catalogue, self._features.vocabulary
         matching, wanted = catalogue.rows(offer, filters.key), catalogue.wanted(filters.key)
         start = int(first_behavior(history["history_item_rows"])[0])
-        start = start if self._expect.is_any_length else 0
         [state] = self._expect({n: each[:, start:] for n, each in history.items()}).values()
         rows = words.item_rows(left_out)
         own = rows[words.is_known(rows)] - words.first_known_row

@@ -214,7 +214,7 @@ class RequestStats:
 
     metrics: ServingMetrics
     reference: Reference | None
-    """None: the bundle is older than references, and nothing is compared."""
+    """None: the bundle has none, and nothing is compared."""
     _last: deque[Tensors] = field(default_factory=lambda: deque(maxlen=SAMPLED))
 
     def __post_init__(self) -> None:

@@ -18,8 +18,8 @@ Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 # What else the step takes from there.
 OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
 PROBABILITY, RANKING = served_scoring.PROBABILITY, served_scoring.RANKING
-SCORED, with_ranking = served_scoring.SCORED, served_scoring.with_ranking
-Session, alike = served_scoring.Session, served_scoring.alike
+SCORED, alike = served_scoring.SCORED, served_scoring.alike
+Session = served_scoring.Session
 first_behavior = served_scoring.first_behavior
 CANDIDATE = "candidate_"  # how the names of what is a candidate's begin
 
@@ -34,7 +34,6 @@ class Scorer(served_scoring.Scorer):
         scores = self._score({**tiled, **self._encode(tiled)})
         self._count_part(CLICK_HEAD, shape[0], time.perf_counter() - began)
         names = [spec.name for spec in SCORE_TENSORS + RANKING_TENSORS]
-        scores = with_ranking(scores)
         return {name: scores[name].reshape(shape) for name in names}
 
 

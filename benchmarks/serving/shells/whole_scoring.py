@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import served_scoring
 
@@ -18,9 +19,10 @@ Tensors, CountPart = served_scoring.Tensors, served_scoring.CountPart
 # What else the step takes from there.
 OWN_TENSORS, check_tensors = served_scoring.OWN_TENSORS, served_scoring.check_tensors
 PROBABILITY, RANKING = served_scoring.PROBABILITY, served_scoring.RANKING
-SCORED, with_ranking = served_scoring.SCORED, served_scoring.with_ranking
-Session, alike = served_scoring.Session, served_scoring.alike
+SCORED, alike = served_scoring.SCORED, served_scoring.alike
+Session = served_scoring.Session
 first_behavior = served_scoring.first_behavior
+_LEAST = np.float32(1e-7)  # of a probability whose log-odds are taken
 
 
 class Scorer:
@@ -39,10 +41,12 @@ class Scorer:
         self._run, self._count_part = session.run, count_part
 
     def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return ``SCORE_TENSORS`` and ranking scores of B requests."""
+        """Return ``SCORE_TENSORS`` of B requests; ranking scores are their log-odds."""
         began = time.perf_counter()
         scores = self._run(self._outputs, {name: tensors[name] for name in self._inputs})
         self._count_part(
             CLICK_HEAD, len(tensors["candidate_features"]), time.perf_counter() - began
         )
-        return with_ranking(dict(zip(self._outputs, scores, strict=True)))
+        made = dict(zip(self._outputs, scores, strict=True))
+        clipped = np.clip(made[PROBABILITY], _LEAST, 1.0 - _LEAST)
+        return {**made, RANKING: np.log(clipped / (1.0 - clipped))}

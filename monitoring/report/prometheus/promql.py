@@ -4,15 +4,12 @@ It reads raw metrics only: recording rules look back five minutes, and a report 
 needs whole sums.
 """
 
-from srp4ctr.metrics import RENAMED
-
 # Without impressions that no model ranked, and without the monitor's overflow label.
 _MODELS = 'model_version!~"|unranked|other"'
 MIN_COUNT = 30  # a ratio of fewer is not drawn: it is noise
 WINDOW = "max(srp4ctr_window_seconds)"
 LABEL_WINDOW = "max(srp4ctr_label_window_seconds)"
 WINDOW_END = "max(srp4ctr_window_end_seconds)"
-_OLD_NAMES = {new: old for old, new in RENAMED.items()}
 SERVING = "srp4ctr_serving_model == 1"
 
 # Figures of one window, which ``aggregation`` adds up.
@@ -130,23 +127,9 @@ def _known(query: str, count: str) -> str:
 
 
 def _moved(function: str, counter: str, within_s: float) -> str:
-    moved = f"{function}({{}}{{{{{_MODELS}}}}}[{within_s:.0f}s])"
-    return _summed("model_version", moved, counter)
+    return f"sum by (model_version) ({function}({counter}{{{_MODELS}}}[{within_s:.0f}s]))"
 
 
 def _quantile(share: float, within_s: float) -> str:
-    moved = f"rate({{}}_bucket{{{{{_MODELS}}}}}[{within_s:.0f}s])"
-    buckets = _summed("model_version, le", moved, "srp4ctr_request_duration_seconds")
-    return f"histogram_quantile({share}, {buckets})"
-
-
-def _summed(by: str, moved: str, metric: str) -> str:
-    """Return the sum of ``moved`` of ``metric``, or of its old name if that covers more.
-
-    An upgrade within the period renamed it; the old name is still exported for a release.
-    """
-    new, old = (
-        f"sum by ({by}) ({moved.format(name)})"
-        for name in (metric, _OLD_NAMES.get(metric, metric))
-    )
-    return new if new == old else f"(({new} >= {old}) or {old} or {new})"
+    buckets = f"srp4ctr_request_duration_seconds_bucket{{{_MODELS}}}[{within_s:.0f}s]"
+    return f"histogram_quantile({share}, sum by (model_version, le) (rate({buckets})))"

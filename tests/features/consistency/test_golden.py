@@ -16,7 +16,7 @@ def test_golden_users_can_be_read_however_long_behaviours_are_kept(days: int) ->
     for each in requests:
         if each.user is not None:
             packed = bytes(packing.pack_user(each.user)[0])
-            found = packing.unpack_user(each.user.version_us, packed, b"", b"")
+            found = packing.unpack_user(each.user.version_us, packed)
             assert found.sequence == each.user.sequence, each.name
     ages = {
         each.name: each.at_ms - each.user.sequence.elements[-1].occurred_at

@@ -10,7 +10,6 @@ from srp4ctr.features.online import packing
 from srp4ctr.features.online.packing import NOBODY, ReadUsers, user_arrays
 from srp4ctr.features.tensors.arrays import UserArrays
 from srp4ctr.features.tensors.schema import RequestStatus
-from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.user_state import UserState
 from tests.features.stored import a_user_who_acted
 
@@ -49,22 +48,8 @@ def test_a_behaviour_without_a_value_has_none_and_not_zero() -> None:
 
 def test_a_row_that_was_cut_off_anywhere_is_refused() -> None:
     (packed,) = packing.pack_user(a_user(3))
-    assert packing.unpack_user(1, packed, b"", b"") == a_user(3)
+    assert packing.unpack_user(1, packed) == a_user(3)
     head = len(packing.pack_user(NOBODY)[0])
     for end in range(head, len(packed)):
         with pytest.raises(ArtifactError, match="is damaged"):
-            packing.unpack_user(1, packed[:end], b"", b"")
-
-
-@pytest.mark.parametrize("offsets", [(9, 7, 5), (7, 9, 5), (7, 5, 9)])
-def test_a_user_of_the_former_views_has_the_last_offset_of_all(
-    offsets: tuple[int, int, int],
-) -> None:
-    done, counted, shown = offsets
-    found = packing.unpack_user(
-        1,
-        packing._FORMER_SEQUENCE.pack(2, done, 0, -1),
-        packing.pack_activity(Activity(last_offset=counted))[0],
-        packing._FORMER_EXPOSURES.pack(2, shown, 0),
-    )
-    assert found.last_offset == 9
+            packing.unpack_user(1, packed[:end])

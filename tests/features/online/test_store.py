@@ -144,20 +144,16 @@ def test_feast_reads_a_users_attributes_until_they_are_erased(
     assert found["attributes"] == [None] * 3
 
 
-def test_a_reader_of_the_former_release_reads_the_same_row_without_attributes(
+def test_a_reader_of_histories_reads_a_row_without_its_attributes(
     sink: FeatureSink, config: FeatureConfig
 ) -> None:
     from srp4ctr.features.online import row_codec
     from srp4ctr.features.online.store import OnlineViews
 
     described = with_attributes('{"age":"34"}', AT_MS)
-    sink.write(Rows(users={"read by both": described}))
-    former = OnlineViews(config, users=row_codec.USER_HISTORIES)
-    assert former.read_users(["read by both"]) == {"read by both": a_user(1.0)}
-    # A worker of that release forgets the user, and leaves the attributes where they are.
-    forgotten = UserState(forgotten_at_ms=AT_MS, version_us=AT_MS * 1000 + 1)
-    former.write(row_codec.USER_HISTORIES, [("read by both", forgotten)])
-    assert sink.read(["read by both"], []).users == {"read by both": forgotten}
+    sink.write(Rows(users={"described": described}))
+    views = OnlineViews(config, users=row_codec.USER_HISTORIES)
+    assert views.read_users(["described"]) == {"described": a_user(1.0)}
 
 
 def test_an_older_row_changes_no_attributes(sink: FeatureSink) -> None:

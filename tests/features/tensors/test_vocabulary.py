@@ -148,23 +148,13 @@ def test_an_offset_is_no_feature_by_itself() -> None:
     assert vocabulary.numbers_of(contexts) == ()
 
 
-def test_the_file_of_an_older_release_has_no_offset(tmp_path: Path) -> None:
-    words, path = a_vocabulary(), tmp_path / "vocabulary.json"
-    vocabulary.save(dataclasses.replace(words, utc_offset_minutes=60), path)
-    assert vocabulary.load(path).utc_offset_minutes == 60
-    content = json.loads(path.read_text())
-    del content["utc_offset_minutes"]
-    path.write_text(json.dumps(content))
-    assert vocabulary.load(path).utc_offset_minutes == 0
-
-
-def test_only_a_bundle_that_names_its_context_fields_knows_which_are_unknown(
+def test_a_bundle_knows_which_fields_of_a_context_training_never_saw(
     tmp_path: Path,
 ) -> None:
     words, path = a_vocabulary(), tmp_path / "vocabulary.json"
     context = {"page": "home", "city": "Rome", UTC_OFFSET_FIELD: "60"}
     names = vocabulary.fields_of([json.dumps({"city": "Oslo", UTC_OFFSET_FIELD: "0"}), ""])
     assert names == ("city",)
-    for known, unknown in ((None, []), (names, ["page"]), ((), ["city", "page"])):
+    for known, unknown in ((names, ["page"]), ((), ["city", "page"])):
         vocabulary.save(dataclasses.replace(words, context_fields=known), path)
         assert vocabulary.load(path).unknown_fields(context) == unknown

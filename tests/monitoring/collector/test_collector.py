@@ -266,14 +266,6 @@ def test_a_histogram_is_cumulative_as_prometheus_wants_it() -> None:
     assert 'srp4ctr_feature_age_seconds_sum{model_version="v7"} 4.0' in page
 
 
-def test_a_renamed_metric_is_shown_under_its_old_name_as_well() -> None:
-    page = page_of(a_view())
-    assert 'srp4ctr_serving_deaths_total{model_version="v8"} 3.0' in page
-    assert 'srp4ctr_answer_seconds_count{model_version="v7"} 3.0' in page
-    assert 'srp4ctr_item_table_age_seconds{model_version="v7"} 0.5' in page
-    assert sum(line.startswith("# HELP") and "Deprecated" in line for line in page) == 6
-
-
 def test_a_figure_that_is_not_known_is_left_out() -> None:
     view = a_view()
     unknown = replace(view.qualities[0], auc=PositionAuc())

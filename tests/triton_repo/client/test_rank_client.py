@@ -54,9 +54,7 @@ def a_ranking(scores: tuple[float, ...]) -> Ranking:
 
 
 def retries() -> float:
-    now = REGISTRY.get_sample_value(*RETRIES) or 0.0
-    assert now == REGISTRY.get_sample_value("srp4ctr_rank_retries_total")  # until 0.3.0
-    return now
+    return REGISTRY.get_sample_value(*RETRIES) or 0.0
 
 
 def test_items_are_shown_by_their_positions() -> None:
@@ -196,38 +194,6 @@ def test_numbers_that_are_none_are_a_mistake(numbers: Any, message: str) -> None
         replace(PRICED, numbers=numbers)
 
 
-class OfRelease03(GRPCInferenceServiceServicer):  # type: ignore[misc]  # tritonclient is untyped
-    """Has no inputs of numbers, as a bundle that was promoted by an older release."""
-
-    def __init__(self) -> None:
-        self.inputs: list[list[str]] = []
-
-    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> None:
-        self.inputs.append([each.name for each in request.inputs])
-        wrong = [each for each in self.inputs[-1] if each.startswith("candidate_")]
-        text = f"unexpected inference input '{wrong[0]}'" if wrong else "the end"
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-
-
-def test_a_server_without_such_inputs_is_called_without_numbers() -> None:
-    server, old = grpc.server(ThreadPoolExecutor(1)), OfRelease03()
-    add_GRPCInferenceServiceServicer_to_server(old, server)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        with (
-            RankClient(address, canary=False) as client,
-            pytest.raises(MistakeError, match="the end"),
-        ):
-            client.rank("u", ["a"], numbers={"price": [1]}, deadline_s=5.0)
-    finally:
-        server.stop(None).wait()
-    assert old.inputs == [
-        ["user_id", "item_ids", "candidate_numbers", "candidate_number_names"],
-        ["user_id", "item_ids"],
-    ]
-
-
 def test_no_server_is_a_connection_error_at_the_deadline() -> None:
     before = retries()
     with (
@@ -333,7 +299,7 @@ class LateCanary(RankClient):
             name: np.array([[text]], dtype=object) for name, text in texts.items()
         }
         by_item = ("click_probability", "item_status", "propensity", "position")
-        answer |= {name: np.zeros((1, 1)) for name in by_item}
+        answer |= {name: np.zeros((1, 1)) for name in (*by_item, "calibrated")}
         return SimpleNamespace(as_numpy=answer.get)
 
 
@@ -404,11 +370,8 @@ def test_only_the_versions_seen_last_keep_their_series() -> None:
     assert {"", "v-serving", "v-49", "v-43"} <= versions()
 
 
-@pytest.mark.parametrize(("flag", "calibrated"), [(None, True), (1, True), (0, False)])
-def test_a_ranking_says_whether_its_scores_are_probabilities(
-    flag: int | None, calibrated: bool
-) -> None:
-    """A server of an older release says nothing: its rankings are as they were."""
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_ranking_says_whether_its_scores_are_probabilities(calibrated: bool) -> None:
     outputs: dict[str, Any] = {
         name: np.zeros((1, 1))
         for name in ("click_probability", "item_status", "propensity", "position")
@@ -417,8 +380,7 @@ def test_a_ranking_says_whether_its_scores_are_probabilities(
         outputs[name] = np.array([[b"-"]], dtype=object)
     for name in ("recommended_item_ids", "candidate_source"):
         outputs[name] = np.array([[b"i"]], dtype=object)
-    if flag is not None:
-        outputs["calibrated"] = np.array([[flag]], dtype=np.uint8)
+    outputs["calibrated"] = np.array([[calibrated]], dtype=np.uint8)
     [ranking] = codec.rankings([RankRequest(user_id="u", item_ids=["i"])], outputs.get)
     assert ranking.calibrated is calibrated
     request = RecommendRequest(user_id="u")

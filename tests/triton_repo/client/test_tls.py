@@ -95,6 +95,7 @@ def closed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
             tls=known_as(files, "promoter"),
             control_key_file=str(files / "triton_control"),
             max_latency_ratio=100.0,
+            native=False,
         )
         with started(files, plan, folder):
             feast_store.apply(features)

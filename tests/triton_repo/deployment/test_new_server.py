@@ -33,12 +33,14 @@ def servers(tmp_path: Path) -> TritonConfig:
         for name in ("second", "third")
     )
     first = str(tmp_path / "first")
-    return TritonConfig(grpc="first:8001", repository=first, replicas=tuple(others))
+    return TritonConfig(
+        grpc="first:8001", repository=first, replicas=tuple(others), native=False
+    )
 
 
 def serve(repository: Path, serving: Serving, bundles: Path) -> None:
     """Write into ``repository`` what a promotion writes."""
-    config = TritonConfig(repository=str(repository))
+    config = TritonConfig(repository=str(repository), native=False)
     for version in filter(None, serving.versions):
         card = bundle.read(bundles / version)
         repository_writer.render(bundles / version, card, config, FeatureConfig())

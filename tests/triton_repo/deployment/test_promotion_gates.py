@@ -119,7 +119,7 @@ def test_steps_that_do_not_measure_their_cost_are_timed_until_they_answer(
     card = bundle.verify(source)
     repository_writer.render(source, card, server.triton, server.features)
     folders = repository_writer.step_folders(server.plan.repository, "v8")
-    config = folders[0] / "config.pbtxt"  # as an older release wrote it
+    config = folders[0] / "config.pbtxt"  # as that of a GPU's first step
     name = model_names.SCORING_CPU.name
     output = rf'output {{\s*name: "{name}"[^}}]*}}'
     text, count = re.subn(output, "", config.read_text())

@@ -34,7 +34,6 @@ def rank(server: Server) -> Ranking:
 def test_items_are_ordered_by_the_ranking_score_and_keep_their_probabilities(
     server: Server, make_bundle: MakeBundle
 ) -> None:
-    """A bundle before release 0.3, as the first one is, orders by the probability."""
     promote(make_bundle("v1", mark=1.0), server)
     before = rank(server)
     promote(make_bundle("v2", mark=2.0, reverses=True), server)

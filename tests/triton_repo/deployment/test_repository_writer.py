@@ -22,7 +22,7 @@ from tests.triton_repo.bundles import MakeBundle
 @pytest.fixture
 def rendered(tmp_path: Path, make_bundle: MakeBundle) -> Path:
     """Return the live repository that holds the steps of bundle v7."""
-    config = TritonConfig(repository=str(tmp_path / "live"))
+    config = TritonConfig(repository=str(tmp_path / "live"), native=False)
     source = make_bundle("v7", mark=1.0)
     repository_writer.render(source, bundle.read(source), config, FeatureConfig())
     return Path(config.repository)
@@ -139,7 +139,7 @@ def test_a_failed_promotions_folders_are_replaced(
     left_over = rendered / "click_ranker_v7" / "1" / "left-over"
     left_over.touch()
     source = next((rendered.parent / "bundles").iterdir())
-    config = TritonConfig(repository=str(rendered))
+    config = TritonConfig(repository=str(rendered), native=False)
     repository_writer.render(source, bundle.read(source), config, FeatureConfig())
     assert not left_over.exists()
 
@@ -149,7 +149,8 @@ def test_a_folder_that_a_server_still_writes_into_is_replaced(
 ) -> None:
     """It loads what a promoter that was killed has told it to load."""
     live, source = tmp_path / "live", make_bundle("v7", mark=1.0)
-    given = source, bundle.read(source), TritonConfig(repository=str(live)), FeatureConfig()
+    config = TritonConfig(repository=str(live), native=False)
+    given = source, bundle.read(source), config, FeatureConfig()
     repository_writer.render(*given)
     (live / "click_ranker_v7" / "left").touch()
     with monkeypatch.context() as patched:

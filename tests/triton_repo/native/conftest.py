@@ -23,6 +23,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
+def server(server: Server) -> Server:
+    server.triton = replace(server.triton, native=True)
+    return server
+
+
+@pytest.fixture(scope="module")
 def client(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[InferenceServerClient]:

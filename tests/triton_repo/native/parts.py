@@ -82,14 +82,12 @@ int64_t row_features(const Fixed *fixed, const Request *given, const int64_t *ke
                      const double *numbers, const char *time, size_t time_length,
                      const char *row, size_t row_length) {
     unsigned char *time_copy = exact(time, time_length), *copy = exact(row, row_length);
-    const StringView nil = {NULL, -1};
     const StringView values[] = {{(char *)time_copy, (int64_t)time_length},
-                                 {(char *)copy, (int64_t)row_length},
-                                 nil, nil, nil, nil};
+                                 {(char *)copy, (int64_t)row_length}};
     Request request = *given;
     UserRow user;
     int64_t behaviors = -3;
-    if (read_user_row(values, 6, &user)) {
+    if (read_user_row(values, 2, &user)) {
         memcpy(request.counts, user.counts, sizeof user.counts);
         request.counted_at_ms = user.counted_at_ms;
         request.done = user.done.count;

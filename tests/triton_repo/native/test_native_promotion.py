@@ -44,16 +44,15 @@ def steps(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("triton", "features", "reverses", "why"),
+    ("triton", "features", "why"),
     [
-        ({}, {}, True, ""),
-        ({"native": False}, {}, True, "off"),
-        ({"exploration": ExplorationConfig(kind="epsilon_greedy")}, {}, True, "draws"),
-        ({"backend": "onnxruntime"}, {}, True, "'onnxruntime', not 'python'"),
-        ({}, {"redis_tls": True, "redis_ca_file": "ca.pem"}, True, ""),
-        ({}, {"redis": "a:1,ssl=true,ssl_keyfile=k"}, True, "TLS and a login at most"),
-        ({}, {"redis": "a:1,b:2", "redis_cluster": True}, True, "one Redis server"),
-        ({}, {}, False, "older than release 0.3"),
+        ({}, {}, ""),
+        ({"native": False}, {}, "off"),
+        ({"exploration": ExplorationConfig(kind="epsilon_greedy")}, {}, "draws"),
+        ({"backend": "onnxruntime"}, {}, "'onnxruntime', not 'python'"),
+        ({}, {"redis_tls": True, "redis_ca_file": "ca.pem"}, ""),
+        ({}, {"redis": "a:1,ssl=true,ssl_keyfile=k"}, "TLS and a login at most"),
+        ({}, {"redis": "a:1,b:2", "redis_cluster": True}, "one Redis server"),
     ],
 )
 def test_settings_decide_whether_there_is_a_native_step(
@@ -62,10 +61,9 @@ def test_settings_decide_whether_there_is_a_native_step(
     caplog: pytest.LogCaptureFixture,
     triton: dict[str, Any],
     features: dict[str, Any],
-    reverses: bool,
     why: str,
 ) -> None:
-    source = make_bundle("v1", mark=1.0, reverses=reverses)
+    source = make_bundle("v1", mark=1.0)
     config = TritonConfig(repository=str(tmp_path / "live"), **triton)
     card = bundle.read(source)
     repository_writer.render(source, card, config, FeatureConfig(**features))
@@ -97,13 +95,13 @@ def test_a_server_that_cannot_load_the_library_ranks_in_python(
     broken.write_bytes(b"no library")
     monkeypatch.setattr(native_library, "LIBRARY", broken)
     monkeypatch.setattr(native_library, "_is_built", lambda: True)
-    promote(make_bundle("v1", mark=1.0, reverses=True), server.triton, server.features)
+    promote(make_bundle("v1", mark=1.0), server.triton, server.features)
     assert "without the native step" in caplog.text
     assert "native_ranker_v1" not in steps(server.plan.repository)
     with RankClient(server.triton.grpc) as client:
         assert client.rank("u", [KNOWN_ITEM]).model_version == "v1"
         monkeypatch.undo()
-        promote(make_bundle("v2", mark=2.0, reverses=True), server.triton, server.features)
+        promote(make_bundle("v2", mark=2.0), server.triton, server.features)
         assert "native_ranker_v2" in steps(server.plan.repository)
         assert client.rank("u", [KNOWN_ITEM]).model_version == "v2"
 
@@ -123,7 +121,7 @@ def test_a_load_that_fails_is_refused_counted_and_tried_ever_less_often(
 
     monkeypatch.setattr(repository_writer, "_write_native", without_encoder)
     monkeypatch.setattr(golden_ids, "_PATIENCE_S", 15.0)
-    source = make_bundle("v3", mark=1.0, reverses=True)
+    source = make_bundle("v3", mark=1.0)
     failed_loads = 0.0  # its counter goes with the version that is refused
     with ThreadPoolExecutor() as other:
         promoting = other.submit(

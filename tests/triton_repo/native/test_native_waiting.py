@@ -42,7 +42,7 @@ def test_the_python_step_has_only_the_time_that_the_native_step_left(
     shell.write_text(repository_writer.SHELL.read_text() + NOTED.format(path=str(limits)))
     monkeypatch.setattr(repository_writer, "SHELL", shell)
     triton = replace(server.triton, max_wait_ms=MAX_WAIT_US / 1000)
-    source = make_bundle(f"v{limit_us}", mark=1.0, reverses=True)
+    source = make_bundle(f"v{limit_us}", mark=1.0)
     promote(source, triton, server.features)
     specs = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
     two_users = infer_inputs(specs, sent(["u", "v"], [[KNOWN_ITEM]] * 2, NOON_MS, None))

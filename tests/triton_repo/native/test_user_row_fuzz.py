@@ -68,9 +68,10 @@ def rows(draw: st.DrawFn) -> bytes:
     times = draw(st.tuples(TIMES, TIMES, st.integers(0, 99), TIMES, st.integers(-1, 99)))
     packed = b"".join(
         [
-            struct.pack("<B8d5q", 3, *counts, *times),
+            struct.pack("<B8d5q", 4, *counts, *times),
             done_head,
             shown_head,
+            struct.pack("<i", 0),
             *done,
             *shown,
             values,
@@ -95,8 +96,7 @@ class StoredRow(MemoryReader):
         return row_codec.time_of(VERSION_US), row_codec._value(self.packed)
 
     def read_users(self, user_ids: Sequence[str]) -> dict[str, UserState]:
-        others = [None] * (len(USERS.read_fields) - 2)
-        self.user = USERS.loaded([*self.stored, *others])
+        self.user = USERS.loaded([*self.stored, *[None] * len(USERS.part_fields)])
         return {} if self.user is None else {"u": self.user}
 
 
@@ -146,7 +146,7 @@ def test_a_row_makes_the_features_that_numpy_makes(
     reader.packed = packed
     wanted = by_numpy(features)
     made = by_the_native_step(features, library, reader)
-    is_refused = reader.user is packing.DAMAGED or packed[:1] != b"\x03"
+    is_refused = reader.user is packing.DAMAGED or packed[:1] != b"\x04"
     assert (made is None) == is_refused
     for name, array in wanted.tensors.items():
         assert np.isfinite(array).all(), name  # a damaged row's, too
@@ -166,9 +166,9 @@ def test_a_row_of_a_hostile_time_is_damaged(
     assert isinstance(reader, StoredRow)
     reader.packed = b"".join(
         [
-            struct.pack("<B8d5q", 3, *[0.0] * 8, times["counted_at_ms"], 0, 7, 0, -1),
+            struct.pack("<B8d5q", 4, *[0.0] * 8, times["counted_at_ms"], 0, 7, 0, -1),
             struct.pack("<IBq", 1, 8, times["base_ms"]),
-            struct.pack("<IBq", 0, 4, 0),
+            struct.pack("<IBqi", 0, 4, 0, 0),
             struct.pack("<qqB", times["time"], KEYS[0], 1),
         ]
     )

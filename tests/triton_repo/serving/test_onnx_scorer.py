@@ -47,7 +47,7 @@ def test_golden_requests_are_answered_as_in_training(
 
 
 @pytest.mark.parametrize("reverses", [False, True])
-def test_a_bundle_without_ranking_scores_ranks_by_the_probability(
+def test_items_have_the_ranking_scores_of_the_head(
     make_bundle: MakeBundle, reverses: bool
 ) -> None:
     score = Scorer(make_bundle("v1", mark=1.0, reverses=reverses), 0, PartCounts())

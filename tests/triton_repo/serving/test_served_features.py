@@ -154,6 +154,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             grpc=f"{ports.HOST}:{grpc}",
             repository=str(plan.repository),
             instances=1,  # each has a table of its own, as old as its own last turn
+            native=False,
         )
         server = Server(folder, plan, triton, live.features)
         server.start()
