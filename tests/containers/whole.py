@@ -134,7 +134,7 @@ def upgrade(whole: trials.Whole, reference: str) -> str:
 def main() -> int:
     """Run everything, print the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade-from", default="", help="a tag or commit: v0.1.1")
+    parser.add_argument("--upgrade-from", default="", help="the commit to upgrade from, such as 11993201")
     parser.add_argument("--keep", action="store_true", help="leave the stack running")
     parser.add_argument("--only", nargs="*", default=[], help="trials, by name")
     arguments = parser.parse_args()
