@@ -148,7 +148,7 @@ class OnlineViews:
             self.call(partial(write_newer, view=view, rows=hashes))
 
     def write_for(self, seconds: int, view: View[K, R], rows: Mapping[K, R]) -> None:
-        """Store ``rows`` of keys that nobody else writes; they are gone after ``seconds``.
+        """Store ``rows`` of keys without another writer; they expire after ``seconds``.
 
         No row of an item: its changes have to be in the stream as well.
         """

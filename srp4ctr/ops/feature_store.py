@@ -213,7 +213,7 @@ def erase(settings: Settings, *, dry_run: bool = False) -> ErasedFiles:
 
 
 def upgrade_log(settings: Settings, progress: Callable[[int], None]) -> str:
-    """Make Delta Lake tables of a raw log of before 0.3.0; return how many rows came."""
+    """Make Delta Lake tables of a raw log older than 0.3.0; return how many rows came."""
     from srp4ctr.streams.raw_log.upgrade import upgrade
 
     features = settings.features

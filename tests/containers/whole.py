@@ -98,7 +98,8 @@ def learn(whole: trials.Whole) -> str:
 def upgrade(whole: trials.Whole, reference: str) -> str:
     """Start with the images and the compose.yaml of ``reference``, then with today's.
 
-    Of before 0.3.0: the raw log and the bundles move into the bucket, docs/upgrade.md.
+    From a version before 0.3.0 the raw log and the bundles move into the bucket:
+    docs/upgrade.md.
     """
     stack, old = whole.stack, whole.folder / "old"
     old.mkdir()
@@ -134,7 +135,9 @@ def upgrade(whole: trials.Whole, reference: str) -> str:
 def main() -> int:
     """Run everything, print the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade-from", default="", help="the commit to upgrade from, such as 11993201")
+    parser.add_argument(
+        "--upgrade-from", default="", help="the commit to upgrade from, such as 11993201"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the stack running")
     parser.add_argument("--only", nargs="*", default=[], help="trials, by name")
     arguments = parser.parse_args()

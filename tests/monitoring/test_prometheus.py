@@ -1,4 +1,4 @@
-"""What Prometheus and other servers answer, and what an error tells a person to do."""
+"""What Prometheus and other servers answer, and what an error advises."""
 
 import threading
 from collections.abc import Iterator

@@ -215,7 +215,7 @@ class GoldenIds:
         """Return the first answer that the step ``native`` gives by itself.
 
         It hands over what the Python step has not parsed yet. Raises ``ArtifactError``
-        where that goes on.
+        if it does so for too long.
         """
         until_s = time.monotonic() + _PATIENCE_S
         wanted = (

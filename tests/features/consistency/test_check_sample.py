@@ -1,4 +1,4 @@
-"""Which users a check takes: so many at most, and no more events than it can hold."""
+"""A check takes a limited number of users, and no more events than it can hold."""
 
 import random
 from collections import Counter

@@ -52,7 +52,7 @@ def closed(
 
 @pytest.fixture(scope="module")
 def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
-    """Yield a plain server whose models everybody may load and unload."""
+    """Yield a plain server whose models every client may load and unload."""
     folder = tmp_path_factory.mktemp("unguarded")
     serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     with ports.reserved_ports(2) as (grpc, metrics):

@@ -1,4 +1,4 @@
-"""Small files of the raw log are joined: each row stays there once, whoever joins them."""
+"""Small files of the raw log are joined: each row stays once, also with two writers."""
 
 from collections.abc import Callable
 from typing import Any

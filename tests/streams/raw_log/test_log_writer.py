@@ -65,7 +65,7 @@ def test_what_a_crash_left_uncommitted_is_not_written_again(
     publish_some(kafka, 10)
     log(kafka, config, tmp_path / "log", 10)
     publish_some(kafka, 10, start=10)
-    # Another group writes what ours would have, had it died before its commit.
+    # Another group writes the rows that this one would, if killed before its commit.
     ahead = StreamConfig(log_group_id="died-before-its-commit")
     log(kafka, ahead, tmp_path / "crash", 20)
     ours, theirs = ends(tmp_path / "log"), ends(tmp_path / "crash")

@@ -48,7 +48,7 @@ def test_every_row_is_in_the_tables_and_the_old_files_are_gone(
     assert rows(raw_log)[3]["item_id"] == "i1"
     assert old_ones(old) == []
     assert not (old / ".lock").exists()
-    write(raw_log, 30, 32)  # workers go on
+    write(raw_log, 30, 32)  # workers continue
     assert offsets(raw_log) == list(range(4, 32))
     assert upgrade(old, raw_log, progress.append) == 0
 

@@ -241,7 +241,7 @@ def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
     assert join.waiting == 1
     (label,) = pass_time(join, END_MS)
     assert label.user_id == "u2"
-    assert add(join, a_click("i2", at_ms=END_MS + 1)) == []  # no correction of before
+    assert add(join, a_click("i2", at_ms=END_MS + 1)) == []  # no correction
     pass_time(join, NOON_MS * 2)
     assert join.unmatched_clicks == 1  # that one; the forgotten click is not counted
 

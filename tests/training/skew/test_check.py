@@ -72,7 +72,7 @@ def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
         alone = snapshots.take(np.array([row]))
         tensors = dict(examples.slates(alone, words, attributes).tensors)
         count = len(alone.candidate_item_keys)
-        order = np.array([*reversed(range(count)), 0])  # the last one again, as a stranger
+        order = np.array([*reversed(range(count)), 0])  # the last one twice
         for spec in CANDIDATE_TENSORS:
             tensors[spec.name] = tensors[spec.name][:, order]
         tensors = {

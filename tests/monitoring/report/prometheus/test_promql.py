@@ -1,4 +1,4 @@
-"""The report's queries over series of before an upgrade, evaluated by promtool."""
+"""The report's queries over series older than an upgrade, evaluated by promtool."""
 
 import json
 import shutil
