@@ -92,7 +92,7 @@ def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:
     assert list(events_of(tmp_path, "user_id", [("u1", 2)])) == [("u1", 2)]
 
 
-def test_an_absent_log_has_nobody(tmp_path: Path) -> None:
+def test_an_absent_log_has_no_users(tmp_path: Path) -> None:
     assert places(tmp_path / "nowhere", "item_id", 9) == {}
     assert events_of(tmp_path / "nowhere", "user_id", []) == {}
 

@@ -134,7 +134,7 @@ def test_an_offset_from_utc_is_the_context_s_or_the_default() -> None:
 
 
 @pytest.mark.parametrize("text", ["noon", "", "1e9", "90.5", "-721", "nan"])
-def test_an_offset_that_nobody_has_is_an_error(text: str) -> None:
+def test_an_impossible_offset_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="whole minutes from -720 to 840"):
         a_vocabulary().utc_offset_ms({UTC_OFFSET_FIELD: text})
 

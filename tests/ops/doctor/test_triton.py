@@ -83,7 +83,7 @@ def test_a_key_that_is_not_the_server_s_is_wrong(closed: TritonConfig) -> None:
     assert (ours.state, ours.found) == ("wrong", "our control key is not the server's")
 
 
-def test_models_that_everybody_may_unload_are_open(unguarded: TritonConfig) -> None:
+def test_models_that_every_client_may_unload_are_open(unguarded: TritonConfig) -> None:
     (control,) = triton.control(Settings(triton=unguarded))
     assert control.state == "open"
     assert control.found.endswith("load and unload models without a key")

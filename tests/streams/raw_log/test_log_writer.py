@@ -44,7 +44,7 @@ def test_each_event_is_logged_once_under_the_date_it_became_known(
     assert item["attributes"] == '{"genre":["war"]}'
 
 
-def test_a_restart_goes_on_where_it_was(
+def test_a_restart_resumes_where_it_was(
     kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
 ) -> None:
     publish_some(kafka, 10)

@@ -233,7 +233,7 @@ def test_a_matched_early_click_is_not_counted_as_unmatched() -> None:
     assert (join.waiting, join.unmatched_clicks) == (0, 0)
 
 
-def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
+def test_nothing_of_a_forgotten_user_waits_and_others_still_wait() -> None:
     join = a_join()
     add(join, an_impression("i1"), an_impression("i2"), a_click("never-shown"))
     add(join, an_impression("i1", user_id="u2"), a_click("i1"))

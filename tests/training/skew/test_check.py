@@ -156,7 +156,7 @@ def test_a_counter_of_a_shown_item_counts_and_of_another_does_not(world: World) 
         )
 
 
-def test_what_nobody_showed_and_what_a_lost_bundle_answered_is_counted(
+def test_requests_that_were_not_shown_or_have_a_lost_bundle_are_counted(
     world: World,
 ) -> None:
     first, second, third = world.served[:3]

@@ -17,7 +17,7 @@ BUCKETS = (("0.1", "0+60x60"), ("+Inf", "0+60x60"))
     reason="promtool is not installed (Debian: prometheus)",
 )
 @pytest.mark.parametrize("new_since", [None, 40])
-def test_latency_and_price_of_before_an_upgrade_are_found(
+def test_latency_and_price_from_before_an_upgrade_are_found(
     tmp_path: Path, new_since: int | None
 ) -> None:
     """The old names cover the period; the new ones none of it, or its last third."""
