@@ -71,7 +71,7 @@ def test_one_earlier_row_is_a_loss() -> None:
     assert not is_lost({**stored(*rows.users), "u50": UNKNOWN}, rows)
 
 
-def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
+def test_anonymous_events_make_no_row_and_are_no_loss() -> None:
     assert not is_lost(stored(FORGOTTEN_USER), rows_of())
 
 
