@@ -1,16 +1,19 @@
-"""git refuses commits with a long subject or an empty body, once the hooks are on."""
+"""git refuses a long subject, an empty body and faults that ruff finds, by the hooks."""
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.structure.source_tree import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 HOOKS = ROOT / ".githooks"
+RUFF = Path(sys.executable).with_name("ruff")
 REASON = "Because the hook reads it."
 
 
@@ -22,14 +25,13 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a new repository with the hook, apart from the user's settings."""
+    """Return a new repository with the hooks, apart from the user's settings."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)  # as a hook that runs the tests would set them
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     hooks = tmp_path / "hooks"
-    hooks.mkdir()
-    shutil.copy(HOOKS / "commit-msg", hooks)
+    shutil.copytree(HOOKS, hooks)
     folder = tmp_path / "repository"
     git(tmp_path, "init", "--quiet", "--initial-branch=main", str(folder))
     settings = {
@@ -54,7 +56,7 @@ def subjects(folder: Path) -> list[str]:
 @pytest.mark.parametrize("subject", ["Add a hook", "ä" * 72, "Revert “a subject”"])
 def test_a_short_subject_with_a_reason_is_committed(repository: Path, subject: str) -> None:
     outcome = commit(repository, subject, REASON)
-    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.returncode == 0, outcome.stderr
     assert subjects(repository) == [subject]
 
 
@@ -100,6 +102,41 @@ def test_merges_and_fixups_keep_the_messages_of_git(repository: Path) -> None:
     assert git(repository, "merge", "--no-edit", "b" * 80).returncode == 0
     assert commit(repository, "fixup! Go on").returncode == 0
     assert subjects(repository)[:2] == ["fixup! Go on", f"Merge branch '{'b' * 80}'"]
+
+
+@pytest.mark.skipif(not RUFF.exists(), reason="ruff is not installed")
+@pytest.mark.parametrize(
+    ("text", "status"), [("x = 1\n", 0), ("import os\n", 1), ("x=1\n", 1)]
+)
+def test_staged_files_with_faults_are_refused(
+    repository: Path, text: str, status: int
+) -> None:
+    (repository / ".venv/bin").mkdir(parents=True)
+    (repository / ".venv/bin/ruff").symlink_to(RUFF)
+    (repository / "not staged.py").write_text("import sys\n")
+    (repository / "a file.py").write_text(text)
+    git(repository, "add", "a file.py")
+    outcome = commit(repository, "Add a file", REASON)
+    assert outcome.returncode == status, outcome.stderr
+    assert ("commit refused: ruff found faults" in outcome.stderr) == (status == 1)
+    assert "not staged" not in outcome.stderr
+
+
+def test_without_the_environment_the_fast_checks_say_that_they_did_not_run(
+    repository: Path,
+) -> None:
+    outcome = commit(repository, "Add a hook", REASON)
+    assert (outcome.returncode, outcome.stderr.count("did not run")) == (0, 1)
+
+
+def test_pre_commit_is_configured_with_the_same_commands() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    [repo] = yaml.safe_load(text)["repos"]
+    assert repo["repo"] == "local"  # so that no check needs a network
+    entries = {hook["id"]: hook["entry"] for hook in repo["hooks"]}
+    script = (HOOKS / "pre-commit").read_text(encoding="utf-8")
+    assert (ROOT / entries.pop("commit-message")).is_file()
+    assert [entry for entry in entries.values() if entry not in script] == []
 
 
 def hooks_path(folder: Path) -> str:
