@@ -288,7 +288,7 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
-    if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
+    if entry and is_cluster:  # separately: its node may fail while those of the rows do not
         client.xadd(**added)
     names = (*view.fields, *view.part_fields, *view.former_fields)
     with client.pipeline(transaction=False) as pipe:

@@ -62,7 +62,7 @@ def test_a_producer_elsewhere_publishes_events_and_items(closed_kafka: ClosedKaf
         events.publish(an_item())
 
 
-def test_the_page_s_producer_is_let_in(
+def test_the_page_s_producer_has_access(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = [

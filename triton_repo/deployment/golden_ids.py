@@ -212,7 +212,7 @@ class GoldenIds:
         return validation.scored(self.client, self.folders, typed, self.scores)
 
     def _answer_natively(self, native: str, request: GoldenRequest) -> Tensors:
-        """Return the first answer that the step ``native`` gives by itself.
+        """Return the first answer that the step ``native`` computes.
 
         It hands over what the Python step has not parsed yet. Raises ``ArtifactError``
         if it does so for too long.

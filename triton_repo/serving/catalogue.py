@@ -322,7 +322,7 @@ def have(
 
 
 def _best(scores: NDArray[Any], most: int) -> Int64s:
-    """Return the rows of the ``most`` greatest positive scores, in order."""
+    """Return the rows of the ``most`` largest positive scores, in order."""
     rows = greatest(scores, most)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return rows[scores[rows] > 0.0]

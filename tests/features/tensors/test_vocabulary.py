@@ -139,7 +139,7 @@ def test_an_impossible_offset_is_an_error(text: str) -> None:
         a_vocabulary().utc_offset_ms({UTC_OFFSET_FIELD: text})
 
 
-def test_an_offset_is_no_feature_by_itself() -> None:
+def test_an_offset_alone_is_no_feature() -> None:
     with_offset = {"page": "home", UTC_OFFSET_FIELD: "60"}
     np.testing.assert_array_equal(
         vocabulary.context_rows(with_offset), vocabulary.context_rows({"page": "home"})
