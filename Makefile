@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Number of test processes. The brokers and Triton that they start need cores, too.
 AT_ONCE ?= 2
+# Set in CI: `make test` then prints which share of each folder's lines the tests ran.
+COVERAGE ?= $(CI)
+ROOMS := streams features training triton_repo monitoring srp4ctr
 # The real stack's profile, cpu or gpu. PRODUCERS=1 publishes Kafka for producers elsewhere.
 PROFILE ?= cpu
 PRODUCERS ?=
@@ -37,7 +40,14 @@ demo: setup ## install, then run the whole loop on real data with the embedded s
 	@$(BIN)/srp4ctr demo $(ARGS)
 
 test: setup lint ## install, lint, check types, and run every test that this machine can
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+	@$(if $(COVERAGE),$(PRINT_COVERAGE))
+
+PRINT_COVERAGE = echo "Lines that the tests ran, without the processes that they started:"; \
+  for room in $(ROOMS); do \
+    printf '  %-12s %3s %%\n' $$room "$$($(BIN)/coverage report --include="$$room/*" --format=total)"; \
+  done; \
+  printf '  %-12s %3s %%\n' all "$$($(BIN)/coverage report --format=total)"
 
 check: setup lint ## lint, check types, and run the fast tests: no broker, no store, no Triton
 	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis and not containers" $(ARGS)
