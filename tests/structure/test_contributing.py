@@ -10,7 +10,7 @@ from tests.structure.source_tree import ROOT
 
 
 def named(page: str) -> list[str]:
-    return [command for block, command in commands() if block.page == page]
+    return [command.strip() for block, command in commands() if block.page == page]
 
 
 def test_agents_and_contributors_read_the_same_commands() -> None:
