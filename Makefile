@@ -1,31 +1,34 @@
 # srp4ctr: `make demo` and `make test` do all of their own set-up.
 SHELL := /bin/bash
-# The first Python 3.11 or 3.12 there is; PYTHON=/path/to/python chooses another.
+# The first Python 3.11 or 3.12 on the path; PYTHON=/path/to/python chooses another.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
-# Empty: torch as PyPI has it. `make TORCH_BACKEND=cpu demo` takes the small CPU build.
+# If empty, torch comes from PyPI. `make TORCH_BACKEND=cpu demo` installs the small CPU build.
 TORCH_BACKEND ?=
-# Every file that is installed must have a hash of the lock's. Another index's torch has
-# others: with TORCH_BACKEND the lock is taken without torch's, and holds for all the rest.
+# Each installed file must have a hash that the lock names. With TORCH_BACKEND, torch comes
+# from another index, with other hashes: the lock then checks all packages but torch's.
 WITHOUT_TORCH_HASHES := sed -E '/^(torch|triton|nvidia-[a-z0-9-]+)==/,/[^\\]$$/{ s/ \\$$//; /--hash=/d }'
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Number of test processes; brokers and Triton, which they start, need cores, too.
+# Number of test processes. The brokers and Triton that they start need cores, too.
 AT_ONCE ?= 2
-# Of the real stack: cpu or gpu; and whether Kafka is published, for producers elsewhere.
+# Set in CI: `make test` then prints which share of each folder's lines the tests ran.
+COVERAGE ?= $(CI)
+ROOMS := streams features training triton_repo monitoring srp4ctr
+# The real stack's profile, cpu or gpu. PRODUCERS=1 publishes Kafka for producers elsewhere.
 PROFILE ?= cpu
 PRODUCERS ?=
-# On a GPU, encoder and head are steps of Triton's own backend.
+# With the profile gpu, Triton's ONNX Runtime backend runs encoder and head.
 COMPOSE_WORDS = docker compose -f compose.yaml $(if $(PRODUCERS),-f compose.producers.yaml) --profile $(PROFILE)
 COMPOSE = $(if $(filter gpu,$(PROFILE)),TRITON_BACKEND=$(or $(TRITON_BACKEND),onnxruntime)) $(COMPOSE_WORDS)
 
-# Where it is set each process compiles all that it imports: 8 s with torch.
+# If it is set, each process compiles every module that it imports: 8 s with torch.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench benchmarks-page setup lock audit sbom pin-images fuzz schema dashboards rules source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
-# Docker's older builder where buildx is not installed.
+.PHONY: help demo test check lint bench benchmarks-page setup hooks lock audit sbom pin-images fuzz schema dashboards rules source-map columns secrets up down logs ops doctor refresh images backup restore containers clean
+# Without buildx, Docker's older builder is used.
 export DOCKER_BUILDKIT ?= $(shell docker buildx version >/dev/null 2>&1 && echo 1 || echo 0)
 # The operator's name in the audit log.
 export SRP4CTR_ACTOR ?= $(shell id -un)@$(shell hostname)
@@ -36,10 +39,17 @@ help: ## list the targets
 demo: setup ## install, then run the whole loop on real data with the embedded stack (ARGS="--keep")
 	@$(BIN)/srp4ctr demo $(ARGS)
 
-test: setup lint ## install, lint, type-check, and run every test that this machine can
-	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(ARGS)
+test: setup lint ## install, lint, check types, and run every test that this machine can
+	@$(BIN)/python -m pytest -n $(AT_ONCE) --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+	@$(if $(COVERAGE),$(PRINT_COVERAGE))
 
-check: setup lint ## lint, type-check, and only the fast tests: no broker, no Triton
+PRINT_COVERAGE = echo "Lines that the tests ran, without the processes that they started:"; \
+  for room in $(ROOMS); do \
+    printf '  %-12s %3s %%\n' $$room "$$($(BIN)/coverage report --include="$$room/*" --format=total)"; \
+  done; \
+  printf '  %-12s %3s %%\n' all "$$($(BIN)/coverage report --format=total)"
+
+check: setup lint ## lint, check types, and run the fast tests: no broker, no store, no Triton
 	@$(BIN)/python -m pytest -m "not stack and not kafka and not triton and not redis and not containers" $(ARGS)
 
 lint: setup ## ruff, mypy --strict, the import rule
@@ -55,11 +65,15 @@ bench: setup ## run a benchmark: make bench NAME=serving (SAVE=1: keep its resul
 benchmarks-page: setup ## rewrite docs/benchmarks.md from benchmarks/results
 	@$(BIN)/python -m benchmarks results_page
 
-setup: $(VENV)/compiled .serving/installed ## build .venv, and the embedded Triton in .serving
+setup: $(VENV)/compiled .serving/installed hooks ## build .venv, the embedded Triton in .serving, and turn the git hooks on
+
+# Only in a checkout. Hooks that you have set yourself stay.
+hooks: ## let git check each commit with the hooks in .githooks
+	@if [ -e .git ] && ! git config core.hooksPath >/dev/null; then git config core.hooksPath .githooks; fi
 
 $(VENV)/installed: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/it"; exit 1; }
-	@echo "Installing into $(VENV): torch's CUDA build is 3 GB to fetch; TORCH_BACKEND=cpu is small"
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 on the path: install one, or run make PYTHON=/path/to/python"; exit 1; }
+	@echo "Installing into $(VENV). torch's CUDA build is a download of 3 GB; TORCH_BACKEND=cpu installs a small one"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 ifeq ($(TORCH_BACKEND),)
@@ -70,7 +84,7 @@ else
 endif
 	@touch $@
 
-# Again where its source changed: compiled features of another source are not used.
+# A changed source is compiled again: features compiled from another source are not used.
 $(VENV)/compiled: $(wildcard features/tensors/*.[ch]) $(wildcard triton_repo/native/*.[ch]) hatch_build.py $(VENV)/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
@@ -91,7 +105,7 @@ lock: ## resolve the lock files of the project, of the embedded Triton and of th
 audit: setup ## list known vulnerabilities of the locked packages (PyPI's advisories)
 	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
-# A tool with all of its dependencies, each with a hash, in an environment of its own.
+# The tool has its own environment; each of its packages has a hash in the lock.
 .tools/sbom/installed: deploy/images/sbom.lock $(VENV)/installed
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .tools/sbom
 	@$(BIN)/uv pip install --quiet --python .tools/sbom/bin/python --require-hashes -r $<
@@ -119,8 +133,8 @@ rules: setup ## rewrite the objectives' rules from monitoring/objective_rules.py
 columns: setup ## rewrite features/tensors/columns.h from the table of columns
 	@$(BIN)/python -c "from srp4ctr.features import columns; print(columns.c_header(), end='')" > features/tensors/columns.h
 
-source-map: setup ## rewrite docs/source-map.md from the modules' docstrings
-	@$(BIN)/python -m tests.structure.source_map
+source-map: ## print a tree of all files, each with the first sentence of its docstring
+	@$(PYTHON) -m tests.structure.source_map
 
 secrets: ## make and renew the real stack's certificates and passwords (HOSTS="rank.example.com", DAYS=90)
 	@$(PYTHON) -m srp4ctr.ops.stack_secrets $(HOSTS) $(if $(DAYS),--days $(DAYS))
@@ -134,15 +148,15 @@ down: ## stop the real stack; its volumes stay
 ops: ## run an operator's command in the real stack (ARGS="features check --sample 1000")
 	@$(COMPOSE) run --rm ops $(ARGS)
 
-doctor: ## check what the real stack exposes, and what does not work
+doctor: ## check what the real stack exposes, and which parts do not work
 	@$(COMPOSE) run --rm ops doctor --grafana https://grafana:3000
 
-backup: ## copy the real stack's volumes (TO=folder; stops the stack; LIVE=1: only objects and data, without a stop)
-	@test -n "$(TO)" || { echo "where to? make backup TO=/srv/backups/today"; exit 2; }
+backup: ## stop the real stack and copy its volumes (TO=folder; LIVE=1: only objects and data, without a stop)
+	@test -n "$(TO)" || { echo "TO is not set: run make backup TO=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup backup $(TO) $(if $(LIVE),--live) -- $(COMPOSE_WORDS)
 
 restore: ## recreate the volumes from a backup (FROM=folder)
-	@test -n "$(FROM)" || { echo "from where? make restore FROM=/srv/backups/today"; exit 2; }
+	@test -n "$(FROM)" || { echo "FROM is not set: run make restore FROM=/srv/backups/today"; exit 2; }
 	@$(PYTHON) -m srp4ctr.ops.stack_backup restore $(FROM) -- $(COMPOSE_WORDS)
 
 containers: setup ## run compose.yaml as a whole and break each part; about 25 minutes
@@ -157,7 +171,7 @@ logs: ## follow the real stack's logs (ARGS="stream trainer")
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 PUSH ?= 1
 images: ## build our images and push them as REGISTRY/srp4ctr-ROLE:VERSION (PUSH= prints the commands)
-	@test -n "$(REGISTRY)" || { echo "where to? REGISTRY=registry.example.com/team"; exit 2; }
+	@test -n "$(REGISTRY)" || { echo "REGISTRY is not set: run make images REGISTRY=registry.example.com/team"; exit 2; }
 	@$(if $(PUSH),,echo) $(COMPOSE) build
 	@set -e; for role in stream monitor trainer triton objects; do image=srp4ctr-$$role:$(VERSION); \
 	  $(if $(PUSH),,echo) docker tag $$image $(REGISTRY)/$$image; \

@@ -18,7 +18,7 @@ class MonitorConfig:
     window_s: float = 3600.0
     """Window of live quality, in seconds of event time."""
     snapshot_file: str = ""
-    """File of the sums of labels, from which a restarted monitor goes on; "":
+    """File of the sums of labels, from which a restarted monitor resumes; "":
     ``monitor.snapshot`` in ``embedded.data_dir``."""
     snapshot_interval_s: float = 60.0
     """Interval of its writes, longer where they would take a twentieth of the time. Reading

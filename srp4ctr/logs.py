@@ -57,7 +57,7 @@ def configure(process: str, config: LogConfig | None = None) -> None:
     handler.addFilter(_is_no_close)
     handler.addFilter(_Seldom())
     level = logging.getLevelName(config.level.upper())
-    # Libraries tell of each connection and each refresh: of them, what goes wrong.
+    # Libraries log each connection and each refresh: only their warnings are kept.
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     for name in ("srp4ctr", "faust", "mode"):
         logging.getLogger(name).setLevel(level)

@@ -106,7 +106,7 @@ def start(program: Program, folder: Path, *, tied: bool) -> Running:
         write_json(_pid_file(folder, program.name), running)
         if not program.latency_critical:
             _renice(child.pid)
-    except BaseException:  # without its file nobody would find it
+    except BaseException:  # without its file no command would find it
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -206,7 +206,7 @@ def check_alive(running: Running) -> None:
 def ended_by_sigterm(status: int = 0) -> Iterator[None]:
     """Let SIGTERM end the block as an exception would: what it had begun is undone.
 
-    ``status`` is the process' exit status: 0 of a service, which was to go on for ever.
+    ``status`` is the process' exit status: 0 of a service, which has no end of its own.
 
     A second signal does not interrupt that. Without it a container's first process would
     ignore SIGTERM. DuckDB makes an error of its own of an exception that a signal raises

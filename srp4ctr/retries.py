@@ -65,7 +65,7 @@ def retry(
 def retry_at_once(operation: str, call: Callable[[], _Result]) -> _Result:
     """Return ``call()``, made once more without a pause if it ``may_pass``.
 
-    For what somebody waits for, and often: without a failure it costs nothing.
+    For frequent calls with a waiting caller: without a failure it costs nothing.
     """
     try:
         return call()
@@ -148,8 +148,8 @@ def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
 class CircuitBreaker(Generic[_Result]):
     """Makes a call, and none for a while after several outages in a row.
 
-    For what somebody waits for: of a server that hangs, each call would otherwise wait
-    until its timeout in vain.
+    For calls with a waiting caller: with a server that hangs, each call would otherwise
+    wait until its timeout.
     """
 
     def __init__(

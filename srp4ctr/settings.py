@@ -110,7 +110,7 @@ def load(*services: str) -> Settings:
 
     Raises ``SettingsError`` for an unknown key (the known ones are listed), a value that
     its section refuses, a file that ``SRP4CTR_SETTINGS`` names and that is not there, or a
-    service whose address nobody chose: at the default ports another project's may run.
+    service without an address: at the default ports another project's may run.
     """
     (_, from_file), (stack_file, stack) = _files()
     settings = _build(_merged(from_file, stack))

@@ -22,7 +22,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path, host: str = HOST) -> Certificates:
-    """Return new certificates in ``folder``, of a server that is asked as ``host``."""
+    """Return new certificates in ``folder``, of a server that clients call ``host``."""
     certificates.make_authority(folder)
     certificates.issue(folder, "server", [host], "serverAuth")
     made = Certificates(

@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def examples(few: int) -> int:
-    """Return ``few``, or so many times as many in a deep run."""
+    """Return ``few``, or a multiple of it in a deep run."""
     return few * int(os.environ.get("FUZZ", "1"))
 
 

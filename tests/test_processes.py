@@ -103,7 +103,7 @@ def test_a_process_that_ends_at_the_start_is_an_error_with_its_log(tmp_path: Pat
 def test_a_process_that_could_not_be_recorded_does_not_run_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """As on a full disk, or with Ctrl-C: nobody would find it to stop it."""
+    """As on a full disk, or with Ctrl-C: no command would find it to stop it."""
 
     def fails(*_: object) -> None:
         raise KeyboardInterrupt

@@ -78,7 +78,7 @@ def test_a_bug_is_raised_at_once_and_is_not_counted() -> None:
     assert retries_of("broken") == before
 
 
-def test_the_last_error_is_raised_after_so_many_attempts_or_when_it_is_to_stop() -> None:
+def test_the_last_error_is_raised_after_the_last_attempt_or_a_stop() -> None:
     with pytest.raises(OutageError):
         retry("few", away_for(3), attempts=3, sleep=lambda _: None)
     assert retry("few", away_for(2), attempts=3, sleep=lambda _: None) == "there"
@@ -146,7 +146,7 @@ def test_the_breaker_hides_no_bug() -> None:
         CircuitBreaker[str]()(lambda: dict[str, str]()["a bug"])
 
 
-def test_what_somebody_waits_for_is_made_again_once_and_counted() -> None:
+def test_a_call_with_a_waiting_caller_is_made_again_once_and_counted() -> None:
     counted = "srp4ctr_retries_total", {"operation": "soon"}
     assert retry_at_once("soon", away_for(1)) == "there"
     with pytest.raises(OutageError):

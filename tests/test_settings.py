@@ -32,7 +32,7 @@ def test_the_environment_wins_over_the_running_stack_over_the_file(
     assert loaded.kafka.partitions == 7
 
 
-def test_a_service_at_an_address_that_nobody_chose_is_refused(
+def test_a_service_at_an_address_that_no_setting_has_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(settings.SettingsError) as error:

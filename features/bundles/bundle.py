@@ -55,7 +55,7 @@ _SUFFIXES = (".json", ".onnx", ".safetensors")
 _MAX_JSON_BYTES = 1 << 20
 MAX_FILE_BYTES = {VOCABULARY_FILE: 1 << 30, CARD_FILE: _MAX_JSON_BYTES}
 MAX_OTHER_BYTES = 1 << 33
-MAX_SIZE = 1 << 20  # of an axis: the greatest of real bundles are below 10,000
+MAX_SIZE = 1 << 20  # of an axis: the largest of real bundles are below 10,000
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
 
 

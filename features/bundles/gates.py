@@ -1,7 +1,7 @@
 """Gates of a bundle: the table of all of them, and the result of one.
 
 A gate is an entry of ``GATES`` and the function that it names. Training calls those on the
-judged slates and beside the champion as the table lists them; export and promotion call
+judged slates and against the champion as the table lists them; export and promotion call
 theirs. The bundle's card and the refresh report keep the results, ``docs/model.md`` has the
 table. Standard library only.
 """

@@ -150,7 +150,7 @@ def _sampled_total(last: Mapping[int, int]) -> list[Place]:
 
 
 def _last_offsets(users: Sequence[Place], rows: Rows) -> Mapping[int, int]:
-    """Return the greatest last_offset of the rows of each partition; else -1."""
+    """Return the largest last_offset of the rows of each partition; else -1."""
     last: dict[int, int] = defaultdict(lambda: -1)
     for user_id, partition in users:
         user = rows.users.get(user_id, UserState())

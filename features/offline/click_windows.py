@@ -44,7 +44,7 @@ def click_counts(log: EventLog, clicks: Table, instants: Table) -> Table:
 
 
 def _old(clicks: Table) -> Table:
-    """Return the clicks of before all instants and windows, as one step of each item."""
+    """Return the clicks earlier than all instants and windows, as one step of each item."""
     counted = clicks.group_by("item_key").aggregate(**{ALL: _.count()})
     return _step(counted, ibis.literal(0, "int64"), {ALL: counted[ALL]})
 

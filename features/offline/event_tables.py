@@ -56,7 +56,7 @@ class EventLog:
     has closed, or sampled ones."""
     labels: Table
     """user_id, request_id, item_key, clicked, log_draw: the strongest label of each
-    impression, its greatest revision. A click after the window corrects what the window
+    impression, its newest revision. A click after the window corrects what the window
     said. log_draw is 0 for what was shown, else that of ``sampled_slates``."""
     items: Table
     """Item updates as published, with item_key; several updates of an item are rows."""

@@ -145,7 +145,7 @@ class ItemReplay:
 
 
 def best(scores: NDArray[Any], most: int, left_out: Sequence[int] | Int64s) -> Int64s:
-    """Return the places of the ``most`` greatest positive ``scores``, the greatest first.
+    """Return the places of the ``most`` largest positive ``scores``, the largest first.
 
     None of ``left_out``; of equal scores the first.
     """

@@ -159,7 +159,7 @@ class ItemTable:
         return of_items
 
     def changes(self) -> ChangedItems:
-        """Return what tells which items change from its first look on."""
+        """Return a watch that names the items that change after its first look."""
         return ChangedItems(self._memory)
 
     def total(self) -> ActivityArrays:
@@ -204,7 +204,7 @@ class ItemTable:
                 of_attributes = self._vocabulary.attribute_rows(attributes)
                 has_any = of_attributes.any() * ItemStatus.NO_ATTRIBUTES
                 is_gone = attributes.get(AVAILABLE) == NOT_AVAILABLE
-                known.texts[row] = -1  # of no text: nobody reads the rows meanwhile
+                known.texts[row] = -1  # of no text: no reader uses the rows meanwhile
                 known.rows[row, NOTES] = has_any | is_gone * ItemStatus.UNAVAILABLE
                 known.rows[row, ATTRIBUTES:] = of_attributes
                 known.texts[row] = number

@@ -1,6 +1,6 @@
 """Items' changed rows ↔ entries of the stream of changes, and rows or entries → arrays.
 
-Whoever stores items' rows adds them to the stream in the same moment, values included, so
+A writer of items' rows adds them to the stream in the same moment, values included, so
 that a reader of the stream needs no read of a row. A row is copied as it is stored, never
 decoded in Python: a batch of counters is one array of ``SHARE``.
 """

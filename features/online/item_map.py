@@ -197,7 +197,7 @@ class ItemMap:
         self._writes += 1
 
     def add_text(self, text: str) -> int:
-        """Keep ``text`` for good and return its number; that of "" is 0."""
+        """Keep ``text`` permanently and return its number; that of "" is 0."""
         content = text.encode()
         start, end = self._end, self._end + len(content)
         if end > self._text_bytes:

@@ -247,7 +247,7 @@ def run(config: FeatureConfig, folder: Path) -> None:
 class RefresherWatch:
     """Starts the host's refresher if none runs, now and whenever one has ended.
 
-    A refresher holds a lock; it ends when nobody holds that of the readers any more.
+    A refresher holds a lock; it ends when no reader holds the readers' lock any more.
     """
 
     def __init__(self, config: FeatureConfig, folder: Path) -> None:

@@ -41,7 +41,7 @@ class Shares:
     def put(self, items: Int64s, shares: NDArray[Any], now: int, since: int) -> Int64s:
         """Keep the newest of ``shares`` (n,) of ``items`` (n,); return the items changed.
 
-        A row of the store also replaces a newer one that nobody confirmed after ``since``:
+        A row of the store also replaces a newer one that was not confirmed after ``since``:
         the store has lost it.
         """
         partitions = shares["partition"]
@@ -62,7 +62,7 @@ class Shares:
         return np.unique(items[is_new])
 
     def drop_before(self, since: int) -> Int64s:
-        """Drop the shares that nobody confirmed after ``since``; return their items."""
+        """Drop the shares that were not confirmed after ``since``; return their items."""
         used = slice(1, self._count)
         is_gone = self._confirmed[used] < since
         is_gone &= self._shares["version_us"][used] > 0
@@ -116,7 +116,7 @@ class ItemWriter:
     """Writes the table of items in ``memory``; there is one writer."""
 
     def __init__(self, memory: ItemMemory, items: int = FIRST_ITEMS) -> None:
-        """Begin with an empty table for ``items``, which nobody reads until ``publish``."""
+        """Begin with an empty table for ``items``; it has no reader until ``publish``."""
         self._memory = memory
         self._map = memory.create(items, items * TEXT_BYTES_PER_ITEM)
         self._is_public = False
@@ -140,8 +140,9 @@ class ItemWriter:
     def put(self, changes: Changes, now: int, since: int = 0) -> None:
         """Write rows that came at ``now``, unless newer ones are known.
 
-        ``since`` (a sweep's begin; 0: they are from the stream): rows that nobody confirmed
-        after it give way even to older ones. Both are of one clock that never goes back.
+        ``since`` (a sweep's begin; 0: they are from the stream): rows that were
+        not confirmed after it give way even to older ones. Both are of one clock that never
+        goes back.
         """
         shares, profiles = changes.shares, changes.profiles
         given = np.array([each.item_key for each in profiles], dtype=np.int64)
@@ -158,7 +159,7 @@ class ItemWriter:
         self._write(np.union1d(changed, np.array(described, dtype=np.int64)))
 
     def drop_before(self, since: int) -> None:
-        """Drop what nobody confirmed after ``since``: a sweep that began then is over."""
+        """Drop rows not confirmed after ``since``: a sweep that began then is over."""
         used = slice(1, self._map.count)
         is_gone = (self._confirmed[used] < since) & (self._texts[used] > 0)
         gone = 1 + np.flatnonzero(is_gone)

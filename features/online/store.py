@@ -148,7 +148,7 @@ class OnlineViews:
             self.call(partial(write_newer, view=view, rows=hashes))
 
     def write_for(self, seconds: int, view: View[K, R], rows: Mapping[K, R]) -> None:
-        """Store ``rows`` of keys that nobody else writes; they are gone after ``seconds``.
+        """Store ``rows`` of keys without another writer; they expire after ``seconds``.
 
         No row of an item: its changes have to be in the stream as well.
         """
@@ -288,7 +288,7 @@ def write_newer(client: Any, view: View[Any, Any], rows: Sequence[HashRow]) -> N
     # A script's keys must be in one slot of a cluster: there each row is a call of its own,
     # and one pipeline sends them to their nodes.
     is_cluster = isinstance(client, RedisCluster)
-    if entry and is_cluster:  # by itself: its node may fail while those of the rows do not
+    if entry and is_cluster:  # separately: its node may fail while those of the rows do not
         client.xadd(**added)
     names = view.all_fields
     with client.pipeline(transaction=False) as pipe:

@@ -14,7 +14,7 @@ _RUNNING = ("in progress", "scheduled")  # in the message where one is on its wa
 
 
 def rewrite_files(config: FeatureConfig) -> str:
-    """Ask the store's nodes to rewrite their append-only files; return what became of it.
+    """Request that the store's nodes rewrite their append-only files; return the outcome.
 
     Not the replicas. A node without such a file has none to rewrite.
     """

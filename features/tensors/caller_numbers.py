@@ -89,7 +89,7 @@ def relative_columns(values: Floats, lists: Int64s) -> Floats:
 def with_from_last(columns: Float32s, recency: Floats) -> Float32s:
     """Return ``columns`` (…, N, 5 K) with FROM_LAST, which stays where it is no NaN.
 
-    Each number less that of the item with the greatest ``recency`` (…, N): the one of the
+    Each number less that of the item with the largest ``recency`` (…, N): the one of the
     list that the user acted on last. 0 where there is none (all 0), or no number of it.
     """
     *lead, width = columns.shape

@@ -507,9 +507,9 @@ static int is_of_text(const Fixed *fixed, int64_t row, int64_t number) {
     return __atomic_load_n(fixed->texts + row, __ATOMIC_ACQUIRE) == number;
 }
 
-/* Look `keys` up. Memory is far: some items are asked for before the first is read. Of each
- * write the model's row, its attributes' rows, and its columns and notes unless these are
- * NULL. Returns whether all texts are parsed: else numpy's way parses them. */
+/* Look `keys` up. Memory is slow: some items are prefetched before the first is read. Write
+ * the model's row of each, its attributes' rows, and its columns and notes unless these are
+ * NULL. Return whether all texts are parsed: if not, numpy's way parses them. */
 static int look_up(const Fixed *fixed, const int64_t *keys, int64_t count,
                    int64_t *item_rows, int64_t *attributes, int64_t *columns,
                    int64_t *notes) {

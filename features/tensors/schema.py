@@ -63,7 +63,7 @@ class TensorSpec:
 
 CONTEXT_SLOTS = 8  # X
 NUM_CONTEXT_ROWS = 1024  # "name=value" of the context is hashed into rows 1..1023
-# A field of the context that is no feature by itself: hour_sin and hour_cos are of the
+# A field of the context that is not a feature: hour_sin and hour_cos are of the
 # user's clock, which is this number of minutes ahead of UTC.
 UTC_OFFSET_FIELD = "utc_offset_minutes"
 UTC_OFFSETS = range(-720, 841)  # those that there are on Earth

@@ -1,7 +1,7 @@
 """What monitors that share partitions write for each other: files per partition.
 
 In a folder that all of them have: the snapshot of a partition, from which the monitor that
-takes it over goes on; its sums, more often and without the labels of the window, from which
+takes it over resumes; its sums, more often and without the labels of the window, from which
 one monitor adds up the figures of all; and its window, small enough for each to read.
 
 A monitor that takes a partition claims the next *term*, which is in the names of its files.

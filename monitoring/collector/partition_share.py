@@ -86,14 +86,14 @@ class PartitionShare(ABC):
 
     @abstractmethod
     def _follow(self) -> None:
-        """Take partitions until ``_stop`` is set; return to begin anew."""
+        """Take partitions until ``_stop`` is set; return to begin again."""
 
 
 class FileLocks(PartitionShare):
     """A fair share of the partitions, by locks of files in a folder of this machine.
 
-    The kernel frees the locks of a process that has died at once. A process that is paused
-    keeps its partitions.
+    The kernel frees the locks of a process immediately when it ends. A process that is
+    paused keeps its partitions.
     """
 
     def __init__(self, folder: Path, count: Callable[[], int]) -> None:
@@ -176,7 +176,7 @@ class ConsumerGroup(PartitionShare):
     """The partitions that the broker assigns to this member of a consumer group.
 
     The member reads no record: readers of the monitor do. A process that was paused has no
-    partition until the broker has assigned some anew.
+    partition until the broker has assigned some again.
     """
 
     def __init__(self, kafka: KafkaConfig, group_id: str) -> None:
@@ -236,7 +236,7 @@ class ConsumerGroup(PartitionShare):
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Passes assignments on. Until one comes, the former one stays: nobody else has it."""
+    """Passes assignments on. The last one stays until the next: no other member has it."""
 
     def __init__(self, share: ConsumerGroup, consumer: Any) -> None:
         self._share, self._consumer = share, consumer

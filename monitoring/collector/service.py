@@ -1,6 +1,6 @@
 """Sources → the monitor process, which serves ``http://host:port/metrics`` until stopped.
 
-It goes on from its last snapshot. One thread reads labels, impressions, the worker's
+It resumes from its last snapshot. One thread reads labels, impressions, the worker's
 progress and Triton's counters; a second one probes, if ``monitoring.probe_interval_s`` is
 set.
 """
@@ -93,7 +93,7 @@ class LabelFiles(Protocol):
         """Return whether these are others by now."""
 
     def start(self, reader: LabelReader) -> None:
-        """Let ``reader`` go on from where the sums are."""
+        """Let ``reader`` resume at the offsets of the sums."""
 
     def poll(self) -> None:
         """Write what is due."""
@@ -165,7 +165,7 @@ class _TritonPoller:
 
 
 class Snapshots:
-    """Writes the sums of labels at intervals, and lets a new monitor go on from them."""
+    """Writes the sums of labels at intervals, and lets a new monitor resume from them."""
 
     def __init__(self, monitor: Monitor, path: Path | None, interval_s: float) -> None:
         self._monitor, self._interval_s = monitor, interval_s
@@ -181,7 +181,7 @@ class Snapshots:
         return False
 
     def start(self, reader: LabelReader) -> None:
-        """Let ``reader`` go on from where the monitor's figures are, or its snapshot's."""
+        """Let ``reader`` resume at the offsets of the monitor's figures or its snapshot."""
         position = self._monitor.label_position
         if not self._is_restored:
             position = self._restored(reader)
@@ -209,7 +209,7 @@ class Snapshots:
         self._due = ended + max(self._interval_s, (ended - began) / SNAPSHOT_SHARE)
 
     def _restored(self, reader: LabelReader) -> LabelPosition:
-        """Let the monitor go on from its file, if it can be used; return the position."""
+        """Let the monitor resume from its file, if it can be used; return the position."""
         snapshot = self._file.read() if self._file else None
         if self._file and snapshot:
             if problem := reader.problem_of(snapshot.state.position):
@@ -257,7 +257,7 @@ def _read_streams(
 
     Raises ``OutageError`` if the broker fails.
 
-    The next reader goes on from the last label that was added.
+    The next reader resumes after the last label that was added.
     """
     with ExitStack() as opened:
         is_mine = snapshots.choose()

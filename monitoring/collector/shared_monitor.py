@@ -43,7 +43,7 @@ from srp4ctr.monitoring.quality.quality_sums import ModelQuality
 from srp4ctr.streams.events.schema import LABELS_TOPIC
 
 LOG = logging.getLogger(__name__)
-FIRST = 0  # whoever has this partition adds up all
+FIRST = 0  # the monitor that has this partition adds up all
 # Of the monitor that adds up, and of every other one.
 HEALTH = {"srp4ctr_source_up"}
 UP_TO_DATE = {"srp4ctr_figures_behind_seconds"}
@@ -122,7 +122,7 @@ class SharedMonitor(Monitor):
         return self._share.owned() != self._mine
 
     def start(self, reader: LabelReader) -> None:
-        """Take and drop partitions; let ``reader`` go on from where their sums are.
+        """Take and drop partitions; let ``reader`` resume at the offsets of their sums.
 
         Raises ``OutageError`` while the reader does not know the partitions yet.
         """
@@ -309,7 +309,7 @@ class SharedMonitor(Monitor):
         with due.working():
             for partition in self._parts.keys() & self._share.owned():
                 if self._files.term(partition) > self._terms[partition]:
-                    # Somebody had it meanwhile; the broker says that it is ours again.
+                    # Another monitor had it meanwhile; the broker returned it.
                     self._terms[partition] = self._files.claim(partition)
                 self._write_one(partition, kind)
 

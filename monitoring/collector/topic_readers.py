@@ -44,8 +44,8 @@ CONNECT_TIMEOUT_S = 2.0  # short: Triton is polled and a stop is noticed in betw
 # A reader whose partition gives nothing for so long connects again. One was seen that had
 # no record for twelve minutes although there were some, on a machine that was busy.
 MAX_SILENCE_S = 30.0
-# While all that has arrived is read, the broker is asked for the topic's ends this often. A
-# fetch tells them, too, but one that is never answered leaves the last ones standing: the
+# While all arrived records are read, the broker is queried for the topic's ends this often.
+# A fetch has them, too, but one that is never answered leaves the last ones standing: the
 # figures would seem current.
 LOOK_S = 1.0
 LOOK_TIMEOUT_S = 2.0
@@ -136,7 +136,7 @@ class _TopicReader(ABC):
         self, topic: str, kafka: KafkaConfig, is_mine: IsMine | None = None
     ) -> None:
         self._topic = topic
-        self._ends: Mapping[Any, int] = {}  # as the broker told them at ``_looked_ms``
+        self._ends: Mapping[Any, int] = {}  # as the broker sent them at ``_looked_ms``
         self._looked_ms = 0
         self._look_due_s = 0.0
         topics = () if is_mine else (topic,)

@@ -2,7 +2,7 @@
 
 In: Triton's page of metrics and the bundles' cost cards. Out: totals that only
 grow. Triton resets a model's counters when it unloads or reloads the model, so this module
-adds up the increases between samples, of each server by itself.
+adds up the increases between samples, per server.
 """
 
 import re

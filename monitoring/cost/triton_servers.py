@@ -86,7 +86,7 @@ class TritonServers:
             if sample is None:
                 absent.add(name)
                 continue
-            # The first counts are mostly of before the monitor's start.
+            # The first counts are mostly older than the monitor's start.
             (later if page.has_answered else first).update(sample)
             page.has_answered = True
         self.totals.start_from(first)

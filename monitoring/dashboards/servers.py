@@ -1,4 +1,4 @@
-"""Servers: every Triton by itself, and all of them together.
+"""Servers: every Triton, and all of them together.
 
 In: the monitor's figures of each server, and their recorded totals. Out: a dashboard.
 """

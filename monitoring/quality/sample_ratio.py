@@ -46,7 +46,7 @@ class SampleRatio:
         """The natural logarithm of the ratio of likelihoods: above 6.9 in one of 1,000
         experiments that are split as they should be, at most."""
         share = self.experiment.share
-        if share == 1.0:  # then anybody else is one too many
+        if share == 1.0:  # then any other user is one too many
             return float("inf") if self.of_serving else 0.0
         prior = PRIOR_USERS * share, PRIOR_USERS * (1 - share)
         counts = self.of_canary, self.of_serving
@@ -81,7 +81,7 @@ class SampleRatios:
         if (users := self._counted.get(name)) is None:
             experiment = Experiment.named(name)
             if experiment is None:
-                return  # of somebody else, whose shares are not known
+                return  # of another experiment, whose shares are not known
             if not {experiment.canary, experiment.serving} <= {*self._bundles}:
                 return
             if len(self._counted) >= MAX_EXPERIMENTS:

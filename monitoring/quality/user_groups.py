@@ -42,7 +42,7 @@ class RatioEstimate:
     def effective_users(self) -> Floats:
         """(Σ n)² / Σ n², with the n of each user: estimated from the groups.
 
-        Users that share a group look like one; infinite if there are too many to tell.
+        Users that share a group look like one; infinite if there are too many.
         """
         with np.errstate(divide="ignore"):
             shared = np.maximum(1 / self.effective_groups - 1 / NUM_GROUPS, 0.0)

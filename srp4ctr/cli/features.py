@@ -133,7 +133,7 @@ def forget(
 ) -> None:
     """Request the erasure of a user: sequence, counters and pending labels.
 
-    All events until now are forgotten for good: late events, replays and rebuilds do not
+    All events until now are forgotten permanently: late events, replays and rebuilds do not
     restore them. The raw log and the served requests keep the user's rows until the next
     `srp4ctr features erase-forgotten`.
 

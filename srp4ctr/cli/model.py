@@ -240,7 +240,7 @@ def reconcile_servers(as_json: AsJson = False) -> None:
 
     A rollback that was killed is finished; a promotion is undone, unless all servers serve
     its bundle already. Without an unfinished rollout the others follow the first server.
-    The next promote or rollback does the first two by itself.
+    The next promote or rollback does the first two automatically.
 
     Example:  srp4ctr model reconcile
     """

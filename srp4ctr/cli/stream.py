@@ -76,9 +76,9 @@ def rewind(
     """Let stopped workers read again what the feature store's rows lack.
 
     The store knows up to which offset its rows are whole, and a dump of it does, too. A
-    worker that starts on an older store goes back by itself; this command shows how far,
-    or goes back to offsets that you name. Rows skip the events that they have. If Kafka no
-    longer holds the offsets, use `srp4ctr stream rebuild`.
+    worker that starts on an older store goes back automatically; this command shows how
+    far, or goes back to offsets that you name. Rows skip the events that they have. If
+    Kafka no longer holds the offsets, use `srp4ctr stream rebuild`.
 
     Example:  srp4ctr stream rewind --dry-run
     """

@@ -50,7 +50,7 @@ _INVALID = "StatusCode.INVALID_ARGUMENT"
 _STARTING = "has no available versions"  # behind a balancer another server has some
 _GONE = ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")  # an ensemble that is unloaded
 _PAUSES_S = (0.01, 0.03, 0.1, 0.25)  # before each retry; the last one repeats
-_CANARY_REST_S = 5.0  # in which nobody is sent to a canary that did not answer
+_CANARY_REST_S = 5.0  # in which no call goes to a canary that did not answer
 _FIRST_TRY = 1 / 3  # of the deadline: a process that crashed holds a call for a second
 
 

@@ -191,7 +191,7 @@ class Replay:
         items = [each.item_id for each in visit.impressions]
         try:
             ranking = self.rank(first.user_id, items, now_ms, first.request_id)
-        except Exception as error:  # counted and shown: the replay goes on
+        except Exception as error:  # counted and shown: the replay continues
             self.result.failures.append(str(error))
             return started, None
         self.result.slates.append(_slate_of(visit, ranking, time.monotonic() - started))

@@ -148,7 +148,8 @@ def _start_all(
 def _ignored(running: Addresses, config: EmbeddedConfig, http_port: int) -> Iterator[str]:
     """Yield a sentence for each setting that the stack was not started with.
 
-    Only of settings that somebody made: an option of the first start is not repeated.
+    Only of settings that differ from the default: an option of the first start is not
+    repeated.
     """
     usual, store = EmbeddedConfig(), "cluster" if running.cluster_ports else "single"
     for name, wanted, default, found in (

@@ -66,7 +66,7 @@ def start(
 def check_folder(folder: Path) -> None:
     """Raise ``MistakeError`` for a path that Triton cannot start its steps in.
 
-    Triton 2.51 gives it to a shell without quotes; the step dies, and Triton waits for it.
+    Triton 2.51 gives it to a shell without quotes; the step ends, and Triton waits for it.
     """
     if signs := sorted(set(_OF_THE_SHELL.findall(str(folder)))):
         raise MistakeError(

@@ -2,7 +2,7 @@
 
 An entry is written to the disk before the operation, and one with its result after it. An
 operation whose process was killed has only the first. The file is as safe as its folder:
-who may write there may change it.
+a user with write access there may change it.
 """
 
 import fcntl

@@ -45,8 +45,8 @@ REDIS_USERS = {
     "promoter": f"~* {_READ} {_SAFE} (~*{GOLDEN_USERS}* +hset +expire +unlink)",
     "triton": f"~* {_READ} {_SAFE}",
 }
-# Nobody can log in as this user, but it needs its rights: Redis reads its append-only file
-# as the default user, and without rights loses almost all of it at MULTI (issue 14541;
+# No client can log in as this user, but it needs its rights: Redis reads its append-only
+# file as the default user, and without rights loses almost all of it at MULTI (issue 14541;
 # fixed in pull request 14545, November 2025).
 _REPLAYING = "user default off resetpass ~* &* +@all"
 # Without a password; may only ping.

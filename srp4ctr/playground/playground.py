@@ -221,7 +221,7 @@ class LivePlayground:
         return sent
 
     def _connected(self) -> EventPublisher:
-        """Return the producer; a broker that hangs must block nobody else: no lock."""
+        """Return the producer; no lock, so a broker that hangs blocks no other visitor."""
         if (producer := self._producer) is not None:
             return producer
         made = EventPublisher(self._settings.kafka)

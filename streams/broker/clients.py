@@ -106,7 +106,7 @@ def opened(client: Callable[..., _Client], *topics: str, **arguments: Any) -> _C
     """Return kafka-python's ``client`` of ``topics`` and ``arguments``.
 
     Where it fails its sockets are closed: kafka-python 3.0 leaves them to the garbage
-    collector, and whoever tries again every second in an outage gathers them.
+    collector, and a client that tries again every second in an outage collects them.
     """
     made: list[KafkaNetClient] = []
 

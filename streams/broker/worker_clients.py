@@ -266,7 +266,7 @@ async def retry(
         try:
             return await call()
         except (errors.KafkaTimeoutError, RefusedError) as error:
-            # This process was let in: a broker that refuses it now is starting.
+            # This process had access: a broker that refuses it now is starting.
             raise OutageError(f"{operation}: {error}") from error
         except OSError as error:
             # A file system's; a damaged Parquet file is an error without a number.

@@ -20,7 +20,7 @@ from srp4ctr.streams.events.codec import RejectedEvent, decode, type_of
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-MAX_BAD_LINES = 1000  # nobody reads a longer report
+MAX_BAD_LINES = 1000  # a longer report has no reader
 _BATCH_ROWS = 10_000
 _PARQUET_MAGIC = (b"PAR1", b"PARE")  # the second of a file with an encrypted footer
 _MIN_PARQUET_BYTES = 12  # both marks, and the length of the footer

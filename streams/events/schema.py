@@ -146,7 +146,7 @@ class Behavior(
 
 
 class Forget(msgspec.Struct, tag="forget", frozen=True, kw_only=True, omit_defaults=True):
-    """A user asks to be forgotten: all that the user did or was until ``occurred_at``."""
+    """A user's erasure request: for all behaviours and attributes until ``occurred_at``."""
 
     event_id: Id
     user_id: Id

@@ -1,6 +1,6 @@
 """The mapping to be: its lines so far, and the columns that they use.
 
-In: a table. Out: what a guess asks of its columns: names, some values, how many there are.
+In: a table. Out: what a guess needs of its columns: names, some values, how many there are.
 """
 
 import re

@@ -33,7 +33,7 @@ from srp4ctr.streams.imports.sql_text import quoted, toml
 from srp4ctr.streams.imports.tables import Table, files_in, matches, opened
 
 _LONG_TEXT = 200  # characters: the body of an article is no attribute
-# Of the log's ids: a column without repetition that has so many of them has the same ids.
+# Share of the log's ids: a column without repetition that has this share has the same ids.
 _IDS_SHARED = 0.5
 _TITLES = ("title", "name")
 _OWNERS = ("item", "user")

@@ -35,7 +35,7 @@ class ItemLists:
     has_item: float
     """Share of the lists in which the row's own item is."""
     known: float
-    """Share of the elements that are items of other rows; 0 where nobody counted."""
+    """Share of the elements that are items of other rows; 0 if they were not counted."""
     length: float
 
     @property
@@ -232,7 +232,7 @@ def shown_lines(lists: ItemLists, once_in: str = "") -> Iterator[str]:
 
 
 def number_lines(draft: Draft, lists: ItemLists) -> list[str]:
-    """Return the table of numbers beside ``lists``, and how the model learns from them."""
+    """Return the table of numbers that go with ``lists``, and how the model uses them."""
     lines = []
     for column, name, value in candidate_numbers(draft, lists):
         draft.chosen[f"number {name}"] = column

@@ -360,7 +360,7 @@ def _explain_shown(draft: Draft, shown: _Action) -> None:
 
 
 def _add_negatives(draft: Draft) -> None:
-    """Add what training does where nobody knows what was shown."""
+    """Add how to train if the log does not record which items were shown."""
     if not draft.has_lists:
         draft.lines += _NEGATIVES
 

@@ -109,7 +109,7 @@ def _view(source: _Source, number: int) -> Table:
     database, types = source.database, source.types
     nested: dict[str, tuple[str, str]] = {}
     if not types:
-        # Asked once: to know the types of JSON all of the file is read.
+        # Only one query: DuckDB reads the whole file to find the types of JSON.
         relation = database.sql(f"SELECT * FROM {source.sql}")
         found = dict(zip(relation.columns, relation.types, strict=True))
         types = {name: str(kind) for name, kind in found.items()}

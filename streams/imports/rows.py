@@ -146,7 +146,7 @@ class EventBuilder:
             return BadRow(reason=str(Reason.INVALID_FIELD), detail=str(error))
         event["event_id"] = f"{event.get('action', kind)}-{event['event_id']}"[:256]
         if kind == "click" and "request_id" not in values:
-            event["request_id"] = event["event_id"]  # nobody knows what else was shown
+            event["request_id"] = event["event_id"]  # the other items shown are unknown
         payload = msgspec.json.encode(event)
         found = decode(payload, self.now_ms)
         if not isinstance(found, RejectedEvent):

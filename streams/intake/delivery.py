@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 class Delivery:
     """Publishes for many threads at once; a context manager that disconnects on exit.
 
-    Raises ``MistakeError`` where the broker refuses us. Where none answers it goes on
-    trying, and ``is_up`` is false meanwhile.
+    Raises ``MistakeError`` if the broker refuses access. While no broker answers it keeps
+    trying, and ``is_up`` is false.
     """
 
     def __init__(

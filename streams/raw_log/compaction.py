@@ -50,7 +50,7 @@ class RowSpan(NamedTuple):
 
 
 def compact(log: Log, topic: str, partition: int) -> int:
-    """Join a partition's small files, each date by itself; return how many they were.
+    """Join a partition's small files, each date separately; return how many they were.
 
     Of the newest date some stay, each more than twice as large as all that came after it.
     """

@@ -6,7 +6,7 @@ of each partition that they are of. A writer commits only where it finds the off
 left: so every offset is in the log once, whatever is killed, and a writer that has lost its
 partition cannot add to it.
 
-Whoever reads has the snapshot that was the newest when it began. What compaction and the
+A reader keeps the snapshot that was the newest at its start. What compaction and the
 retention replace is removed hours later, what an erasure replaces at once.
 """
 
@@ -118,7 +118,7 @@ def append(table: DeltaTable, rows: pa.Table, taken: Mapping[int, range]) -> boo
 def skip(log: Log, topic: str, partition: int, hole: range) -> None:
     """Record that the offsets of ``hole``, where the log ends, will never be in it.
 
-    What is logged begins anew behind them: rows before stay, and are not all of the past.
+    The log starts again behind them: earlier rows stay, and are not the whole past.
     """
     table = created(log, topic)
     if next_offset(table, partition) != hole.start:  # another writer has
@@ -182,7 +182,7 @@ def vacuum(log: Log, topic: str, *, at_once: bool = False) -> None:
     """Remove files from the disk that no snapshot of the last hours has.
 
     So are files that a crash left, and old entries of the table's own log. ``at_once``:
-    files that only an older snapshot than the newest has, too; whoever reads that one ends
+    files that only an older snapshot than the newest has, too; a reader of that one fails
     with ``OutageError``.
     """
     if (table := opened(log, topic)) is None:

@@ -74,8 +74,8 @@ class Erasure:
 def erase_forgotten(log: Log, *, dry_run: bool = False) -> Erasure:
     """Erase from the log all that its users requested; a second run finds nothing.
 
-    Safe while workers run. The files of before are removed at once: who reads a snapshot
-    with them ends with ``OutageError``, and finds the erased log when it tries again.
+    Safe while workers run. The previous files are removed immediately: a reader of a
+    snapshot with them fails with ``OutageError``, and finds the erased log at its next try.
     """
     requests = erasure_requests_in(log)
     key = secrets.token_bytes(32)  # of this call only: request ids cannot be guessed

@@ -1,8 +1,8 @@
 """The raw log: every event, item update and label → Delta Lake tables.
 
 In: the three topics, in a consumer group of its own. Out: the tables from which training
-reads; rows are in them before their offsets are committed to Kafka, and a restart goes on
-where the table says. Small files are joined, and old dates removed, while rows come.
+reads; rows are in them before their offsets are committed to Kafka, and a restart resumes
+at the table's offsets. Small files are joined, and old dates removed, while rows come.
 """
 
 import asyncio
@@ -163,7 +163,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
         places = [f"{p}, offset {e.start} to {e.stop - 1}" for p, e in taken.items()]
         with noted(f"{topic}, partition {'; '.join(places)}"):
             is_ours = delta_tables.append(table, table_of(topic, rows), taken)
-        self._tables[topic] = table  # after an error it is opened anew
+        self._tables[topic] = table  # after an error it is opened again
         return is_ours
 
     @Service.task  # type: ignore[untyped-decorator]

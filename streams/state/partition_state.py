@@ -217,8 +217,8 @@ class PartitionState:
         """Return the last offsets of at most ``count`` rows that ``take_pending`` gave.
 
         By user. The store has them if no write is in progress. Half are the least recently
-        used, for whoever acted since a loss has a row again; half the most recently used,
-        which an older copy of the store lacks.
+        used, because a user who acted since a loss has a row again; half the most recently
+        used, which an older copy of the store lacks.
         """
         changed, users = self.dirty.users.keys(), self._rows.users
 
@@ -233,7 +233,7 @@ class PartitionState:
         return stored(users, count - count // 2) | stored(reversed(users), count // 2)
 
     def rebuilt(self, command: Rebuild, end: int) -> None:
-        """Drop the rows in memory, and go on behind ``command``: the store has new ones.
+        """Drop the rows in memory, and resume after ``command``: the store has new ones.
 
         The rebuild began when the partition ended at ``end``. Commands before it, as of a
         worker that ended while it rebuilt, are done as well.

@@ -2,8 +2,8 @@
 
 In: users of a partition, and which event is in the row of each for sure. Out: where too
 many rows of a sample are missing (a store restarted without its data, flushed, or failed
-over to an empty replica), or any is of before that event (failed over to a replica that was
-behind, or a restored dump), a rebuild command on the partition, as ``srp4ctr stream
+over to an empty replica), or any is older than that event (failed over to a replica that
+was behind, or a restored dump), a rebuild command on the partition, as ``srp4ctr stream
 rebuild`` would send it. The command is in Kafka: if the worker crashes before it has
 rebuilt, the next one does.
 """
@@ -28,9 +28,9 @@ SAMPLE = 100
 """Users of a partition that are looked up at a time: one read of the store."""
 UNKNOWN = -1
 """The offset of a user of whom it is only known that there is a row."""
-# An intact store lacks none: rows have no time to live, an erasure writes one, and nobody
-# reads while they are written. A few may have been removed by hand; of a cluster of ten
-# nodes one lacks a tenth.
+# An intact store lacks none: rows have no time to live, an erasure writes one, and they
+# are not read while they are written. A few may have been removed by hand; of a cluster of
+# ten nodes one lacks a tenth.
 _LOST_SHARE = 0.05
 
 Read = Callable[[Collection[str], Collection[ItemPartitionKey]], Awaitable[Rows]]
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 def is_lost(stored: Mapping[str, int], rows: Rows) -> bool:
     """Return whether ``rows``, all that the store has, lack what was ``stored``.
 
-    ``stored`` has the offset of an event in each user's row. A row of before it has no
+    ``stored`` has the offset of an event in each user's row. An older row has no
     other cause; a row that is missing may have been removed by hand.
     """
     known = stored.keys() - {FORGOTTEN_USER}

@@ -230,7 +230,7 @@ class _Users:
         return [each for each, is_counted in batch if is_counted]
 
     def finish(self) -> Rows:
-        """Return the rows; none of nobody's, whose events count for items only."""
+        """Return the rows; events without a user have none, and count for items only."""
         if self._skipped:
             _log.warning(
                 "skips %d events of %d users whose rows are of other partitions: see "

@@ -146,7 +146,7 @@ class ReplaySource:
             found = await self._reader.getmany(
                 self.source, timeout_ms=_WAIT_MS, max_records=_BATCH
             )
-        except errors.NoOffsetForPartitionError:  # of before ``seek``
+        except errors.NoOffsetForPartitionError:  # fetched before ``seek``
             return ()
         except errors.OffsetOutOfRangeError as error:
             raise OutageError(

@@ -309,7 +309,7 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
     async def _rebuild(
         self, source: TopicPartition, state: PartitionState, command: Rebuild
     ) -> None:
-        """Rebuild the rows of ``source`` from its past, and go on behind the command.
+        """Rebuild the rows of ``source`` from its past, and resume after the command.
 
         Until then the command is not committed: the partition's next owner begins again.
         A rebuild that has lost its partition writes nothing more.

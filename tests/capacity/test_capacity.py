@@ -61,7 +61,7 @@ def test_between_two_lengths_a_figure_is_on_the_line() -> None:
     assert MeasuredCost("", {50: 10.0, 200: 40.0, 1000: 40.0}).at(600) == 40.0
 
 
-def test_beyond_the_last_length_the_line_goes_on_and_below_the_first_it_ends() -> None:
+def test_the_line_continues_beyond_the_last_length_and_ends_below_the_first() -> None:
     assert MeasuredCost("", {50: 10.0, 200: 40.0}).at(400) == 80.0
     assert MeasuredCost("", {50: 10.0, 200: 40.0}).at(5) == 10.0
 

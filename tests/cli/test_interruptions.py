@@ -69,7 +69,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureConfig:
     return found
 
 
-def test_a_refresh_that_is_interrupted_while_examples_are_cut_says_how_to_go_on(
+def test_a_refresh_that_is_interrupted_while_examples_are_cut_says_how_to_resume(
     world: FeatureConfig, tmp_path: Path
 ) -> None:
     command = ["-m", "srp4ctr.cli", "model", "refresh", "--no-promote"]

@@ -17,7 +17,7 @@ NAME, BASE = (
     re.findall(rf"^FROM (\S+) AS {stage}$", DOCKERFILE, re.MULTILINE)[0]
     for stage in ("objects", "python")
 )
-# The published image has BusyBox; of its programs only this one is asked for.
+# The published image has BusyBox; of its programs only this one is needed.
 _NC = """#!/usr/bin/env python3
 import socket, sys
 socket.create_connection((sys.argv[2], int(sys.argv[3])), 2)

@@ -121,7 +121,7 @@ class ComposeStack:
         self.wait_well(services, timeout_s)
 
     def down(self, *, with_volumes: bool = False) -> None:
-        """Stop and remove the containers; the volumes stay unless asked."""
+        """Stop and remove the containers; the volumes stay by default."""
         more = ("--volumes",) if with_volumes else ()
         self.compose("down", "--timeout", "60", *more)
 
@@ -177,7 +177,7 @@ class ComposeStack:
     def kill(self, service: str) -> None:
         """End a container's first process by SIGKILL, as the kernel would.
 
-        ``docker kill`` would be an operator's wish, after which Docker restarts nothing.
+        After ``docker kill``, an operator's command, Docker restarts nothing.
         """
         pid = self.inspect(service)["State"]["Pid"]
         image = image_of("stream")
@@ -224,7 +224,7 @@ class ComposeStack:
     ) -> Any:
         """Return the version, status and probabilities that a caller gets over TLS.
 
-        With ``seconds`` it goes on calling, and returns how often it got which status, or
+        With ``seconds`` it keeps calling, and returns how often it got which status, or
         error. Raises ``ContainerError`` where its only call is refused.
         """
         files = ("ca.pem", "caller.pem", "caller.key")

@@ -157,7 +157,7 @@ def watched(whole: Whole) -> str:
 
 
 def doctor(whole: Whole) -> str:
-    """The doctor finds one thing to fix: the default Alertmanager notifies no one."""
+    """The doctor finds one thing to fix: the default Alertmanager notifies no receiver."""
     command = "srp4ctr doctor --json --grafana https://grafana:3000 || test $? = 1"
     shell = ("run", "--rm", "-T", "--entrypoint", "sh", "ops", "-c", command)
     findings = json.loads(whole.stack.compose(*shell))["findings"]

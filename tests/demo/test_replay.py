@@ -96,7 +96,7 @@ def test_a_probe_is_not_taken_in_by_counters_that_move(
     assert replay.run(two_slates()).unchanged_probes == 1
 
 
-def test_a_failed_request_is_counted_and_the_replay_goes_on() -> None:
+def test_a_failed_request_is_counted_and_the_replay_continues() -> None:
     def refuse(
         user_id: str, item_ids: Sequence[str], now_ms: int, request_id: str
     ) -> FixedRanking:

@@ -132,7 +132,7 @@ def test_init_has_a_key_of_the_buckets_only_to_make_them() -> None:
         assert ("objects_admin" in json.dumps(pod)) is makes
 
 
-def test_workers_and_trainer_share_no_disk_with_anybody() -> None:
+def test_workers_and_trainer_share_no_disk() -> None:
     made = rendered("production")
     claims = {
         role: {
@@ -171,7 +171,7 @@ def test_a_changed_setting_restarts_workers_and_not_triton() -> None:
     assert one.pod("triton") == other.pod("triton")
 
 
-def test_operators_commands_have_a_pod_when_somebody_wants_one() -> None:
+def test_operators_commands_have_a_pod_on_request() -> None:
     made = rendered("production")
     assert made.one("Deployment", "ops")["spec"]["replicas"] == 0
     job = made.one("CronJob", "erase-forgotten")

@@ -16,7 +16,7 @@ def test_pages_state_how_many_records_are_remembered(page: str) -> None:
 
 @pytest.mark.parametrize("page", ["docs/callers.md", "monitoring/runbook.md"])
 def test_pages_state_how_long_a_request_waits_for_the_store(page: str) -> None:
-    waits = {0.5: "did not answer within half a second"}  # it asks twice
+    waits = {0.5: "did not answer within half a second"}  # it tries twice
     assert waits[2 * REQUEST_TIMEOUT_S] in pages()[page]
 
 

@@ -32,7 +32,7 @@ def test_only_an_empty_fetch_pauses(
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", fetch)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     broker.pause_after_empty_fetch()
-    broker.pause_after_empty_fetch()  # twice is once
+    broker.pause_after_empty_fetch()  # a second call changes nothing
     patched = Fetcher._proc_fetch_request
     assert asyncio.run(patched(None, "assignment", 1, "request")) is brought
     assert len(slept) == pauses

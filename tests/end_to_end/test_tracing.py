@@ -107,7 +107,7 @@ def test_one_trace_follows_a_request_through_triton(collector: Collector) -> Non
     assert spans["encode"].ended_ns <= spans["score"].began_ns
 
 
-def test_what_is_not_sampled_is_exported_by_nobody(
+def test_spans_that_are_not_sampled_are_not_exported(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(SAMPLE_VARIABLE, "0")

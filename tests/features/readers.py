@@ -65,7 +65,7 @@ class MemoryReader:
 
 
 def an_activity(impressions: int, at_ms: int = 1_700_000_000_123) -> Activity:
-    """Return counters of so many impressions, a millisecond apart."""
+    """Return counters of ``impressions`` events, a millisecond apart."""
     found = Activity()
     for offset in range(impressions):
         found = count(found, at_ms=at_ms + offset, is_click=False, offset=offset)

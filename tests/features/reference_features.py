@@ -68,7 +68,7 @@ class ReferenceFeatures:
     def sequence_at(
         self, user: str, at_ms: int, length: int, ttl_ms: int
     ) -> list[SequenceElement]:
-        """Return the last behaviours, each with its greatest value (None is the least)."""
+        """Return the last behaviours, each with its largest value (None is least)."""
         values: dict[tuple[int, int, int], float | None] = {}
         for event in self.acted_at(user, at_ms):
             element = element_of(event)

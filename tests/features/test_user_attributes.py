@@ -147,7 +147,7 @@ def test_a_request_sees_the_attributes_of_its_instant_that_were_known_then(
 
 
 @pytest.mark.parametrize("since_ms", [0, NOON_MS + 5])
-def test_a_rebuild_of_a_part_of_the_log_keeps_the_attributes_of_before(
+def test_a_rebuild_of_a_part_of_the_log_keeps_earlier_attributes(
     since_ms: int,
 ) -> None:
     events: list[UserEvent] = [a_profile(age="1"), a_behavior(at_ms=NOON_MS + 9)]

@@ -97,7 +97,7 @@ def running(
 
 @pytest.fixture(scope="module")
 def bundle(trace: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a tiny model that has learnt from four users; its refresh is recorded."""
+    """A bundle of a tiny model that four users trained; its refresh is recorded."""
     folder = tmp_path_factory.mktemp("refresh")
     recipe = replace(
         RECIPE,

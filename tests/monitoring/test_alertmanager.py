@@ -113,7 +113,7 @@ def test_figures_out_of_date_inhibit_the_alerts_that_read_them() -> None:
         ALERTS.keys()
         - {
             "Srp4ctrFiguresOutOfDate",
-            "Srp4ctrConsumerLagHigh",  # which the broker itself tells
+            "Srp4ctrConsumerLagHigh",  # which the broker itself reports
         },
     )
     for name in by_labels:

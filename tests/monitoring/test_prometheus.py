@@ -1,4 +1,4 @@
-"""What Prometheus and other servers answer, and what an error tells a person to do."""
+"""What Prometheus and other servers answer, and what an error advises."""
 
 import threading
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_a_gateway_without_a_prometheus_behind_it_may_come_back() -> None:
         Prometheus(url).at("up", 0.0)
 
 
-def test_an_answer_has_a_greatest_size() -> None:
+def test_an_answer_has_a_maximal_size() -> None:
     with a_server(200, {}) as url, pytest.raises(MistakeError, match="too large"):
         get(url, 2.0, max_bytes=5)
 

@@ -54,7 +54,7 @@ def stack_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def closed_kafka(
     stack_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClosedKafka]:
-    """Yield a broker whose topics are made and whose users have been let in."""
+    """Yield a broker whose topics exist and whose users have access."""
     folder = tmp_path_factory.mktemp("kafka")
     with real_stack.kafka(folder, stack_files) as (inside, outside):
         broker = ClosedKafka(inside=inside, outside=outside, secrets=stack_files)

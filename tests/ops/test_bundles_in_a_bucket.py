@@ -201,7 +201,7 @@ def test_the_monitor_has_cards_and_the_refresh_s_status(
     assert (folder / STATUS_FILE).is_file()
 
 
-def test_without_the_store_commands_end_with_an_outage_and_repeated_ones_go_on(
+def test_without_the_store_commands_end_with_an_outage_and_repeated_ones_continue(
     place: Place, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.store("trainer").publish(place.bundle("trainer", "v1", outcome=PROMOTED))

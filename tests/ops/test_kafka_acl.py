@@ -62,7 +62,7 @@ def test_a_producer_elsewhere_publishes_events_and_items(closed_kafka: ClosedKaf
         events.publish(an_item())
 
 
-def test_the_page_s_producer_is_let_in(
+def test_the_page_s_producer_has_access(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (block,) = [
@@ -180,7 +180,7 @@ def test_who_promotes_reads_no_events(closed_kafka: ClosedKafka) -> None:
         read(closed_kafka.known_as("promoter"), BEHAVIOR_EVENTS_TOPIC)
 
 
-def test_a_wrong_password_lets_nobody_in_nor_the_admin_from_elsewhere(
+def test_a_wrong_password_and_an_admin_from_elsewhere_are_refused(
     closed_kafka: ClosedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 2000)

@@ -34,7 +34,7 @@ def test_making_them_again_changes_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_is_deleted_is_made_anew_and_nothing_else(tmp_path: Path) -> None:
+def test_what_is_deleted_is_made_again_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     stack_secrets.make(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

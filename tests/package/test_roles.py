@@ -79,7 +79,7 @@ EXTRAS = {
     "all": "demo.run, training.refresh.pipeline, features.online.store, streams.worker.app",
 }
 WITH_TORCH = ("trainer", "extra training", "extra all")
-# What uv says where it reaches no index, or may not ask one.
+# What uv prints if it reaches no index, or may not use one.
 OTHERS = ("psycopg", "opentelemetry")
 NOT_THERE = re.compile("network was disabled|error sending request", re.I)
 NOUNS = [n for n, c in get_command(app).commands.items() if hasattr(c, "commands")]  # type: ignore[attr-defined]

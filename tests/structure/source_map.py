@@ -1,8 +1,7 @@
-"""Every module's docstring → docs/source-map.md: the house on a page, a phrase per file.
+"""Print a tree of the project's files, each with the first sentence of its docstring.
 
-In: the folders of the package, the links' targets among them, and the benchmarks. Out: the
-page that ``make source-map`` writes. No file is named here: a module that moves takes its
-phrase along.
+``make source-map`` prints it. No file is named here: a module that moves takes its phrase
+along.
 """
 
 import ast
@@ -14,17 +13,9 @@ from pathlib import Path
 
 from tests.structure.source_tree import PACKAGE, ROOT
 
-PAGE = ROOT / "docs" / "source-map.md"
 ALONGSIDE = ("benchmarks",)
 COMMENTED = {".js", ".css", ".toml", ".yaml", ".yml", ".properties", ".sh", ".in"}
 FLOW = ("streams", "features", "training", "triton_repo", "monitoring")
-INTRODUCTION = f"""# Source map
-
-Written by `make source-map` from the first sentence of each module; not to be edited here.
-Everything is imported as `{PACKAGE}.…`, wherever its folder lies
-([why](developers.md#the-architecture-on-a-page)). `tests/` has the same tree: a module's
-test is `tests/` + its path.
-"""
 _COMMENT = re.compile(
     r"\A(?:#![^\n]*\n)?(?:((?:#[^\n]*\n)+)|((?://[^\n]*\n)+)|/\*(.*?)\*/)", re.DOTALL
 )
@@ -34,20 +25,20 @@ _SENTENCE = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.?!])\s+(?=[A-Z`\"'(…])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One file, and what it says of itself."""
+    """One file and the phrase at its top."""
 
     path: str
-    """From the project's root."""
+    """Path from the project's root."""
     phrase: str
 
     @property
     def folder(self) -> str:
-        """Its folder from the root; empty for a file at the top."""
+        """Folder from the root; empty for a file at the top."""
         return self.path.rpartition("/")[0]
 
     @property
     def name(self) -> str:
-        """Its name without its folders."""
+        """Name without the folders."""
         return self.path.rpartition("/")[2]
 
 
@@ -56,18 +47,18 @@ def first_sentence(text: str) -> str:
     paragraph = text.strip().split("\n\n")[0]
     paragraph = re.split(r"\n(?=[-*] )", paragraph)[0]
     sentence = _SENTENCE.split(" ".join(paragraph.split()))[0]
-    return sentence.removesuffix(".").replace("``", "`").replace("|", "\\|")
+    return sentence.removesuffix(".").replace("``", "`")
 
 
 def phrase_of(path: Path) -> str:
-    """Return what a file says of itself at its top; empty where it says nothing."""
+    """Return the first sentence at the top of a file; empty if there is none."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return first_sentence(ast.get_docstring(ast.parse(text)) or "")
-    found = _COMMENT.match(text)
-    if not found:
+    match = _COMMENT.match(text)
+    if not match:
         return ""
-    lines = next(group for group in found.groups() if group).splitlines()
+    lines = next(group for group in match.groups() if group).splitlines()
     return first_sentence("\n".join(re.sub(r"^\s*(#+|//|\*)\s?", "", e) for e in lines))
 
 
@@ -81,10 +72,10 @@ def folders() -> tuple[Path, ...]:
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """Return every module, and the other files that say what they are, by path."""
-    found = [path for folder in folders() for path in folder.rglob("*")]
-    found += ROOT.iterdir()
-    phrases = [(path, phrase_of(path)) for path in found if _is_source(path)]
+    """Return every module, and other files with a comment at the top, by path."""
+    paths = [path for folder in folders() for path in folder.rglob("*")]
+    paths += ROOT.iterdir()
+    phrases = [(path, phrase_of(path)) for path in paths if _is_source(path)]
     return tuple(
         Entry(path=path.relative_to(ROOT).as_posix(), phrase=phrase)
         for path, phrase in sorted(phrases)
@@ -92,18 +83,16 @@ def entries() -> tuple[Entry, ...]:
     )
 
 
-def page() -> str:
-    """Return the text of docs/source-map.md."""
+def tree() -> str:
+    """Return the folders in the order of the data, with a line per file."""
     by_folder: dict[str, list[Entry]] = defaultdict(list)
     for each in entries():
         by_folder[each.folder].append(each)
-    for folder in list(by_folder):  # those that hold folders only
+    for folder in list(by_folder):  # folders that hold folders only
         for parent in list(Path(folder).parents)[:-1]:
             by_folder[parent.as_posix()] += []
-    order = sorted(by_folder, key=_as_in_the_house)
-    parts = [INTRODUCTION, _house(order, by_folder)]
-    parts += [_section(folder, by_folder[folder]) for folder in order if by_folder[folder]]
-    return "\n".join(parts)
+    order = sorted(by_folder, key=_position)
+    return "\n".join(line for folder in order for line in _lines(folder, by_folder[folder]))
 
 
 def _is_source(path: Path) -> bool:
@@ -114,41 +103,28 @@ def _is_source(path: Path) -> bool:
     return path.suffix == ".py" or path.suffix in COMMENTED
 
 
-def _as_in_the_house(folder: str) -> tuple[int, str]:
-    """Sort folders as the data goes; files at the top come last."""
-    walls = [wall.relative_to(ROOT).as_posix() for wall in folders()]
-    walls.sort(key=lambda wall: FLOW.index(wall) if wall in FLOW else len(FLOW))
-    place = next((n for n, w in enumerate(walls) if f"{folder}/".startswith(f"{w}/")), 99)
+def _position(folder: str) -> tuple[int, str]:
+    """Sort folders in the order of the data flow; files at the top come last."""
+    rooms = [room.relative_to(ROOT).as_posix() for room in folders()]
+    rooms.sort(key=lambda room: FLOW.index(room) if room in FLOW else len(FLOW))
+    place = next(
+        (n for n, room in enumerate(rooms) if f"{folder}/".startswith(f"{room}/")), 99
+    )
     return place, folder
 
 
-def _phrase_of_folder(inside: list[Entry]) -> str:
-    return next((each.phrase for each in inside if each.name == "__init__.py"), "")
+def _lines(folder: str, inside: list[Entry]) -> list[str]:
+    """Return the line of a folder, and those of its files."""
+    depth = folder.count("/") if folder else -1
+    phrase = next((each.phrase for each in inside if each.name == "__init__.py"), "")
+    lines = [_line(depth, f"{folder.rpartition('/')[2]}/", phrase)] if folder else []
+    files = [each for each in inside if each.name != "__init__.py"]
+    return lines + [_line(depth + 1, each.name, each.phrase) for each in files]
 
 
-def _house(order: list[str], by_folder: dict[str, list[Entry]]) -> str:
-    """Draw the folders as a tree: how many files each has, and its phrase."""
-    lines = []
-    for folder in filter(None, order):
-        indent = "  " * folder.count("/")
-        inside = by_folder[folder]
-        name = f"{indent}{folder.rpartition('/')[2]}/"
-        count = sum(each.name != "__init__.py" for each in inside)
-        lines.append(f"{name:<18}{count or '':>4}  {_phrase_of_folder(inside)}".rstrip())
-    return "\n".join(["## The house", "", "```", *lines, "```", ""])
-
-
-def _section(folder: str, inside: list[Entry]) -> str:
-    """Return one folder: its heading, its phrase, its files."""
-    heading = [f"## {folder}/" if folder else "## At the top", ""]
-    if phrase := _phrase_of_folder(inside):
-        heading += [f"{phrase}.", ""]
-    rows = [f"| [`{e.name}`](../{e.path}) | {e.phrase} |" for e in inside]
-    shown = [row for row, e in zip(rows, inside, strict=True) if e.name != "__init__.py"]
-    if not shown:
-        return "\n".join(heading)
-    return "\n".join([*heading, "| file | what it is |", "|---|---|", *shown, ""])
+def _line(depth: int, name: str, phrase: str) -> str:
+    return f"{'  ' * depth + name:<36}  {phrase}".rstrip()
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    print(tree())  # noqa: T201

@@ -36,7 +36,7 @@ def words(name: str) -> set[str]:
 
 
 def says_nothing(name: str) -> bool:
-    """Tell whether ``name`` has an empty word or a second thought's suffix."""
+    """Return whether ``name`` has an empty word or a second thought's suffix."""
     return bool(words(name) & EMPTY_WORDS or SECOND_THOUGHT.search(name))
 
 

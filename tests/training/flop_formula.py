@@ -28,8 +28,8 @@ def formula(config: ModelConfig, tables: TableSizes, candidates: int) -> Request
         products  = T D + (D + C + U + k^2) W once, (D + i^2 + i k) W per
                     candidate, and h for each product; none without user fields
 
-    I is the width of what of P tells the item; U is that of the user's fields, W that of
-    a product's, i of an item and k of a request.
+    I is the width of the part of P that identifies the item; U is that of the user's
+    fields, W that of a product's, i of an item and k of a request.
     """
     d, n, m, h = config.width, config.num_layers, config.num_queries, config.head_width
     length, states, rank = tables.length, tables.length + 1, config.head_width // 2

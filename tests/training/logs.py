@@ -75,7 +75,7 @@ def write_world(
 
 
 def write_hits(folder: Path, *, users: int = 40, visits: int = 6) -> FeatureConfig:
-    """Write a log in which everybody clicks on one item, i0, wherever it is shown."""
+    """Write a log in which all users click on one item, i0, wherever it is shown."""
     from srp4ctr.features.online import feast_store
 
     generator = np.random.default_rng(0)

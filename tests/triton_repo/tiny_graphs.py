@@ -1,4 +1,4 @@
-"""ONNX files of a tiny bundle, whose encoder and head tell the versions apart."""
+"""ONNX files of a tiny bundle, whose encoder and head distinguish the versions."""
 
 import numpy as np
 import onnx

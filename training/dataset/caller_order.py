@@ -1,6 +1,6 @@
 """The numbers of a training set's candidates: where they come from, and if one is an order.
 
-A position's bias tells how much a place helps an item, and serving leaves it out. If the
+A position's bias measures how much a place helps an item, and serving leaves it out. If the
 impressions stand where the caller's order put them, order and place say the same: the bias
 would take what the order knows, and serving would lose it. So it is not trained then.
 """

@@ -1,7 +1,7 @@
 """Raw log → sentences for a refresh's report: what its publishers should change, and how.
 
-In: the tables of an ``EventLog``. Out: a sentence for each thing that training cannot tell
-apart, or of which it reads only a part.
+In: the tables of an ``EventLog``. Out: a sentence for each thing that training cannot
+distinguish, or of which it reads only a part.
 """
 
 from collections.abc import Iterator

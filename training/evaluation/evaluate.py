@@ -202,7 +202,7 @@ def gates(judgement: Judgement, *, are_sampled: bool = False) -> tuple[Gate, ...
 
     Each limit is widened by the margin of error (95 %) of so few impressions: a small
     shop's hundred judged impressions would be a lottery. Where not even the AUC is defined
-    a bundle is refused: nobody knows what it is worth. Where negatives are sampled the
+    a bundle is refused, because its quality is unknown. Where negatives are sampled the
     slates measure less, and ``full_catalogue.results`` judge the bundle.
     """
     found = []

@@ -1,4 +1,4 @@
-"""Bundle → Hit@K of ``recommend`` over the whole catalogue, beside rules of popularity.
+"""Bundle → Hit@K of ``recommend`` over the whole catalogue, next to rules of popularity.
 
 In: a trained model, what pre-training retrieves with, and held-out clicks on items that
 were new to their users. For each click the items that were known at that instant are

@@ -224,7 +224,7 @@ def _of_the_item(
             scores=-_filled(numbers[PRICE]),
             slates=_all(inputs.ranked),
         )
-    # An item that nobody has seen before is the newest.
+    # An item that no user has seen before is the newest.
     at_ms = np.asarray(slates.request_at_ms)[:, None]
     first_ms = np.where(inputs.first_seen_ms > 0, inputs.first_seen_ms, at_ms)
     yield Rule(

@@ -121,7 +121,7 @@ class BundleStore:
         """Prepare a refresh: ``update``, then publish and fetch what is missing.
 
         Published are bundles that a killed refresh left; fetched is what the next one may
-        start from, so that a trainer that lost its disk goes on.
+        start from, so that a trainer that lost its disk can continue.
         """
         published = self.update(*names)
         newest = bundle.number(published[-1]) if published else 0

@@ -103,7 +103,7 @@ def outputs(folder: Path) -> Outputs:
 
 
 def check(golden: Arrays, outputs: Scores[NDArray[np.float32]]) -> float:
-    """Return the probabilities' greatest difference from torch.
+    """Return the probabilities' largest difference from torch.
 
     ``ArtifactError`` where that or the ranking scores' is above its tolerance.
     """

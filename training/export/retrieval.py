@@ -32,7 +32,7 @@ from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.pretraining import MaskedHeads
 
 _ITEMS_AT_ONCE = 100_000
-_BLOCK, _GREATEST = 32, 7  # numbers that share a scale, and the greatest of their codes
+_BLOCK, _GREATEST = 32, 7  # numbers that share a scale, and the largest of their codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

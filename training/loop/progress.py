@@ -113,7 +113,7 @@ def logging_to(folder: Path | None) -> Iterator[ScalarLog]:
 class MlflowRun:
     """A refresh as a run of an MLflow server, while the block runs; "" is no server.
 
-    What MLflow raises is a warning: it is asked for nothing more, and the refresh goes on.
+    An error of MLflow is a warning: the refresh continues without MLflow.
     """
 
     def __init__(self, uri: str) -> None:

@@ -249,7 +249,7 @@ def _best_epochs(losses: NDArray[np.float64]) -> int:
 
     Two are as good as each other if they differ by less than a standard error of the
     difference (Breiman et al., Classification and Regression Trees, 1984: the one-SE rule).
-    0 if all epochs are, or where too few requests were held out to tell.
+    0 if all epochs are, or if too few requests were held out.
     """
     if losses.shape[1] < 2:
         return 0

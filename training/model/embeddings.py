@@ -295,7 +295,7 @@ class FieldSums(nn.Module):
 
 
 def with_biases(fields: UserFields, weight: Tensor) -> FieldSums:
-    """Return the biases of user fields, and beside them their ``weight`` (V, any)."""
+    """Return the biases of user fields next to their ``weight`` (V, any)."""
     biases = FieldSums(fields.biases, torch.ones(len(fields.biases.places), 1))
     made = FieldSums(fields.vectors, weight)
     made.table = torch.cat([biases.table, made.table], dim=1)
@@ -307,7 +307,7 @@ NUM_SPANS = 16
 """Q: a counter is cut at this number of its quantiles. EB-NeRD, counters alone, newest
 seventh of the training week: none gives AUC .8154 / gAUC .7910, 16 .8176 / .7931, 32
 .8183 / .7939 (LightGBM: .8199 / .7894)."""
-_MAX_ROWS = 200_000  # quantiles of so many rows are near enough
+_MAX_ROWS = 200_000  # quantiles of this many rows are near enough
 
 
 class NumericFeatures(nn.Module):

@@ -309,8 +309,8 @@ class Attention(torch.autograd.Function):
 class FoldedLayer(nn.Module):
     """A ``TransformerLayer`` on flat states, which carry its attention's output bias.
 
-    A residual plus a product is one product then; whoever reads the states takes the bias
-    off again in a bias of its own.
+    A residual plus a product is one product then; a reader of the states subtracts the
+    bias in its own bias.
     """
 
     def __init__(self, layer: TransformerLayer, next_bias: Tensor) -> None:

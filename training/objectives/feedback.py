@@ -108,7 +108,7 @@ def click_shares(slates: Slates) -> Floats:
     at = np.minimum(np.searchsorted(done, wanted), max(len(done) - 1, 0))
     is_met = done[at] == wanted if len(done) else np.zeros(len(wanted), dtype=np.bool_)
     is_met &= items[shown] >= FIRST_KNOWN_ROW  # unknown items share rows
-    is_met &= tensors["candidate_features"][..., _IN_HISTORY][shown] == 0  # else: of before
+    is_met &= tensors["candidate_features"][..., _IN_HISTORY][shown] == 0  # else: earlier
     clicked = slates.clicked[shown][is_met]
     of_pair = codes[at[is_met], _ACTION], codes[at[is_met], _VALUE]
     counts, clicks = (np.zeros((_SIZES["action"], _SIZES["value"])) for _ in range(2))

@@ -111,7 +111,7 @@ def train_on_clicks(
 
 
 def batch_size(config: RefreshConfig, requests: int) -> int:
-    """Return how many of so many ``requests`` are one batch."""
+    """Return the batch size for a log of this many ``requests``."""
     if config.batch_requests is not None:
         return config.batch_requests
     least, most = BATCH_SIZES

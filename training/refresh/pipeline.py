@@ -47,7 +47,7 @@ from srp4ctr.training.refresh import reports, stages
 from srp4ctr.training.refresh.reports import RefreshOutcome, RefreshReport
 from srp4ctr.training.refresh.stages import Training
 
-CURVES = "logs"  # beside the bundles: learning curves for ``tensorboard --logdir``
+CURVES = "logs"  # next to the bundles: learning curves for ``tensorboard --logdir``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class RefreshOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Comparisons:
-    """A new bundle beside what serves, and beside one-line rules."""
+    """A new bundle compared with the serving one, and with one-line rules."""
 
     gates: tuple[Gate, ...]
     rules: tuple[RuleResult, ...] = ()
@@ -157,7 +157,7 @@ def _make_bundle(
 ) -> RefreshReport:
     """Train, evaluate and export a model; return the report of its bundle.
 
-    ``note`` is of the last refresh, if it died.
+    ``note`` is of the last refresh, if it was killed.
     """
     config, dataset = training.config, training.dataset
     start = stages.begin(training, options.serving)

@@ -43,7 +43,7 @@ _CHANGE_NOTHING: Mapping[str, Any] = {
     "max_gpu_memory_share": 1.0,
     "niceness": 0,
     "accumulate": 1,
-    "threads": 1,  # only the last bits of sums: what was slow goes on with others
+    "threads": 1,  # changes only the last bits of sums: a slow refresh may resume with more
 }
 
 

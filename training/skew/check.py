@@ -68,7 +68,7 @@ class ServedCheck:
     rescored: int = 0
     """Requests whose served tensors were scored again."""
     onnx_difference: float = 0.0
-    """The greatest difference between served scores and the ONNX files' here."""
+    """Largest difference between served scores and the ONNX files' here."""
     torch_difference: float | None = None
     """The same for the weights in torch; None where the settings have another model."""
     tensors: dict[str, Difference] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class ServedCheck:
 
     @property
     def score_difference(self) -> float:
-        """The greatest difference between served scores and their bundle's."""
+        """Largest difference between served scores and their bundle's."""
         return max(self.onnx_difference, self.torch_difference or 0.0)
 
     @property
@@ -203,7 +203,7 @@ def _in_torch(model: SRP4CTR, tensors: Arrays) -> NDArray[np.float32]:
 
 
 def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the greatest difference; infinite where the padding differs."""
+    """Return the largest difference; infinite if the padding differs."""
     if np.any(np.isnan(one) != np.isnan(other)):
         return float("inf")
     return float(np.nanmax(np.abs(one - other), initial=0.0))

@@ -212,10 +212,10 @@ class GoldenIds:
         return validation.scored(self.client, self.folders, typed)
 
     def _answer_natively(self, native: str, request: GoldenRequest) -> Tensors:
-        """Return the first answer that the step ``native`` gives by itself.
+        """Return the first answer that the step ``native`` computes.
 
         It hands over what the Python step has not parsed yet. Raises ``ArtifactError``
-        where that goes on.
+        if it does so for too long.
         """
         until_s = time.monotonic() + _PATIENCE_S
         wanted = (

@@ -1,7 +1,7 @@
 """The native step's library: where it is, whether it can serve, and its copies.
 
-Triton loads a library once for each path, and keeps it open for good. So its name has a
-number of its sources: another release's code never has the path of this one. In a live
+Triton loads a library once for each path, and keeps it open until it ends. So the name has
+a number of its sources: another release's code never has the path of this one. In a live
 repository all versions with the same code have one file under several names, which the
 server's linker maps once.
 """
@@ -67,6 +67,6 @@ def _source() -> int:
 
 
 def _is_built() -> bool:
-    """Return whether there is a library of the sources beside it."""
+    """Return whether there is a library of the sources next to it."""
     mark = b"srp4ctr native source %du" % _source()
     return LIBRARY.is_file() and mark in LIBRARY.read_bytes()

@@ -218,7 +218,7 @@ def _switch(
 def _gates_by_ids(
     golden: GoldenIds, old: str | None, version: str, config: TritonConfig
 ) -> list[Gate]:
-    """Return the gates of the steps of ``golden``, beside those of the bundle ``old``."""
+    """Return the gates of the steps of ``golden``, compared with the bundle ``old``."""
     gate, folders = golden.gate(), golden.folders
     if old is None:
         return [gate, skipped(LATENCY, "nothing served before")]

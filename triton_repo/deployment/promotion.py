@@ -1,6 +1,6 @@
 """A bundle → one server or several, one after another: all of them serve it, or none does.
 
-Each server has a live repository of its own and answers requests by itself: while they
+Each server has its own live repository and answers requests independently: while they
 change in turn, each answer is entirely of the old bundle or of the new one. One lease
 covers a whole change of all servers, so that another one waits, and its record lets
 ``reconcile`` finish or undo what a crash has left.

@@ -91,7 +91,7 @@ def reconcile(
 
     ``bundle_folder`` returns a version's, for a server that lacks it. Raises
     ``OutageError`` where a server does not answer, and ``ArtifactError`` where a bundle is
-    gone; then the next call goes on.
+    gone; then the next call continues.
     """
 
     def render(version: str, server: TritonConfig) -> None:

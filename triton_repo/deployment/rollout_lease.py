@@ -5,7 +5,7 @@ reached. A rollout takes the lease with a number above all that were given befor
 repository remembers the number that locked it last and refuses lower ones
 (``live_repository.locked``), so that a process that was paused beyond its lease cannot
 write any more. The record holds the plan of an unfinished rollout, and is written before
-each of its steps: whoever takes the lease next finishes or undoes it (``reconcile``).
+each of its steps: the next holder of the lease finishes or undoes it (``reconcile``).
 """
 
 import logging

@@ -1,5 +1,5 @@
 /* The part of onnxruntime's C interface that the native step uses: a prefix of OrtApi of
- * onnxruntime_c_api.h, which promises that functions keep their places. Names are its. */
+ * onnxruntime_c_api.h, which guarantees that functions keep their places. Names are its. */
 #ifndef SRP4CTR_ONNX_API_H
 #define SRP4CTR_ONNX_API_H
 

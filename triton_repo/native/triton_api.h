@@ -1,5 +1,5 @@
 /* The part of Triton's C interfaces that the native step uses: tritonserver.h and
- * tritonbackend.h of Triton's core, whose names these are. Both promise that these
+ * tritonbackend.h of Triton's core, whose names these are. Both guarantee that these
  * functions and numbers stay as they are. Enums have the constants that are used. */
 #ifndef SRP4CTR_TRITON_API_H
 #define SRP4CTR_TRITON_API_H

@@ -221,7 +221,7 @@ class Catalogue:
         clicked = found.keys[np.concatenate(found.most_clicked())]
         clicked = np.concatenate([self._most_clicked, clicked])
         popular = self._popular(clicked, usual_items)
-        # Later rows came later; what nobody was shown yet is the newest.
+        # Later rows came later; an item that no user was shown yet is the newest.
         now_ms = time.time_ns() // 1_000_000
         added_ms = np.where(found.first_seen_ms > 0, found.first_seen_ms, now_ms)
         is_new = found.is_available & (added_ms > now_ms - NEW_MS)
@@ -322,7 +322,7 @@ def have(
 
 
 def _best(scores: NDArray[Any], most: int) -> Int64s:
-    """Return the rows of the ``most`` greatest positive scores, in order."""
+    """Return the rows of the ``most`` largest positive scores, in order."""
     rows = greatest(scores, most)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return rows[scores[rows] > 0.0]

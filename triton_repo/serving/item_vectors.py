@@ -1,4 +1,4 @@
-"""A bundle's items → those with the greatest products with a state, and their ids.
+"""A bundle's items → those with the largest products with a state, and their ids.
 
 All vectors are multiplied: ``products.onnx`` (``training/export/retrieval.py``) does so in
 four bits a number, a seventh of the bytes of float32; the best of them are multiplied
@@ -86,7 +86,7 @@ class ItemVectors:
 
 
 def greatest(scores: NDArray[Any], count: int) -> Int64s:
-    """Return the places of the ``count`` greatest ``scores``, or of all, in any order."""
+    """Return the places of the ``count`` largest ``scores``, or of all, in any order."""
     blocks = _BLOCKS * count
     if (size := len(scores) // blocks) > 1:
         # As many blocks as are wanted have a score of at least ``least``.

@@ -113,7 +113,7 @@ def _parsed_cache_file(features: RequestFeatures) -> str:
 
 
 def _experiment(file: Path) -> str:
-    """Return the name of the canary's experiment; "" while nobody is assigned to one."""
+    """Return the name of the canary's experiment; "" while no user is assigned to one."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:  # no promotion yet, or a disk that is full

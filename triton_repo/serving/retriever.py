@@ -2,7 +2,7 @@
 
 In: B users as the store has them, and which items each may be shown. Out: up to K items of
 each, the likeliest first, and the source of each. The model's are those whose output
-vectors have the greatest product with the state of a [MASK] behind the history.
+vectors have the largest product with the state of a [MASK] behind the history.
 """
 
 from collections import OrderedDict

@@ -150,7 +150,7 @@ class ServingMetrics:
         self._counts: dict[Key, float] = dict.fromkeys(increments, 0.0)
         self._flushed: dict[Key, int] = dict.fromkeys(increments, 0)
         self.before_flush: Callable[[], None] = lambda: None
-        """Called by the thread; it may ``add`` to families that nobody else adds to."""
+        """Called by the thread; it may ``add`` to families that no other thread adds to."""
         self._cpu_since = time.process_time()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)

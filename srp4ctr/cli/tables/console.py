@@ -189,7 +189,7 @@ class _LeftColumn(ProgressColumn):
 
 
 def _left(seconds: float) -> str:
-    """Return a rough span: nobody knows the seconds of an hour."""
+    """Return a rough span: seconds do not matter after an hour."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s left"
     minutes = round(seconds / 60)

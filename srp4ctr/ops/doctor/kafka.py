@@ -86,7 +86,7 @@ def rules(settings: Settings) -> Iterator[Finding]:
 
 
 def of_rules(kafka: KafkaConfig, principals: list[str]) -> Iterator[Finding]:
-    """Yield whether rules are for everybody, or visible to an ordinary user."""
+    """Yield whether rules are for all users, or visible to an ordinary user."""
     if "User:*" in principals:
         do = "srp4ctr stack init sets the rules; delete those of User:*"
         yield is_open("kafka rules", "a rule allows something to everybody, User:*", do)

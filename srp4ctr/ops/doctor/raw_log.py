@@ -1,4 +1,4 @@
-"""Checks where the raw log is: who may read it, and that it loses no commit to another."""
+"""Checks of the raw log's place: its readers, and that no commit overwrites another."""
 
 import os
 import secrets

@@ -81,7 +81,7 @@ def examine(settings: Settings, grafana: str = "") -> Iterator[Finding]:
             continue
         try:
             yield from check(settings)
-        except Exception as error:  # the other checks go on
+        except Exception as error:  # the other checks still run
             message = str(error) or type(error).__name__
             yield is_wrong(name, message, "is it up, and are these its settings?")
     yield from host.grafana(grafana.rstrip("/"))

@@ -1,8 +1,8 @@
 """Makes searches for hotels that do not exist, the same at every run, for the recipe.
 
-Nobody searched. Visitors are unknown until they come, look at a few hotels, and are shown
-a list in the order of a search engine, with prices. They want the hotel that they looked at
-last, or else a cheap one near the top. Its figures say nothing of other sites.
+All of it is generated. Visitors are unknown until they come, look at a few hotels, and are
+shown a list in the order of a search engine, with prices. They want the hotel that they
+looked at last, or else a cheap one near the top. Its figures say nothing of other sites.
 """
 
 import csv

@@ -1,8 +1,8 @@
 """Makes the sample: visits to a bookshop that does not exist, the same at every run.
 
-Nobody visited it. Readers have two favourite genres and read a series in order, so that
-what they did last says what they want next; which books are popular says less. It is small,
-so that a model is trained in a minute: its figures say nothing of other shops.
+All visits are generated. Readers have two favourite genres and read a series in order, so
+that what they did last says what they want next; which books are popular says less. It is
+small, so that a model is trained in a minute: its figures say nothing of other shops.
 """
 
 import math

@@ -196,7 +196,7 @@ def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
         write(tmp_path, page)
 
 
-def test_unfolded_costs_a_hundred_times_one_candidate() -> None:
+def test_reencoding_costs_a_hundred_times_one_candidate() -> None:
     config = ModelConfig()
     sizes = TableSizes(item_rows=10, item_fields=(), length=20)
     row = {"flops_1": formula(config, sizes, 1).folded}

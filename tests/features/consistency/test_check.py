@@ -161,7 +161,7 @@ def test_a_store_that_lost_everything_is_wrong_throughout(
     assert (found.wrong_share, found.behind_s) == (1.0, 0.0)
 
 
-def test_a_store_that_was_folded_anew_is_right_again(
+def test_a_store_that_was_folded_again_is_right_again(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
     log_and_store(config, sink, a_morning())

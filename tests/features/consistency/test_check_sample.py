@@ -1,4 +1,4 @@
-"""Which users a check takes: so many at most, and no more events than it can hold."""
+"""A check takes a limited number of users, and no more events than it can hold."""
 
 import random
 from collections import Counter
@@ -31,7 +31,7 @@ def log_dir(tmp_path: Path) -> Path:
         (2, 20, 2),
     ],
 )
-def test_the_sample_ends_where_it_holds_so_many_users_or_events(
+def test_the_sample_ends_at_its_limit_of_users_or_events(
     log_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     sample: int,
@@ -43,7 +43,7 @@ def test_the_sample_ends_where_it_holds_so_many_users_or_events(
     assert len(set(found)) == users
 
 
-def test_a_log_of_nobody_has_no_sample(tmp_path: Path) -> None:
+def test_a_log_without_users_has_no_sample(tmp_path: Path) -> None:
     assert check._short(places(tmp_path, "user_id", 200)) == []
 
 

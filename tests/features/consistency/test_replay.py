@@ -1,4 +1,4 @@
-"""Rows made anew from the log equal those that the stream's partition made in passing."""
+"""Rows that are rebuilt from the log equal the rows of the stream's partition."""
 
 import random
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_one_user_in_two_partitions_is_two_places(tmp_path: Path) -> None:
     assert list(events_of(tmp_path, "user_id", [("u1", 2)])) == [("u1", 2)]
 
 
-def test_an_absent_log_has_nobody(tmp_path: Path) -> None:
+def test_an_absent_log_has_no_users(tmp_path: Path) -> None:
     assert places(tmp_path / "nowhere", "item_id", 9) == {}
     assert events_of(tmp_path / "nowhere", "user_id", []) == {}
 
@@ -113,5 +113,6 @@ def test_duplicates_and_what_was_forgotten_do_not_count(tmp_path: Path) -> None:
     assert user_at(events, 99, CONFIG).clicks == (1.0,) * 4
     (events,) = events_of(tmp_path, "item_id", [("i1", 0)]).values()
     share = item_share_at(events, 99, partition=0)
-    assert share.impressions[-1] == pytest.approx(1, abs=1e-5)  # an item forgets nobody
+    # An item's counters keep the events of erased users.
+    assert share.impressions[-1] == pytest.approx(1, abs=1e-5)
     assert share.clicks[-1] == pytest.approx(1, abs=1e-5)

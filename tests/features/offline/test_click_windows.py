@@ -32,7 +32,7 @@ def columns(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     at_ms = NOON_MS + random.integers(48 * 4, 72 * 4, 150) * HOUR_MS // 4
     instants = {
         "row": np.arange(7, 157),
-        "item_key": random.integers(0, 6, 150),  # nobody has clicked on the sixth
+        "item_key": random.integers(0, 6, 150),  # the sixth has no click
         "at_ms": at_ms,
     }
     return clicks, instants

@@ -225,7 +225,7 @@ def test_events_before_an_erasure_request_are_not_remembered(tmp_path: Path) -> 
         (a_forget(at_ms=NOON_MS), NOON_MS),
         (a_behavior("late", at_ms=NOON_MS), NOON_MS + 1),
         (a_behavior("new", at_ms=NOON_MS + 1), NOON_MS + 1),
-        (a_forget(at_ms=NOON_MS - 5), NOON_MS + 2),  # an older wish changes nothing
+        (a_forget(at_ms=NOON_MS - 5), NOON_MS + 2),  # an older request changes nothing
     ]
     with a_log(tmp_path, *published) as log:
         assert set(log.rows(log.events)["type"].to_pylist()) == {"behavior"}

@@ -1,4 +1,4 @@
-"""All items' counters at one instant after another, beside ``counters_as_of``."""
+"""All items' counters at successive instants, compared with ``counters_as_of``."""
 
 from pathlib import Path
 

@@ -65,7 +65,7 @@ def test_a_reader_follows_the_writer_to_greater_tables(tmp_path: Path) -> None:
     greater = reader.current()
     assert greater is not None
     assert greater.capacity == 64
-    assert seen.read(seen.find(np.array([7])))[0, 0] == 3  # for whoever still reads it
+    assert seen.read(seen.find(np.array([7])))[0, 0] == 3  # for a reader that still has it
     assert len(list(tmp_path.glob("items-*"))) == 1
     writer.clear()
     assert not list(tmp_path.glob("items-*"))

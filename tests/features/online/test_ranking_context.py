@@ -1,4 +1,4 @@
-"""What ``model rank`` prints beside a ranking: titles, and what the store lacks."""
+"""What ``model rank`` prints next to a ranking: titles, and what the store lacks."""
 
 import time
 from dataclasses import replace

@@ -289,7 +289,7 @@ def test_writes_follow_a_failover_behind_one_address(tmp_path: Path) -> None:
         processes.stop(node, tmp_path)
 
 
-def test_a_row_for_a_while_is_read_as_any_other_ends_by_itself_and_can_be_removed(
+def test_a_temporary_row_is_read_as_any_other_expires_and_can_be_removed(
     config: FeatureConfig,
 ) -> None:
     views = OnlineViews(config)

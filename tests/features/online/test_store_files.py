@@ -35,7 +35,7 @@ def on_disk(folder: Path) -> bytes:
 
 
 @pytest.mark.stack
-def test_a_row_of_before_leaves_the_store_s_files(store: Redis, tmp_path: Path) -> None:
+def test_an_earlier_row_leaves_the_store_s_files(store: Redis, tmp_path: Path) -> None:
     store.set("user", ERASED)
     store.set("user", b"")
     assert ERASED in on_disk(tmp_path)

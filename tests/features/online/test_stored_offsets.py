@@ -65,7 +65,7 @@ def test_a_worker_begins_where_the_rows_of_the_one_before_end(
 def test_no_row_is_written_into_a_store_that_lost_its_last_writes(
     config: FeatureConfig, keys: int
 ) -> None:
-    """Of a cluster one node may have failed over: any of the keys tells it."""
+    """Of a cluster one node may have failed over: any of the keys shows it."""
     from srp4ctr.features.online.store import FeatureStoreSink
 
     sink = FeatureStoreSink(config)

@@ -90,7 +90,7 @@ def test_items_without_attributes_have_no_fields_and_one_empty_slot() -> None:
 
 
 def test_an_attribute_without_any_value_yet_is_no_field() -> None:
-    """A list that is empty everywhere, and embeddings that nobody has sent."""
+    """A list that is empty everywhere, and embeddings that no event has."""
     tagged: list[Attributes] = [{"tags": (), "brand": "Acme"}] * 10
     assert [field.name for field in item_fields.build(tagged)] == ["brand"]
     look = FieldConfig(name="look", kind="vector")

@@ -64,7 +64,7 @@ def test_padding_has_no_codes_and_the_first_event_no_gap() -> None:
 
 
 def test_no_history_at_all_has_no_codes() -> None:
-    """Windows of a log in which nobody has a behaviour."""
+    """Windows of a log without behaviours."""
     assert transforms.behavior_codes(empty_sequences(0, 4)).shape[:2] == (0, 4)
 
 

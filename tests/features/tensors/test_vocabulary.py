@@ -134,12 +134,12 @@ def test_an_offset_from_utc_is_the_context_s_or_the_default() -> None:
 
 
 @pytest.mark.parametrize("text", ["noon", "", "1e9", "90.5", "-721", "nan"])
-def test_an_offset_that_nobody_has_is_an_error(text: str) -> None:
+def test_an_impossible_offset_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="whole minutes from -720 to 840"):
         a_vocabulary().utc_offset_ms({UTC_OFFSET_FIELD: text})
 
 
-def test_an_offset_is_no_feature_by_itself() -> None:
+def test_an_offset_alone_is_no_feature() -> None:
     with_offset = {"page": "home", UTC_OFFSET_FIELD: "60"}
     np.testing.assert_array_equal(
         vocabulary.context_rows(with_offset), vocabulary.context_rows({"page": "home"})

@@ -145,7 +145,7 @@ def test_the_cost_comes_from_the_card_of_the_version_that_ran(
     assert value_of(monitor, "srp4ctr_source_up", source="triton") == 1.0
 
 
-def test_counts_of_before_the_start_are_left_out_though_the_first_poll_was_in_vain(
+def test_counts_before_the_start_are_left_out_though_the_first_poll_failed(
     sources: MonitorSources, triton_pages: list[str]
 ) -> None:
     triton_pages[:0] = ["no { page", PAGE.replace(" 42", " 2")]

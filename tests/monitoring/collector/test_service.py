@@ -211,7 +211,7 @@ def test_a_reader_whose_fetches_are_not_answered_is_not_current(
 
 
 @pytest.mark.stack
-def test_impressions_whose_fetches_are_not_answered_are_read_anew(
+def test_impressions_whose_fetches_are_not_answered_are_read_again(
     bootstrap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topic_readers, "MAX_SILENCE_S", 2.0)

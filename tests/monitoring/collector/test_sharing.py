@@ -132,7 +132,7 @@ def test_locks_share_partitions_fairly_and_those_of_a_closed_monitor_are_free(
     three.start()
     assert wait_for(lambda: sorted(len(each.owned()) for each in shares) == [2, 2, 3])
     assert sorted([*one.owned(), *two.owned(), *three.owned()]) == list(range(7))
-    assert 0 in one.owned()  # whoever adds up goes on
+    assert 0 in one.owned()  # the monitor that adds up stays
     one.close()
     assert not one.owned()
     assert wait_for(lambda: len(two.owned() | three.owned()) == 7)

@@ -116,7 +116,7 @@ def test_totals_never_fall_while_a_server_is_away_or_restarts(pages: Pages) -> N
         assert total == of_a + of_b
 
 
-def test_a_server_that_answers_late_brings_no_calls_of_before(pages: Pages) -> None:
+def test_a_server_that_answers_late_brings_no_earlier_calls(pages: Pages) -> None:
     servers = TritonServers({n: pages.url(n) for n in "ab"}, WINDOW_S)
     pages.texts["a"] = a_page(5)
     servers.poll()

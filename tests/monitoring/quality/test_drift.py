@@ -56,7 +56,7 @@ def test_the_window_is_as_long_as_it_says_however_often_it_is_looked_at() -> Non
     assert feature_drift(drift).live_share == pytest.approx(0.5, abs=0.06)
 
 
-def test_counters_that_go_on_growing_in_one_dictionary_are_seen_to_grow() -> None:
+def test_counters_that_keep_growing_in_one_dictionary_are_seen_to_grow() -> None:
     drift, counters = Drift(window_s=600), cells(5000, 0)
     for turn in range(12):
         drift.observe(counters, turn * SNAPSHOT_S)

@@ -34,7 +34,7 @@ def show(
     kept.add(an_impression(item, after_ms=after_ms, **changes), known, is_clicked)
 
 
-def test_an_impression_is_open_until_its_label_says_that_nobody_clicked() -> None:
+def test_an_impression_is_open_until_its_label_says_that_it_was_not_clicked() -> None:
     kept = some_open()
     show(kept, "i1")
     show(kept, "i2")

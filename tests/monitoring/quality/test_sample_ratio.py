@@ -136,7 +136,7 @@ def test_of_many_experiments_the_newest_are_kept() -> None:
     }
 
 
-def test_another_share_begins_anew_and_an_ended_experiment_has_no_figures() -> None:
+def test_another_share_begins_again_and_an_ended_experiment_has_no_figures() -> None:
     ratios = SampleRatios(BUNDLES)
     for at, share in ((1, 0.1), (2, 0.2)):
         for user in range(100 * at):
@@ -147,7 +147,7 @@ def test_another_share_begins_anew_and_an_ended_experiment_has_no_figures() -> N
     assert list(ratios.ratios(ACTIVE_MS + 3)) == []
 
 
-def test_counts_go_on_from_a_snapshot() -> None:
+def test_counts_resume_from_a_snapshot() -> None:
     one, restored = SampleRatios(BUNDLES), SampleRatios(BUNDLES)
     for user in range(500):
         one.update(seen(user, SHARE.name, SHARE.arm(f"u{user}")))

@@ -20,7 +20,7 @@ from tests.monitoring.web.refusing_playground import RANKING, Refusing
 
 
 class Returning(Refusing):
-    """A playground whose Triton is away until it is asked for the third time."""
+    """A playground whose Triton is away until the third call."""
 
     def __init__(self) -> None:
         self.requests = 0

@@ -108,7 +108,7 @@ def with_channels(*names: str) -> dict[str, Any]:
 
 
 @needs_both
-def test_our_configuration_as_it_is_reaches_no_one(tmp_path: Path) -> None:
+def test_our_configuration_as_it_is_reaches_no_receiver(tmp_path: Path) -> None:
     with stack(tmp_path, CONFIG) as settings:
         found, switch = alerts.receivers(settings)
     assert found.state == "wrong"
@@ -136,7 +136,7 @@ def test_one_empty_receiver_is_named(tmp_path: Path) -> None:
 
 
 @needs_both
-def test_a_prometheus_without_an_alertmanager_reaches_no_one(tmp_path: Path) -> None:
+def test_a_prometheus_without_an_alertmanager_reaches_no_receiver(tmp_path: Path) -> None:
     with stack(tmp_path, None) as settings:
         (found,) = alerts.receivers(settings)
     assert found.state == "wrong"

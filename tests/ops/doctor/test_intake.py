@@ -49,7 +49,7 @@ def test_one_that_does_not_answer_is_not_checked() -> None:
     assert found.found == f"nothing answers at 127.0.0.1:{port}"
 
 
-def test_ours_lets_nobody_in_without_a_token() -> None:
+def test_our_intake_refuses_clients_without_a_token() -> None:
     with reserved_ports(1) as (port,):
         away = KafkaConfig(bootstrap=f"{HOST}:{port}")
         with running(away) as service:
@@ -59,7 +59,7 @@ def test_ours_lets_nobody_in_without_a_token() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_one_that_takes_events_from_anybody_is_open(
+def test_an_intake_that_takes_events_from_every_client_is_open(
     status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_result, "own_addresses", lambda: [HOST])

@@ -68,7 +68,7 @@ def test_what_a_user_may_not_see_is_missing_for_it(closed_kafka: ClosedKafka) ->
 
 
 @needs_apache_kafka
-def test_rules_that_hold_for_everybody_or_are_shown_to_services_are_open(
+def test_rules_that_hold_for_all_users_or_are_shown_to_services_are_open(
     closed_kafka: ClosedKafka,
 ) -> None:
     admin = closed_kafka.known_as("admin")

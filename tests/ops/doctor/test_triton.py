@@ -52,7 +52,7 @@ def closed(
 
 @pytest.fixture(scope="module")
 def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonConfig]:
-    """Yield a plain server whose models everybody may load and unload."""
+    """Yield a plain server whose models every client may load and unload."""
     folder = tmp_path_factory.mktemp("unguarded")
     serving = triton_install.build(Path(EmbeddedConfig().serving_dir))
     with ports.reserved_ports(2) as (grpc, metrics):
@@ -83,7 +83,7 @@ def test_a_key_that_is_not_the_server_s_is_wrong(closed: TritonConfig) -> None:
     assert (ours.state, ours.found) == ("wrong", "our control key is not the server's")
 
 
-def test_models_that_everybody_may_unload_are_open(unguarded: TritonConfig) -> None:
+def test_models_that_every_client_may_unload_are_open(unguarded: TritonConfig) -> None:
     (control,) = triton.control(Settings(triton=unguarded))
     assert control.state == "open"
     assert control.found.endswith("load and unload models without a key")

@@ -1,4 +1,4 @@
-"""A step that cannot be reloaded is tried again, ever more seldom."""
+"""A step that cannot be reloaded is tried again, less and less often."""
 
 import logging
 
@@ -9,7 +9,7 @@ from srp4ctr.ops.triton.crash_recovery import Child, Watch
 from srp4ctr.triton_repo.config import TritonConfig
 
 
-def test_a_step_that_cannot_be_reloaded_is_tried_ever_more_seldom(
+def test_a_step_that_cannot_be_reloaded_is_tried_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each try starts a process on the cores that still serve."""

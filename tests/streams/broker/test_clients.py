@@ -115,7 +115,7 @@ def work_once(kafka: KafkaConfig, folder: Path, *counted: str) -> None:
 
 @needs_apache_kafka
 @pytest.mark.kafka
-def test_a_worker_and_the_monitor_are_let_in(kafka: KafkaConfig, tmp_path: Path) -> None:
+def test_a_worker_and_the_monitor_have_access(kafka: KafkaConfig, tmp_path: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     ensure_topics(kafka)
     with EventPublisher(kafka) as events:
@@ -141,7 +141,7 @@ def test_a_worker_and_the_monitor_are_let_in(kafka: KafkaConfig, tmp_path: Path)
 @needs_apache_kafka
 @pytest.mark.kafka
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
-def test_the_other_mechanisms_are_let_in(kafka: KafkaConfig, mechanism: str) -> None:
+def test_the_other_mechanisms_have_access(kafka: KafkaConfig, mechanism: str) -> None:
     if mechanism == "PLAIN":
         kafka = replace(kafka, sasl_password=PLAIN_PASSWORD)
         kafka = replace(kafka, sasl_username=PLAIN_USER)

@@ -180,7 +180,7 @@ def test_events_that_a_broker_does_not_acknowledge_are_an_outage(
 
 
 @pytest.mark.kafka
-def test_a_publisher_goes_on_after_an_outage_longer_than_its_patience(
+def test_a_publisher_publishes_after_an_outage_longer_than_its_patience(
     kafka: KafkaConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "kafka")  # a record keeps what the error refers to

@@ -121,7 +121,7 @@ def test_the_user_of_erased_rows_is_a_dead_letter_and_a_probe_is_a_user() -> Non
         assert rejected == reason
 
 
-def test_a_field_nobody_knows_is_ignored() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     assert isinstance(decode(a_payload(screen="small"), NOON_MS), Behavior)
 
 

@@ -70,7 +70,7 @@ def test_one_action_is_the_click_with_a_reason(
 
 
 def test_sampled_negatives_are_proposed_and_never_set(tmp_path: Path) -> None:
-    """Nobody knows what was shown: the owner of the log decides."""
+    """The log does not record what was shown: its owner decides."""
     for content in (shop("view", "buy"), HEADER + ROWS, "user,item,ts\n1,2,1600000000\n"):
         text, _ = guessed(written(tmp_path, content))
         assert '#   negatives = "sampled"' in text

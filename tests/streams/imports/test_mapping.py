@@ -39,7 +39,7 @@ def test_what_is_unknown_is_a_sentence_with_the_nearest_name(name: str) -> None:
         ({"behavior": None}, "does not say which rows are events"),
     ],
 )
-def test_what_a_kind_lacks_or_has_in_vain_is_named_before_a_file_is_read(
+def test_what_a_kind_lacks_or_does_not_use_is_named_before_a_file_is_read(
     changes: dict[str, str], said: str
 ) -> None:
     with pytest.raises(MistakeError, match=said):

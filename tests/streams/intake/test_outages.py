@@ -177,7 +177,7 @@ def wait_for_token(process: "subprocess.Popen[str]", folder: Path, port: int) ->
     return file.read_text().strip()
 
 
-def test_an_error_that_nobody_foresaw_ends_no_keeper(
+def test_an_unforeseen_error_ends_no_keeper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where no file descriptor is left for the connection."""

@@ -273,7 +273,7 @@ def test_a_request_whose_body_stops_is_given_up(
 
 
 def test_headers_without_end_are_not_kept(kafka: KafkaConfig) -> None:
-    """Nobody has shown a token yet."""
+    """No client has shown a token yet."""
     with running(kafka) as service:
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30.0) as connection:

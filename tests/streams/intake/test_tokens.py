@@ -1,4 +1,4 @@
-"""Who is let in by a token, and what a token file must be."""
+"""Which clients a token admits, and what a token file must be."""
 
 import stat
 from pathlib import Path

@@ -32,7 +32,7 @@ ANN = "ann"
 
 
 def main(log: str, kills: str, seed: str) -> None:
-    """Write the log ``log`` until so many processes were killed."""
+    """Write the log ``log`` until enough processes were killed."""
     chance = random.Random(int(seed))
     works: list[Callable[[], None]] = [partial(write, log, w) for w in PARTITIONS]
     works += [partial(tidy, log), partial(erase, log)]
@@ -91,7 +91,7 @@ def write(log: str, writer: int) -> None:
 
 
 def _rows(partition: int, taken: range) -> list[Row]:
-    """Return rows of which every tenth is of ann, who once asks to be forgotten."""
+    """Return rows of which every tenth is of ann, who once requests erasure."""
     found = []
     for row in rows_between(taken.start, taken.stop):
         offset = row[-1]
@@ -102,7 +102,7 @@ def _rows(partition: int, taken: range) -> list[Row]:
 
 
 def tidy(log: str) -> None:
-    """Join small files, and remove those that nobody needs."""
+    """Join small files, and remove unused ones."""
     for partition in range(4):
         compact(log, TOPIC, partition)
     vacuum(log, TOPIC)

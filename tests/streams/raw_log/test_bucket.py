@@ -153,7 +153,7 @@ def test_a_server_that_never_answers_is_an_outage(
             with pytest.raises(OutageError, match="the raw log s3://"):
                 call()
         silent = False
-        write(bucket_log, 5, 9)  # the same process goes on
+        write(bucket_log, 5, 9)  # the same process continues
         assert offsets(bucket_log) == list(range(9))
 
 

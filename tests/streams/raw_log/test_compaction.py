@@ -1,4 +1,4 @@
-"""Small files of the raw log are joined: each row stays there once, whoever joins them."""
+"""Small files of the raw log are joined: each row stays once, also with two writers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ PLACE = (TOPIC, PARTITION)
 
 
 @pytest.mark.parametrize("spans", [1, 2], ids=["two commits", "one commit"])
-def test_small_files_are_joined_each_date_by_itself(
+def test_small_files_are_joined_each_date_separately(
     raw_log: Log, monkeypatch: pytest.MonkeyPatch, spans: int
 ) -> None:
     monkeypatch.setattr(compaction, "_SPANS_IN_COMMIT", spans)
@@ -62,7 +62,7 @@ def test_a_large_file_waits_until_more_has_come(raw_log: Log) -> None:
     assert offsets(raw_log) == list(range(start, 2 * end))
 
 
-def test_a_partition_is_joined_by_itself(raw_log: Log) -> None:
+def test_a_partition_is_joined_separately(raw_log: Log) -> None:
     for partition in (0, 1):
         for offset in (0, 1):
             write_log(raw_log, [(a_behavior(), NOON_MS)], partition, offset)

@@ -128,13 +128,13 @@ def test_dates_before_a_day_leave_the_log_and_then_the_disk(raw_log: Log) -> Non
     write_log(raw_log, [(a_label("r", "u", "i"), NOON_MS)])
     assert remove_before(raw_log, TOPIC, date(2023, 11, 15)) == ["2023-11-14"]
     assert offsets(raw_log) == list(range(20, 25))
-    assert covered_offsets(raw_log, *PLACE) == (25, 24)  # of before, some are gone
+    assert covered_offsets(raw_log, *PLACE) == (25, 24)  # some earlier ones are gone
     assert remove_before(raw_log, TOPIC, date(2023, 11, 15)) == []
     assert len(files(raw_log)) == 2
     vacuum(raw_log, TOPIC, at_once=True)
     assert len(files(raw_log)) == 1
     assert remove_before(raw_log, LABELS_TOPIC, date(2023, 12, 1)) == ["2023-11-14"]
-    write(raw_log, 25, 30)  # a writer goes on where it was
+    write(raw_log, 25, 30)  # a writer continues where it was
     assert remove_before(raw_log, TOPIC, date(2023, 12, 1)) == ["2023-11-15"]
     assert covered_offsets(raw_log, *PLACE) == (30, 29)
 

@@ -130,7 +130,7 @@ def test_again_it_finds_nothing_and_a_dry_run_changes_nothing(tmp_path: Path) ->
     assert parquet_files(log) == once
 
 
-def test_files_of_before_are_gone_though_nothing_is_left_to_change(
+def test_earlier_files_are_gone_though_nothing_is_left_to_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object, **__: object) -> None:
@@ -266,7 +266,9 @@ def rebuilt(log: Path) -> Rows:
     return written
 
 
-def test_a_rebuild_gives_nobody_a_row_and_items_their_counters(tmp_path: Path) -> None:
+def test_a_rebuild_gives_items_their_counters_and_anonymous_events_no_row(
+    tmp_path: Path,
+) -> None:
     log = a_log(tmp_path, A_LIFE)
     before = rebuilt(log)
     erase_forgotten(log)

@@ -1,4 +1,4 @@
-"""`kill -9` of whoever writes, compacts or erases: every row is there, and once."""
+"""`kill -9` of writers, compactions and erasures: every row is there, and once."""
 
 import subprocess
 import sys

@@ -44,7 +44,7 @@ def test_each_event_is_logged_once_under_the_date_it_became_known(
     assert item["attributes"] == '{"genre":["war"]}'
 
 
-def test_a_restart_goes_on_where_it_was(
+def test_a_restart_resumes_where_it_was(
     kafka: KafkaConfig, config: StreamConfig, tmp_path: Path
 ) -> None:
     publish_some(kafka, 10)
@@ -65,7 +65,7 @@ def test_what_a_crash_left_uncommitted_is_not_written_again(
     publish_some(kafka, 10)
     log(kafka, config, tmp_path / "log", 10)
     publish_some(kafka, 10, start=10)
-    # Another group writes what ours would have, had it died before its commit.
+    # Another group writes the rows that this one would, if killed before its commit.
     ahead = StreamConfig(log_group_id="died-before-its-commit")
     log(kafka, ahead, tmp_path / "crash", 20)
     ours, theirs = ends(tmp_path / "log"), ends(tmp_path / "crash")

@@ -43,7 +43,7 @@ def is_kept(join: LabelJoin, second: int) -> bool:
 
 
 def final(labels: list[ImpressionLabel]) -> dict[tuple[str, str], ImpressionLabel]:
-    """Return what a consumer holds: the greatest revision of each impression."""
+    """Return what a consumer holds: the newest revision of each impression."""
     kept: dict[tuple[str, str], ImpressionLabel] = {}
     for label in labels:
         key = (label.request_id, label.item_id)
@@ -182,7 +182,7 @@ def test_memory_is_bounded_by_the_two_windows() -> None:
 
 
 @pytest.mark.parametrize("idle_until_ms", [0, END_MS + 10 * CORRECTION_MS])
-def test_of_too_many_the_oldest_whose_window_has_closed_are_let_go_first(
+def test_beyond_the_limit_the_oldest_with_a_closed_window_are_evicted(
     idle_until_ms: int,
 ) -> None:
     join = a_join(max_kept=3)
@@ -195,7 +195,7 @@ def test_of_too_many_the_oldest_whose_window_has_closed_are_let_go_first(
     assert not late.within_window
 
 
-def test_an_open_window_is_never_let_go() -> None:
+def test_an_impression_with_an_open_window_is_never_evicted() -> None:
     join = a_join(max_kept=3)
     show(join, *range(10))
     pass_time(join, END_MS + 4_000)  # half of them have matured
@@ -206,7 +206,7 @@ def test_an_open_window_is_never_let_go() -> None:
     assert join.waiting == 3
 
 
-def test_what_leaves_in_its_time_is_not_let_go_early() -> None:
+def test_an_impression_that_leaves_in_its_time_is_not_evicted_early() -> None:
     join = a_join()
     show(join, 0)
     pass_time(join, END_MS)
@@ -233,7 +233,7 @@ def test_a_matched_early_click_is_not_counted_as_unmatched() -> None:
     assert (join.waiting, join.unmatched_clicks) == (0, 0)
 
 
-def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
+def test_nothing_of_a_forgotten_user_waits_and_others_still_wait() -> None:
     join = a_join()
     add(join, an_impression("i1"), an_impression("i2"), a_click("never-shown"))
     add(join, an_impression("i1", user_id="u2"), a_click("i1"))
@@ -241,7 +241,7 @@ def test_nothing_of_a_forgotten_user_waits_and_others_go_on_waiting() -> None:
     assert join.waiting == 1
     (label,) = pass_time(join, END_MS)
     assert label.user_id == "u2"
-    assert add(join, a_click("i2", at_ms=END_MS + 1)) == []  # no correction of before
+    assert add(join, a_click("i2", at_ms=END_MS + 1)) == []  # no correction
     pass_time(join, NOON_MS * 2)
     assert join.unmatched_clicks == 1  # that one; the forgotten click is not counted
 

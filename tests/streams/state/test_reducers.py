@@ -63,7 +63,7 @@ def test_a_redelivered_batch_changes_nothing_whatever_of_it_was_stored(
     assert fold(once, batch[stored:]) == once
 
 
-def test_a_forgotten_users_counters_start_again_and_the_items_go_on() -> None:
+def test_a_forgotten_users_counters_start_again_and_the_items_continue() -> None:
     rows = fold(Rows(), logged(an_impression(), a_click(), a_forget(at_ms=NOON_MS + 9000)))
     assert rows.users["u1"].impressions == (0.0,) * 4
     assert rows.users["u1"].clicks == (0.0,) * 4

@@ -1,7 +1,7 @@
 """The stream's state against the reference implementation, whatever order events come in.
 
 A worker is played in memory by the parts of the real one: it folds batches of any size,
-dies between any two steps of storing, and may come back as a zombie.
+stops between any two steps of storing, and may come back as a zombie.
 """
 
 from collections.abc import Callable, Sequence
@@ -157,7 +157,7 @@ def events_of(actions: Sequence[UserAction]) -> list[UserEvent]:
 
 
 def partitions_of(events: Sequence[UserEvent], pace_ms: int) -> list[Partition]:
-    """Return a topic with ``events``; its clock goes on by ``pace_ms`` an event."""
+    """Return a topic with ``events``; its clock advances by ``pace_ms`` per event."""
     sink, labels = VersionedSink(), list[ImpressionLabel]()
     topic = [Partition(number, sink, labels) for number in range(PARTITIONS)]
     for number, event in enumerate(events):
@@ -224,7 +224,7 @@ def test_a_worker_that_crashes_between_any_two_steps_leaves_the_same(
         state = partition.begin()
         for number, steps in lives:
             partition.take(state, number)
-            if steps < 0:  # goes on without storing
+            if steps < 0:  # continues without storing
                 continue
             partition.store(state, end=steps)
             if steps < STEPS:

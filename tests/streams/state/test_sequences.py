@@ -41,7 +41,7 @@ def folded(
 
 
 def latest(events: list[SequenceElement]) -> tuple[SequenceElement, ...]:
-    """Return the last ``LENGTH``, each once with its greatest value, the slow way."""
+    """Return the last ``LENGTH``, each once with its largest value, the slow way."""
     greatest: dict[tuple[int, int, int], SequenceElement] = {}
     for each in events:
         identity = (each.occurred_at, each.item_key, each.action)

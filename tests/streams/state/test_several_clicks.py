@@ -30,7 +30,7 @@ def test_of_clicks_before_their_impression_the_earliest_decides(order: int) -> N
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_late_clicks_in_an_open_window_the_earliest_decides(order: int) -> None:
+def test_the_earliest_of_several_late_clicks_in_an_open_window_decides(order: int) -> None:
     join = a_join()
     join.add(an_impression(), NOON_MS)
     for after_ms in (5, 500)[::order]:  # behind the window, which the records have not left

@@ -95,7 +95,7 @@ def fold_at(state: PartitionState, offset: int, *events: UserEvent) -> None:
 
 
 @pytest.mark.parametrize(("distance", "times"), [(10, 1), (11, 2)])
-def test_a_duplicate_is_news_beyond_so_many_records(
+def test_a_duplicate_counts_again_beyond_the_limit_of_records(
     monkeypatch: pytest.MonkeyPatch, distance: int, times: int
 ) -> None:
     monkeypatch.setattr(duplicates, "DUPLICATE_RECORDS", 10)

@@ -98,7 +98,7 @@ def test_late_events_of_a_forgotten_user_are_known_from_the_store() -> None:
     assert len(fresh.dirty) == 0
 
 
-def test_a_forgotten_user_has_no_label_of_before() -> None:
+def test_a_forgotten_user_has_no_earlier_label() -> None:
     state = a_state()
     fold_batch(state, A_FORGOTTEN_LIFE)
     labels = state.decided + state.labels.advance(NOON_MS + 120_000)

@@ -63,7 +63,7 @@ def test_a_node_of_ten_is_a_loss() -> None:
     assert is_lost(stored(*users), rows_of(*users[10:]))
 
 
-def test_one_row_of_before_is_a_loss() -> None:
+def test_one_earlier_row_is_a_loss() -> None:
     rows = rows_of(*(f"u{n}" for n in range(100)))
     assert not is_lost(stored(*rows.users), rows)
     rows.users["u50"] = UserState(last_offset=6)
@@ -71,7 +71,7 @@ def test_one_row_of_before_is_a_loss() -> None:
     assert not is_lost({**stored(*rows.users), "u50": UNKNOWN}, rows)
 
 
-def test_nobody_s_events_make_no_row_and_are_no_loss() -> None:
+def test_anonymous_events_make_no_row_and_are_no_loss() -> None:
     assert not is_lost(stored(FORGOTTEN_USER), rows_of())
 
 

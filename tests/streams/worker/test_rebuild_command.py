@@ -1,4 +1,4 @@
-"""An operator's command in the stream: the worker that reads it rebuilds, and goes on."""
+"""An operator's command in the stream: the worker that reads it rebuilds, and continues."""
 
 import asyncio
 import time

@@ -167,7 +167,7 @@ def test_examples_stay_on_disk(world: FeatureConfig, tmp_path: Path) -> None:
     assert isinstance(train.take(slice(3)).clicked, np.memmap)  # a part is no copy
 
 
-def test_the_same_log_is_cut_once_and_another_anew(
+def test_the_same_log_is_cut_once_and_another_again(
     world: FeatureConfig, tmp_path: Path
 ) -> None:
     cut, cuts = cutting(world)

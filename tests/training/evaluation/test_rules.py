@@ -1,4 +1,4 @@
-"""One-line rules beside a model, and the gate that holds it to the best of them."""
+"""One-line rules compared with a model, and the gate that holds it to the best of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_each_rule_puts_on_top_what_it_says() -> None:
         clicks_all=[[1, 5, 20]],
         touched_ms=[[NOW_MS - 9, 0, NOW_MS - 3]],
         touches=[[4, 0, 1]],
-        first_seen_ms=[[5, 0, 7]],  # nobody has seen the second before
+        first_seen_ms=[[5, 0, 7]],  # no user has seen the second before
     )
     price = np.array([[30.0, np.nan, 10.0]])
     found = by_name(slates, inputs, {"price": price})
@@ -81,7 +81,7 @@ def test_each_rule_puts_on_top_what_it_says() -> None:
         "shown_order": 0,
         "touched_then_order": 2,
         "cheapest": 2,
-        "newest": 1,  # nobody has seen it before
+        "newest": 1,  # no user has seen it before
     }
     assert order_of(found["touched_last"]) == [2, 0, 1]
     assert order_of(found["cheapest"]) == [2, 0, 1]

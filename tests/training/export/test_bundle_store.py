@@ -143,7 +143,7 @@ def test_of_trainers_that_publish_a_version_at_once_one_succeeds(place: Place) -
         (lambda path: path.unlink(), "head.onnx is missing"),
     ],
 )
-def test_a_damaged_bundle_is_refused_and_goes_on_once_it_is_repaired(
+def test_a_damaged_bundle_is_refused_until_it_is_repaired(
     place: Place, damage: Callable[[Path], object], sentence: str
 ) -> None:
     source = place.bundle("trainer", "v7")
@@ -221,7 +221,7 @@ def test_a_bundle_that_was_published_in_part_is_seen_by_none_and_completed(
     assert bundle.list_bundles(place.disks / "triton") == [found]
 
 
-def test_a_trainer_without_its_disk_goes_on(place: Place) -> None:
+def test_a_trainer_without_its_disk_continues(place: Place) -> None:
     for version, outcome in (("v1", READY), ("v2", READY), ("v3", REFUSED)):
         folder = place.bundle("trainer", version, outcome=outcome)
         place.store("trainer").publish(folder)

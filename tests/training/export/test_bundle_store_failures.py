@@ -38,7 +38,7 @@ def own_server(
         processes.stop(running, server.folder)
 
 
-def test_a_store_that_is_away_is_an_outage_and_all_goes_on_after_it(
+def test_a_store_that_is_away_is_an_outage_that_passes(
     own_server: tuple[ObjectStore, processes.Running],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -216,7 +216,7 @@ def test_without_items_nothing_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 @pytest.mark.parametrize("count", [1, 7, 200, 9_000, 20_000])
-def test_the_greatest_are_the_greatest(count: int, kind: DTypeLike) -> None:
+def test_the_largest_are_found(count: int, kind: DTypeLike) -> None:
     rng = np.random.default_rng(2)
     scores: NDArray[Any] = rng.permutation(10_007).astype(kind)
     assert sorted(greatest(scores, count)) == sorted(np.argsort(-scores)[:count])

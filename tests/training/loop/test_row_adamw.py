@@ -90,7 +90,7 @@ def test_torch_s_sparse_adam_leaves_rare_rows_behind() -> None:
     assert moved(once) < 0.25 * moved(wanted)
 
 
-def test_an_interrupted_table_goes_on_to_the_same_bits() -> None:
+def test_an_interrupted_table_continues_to_the_same_bits() -> None:
     whole, _ = trained(sparse=True)
     table, _ = trained_in_two(STEPS // 3)
     assert torch.equal(table.items.weight, whole.items.weight)

@@ -21,7 +21,7 @@ def score(model: SRP4CTR, tensors: dict[str, Tensor]) -> Tensor:
         return model.score({**tensors, **model.encode(tensors)}).click
 
 
-def test_folded_equals_unfolded_with_padding_and_an_empty_history(
+def test_encoding_once_equals_reencoding_with_padding_and_an_empty_history(
     a_model: SRP4CTR, requests_of: Maker
 ) -> None:
     tensors = requests_of()

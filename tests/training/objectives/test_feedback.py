@@ -47,7 +47,7 @@ def test_an_action_says_of_a_click_what_labelled_impressions_say(feed: Slates) -
     shares = click_shares(feed)
     assert shares[LONG_VIEW, NO_VALUE] > 0.95  # one item may be shown twice to a user
     assert shares[VIEW, NO_VALUE] < 0.05
-    assert np.isnan(shares[3, NO_VALUE])  # nobody did it
+    assert np.isnan(shares[3, NO_VALUE])  # no user did it
 
 
 def test_a_rare_value_counts_as_its_action_and_a_rare_action_as_unknown(

@@ -29,7 +29,7 @@ def searches(orders: NDArray[np.int64]) -> Iterator[Published]:
     chance = np.random.default_rng(3)
     for n in range(REQUESTS):
         at_ms, items = NOON_MS + 1000 * n, chance.permutation(30)[:SHOWN]
-        prices = chance.lognormal(4 + n % 3, 0.5, SHOWN)  # dear and cheap cities
+        prices = chance.lognormal(4 + n % 3, 0.5, SHOWN)  # expensive and cheap cities
         for place, item in enumerate(items):
             user, request = f"u{n % 40}", f"r{n}"
             numbers = {"price": float(prices[place]), "order": float(orders[n, place])}

@@ -43,7 +43,7 @@ STEPS, SERVED = "steps", "served"  # files that a run of this test writes
 
 
 def run(config: RefreshConfig, world: FeatureConfig, kill_at: tuple[str, int]) -> None:
-    """Refresh, and be killed when the step has done so much."""
+    """Refresh, and be killed at this point of the step."""
     folder = Path(config.bundles_dir)
 
     def listen(step: str, done: int, total: int, note: str = "") -> None:
@@ -95,7 +95,7 @@ def a_config(bundles: Path) -> RefreshConfig:
 
 @pytest.fixture(scope="module")
 def uninterrupted(world: FeatureConfig, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights of a refresh that nobody killed."""
+    """The weights of a refresh that was not killed."""
     config = a_config(tmp_path_factory.mktemp("whole"))
     assert run_apart(config, world) == 0
     return (Path(config.bundles_dir) / "v1" / bundle.WEIGHTS_FILE).read_bytes()

@@ -107,7 +107,7 @@ def test_the_recipe_differs_where_the_examples_do(
         recipes[name] = recipe(tmp_path / name)
     assert recipes.pop("again") == recipes["as it is"]
     assert len(set(recipes.values())) == len(recipes)
-    # A refresh that is too slow goes on with others.
+    # A refresh that is too slow resumes with others.
     assert recipe(tmp_path / "as it is", threads=2) == recipes["as it is"]
 
 

@@ -171,7 +171,7 @@ def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> No
         assert found.card.version == expected
     kept = warm_start.find_parent(made, a_dataset(), made[0])
     assert isinstance(kept, EarlierBundle)
-    assert kept.card.version == "v3"  # it waits for somebody to promote it
+    assert kept.card.version == "v3"  # it waits for its promotion
 
 
 @pytest.mark.parametrize(

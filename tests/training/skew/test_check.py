@@ -72,7 +72,7 @@ def _as_served(folder: Path, features: FeatureConfig) -> list[ServedRequest]:
         alone = snapshots.take(np.array([row]))
         tensors = dict(examples.slates(alone, words, attributes).tensors)
         count = len(alone.candidate_item_keys)
-        order = np.array([*reversed(range(count)), 0])  # the last one again, as a stranger
+        order = np.array([*reversed(range(count)), 0])  # the last one twice
         for spec in CANDIDATE_TENSORS:
             tensors[spec.name] = tensors[spec.name][:, order]
         tensors = {
@@ -156,7 +156,7 @@ def test_a_counter_of_a_shown_item_counts_and_of_another_does_not(world: World) 
         )
 
 
-def test_what_nobody_showed_and_what_a_lost_bundle_answered_is_counted(
+def test_requests_that_were_not_shown_or_have_a_lost_bundle_are_counted(
     world: World,
 ) -> None:
     first, second, third = world.served[:3]

@@ -81,7 +81,7 @@ def test_a_caller_may_stay_out_of_the_experiment(
     assert {(each.model_version, each.experiment) for each in outside} == {("v1", None)}
 
 
-def test_a_canary_without_a_share_gets_nobody(
+def test_a_canary_without_a_share_gets_no_user(
     server: Server, sources: Sequence[Path]
 ) -> None:
     promote(sources[1], server, share=0.0)

@@ -1,4 +1,4 @@
-"""A bundle that is worse than a one-line rule serves only where somebody accepts it."""
+"""A bundle that is worse than a one-line rule serves only if an operator accepts it."""
 
 import os
 import subprocess

@@ -86,7 +86,7 @@ def busy_cores() -> Iterator[None]:
             each.wait()
 
 
-def test_on_busy_cores_an_equal_bundle_passes_and_one_twice_as_dear_does_not(
+def test_on_busy_cores_an_equal_bundle_passes_and_one_of_twice_the_cost_does_not(
     server: Server, first: Promotion, make_bundle: MakeBundle
 ) -> None:
     size = 500  # of a matrix that is multiplied: the cost grows with its third power

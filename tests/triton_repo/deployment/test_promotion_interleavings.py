@@ -267,7 +267,7 @@ def test_a_rollout_that_is_struck_anywhere_is_repaired(
             with world.first(action_of(first, world.servers)) as result:
                 ended = result.result()
             assert ended or kind == "error"
-            if second:  # it settles the first one by itself
+            if second:  # it settles the first one automatically
                 failure = world.run(action_of(second, world.servers))
                 assert not failure or not serves or "MistakeError" in failure, failure
                 assert not world.is_split(), world.faults

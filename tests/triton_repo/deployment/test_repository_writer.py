@@ -147,7 +147,7 @@ def test_a_failed_promotions_folders_are_replaced(
 def test_a_folder_that_a_server_still_writes_into_is_replaced(
     tmp_path: Path, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It loads what a promoter that was killed has told it to load."""
+    """It loads the bundle that a killed promoter requested."""
     live, source = tmp_path / "live", make_bundle("v7", mark=1.0)
     config = TritonConfig(repository=str(live), native=False)
     given = source, bundle.read(source), config, FeatureConfig()

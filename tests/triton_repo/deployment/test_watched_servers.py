@@ -1,4 +1,4 @@
-"""Three real Tritons, of which one is stopped and one hangs: the monitor tells which."""
+"""Three real Tritons, of which one is stopped and one hangs: the monitor names them."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ WAIT_S = 60.0  # a server loads its models again
 
 @pytest.fixture
 def servers(server: Server, tmp_path: Path) -> Iterator[list[Server]]:
-    """Start two servers beside ``server``, each with a repository of its own."""
+    """Start two servers next to ``server``, each with its own repository."""
     with ExitStack() as stack:
         started = [server]
         for name in ("second", "third"):

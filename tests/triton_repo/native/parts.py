@@ -28,7 +28,7 @@ UNITS = (
 )
 # The variable that has further flags of the compiler: test_sanitizers.py sets it.
 MORE_FLAGS = "SRP4CTR_TEST_NATIVE_FLAGS"
-# Each text is copied to memory of just its size: the sanitizers see whoever reads beyond.
+# Each text is copied to memory of just its size: the sanitizers see any read beyond it.
 SHIM = """
 #include <stdlib.h>
 

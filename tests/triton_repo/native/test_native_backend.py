@@ -84,7 +84,7 @@ def wait_until_answering(
 
 
 def cancellable(client: InferenceServerClient, version: str, *users: str) -> Any:
-    """Send a call of a version's native step that can be cancelled: nobody waits for it."""
+    """Send a call of a version's native step without waiting; it can be cancelled."""
     inputs = inputs_of(*users)
     return client.async_infer(native(version), inputs, callback=lambda *_, **__: None)
 

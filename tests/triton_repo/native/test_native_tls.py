@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.triton]
 
 @pytest.fixture(scope="module")
 def server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server of the other tests, started anew with a store behind TLS."""
+    """The server of the other tests, started again with a store behind TLS."""
     made = make_certificates(tmp_path_factory.mktemp("certificates"))
     server.stop()
     store = int(server.features.redis.rpartition(":")[2])

@@ -1,4 +1,4 @@
-"""The C sources are pairs of a header and a unit, each of which compiles by itself."""
+"""The C sources are pairs of a header and a unit, each of which compiles separately."""
 
 import re
 import subprocess

@@ -242,7 +242,7 @@ def test_a_wrong_address_is_refused(reader_of: ReaderOf, wrong: dict[str, Any]) 
     assert reader_of(**({"port": 1} | wrong)).read(b"key", b"1") is None
 
 
-def test_nobody_listens(reader_of: ReaderOf) -> None:
+def test_a_port_without_a_listener_gives_no_row(reader_of: ReaderOf) -> None:
     with socket.create_server((ports.HOST, 0)) as taken:
         port = taken.getsockname()[1]
     assert reader_of(port).read(b"key", b"1") is None

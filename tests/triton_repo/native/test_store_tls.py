@@ -1,4 +1,4 @@
-"""The store is read over TLS, from the host that was asked and from no other."""
+"""The store is read over TLS, from the requested host and from no other."""
 
 import socket
 from collections.abc import Callable, Iterator

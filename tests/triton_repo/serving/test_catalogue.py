@@ -217,7 +217,7 @@ def test_an_item_has_one_of_the_values_of_each_attribute_and_padding_is_none() -
     assert have(rows, [genre, towns]).tolist() == [True, False, False, True, False]
 
 
-def test_only_so_many_filters_are_remembered(tmp_path: Path) -> None:
+def test_a_limited_number_of_filters_is_cached(tmp_path: Path) -> None:
     reader = MemoryReader(attributes={item_key("item-3"): {"genre": "war"}})
     items = a_catalogue(tmp_path, reader)
     for times in range(1, 100):

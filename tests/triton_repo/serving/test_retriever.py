@@ -190,7 +190,7 @@ def test_what_the_user_has_clicked_does_not_shorten_what_is_popular(world: World
     assert list(world.find("ann").items()) == [(name, "popular") for name in order[2:5]]
 
 
-def test_a_new_item_whose_id_nobody_knows_is_no_candidate(world: World) -> None:
+def test_a_new_item_with_an_unknown_id_is_no_candidate(world: World) -> None:
     world.shares = Shares(candidates=20, popular=0.3, new=0.3)
     world.reader.impressions = {KEYS["nameless"]: 9.0, KEYS["fresh"]: 1.0}
     world.reader.clicks = {KEYS["nameless"]: 9.0}
@@ -256,7 +256,7 @@ def test_next_items_are_counted_by_their_place(world: World) -> None:
     assert world.counted == ["1-20", "none"]
 
 
-def test_a_blend_is_of_distinct_items_and_goes_on_where_a_source_ends() -> None:
+def test_a_blend_has_distinct_items_and_outlasts_a_source_that_ends() -> None:
     sources = [np.array(keys, dtype=np.int64) for keys in ([1, 2, 3, 4, 5, 6], [2, 9], [])]
     places = blended(sources, (0.5, 0.5, 0.0), 6)
     assert np.concatenate(sources)[places].tolist() == [1, 2, 9, 3, 4, 5]

@@ -227,7 +227,7 @@ def test_every_served_value_equals_that_of_the_log(
             expected = log.user_tensors(request, versions) | log.item_tensors(
                 request, versions, step.committed, step.known_ms
             )
-            if number >= QUIET_REQUESTS:  # by a total of then, or of one of before the end
+            if number >= QUIET_REQUESTS:  # by the total then, or by one before the end
                 ended = log.item_tensors(request, versions, step.ended, step.known_ms)
                 shares = answer.tensors["candidate_features"][..., SHARES]
                 most = expected["candidate_features"][..., SHARES]

@@ -1,4 +1,4 @@
-"""The heads by name: a new one has a file beside this, a field of ``Scores`` and its entry.
+"""The heads by name: a new one has a file here, a field of ``Scores`` and its entry.
 
 One score becomes a probability, another one orders a request's candidates: no single score
 does both best. The native step has a line for each in ``output_names.h``.
