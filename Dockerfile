@@ -64,7 +64,7 @@ USER srp4ctr
 ENTRYPOINT ["srp4ctr"]
 
 # Not copied into a new stage: torch with CUDA would be on the disk twice. Operators'
-# commands run here too: `monitor report` draws its charts with the extra `page`.
+# commands run here too.
 FROM build AS trainer
 # Empty: torch as PyPI has it, with CUDA. cpu: the small build.
 ARG TORCH_BACKEND=
@@ -74,7 +74,7 @@ RUN test -z "${TORCH_BACKEND}" || sed -i -E \
 RUN uv pip install ${TORCH_BACKEND:+--torch-backend $TORCH_BACKEND} \
       --constraint requirements.lock --requirement pyproject.toml \
       --extra streams --extra features --extra postgres --extra training --extra serving \
-      --extra page --extra bucket \
+      --extra bucket \
  && slim.sh && sbom.sh
 COPY --from=wheel /wheels /wheels
 RUN uv pip install --no-deps /wheels/*.whl

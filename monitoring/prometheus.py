@@ -130,12 +130,6 @@ class Prometheus:
         }
         return _series(self._data("query_range", parameters)["result"])
 
-    def num_alert_rules(self) -> int:
-        """Return the number of alert rules, without the watchdog, which always fires."""
-        groups = self._data("rules", {"type": "alert"})["groups"]
-        found = [rule["labels"].get("severity") for g in groups for rule in g["rules"]]
-        return len(found) - found.count("none")
-
     def _data(self, call: str, parameters: Mapping[str, str]) -> Any:
         """Return the data of the answer; says what to do if there is none."""
         if not self.url:

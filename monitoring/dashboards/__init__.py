@@ -3,15 +3,15 @@
 In: one module per dashboard, a table of its panels. Out: ``grafana/dashboards/*.json``,
 committed; a test compares them with this code's output.
 
-The page of ``srp4ctr monitor open`` draws the same files. It knows this subset of Grafana's
-format, and a test checks that the dashboards use nothing else.
+``srp4ctr monitor open`` and ``srp4ctr monitor report`` draw the same files. They know this
+subset of Grafana's format, and a test checks that the dashboards use nothing else.
 
 - Panels are of ``PANEL_TYPES``, or a ``row``: a heading, never collapsed. All are on a grid
   of 24 columns.
 - Targets are PromQL: ``expr``, ``legendFormat``, ``instant`` or ``range``, ``format``
   (none, ``table``, or ``heatmap`` for a heatmap's cumulative ``le`` buckets).
   The variable is ``$model_version``, a list from ``label_values(selector, label)``; its
-  "All" is the regular expression ``allValue``. Ranges are literal: no ``$__interval``.
+  "All" is the regular expression ``allValue``. Ranges are literal, or ``$__range``.
 - A table is ``merge`` (rows with the same labels and time become one; the value of target B
   is the column ``Value #B``), then ``organize`` (``excludeByName``, ``indexByName``,
   ``renameByName``). A curve is such a table; each of its ``options.series`` names a column
@@ -85,8 +85,9 @@ UNITS = frozenset(
 )
 
 
-def load_boards(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Return the dashboards in ``folder`` by name: ``NAMES`` first, in their order."""
-    place = {name: number for number, name in enumerate(NAMES)}
-    paths = sorted(folder.glob("*.json"), key=lambda p: (place.get(p.stem, 99), p.stem))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+def load_boards() -> dict[str, dict[str, Any]]:
+    """Return the dashboards by name, in the order of ``NAMES``."""
+    return {
+        name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        for name in NAMES
+    }

@@ -16,7 +16,9 @@ from srp4ctr.monitoring.dashboards.queries import (
     PRICE,
     VERSION,
     by_version,
+    increase,
     now,
+    over_range,
     over_time,
     with_bounds,
 )
@@ -121,6 +123,64 @@ _VERSIONS = line(
         column("Price per 1 M", _of(PRICE), MONEY, decimals=4),
         column("p99", _of(P99), "s", thresholds=thresholds.LATENCY),
     ),
+)
+_PAID = "scalar(max(srp4ctr_price_per_core_hour)) / 3600 * 1e6"
+_P99_OF_ALL = (
+    "histogram_quantile(0.99, sum by (model_version, le) "
+    f"(increase(srp4ctr_request_duration_seconds_bucket{{{CHOSEN}}}[$__range])))"
+)
+_DIFFERENCE = f"sum by (model_version) (srp4ctr_click_rate_difference{{{CHOSEN}}})"
+_COMPARED = f"sum by (model_version) (srp4ctr_compared_impressions{{{CHOSEN}}})"
+
+
+def _bound(end: str) -> str:
+    where = f'{CHOSEN}, bound="{end}"'
+    return f"sum by (model_version) (srp4ctr_click_rate_difference_bound{{{where}}})"
+
+
+# Bounds of -1 and 1 say that there is no interval yet.
+_HALF_WIDTH = f"(({_bound('high')} - {_bound('low')}) / 2 < 1)"
+_WHOLE_RANGE = line(
+    6,
+    table(
+        "Versions over the whole time range",
+        "The same over the dashboard's whole time, with one value of quality per hour; "
+        "the price is in monitoring.currency.",
+        {"model_version": "Version"},
+        column("Requests", increase("srp4ctr_scored_requests_total"), "short"),
+        column(
+            "CTR at 1", over_range(_AT_TOP, "srp4ctr_matured_top_impressions"), **_SHARE
+        ),
+        *(
+            column(
+                name,
+                over_range(metric, "srp4ctr_matured_impressions"),
+                decimals=3,
+                thresholds=limits,
+            )
+            for name, (metric, limits) in _JUDGED.items()
+        ),
+        column(
+            "Price per 1 M",
+            f"{increase('srp4ctr_serving_cpu_seconds_total')} * {_PAID} "
+            f"/ {increase('srp4ctr_scored_candidates_total')}",
+            MONEY,
+            decimals=4,
+        ),
+        column("p99", _P99_OF_ALL, "s", thresholds=thresholds.LATENCY),
+    ),
+    stat(
+        "Impressions to a verdict",
+        "About how many more impressions at position 1 a verdict needs, if the difference "
+        "stays as it is.",
+        "short",
+        now(
+            f"clamp_min((({_HALF_WIDTH} / abs({_DIFFERENCE})) ^ 2 - 1) * {_COMPARED}, 0)",
+            VERSION,
+        ),
+        noValue="too few impressions to tell",
+    ),
+    widths=(20, 4),
 )
 _CLICKS = line(
     8,
@@ -305,7 +365,7 @@ BOARD = board(
     "model_comparison",
     "Model comparison",
     "Versions side by side: click rate, calibration, ranking quality and cost.",
-    section("Verdict", _VERDICT, _VERSIONS),
+    section("Verdict", _VERDICT, _VERSIONS, _WHOLE_RANGE),
     section("Clicks", _CLICKS),
     section("Calibration", _CALIBRATION),
     section("Ranking and likelihood", _RANKING, _LIKELIHOOD),

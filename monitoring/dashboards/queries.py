@@ -80,6 +80,26 @@ def quantile(histogram: str, share: float, within: str = "5m") -> str:
     return f"histogram_quantile({share:g}, {total})"
 
 
+def increase(counter: str) -> str:
+    """Return by how much ``counter`` grew over the dashboard's time, by version."""
+    return f"sum by (model_version) (increase({counter}{{{CHOSEN}}}[$__range]))"
+
+
+def over_range(metric: str, weight: str) -> str:
+    """Return the mean of ``metric`` over the dashboard's time, by version.
+
+    Live figures are of the last hour: there is one value per hour, with its ``weight``. An
+    hour without new labels repeats the one before, so it is left out. The newest value
+    is taken where no whole hour is in the time.
+    """
+    end = "max(srp4ctr_window_end_seconds"
+    moved = f"on () ({end}) > {end} offset 1h))"
+    value, size = (f"max by (model_version) ({m}{{{CHOSEN}}})" for m in (metric, weight))
+    total = f"sum_over_time(({value} * {size} and {moved})[$__range:1h])"
+    sizes = f"sum_over_time(({size} and {value} and {moved})[$__range:1h])"
+    return f"{total} / {sizes} or {value}"
+
+
 def or_none(expr: str, label: str) -> str:
     """Return ``expr``, or one series whose ``label`` is "none" while it has none."""
     return f'{expr} or on () label_replace(vector(0), "{label}", "none", "", "")'

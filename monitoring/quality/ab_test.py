@@ -321,11 +321,6 @@ def anytime_half_widths(
     return np.where(is_known, halves, 2.0)
 
 
-def anytime_half_width(variance: float, expected: float) -> float:
-    """Return half the width of the interval of one estimate of this ``variance``."""
-    return float(mixture_half_widths(np.array(variance), expected))
-
-
 def mixture_half_widths(variances: Floats, expected: float, error: float = ERROR) -> Floats:
     """Return half the widths of the mixture test's intervals (Johari et al. 2017).
 

@@ -26,11 +26,6 @@ def version_order(version: str) -> tuple[int, str]:
     return (int(number[1]) if number else -1, version)
 
 
-def is_bundle(version: str) -> bool:
-    """Return whether ``version`` is a bundle's, and not the name of a control group."""
-    return version_order(version)[0] >= 0
-
-
 def version_name(
     version: str | None, known: Collection[str], bundles: Collection[str]
 ) -> str:

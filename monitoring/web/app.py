@@ -1,19 +1,17 @@
 """``PageSources`` and a port → the page of the monitor on 127.0.0.1.
 
-It serves the script, the dashboards, Prometheus's answers and the playground. The guard
-decides which requests pass; this module routes them. The socket is bound before the address
-is printed: a port that is in use is reported in one sentence, and the guard knows the
-number of a free port.
+It serves the documents, their script and the playground's answers. The guard decides which
+requests pass; this module routes them. The socket is bound before the address is printed:
+a port that is in use is reported in one sentence, and the guard knows the number of a free
+port.
 """
 
 import json
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -22,23 +20,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from srp4ctr.errors import ArtifactError, MistakeError, OutageError
+from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.listening import bound
-from srp4ctr.monitoring.dashboards import FOLDER, load_boards
+from srp4ctr.monitoring.dashboards import NAMES
 from srp4ctr.monitoring.prometheus import Prometheus
-from srp4ctr.monitoring.web import current_values, panel_query
+from srp4ctr.monitoring.web.page import DEFAULT_RANGE, RANGES_S, STATIC, Choice, Site
 from srp4ctr.monitoring.web.playground import Playground
 from srp4ctr.monitoring.web.request_guard import HEADERS, Guard
 
 HOST = "127.0.0.1"  # only: every client of the page can publish events
-STATIC = Path(__file__).with_name("static")
-_VIEWS = ("/", "/d/{name}", "/playground", "/values")  # all drawn by the one script
-_FOR_EVER = "public, max-age=31536000, immutable"  # the address names the version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +45,6 @@ class PageSources:
     exporters: Mapping[str, str] = field(default_factory=dict)
     """The address of each job's metrics, for their current values."""
     playground: Playground | None = None
-    dashboards: Path = FOLDER
     currency: str = ""
     """Of all prices; empty: they are written without one."""
 
@@ -103,15 +97,11 @@ def bind_page(sources: PageSources, port: int) -> PageServer:
 def _application(sources: PageSources, guard: Guard) -> ASGIApp:
     """Return the application; ``guard`` checks every request first."""
     endpoints = _Endpoints(sources, guard)
-    plotly = f"/vendor/plotly-{version('plotly')}.js"
     routes = [
-        *(Route(path, _index) for path in _VIEWS),
-        Route(plotly, _plotly),
-        Route("/api/start", lambda request: endpoints.start(plotly)),
-        Route("/api/dashboards/{name}", endpoints.dashboard),
-        Route("/api/prometheus/query", endpoints.query),
-        Route("/api/prometheus/query_range", endpoints.query_range),
-        Route("/api/values", endpoints.values),
+        Route("/", endpoints.dashboard),
+        Route("/d/{name}", endpoints.dashboard),
+        Route("/values", endpoints.values),
+        Route("/playground", endpoints.playground),
         Route("/api/playground/offer", endpoints.offer),
         Route("/api/playground/user", endpoints.user),
         Route("/api/playground/rank", endpoints.rank, methods=["POST"]),
@@ -152,50 +142,26 @@ class _Endpoints:
 
     def __init__(self, sources: PageSources, guard: Guard) -> None:
         self._sources, self._guard = sources, guard
-        self._prometheus = Prometheus(sources.prometheus_url)
-
-    def start(self, plotly: str) -> Response:
-        """Return what the script needs first, with the token of this start."""
-        boards = load_boards(self._sources.dashboards)
-        return JSONResponse(
-            {
-                "token": self._guard.token,
-                "plotly": plotly,
-                "dashboards": [{"name": n, "title": b["title"]} for n, b in boards.items()],
-                "prometheus": self._prometheus.url,
-                "currency": self._sources.currency,
-                "problem": self._prometheus.problem(),
-                "playground": self._sources.playground is not None,
-            }
+        self._site = Site(
+            prometheus=Prometheus(sources.prometheus_url),
+            exporters=sources.exporters,
+            currency=sources.currency,
+            has_playground=sources.playground is not None,
         )
 
     def dashboard(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        boards = load_boards(self._sources.dashboards)
-        if name not in boards:
-            return _error(f"there is no dashboard {name!r}", 404)
-        return JSONResponse(boards[name])
-
-    def query(self, request: Request) -> Response:
-        return self._query("query", panel_query.instant_parameters, request)
-
-    def query_range(self, request: Request) -> Response:
-        return self._query("query_range", panel_query.range_parameters, request)
-
-    def _query(self, call: str, parameters: Any, request: Request) -> Response:
-        wait_s, most = panel_query.TIMEOUT_S + 1, panel_query.MAX_ANSWER_BYTES
-        try:
-            given = parameters(request.query_params)
-            answer = self._prometheus.fetch(call, given, wait_s, most)
-        except OutageError as error:
-            return _error(f"Prometheus does not answer: {error}", 503)
-        except ValueError as error:
-            return _error(str(error), 400)
-        return Response(answer.body, answer.status, media_type="application/json")
+        name = request.path_params.get("name", NAMES[0])
+        if name not in NAMES:
+            return HTMLResponse(self._site.not_found(request.url.path), 404)
+        return HTMLResponse(self._site.dashboard(name, _choice(request), time.time()))
 
     def values(self, request: Request) -> Response:
-        pages = current_values.read_exporters(self._sources.exporters)
-        return JSONResponse([asdict(page) for page in pages])
+        return HTMLResponse(self._site.values())
+
+    def playground(self, request: Request) -> Response:
+        if self._sources.playground is None:
+            return HTMLResponse(self._site.not_found(request.url.path), 404)
+        return HTMLResponse(self._site.playground(self._guard.token))
 
     def offer(self, request: Request) -> Response:
         return self._play(lambda playground: playground.offer())
@@ -248,17 +214,14 @@ class _Endpoints:
             return _error(str(error), 400)
 
 
-async def _index(request: Request) -> Response:
-    return FileResponse(STATIC / "index.html")
-
-
-async def _plotly(request: Request) -> Response:
-    """Serve the chart library from plotly's wheel."""
-    spec = find_spec("plotly")
-    assert spec is not None
-    assert spec.origin is not None
-    script = Path(spec.origin).with_name("package_data") / "plotly.min.js"
-    return FileResponse(script, headers={"cache-control": _FOR_EVER})
+def _choice(request: Request) -> Choice:
+    """Return what the address says; an unknown range is the default."""
+    name = request.query_params.get("range", DEFAULT_RANGE)
+    versions = request.query_params.get("version", "").split(",")
+    return Choice(
+        range_name=name if name in RANGES_S else DEFAULT_RANGE,
+        versions=tuple(dict.fromkeys(filter(None, versions))),
+    )
 
 
 async def _object(request: Request) -> dict[str, Any]:

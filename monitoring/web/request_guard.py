@@ -14,10 +14,10 @@ TOKEN_HEADER = "x-srp4ctr-token"
 MAX_BODY_BYTES = 64 * 1024  # a thousand item ids
 _READS = ("GET", "HEAD")
 _OURS = ("same-origin", "none")  # "none": typed into the address bar
-# Plotly draws with inline styles; nothing else here does, and no script is ever inline.
+# The places and colours of panels are inline styles; no script is ever inline.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; "
+    "img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = (

@@ -73,19 +73,15 @@ def report(
         Path, typer.Option("--output", "-o", help="HTML file to write.")
     ] = Path("report.html"),
 ) -> None:
-    """Write a comparison of the model versions as one HTML file that you can send.
+    """Write all dashboards over a period as one HTML file that you can send.
 
-    It shows whether the new model is better and what it costs. The figures come from
-    Prometheus; the file needs no network.
+    The figures come from Prometheus; the file needs no network and no script.
 
     Example:  srp4ctr monitor report --since 7d -o v12.html
     """
     from srp4ctr.ops import monitor_jobs
 
     with out.status("reading Prometheus"):
-        headline = monitor_jobs.write_report(load("prometheus"), since, until, output)
-    out.print(headline.title, style="bold", markup=False, highlight=False)
-    for sentence in headline.sentences:
-        out.print(sentence, markup=False, highlight=False)
+        period = monitor_jobs.write_report(load("prometheus"), since, until, output)
     size_kb = output.stat().st_size / 1000
-    out.print(f"{output}: {size_kb:.0f} kB", markup=False, soft_wrap=True)
+    out.print(f"{output}: {size_kb:.0f} kB, {period}", markup=False, soft_wrap=True)

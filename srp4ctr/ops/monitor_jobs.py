@@ -1,7 +1,6 @@
 """Settings → the monitor: run it with its freshness probe, and write its report.
 
-RankClient and Kafka's producer are imported only for the probe, the charts only for the
-report: the image of ``monitor run`` has no matplotlib.
+RankClient and Kafka's producer are imported only for the probe.
 """
 
 import logging
@@ -14,15 +13,15 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from srp4ctr.errors import MistakeError, Srp4ctrError
+from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.features.consistency.report import REPORT_FILE
 from srp4ctr.monitoring.collector.exporter import MonitorSources
 from srp4ctr.monitoring.collector.probe import Probe
 from srp4ctr.monitoring.collector.service import ProbeFactory, run_monitor
+from srp4ctr.monitoring.dashboards import load_boards
 from srp4ctr.monitoring.prometheus import Prometheus
-from srp4ctr.monitoring.report.build import build_contents
-from srp4ctr.monitoring.report.headline import Headline, headline
-from srp4ctr.monitoring.report.period import parse_period
+from srp4ctr.monitoring.web.page import report
+from srp4ctr.monitoring.web.period import Period, parse_period
 from srp4ctr.ops.certificate_watch import watching
 from srp4ctr.processes import ended_by_sigterm
 from srp4ctr.retries import retry_during_outage
@@ -70,22 +69,24 @@ def follow_bundles(store: bundle_store.BundleStore, stop: threading.Event) -> No
         stop.wait(_UPDATE_S)
 
 
-def write_report(
-    settings: Settings, since: str, until: str | None, output: Path
-) -> Headline:
-    """Write the comparison of model versions to HTML file ``output``; return its headline.
+def write_report(settings: Settings, since: str, until: str | None, output: Path) -> Period:
+    """Write all dashboards to HTML file ``output``; return the period that they cover.
 
     Raises ``MistakeError`` if the period is invalid, ``OutageError`` if Prometheus is down
     or has no data of it.
     """
-    from srp4ctr.monitoring.report.page import render_page
-
-    now_s = time.time()
-    period = parse_period(since, until, now_s)
+    period = parse_period(since, until, time.time())
     prometheus = Prometheus(settings.monitoring.prometheus_url)
-    contents = build_contents(prometheus, period, settings.monitoring.expected_difference)
-    output.write_text(render_page(contents, now_s), encoding="utf-8")
-    return headline(contents)
+    window = f"last_over_time(srp4ctr_window_seconds[{period.length_s:.0f}s])"
+    if not prometheus.at(window, period.end_s):
+        raise OutageError(
+            f"{prometheus.url} has nothing of the monitor from {period}: does `srp4ctr "
+            "monitor run` run, and does that Prometheus scrape it? For an earlier start: "
+            "--since 7d"
+        )
+    text = report(prometheus, period, settings.monitoring.currency, load_boards())
+    output.write_text(text, encoding="utf-8")
+    return period
 
 
 def sources_of(settings: Settings) -> MonitorSources:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # they need the extra "page"
     from srp4ctr.monitoring.web.app import PageSources
     from srp4ctr.monitoring.web.playground import Playground
 
-PACKAGES = ("starlette", "uvicorn", "plotly")
+PACKAGES = ("starlette", "uvicorn")
 
 
 def open_page(

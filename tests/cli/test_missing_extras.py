@@ -67,7 +67,7 @@ def test_every_command_and_every_extra_that_it_names_exists() -> None:
         ("tritonclient", "--data-dir x model list", "features,training,serving"),
         ("torch", "features check --served", "features,training"),
         ("psycopg", "features apply", "features,postgres"),
-        ("matplotlib.style", "monitor report --since 7d", "page"),
+        ("starlette.applications", "monitor open", "monitoring,serving,page"),
         ("uv", "demo --keep", "all"),
         ("pyarrow", "", "streams"),
     ],

@@ -24,9 +24,9 @@ def named_panels() -> Iterator[tuple[str, dict[str, Any]]]:
 def expressions() -> dict[str, str]:
     """Return every target's PromQL, by a name that a recording rule may have."""
     return {
-        f"board:{name}_{panel['id']}_{target['refId']}": target["expr"].replace(
-            "$model_version", "(v[0-9]|[^u]).*"
-        )
+        f"board:{name}_{panel['id']}_{target['refId']}": target["expr"]
+        .replace("$model_version", "(v[0-9]|[^u]).*")
+        .replace("$__range", "30m")
         for name in NAMES
         for panel in panels(name)
         for target in panel.get("targets", [])

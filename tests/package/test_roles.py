@@ -16,7 +16,7 @@ import uv
 from typer.main import get_command
 
 from srp4ctr.cli.main import app
-from tests.compose.real_stack import DOCKERFILE, SERVICES
+from tests.compose.real_stack import DOCKERFILE
 from tests.structure.source_tree import ROOT
 
 ONLY_OF_TRAINING_AND_SERVING = (
@@ -62,8 +62,7 @@ IMAGES = {
     ),
     "trainer": (
         "trainer",
-        "ops.refresh_job, ops.promotion_service, training.refresh.pipeline, "
-        "monitoring.report.page",
+        "ops.refresh_job, ops.promotion_service, training.refresh.pipeline",
     ),
 }
 # Extra → its modules, with only that extra. With torch: as the trainer above.
@@ -74,7 +73,7 @@ EXTRAS = {
     "features": "features.online.store, features.offline.point_in_time",
     "serving": "triton_repo.deployment.promotion, features.bundles.bundle",
     "monitoring": "monitoring.collector.service",
-    "page": "monitoring.web.app, monitoring.report.page, playground.page",
+    "page": "monitoring.web.app, playground.page",
     "training": "training.refresh.pipeline",
     "all": "demo.run, training.refresh.pipeline, features.online.store, streams.worker.app",
 }
@@ -166,7 +165,6 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
     missing = (
         *ONLY_OF_TRAINING_AND_SERVING,
         *ONLY_OF_THE_EMBEDDED_STACK,
-        "plotly",
         "matplotlib",
         *more,
     )
@@ -185,12 +183,6 @@ def test_every_image_says_its_extras() -> None:
     assert all(stages.values())
     said = re.findall(r"--extra (\w+)", DOCKERFILE)
     assert sorted(said) == sorted(each for extras in stages.values() for each in extras)
-
-
-def test_the_image_of_operators_commands_can_draw_the_report() -> None:
-    assert SERVICES["ops"]["image"] == SERVICES["trainer"]["image"]
-    assert SERVICES["ops"]["build"]["target"] == "trainer"
-    assert "page" in extras_of("trainer")
 
 
 def test_an_installed_role_says_its_version_and_helps_with_every_noun(

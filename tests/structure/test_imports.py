@@ -70,7 +70,6 @@ VENDOR_HOMES = {
         "streams/intake/server.py",
     ),
     "uvicorn": ("monitoring/web/app.py", "streams/intake/server.py"),
-    "plotly": (),  # its wheel carries a script; its Python is not needed
     "noida_db": ("srp4ctr/*.py",),
 }
 # Unpickling a file runs what its author wrote into it.

@@ -1,14 +1,8 @@
 // Elements without HTML strings: labels and titles are always text.
-const SVG = "http://www.w3.org/2000/svg";
 
 /** Return an element: h("p", {class: "note", title: "…", onclick: f}, "text", child). */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
-}
-
-/** Return an SVG element. */
-export function s(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
 function fill(element, attributes, children) {
@@ -34,10 +28,10 @@ export function replace(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-/** Replace the children of `element`; each with a `data-kept` stays scrolled, open and focused as the one before it. */
+/** Replace the children of `element`; each with a `data-kept` stays scrolled, open, filled and focused. */
 export function renew(element, ...children) {
   const before = new Map(keptIn(element).map((each) => [
-    each.dataset.kept, { top: each.scrollTop, isOpen: each.open, isFocused: each === document.activeElement },
+    each.dataset.kept, { top: each.scrollTop, isOpen: each.open, value: each.value, isFocused: each === document.activeElement },
   ]));
   replace(element, ...children);
   for (const each of keptIn(element)) {
@@ -50,15 +44,11 @@ function keptIn(element) {
   return [...element.querySelectorAll("[data-kept]")];
 }
 
-function resume(element, { top, isOpen, isFocused }) {
+function resume(element, { top, isOpen, value, isFocused }) {
   if (element instanceof HTMLDetailsElement) element.open = isOpen; // first: what is closed cannot be scrolled or focused
+  if (element instanceof HTMLInputElement) element.value = value;
   element.scrollTop = top;
   if (isFocused) element.focus({ preventScroll: true });
-}
-
-/** Return `name` with places where a line may break: between the words of CamelCase. */
-export function breakable(name) {
-  return name.replace(/([a-z0-9])([A-Z])/g, "$1\u200b$2");
 }
 
 /** Return a sentence's parts: text between backticks is code. */

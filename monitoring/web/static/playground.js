@@ -2,7 +2,7 @@
 import { get, post } from "./api.js";
 import { h, replace, sentence } from "./dom.js";
 import { Ranking } from "./ranking.js";
-import { ago, format } from "./units.js";
+import { ago, number } from "./numbers.js";
 
 const COUNTS = [10, 20, 50, 100];
 const SHOWN_BEHAVIORS = 30;
@@ -66,7 +66,7 @@ export class Playground {
   /** Load the users to choose from; at first pick the address's user, or the newest. */
   async loadUsers() {
     try {
-      this.offer = await get("/api/playground/offer");
+      this.offer = await get("/api/playground/offer", {});
     } catch (error) {
       this.say(error.message);
       return;
@@ -190,9 +190,6 @@ export class Playground {
     replace(this.said, ...sentence(reason));
   }
 
-  redraw() {}
-
-  leave() {}
 }
 
 function keyOf({ at_ms, action, item }) {
@@ -204,6 +201,6 @@ function row({ item, action, at_ms, value }, isNew) {
   return h(
     "li", { class: isNew ? "new" : null },
     h("div", { class: "what" }, h("b", {}, item.title), attributes ? h("span", { class: "muted" }, attributes) : null),
-    h("div", { class: "when" }, h("span", { class: "action" }, value === null ? action : `${action} ${format(value)}`), h("time", { "data-at": at_ms, datetime: new Date(at_ms).toISOString() }, ago(Date.now() / 1000 - at_ms / 1000))),
+    h("div", { class: "when" }, h("span", { class: "action" }, value === null ? action : `${action} ${number(value)}`), h("time", { "data-at": at_ms, datetime: new Date(at_ms).toISOString() }, ago(Date.now() / 1000 - at_ms / 1000))),
   );
 }

@@ -1,6 +1,6 @@
 // The ranking of one request: facts, cost and items; after a click, the changes.
 import { h, replace, sentence } from "./dom.js";
-import { format } from "./units.js";
+import { duration, flops, number, percent } from "./numbers.js";
 
 export class Ranking {
   constructor(clicked) {
@@ -56,7 +56,7 @@ export class Ranking {
     this.showCost(ranking);
     const best = Math.max(...ranking.items.map(({ score }) => score ?? 0), 0) || 1;
     // A score of a bundle without calibration is no share of anything.
-    this.unit = ranking.calibrated ? "percentunit" : "none";
+    this.isShare = ranking.calibrated;
     replace(this.list, ...ranking.items.map((ranked, place) => this.row(ranked, place, best, before.get(ranked.item.item_id))));
     this.places = new Map(ranking.items.map(({ item, score }, place) => [item.item_id, { place, score }]));
   }
@@ -69,7 +69,7 @@ export class Ranking {
   row({ item, score, notes }, place, best, before) {
     const moved = before ? before.place - place : 0;
     const attributes = Object.values(item.attributes).join(" · ");
-    const text = this.unit === "none" ? format(score) : format(score, this.unit, 1);
+    const text = this.isShare ? percent(score) : number(score);
     const label = `${place + 1}. ${item.title}, score ${text}: click it`;
     return h("li", { class: moved ? `moved ${moved > 0 ? "up" : "down"}` : null, "data-item": item.item_id }, h(
       "button", { type: "button", "aria-label": label, onclick: () => this.clicked(item) },
@@ -77,7 +77,7 @@ export class Ranking {
       h("span", { class: "what" }, h("b", {}, item.title), h("span", { class: "muted" }, [attributes, notes].filter(Boolean).join(" · "))),
       h("span", { class: "moves" }, moves(moved)),
       h("span", { class: "score-track" }, h("span", { class: "bar-fill", style: { "--share": `${(((score ?? 0) / best) * 100).toFixed(2)}%` } })),
-      h("span", { class: "score" }, text, before && this.unit !== "none" ? change(score - before.score) : null),
+      h("span", { class: "score" }, text, before && this.isShare ? change(score - before.score) : null),
     ));
   }
 
@@ -89,9 +89,9 @@ export class Ranking {
     const times = cost.reencoded_flops / cost.flops;
     replace(
       this.cost,
-      bar("Encoded once", `${cost.encoder_runs} encoder run, ${format(cost.flops, "flop", 0)}`, cost.flops / cost.reencoded_flops),
-      bar("Re-encoded per candidate", `${cost.reencoded_encoder_runs} encoder runs, ${format(cost.reencoded_flops, "flop", 0)}`, 1),
-      h("p", { class: "muted" }, `${format(times, "none", times < 10 ? 1 : 0)}× fewer FLOPs for ${items.length} candidates: the history is encoded once and shared by all of them.`),
+      bar("Encoded once", `${cost.encoder_runs} encoder run, ${flops(cost.flops)}`, cost.flops / cost.reencoded_flops),
+      bar("Re-encoded per candidate", `${cost.reencoded_encoder_runs} encoder runs, ${flops(cost.reencoded_flops)}`, 1),
+      h("p", { class: "muted" }, `${number(times, times < 10 ? 1 : 0)}× fewer FLOPs for ${items.length} candidates: the history is encoded once and shared by all of them.`),
     );
   }
 }
@@ -100,7 +100,7 @@ function effectOf({ effect, item }, ranking, before) {
   if (effect.changed_after_ms === null) return sentence(effect.advice);
   const moved = ranking.items.filter(({ item: each }, place) => (before.get(each.item_id)?.place ?? place) !== place).length;
   const figures = moved ? `${moved} of ${ranking.items.length} items moved` : "the scores changed, the order stayed";
-  return [h("b", {}, format(effect.changed_after_ms, "ms", 0)), ` from the click on ${item.title} to a new ranking: ${figures}.`];
+  return [h("b", {}, duration(effect.changed_after_ms)), ` from the click on ${item.title} to a new ranking: ${figures}.`];
 }
 
 function facts({ model_version, status, latency_ms, feature_version, items }) {
@@ -108,7 +108,7 @@ function facts({ model_version, status, latency_ms, feature_version, items }) {
   return [
     fact("Model", model_version || "–"),
     fact("Status", status.replace("_", " "), { class: status === "ok" ? "good" : "attention" }),
-    fact("Latency", format(latency_ms, "ms", 1)),
+    fact("Latency", duration(latency_ms)),
     fact("Candidates", String(items.length)),
     fact("User row", userOf(feature_version), { title: feature_version, class: "code" }),
   ];
@@ -130,5 +130,5 @@ function moves(by) {
 
 function change(by) {
   const points = Math.round(by * 1000) / 10;
-  return h("small", { class: "muted" }, points ? `${points > 0 ? "+" : ""}${format(points, "none", 1)}` : "±0");
+  return h("small", { class: "muted" }, points ? `${points > 0 ? "+" : ""}${number(points, 1)}` : "±0");
 }

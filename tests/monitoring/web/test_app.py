@@ -1,16 +1,16 @@
 """The page's web application over real HTTP."""
 
+import re
 import socket
-import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import httpx
 import pytest
 
 from srp4ctr.errors import MistakeError
-from srp4ctr.monitoring.web.app import STATIC, PageSources, bind_page
+from srp4ctr.monitoring.web.app import PageSources, bind_page
+from srp4ctr.monitoring.web.page import STATIC
 from srp4ctr.monitoring.web.request_guard import HEADERS
 from tests.monitoring.web.conftest import serving
 from tests.monitoring.web.refusing_playground import Refusing
@@ -26,46 +26,50 @@ def page() -> Iterator[httpx.Client]:
         yield client
 
 
+def token_of(page: httpx.Client) -> str:
+    """Return the token of this start, which only the page's own script can read."""
+    found = re.search(
+        r'name="srp4ctr-token" content="([^"]+)"', page.get("/playground").text
+    )
+    assert found
+    return found[1]
+
+
 def post(page: httpx.Client, path: str, content: Any, **headers: str) -> httpx.Response:
     """Send ``content`` as the page's own script does, but for ``headers``."""
-    token = page.get("/api/start").json()["token"]
+    token = token_of(page)
     origin = str(page.base_url).rstrip("/")
     ours = {"origin": origin, "x-srp4ctr-token": token, "sec-fetch-site": "same-origin"}
     return page.post(path, json=content, headers=ours | headers)
 
 
-def test_every_view_is_the_one_document(page: httpx.Client) -> None:
-    document = (STATIC / "index.html").read_text()
-    for path in ("/", "/d/overview", "/playground", "/values"):
-        assert page.get(path).text == document
+def test_every_view_is_a_document_of_its_own(page: httpx.Client) -> None:
+    for path, title in (
+        ("/", "Overview"),
+        ("/d/training", "Training"),
+        ("/playground", "Playground"),
+        ("/values", "Current values"),
+    ):
+        assert f"<title>{title} · srp4ctr</title>" in page.get(path).text
+    assert page.get("/?range=1h").text != page.get("/?range=6h").text
+    assert page.get("/?range=invented").text == page.get("/").text
 
 
-def test_no_document_or_script_of_ours_is_inline() -> None:
-    document = (STATIC / "index.html").read_text()
-    assert document.count("<script") == document.count("<script src=") + document.count(
-        '<script type="module" src='
-    )
+def test_no_script_is_inline_and_only_the_playground_can_post(page: httpx.Client) -> None:
+    document = page.get("/").text
+    assert document.count("<script") == document.count('<script src="/static/') == 2
     assert "<style" not in document
+    assert "srp4ctr-token" not in document
     for script in STATIC.rglob("*.js"):
         assert "innerHTML" not in script.read_text(), script
 
 
 def test_every_answer_has_the_guards_headers(page: httpx.Client) -> None:
-    answers = [page.get(path) for path in ("/", "/static/main.js", "/api/start", "/no")]
+    answers = [page.get(path) for path in ("/", "/static/main.js", "/values", "/no")]
     answers.append(page.get("/", headers={"host": "evil.example"}))
     for answer in answers:
         assert answer.headers.items() >= dict(HEADERS).items(), answer.url
     assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 421]
-
-
-def test_plotly_comes_from_its_wheel_and_is_kept_by_the_browser(
-    page: httpx.Client,
-) -> None:
-    path = page.get("/api/start").json()["plotly"]
-    assert version("plotly") in path
-    answer = page.get(path)
-    assert b"plotly.js" in answer.content[:200]
-    assert "immutable" in answer.headers["cache-control"]
 
 
 def test_a_file_outside_the_static_folder_is_not_served(page: httpx.Client) -> None:
@@ -73,36 +77,15 @@ def test_a_file_outside_the_static_folder_is_not_served(page: httpx.Client) -> N
         assert page.get(path).status_code == 404
 
 
-def test_only_two_calls_of_prometheus_are_passed_on(page: httpx.Client) -> None:
-    for path in ("series", "admin/tsdb/snapshot", "query/../status/config", "labels"):
-        assert page.get(f"/api/prometheus/{path}").status_code == 404
-    assert page.post("/api/prometheus/query", json={}).status_code == 403
-    no_query = page.get("/api/prometheus/query", params={"time": "1"})
-    assert (no_query.status_code, "characters" in no_query.text) == (400, True)
-    away = page.get("/api/prometheus/query", params={"query": "up", "time": "1"})
-    assert (away.status_code, away.json()["error"]) == (
-        503,
-        "Prometheus does not answer: there is no Prometheus",
-    )
+def test_no_call_of_prometheus_is_passed_on(page: httpx.Client) -> None:
+    for path in ("query", "query_range", "series", "admin/tsdb/snapshot"):
+        assert page.get(f"/api/prometheus/{path}?query=up&time=1").status_code == 404
 
 
-def test_a_real_prometheus_answers(prometheus: str) -> None:
-    with serving(PageSources(prometheus_url=prometheus)) as address:
-        parameters = {"query": "srp4ctr_verdict", "time": str(time.time())}
-        url = f"{address}/api/prometheus/query"
-        answer = httpx.get(url, params=parameters, timeout=60.0).json()
-        assert answer["data"]["result"][0]["metric"]["model_version"] == "v2"
-        wrong = httpx.get(url, params=parameters | {"query": "sum("}, timeout=60.0)
-        assert wrong.status_code == 400
-        assert "parse error" in wrong.json()["error"]
-
-
-def test_a_missing_dashboard_is_a_sentence(page: httpx.Client) -> None:
-    answer = page.get("/api/dashboards/nothing")
+def test_a_missing_page_is_a_sentence(page: httpx.Client) -> None:
+    answer = page.get("/d/nothing")
     assert answer.status_code == 404
-    assert answer.json() == {"error": "there is no dashboard 'nothing'"}
-    name = page.get("/api/start").json()["dashboards"][0]["name"]
-    assert page.get(f"/api/dashboards/{name}").json()["panels"]
+    assert "There is no page /d/nothing." in answer.text
 
 
 @pytest.mark.parametrize("path", ["/api/playground/rank", "/api/playground/click"])
@@ -123,7 +106,7 @@ def test_another_sites_page_changes_nothing(page: httpx.Client, path: str) -> No
 
 def test_a_request_with_endless_content_is_refused(page: httpx.Client) -> None:
     headers = {"origin": str(page.base_url).rstrip("/"), "transfer-encoding": "chunked"}
-    token = page.get("/api/start").json()["token"]
+    token = token_of(page)
     headers |= {"x-srp4ctr-token": token, "content-type": "application/json"}
     answer = page.post("/api/playground/rank", content=iter([b"{}"]), headers=headers)
     assert answer.status_code == 411
@@ -182,10 +165,8 @@ def test_an_internal_error_has_no_details_in_the_response(
 
 def test_a_page_without_a_playground_says_so() -> None:
     with serving(PageSources(prometheus_url="")) as address:
-        start = httpx.get(f"{address}/api/start", timeout=60.0)
-        assert start.json()["playground"] is False
-        offer = httpx.get(f"{address}/api/playground/offer", timeout=60.0)
-        assert offer.status_code == 404
+        for path in ("/playground", "/api/playground/offer"):
+            assert httpx.get(f"{address}{path}", timeout=60.0).status_code == 404
 
 
 def test_a_taken_port_says_what_to_do() -> None:

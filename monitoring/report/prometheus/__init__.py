@@ -1,1 +1,0 @@
-"""Prometheus and a period → figures per model version."""
