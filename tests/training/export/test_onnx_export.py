@@ -8,11 +8,11 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from benchmarks.models.downstream_models import score_knowing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.features.tensors.schema import ENCODER_INPUTS, Field
+from srp4ctr.testing.head_vectors import score_knowing
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
