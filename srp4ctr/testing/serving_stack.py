@@ -37,7 +37,6 @@ from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
-SHORT = 10  # the history of half of the users
 VERSION = "v1"
 AN_HOUR_MS = 3_600_000.0
 NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
@@ -133,10 +132,9 @@ def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Runn
     return triton_server.start(serving, plan, folder, tied=True)
 
 
-def user_ids(history: int = 0) -> list[str]:
-    """Return the users with ``history`` behaviours; 0: with as many as the model reads."""
-    kind = f"brief-{history}" if history else "user"
-    return [f"{kind}-{number}" for number in range(USERS)]
+def user_ids() -> list[str]:
+    """Return all users."""
+    return [f"user-{number}" for number in range(USERS)]
 
 
 def item_ids() -> list[str]:
@@ -166,9 +164,8 @@ def _fill(sink: FeatureSink, length: int) -> None:
     now_ms = time.time_ns() // 1_000_000
     keys = [item_key(each) for each in item_ids()]
     rows = Rows()
-    for own, users in ((length, user_ids()), (SHORT, user_ids(SHORT))):
-        for number, user in enumerate(users):
-            rows.users[user] = past_user(number, own, now_ms, ITEMS)
+    for number, user in enumerate(user_ids()):
+        rows.users[user] = past_user(number, length, now_ms, ITEMS)
     rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
     sink.write(rows)
     sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])
