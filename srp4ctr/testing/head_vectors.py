@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from srp4ctr.training.model.srp4ctr import SRP4CTR
 
 
-def score_knowing(
+def score_with_vectors(
     model: SRP4CTR, inputs: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return probabilities (B, N) of ``HEAD_INPUTS``, query vectors, candidate states.
