@@ -26,6 +26,9 @@ LOOKS = 14 * 24  # hourly, for two weeks
 CLICK_RATE = 0.10  # the mean over users
 EQUAL, HEAVY = "equal", "heavy"  # activity: heavy-tailed is lognormal, sigma 1
 RETURNING, ARRIVING, ONCE = "returning", "arriving", "once"
+# The mean of 1 / (1 + exp(-x)) for x with mean -2.4 and standard deviation 0.7.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+MEAN_OF_LOGITS = float(_WEIGHTS @ (1 / (1 + np.exp(2.4 - 0.7 * _NODES))) / _WEIGHTS.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +44,14 @@ class Population:
     arrival: str = RETURNING
     """All from the start, over time until the end, or over time and for an hour only."""
 
-    def click_rates(self, chance: Chance) -> Floats:
+    def click_rates(self, chance: Chance, mean: float = CLICK_RATE) -> Floats:
         """Return each user's own click rate (users,)."""
         if not self.deviation:
-            return np.full(self.users, CLICK_RATE)
+            return np.full(self.users, mean)
         size = CLICK_RATE * (1 - CLICK_RATE) / self.deviation**2 - 1
-        return chance.beta(CLICK_RATE * size, (1 - CLICK_RATE) * size, self.users)
+        rates = chance.beta(CLICK_RATE * size, (1 - CLICK_RATE) * size, self.users)
+        rates *= mean / CLICK_RATE
+        return rates
 
     def tastes(self, chance: Chance) -> Floats:
         """Return 400 quantiles of click rate / mean click rate."""
@@ -79,10 +84,12 @@ def groups_of(users: int, chance: Chance) -> Ints:
     return chance.integers(0, NUM_GROUPS, users)
 
 
-def counts_at_top(population: Population, chance: Chance) -> tuple[Floats, Floats]:
+def counts_at_top(
+    population: Population, chance: Chance, mean: float = CLICK_RATE
+) -> tuple[Floats, Floats]:
     """Return clicks and impressions at position 1, (looks, groups), so far."""
     owners = population.owners(chance)
-    clicked = chance.random(len(owners)) < population.click_rates(chance)[owners]
+    clicked = chance.random(len(owners)) < population.click_rates(chance, mean)[owners]
     look = (population.times(owners, chance) * LOOKS).astype(np.int64)
     places = look * NUM_GROUPS + groups_of(population.users, chance)[owners]
     found = (
@@ -259,3 +266,50 @@ def explored_pairs(
         won=np.bincount(groups, weights * wins, minlength=NUM_GROUPS).tolist(),
         weights=np.bincount(groups, weights, minlength=NUM_GROUPS).tolist(),
     )
+
+
+def users_at_top(
+    population: Population, looks: int, chance: Chance, mean: float
+) -> tuple[Floats, Floats]:
+    """Return clicks and impressions (looks, groups) of users of whom each comes once."""
+    rates = population.click_rates(chance, mean)
+    clicks = chance.binomial(population.requests, np.minimum(rates, 1.0))
+    look = np.arange(population.users) * looks // population.users
+    places = look * NUM_GROUPS + groups_of(population.users, chance)
+    size = looks * NUM_GROUPS
+    found = (
+        np.bincount(places, each, minlength=size).reshape(looks, -1)
+        for each in (clicks, np.full(population.users, population.requests))
+    )
+    summed = [np.cumsum(each, axis=0) for each in found]
+    return summed[0], summed[1]
+
+
+def calibration_days(
+    users: int, requests: int, chance: Chance
+) -> tuple[Floats, Floats, Floats]:
+    """Return clicks, predictions (windows, groups) and Σ p(1 - p) of a day's windows.
+
+    Every hour ``users`` come, for an hour each; windows are an hour long, and begin every
+    ten minutes. Slates have ten items. Users' click rates differ by 0.7 in the logit, and
+    the scores are their mean.
+    """
+    hours, steps, per_window, slate = 24, 24 * 6, 6, 10
+    logits = -2.4 + 0.7 * chance.standard_normal(hours * users)
+    rates = np.repeat(1 / (1 + np.exp(-logits)), requests)
+    arrived = chance.random(hours * users) * (steps + per_window)
+    owners = np.repeat(np.arange(hours * users), requests)
+    look = (arrived[owners] + chance.random(len(owners)) * per_window).astype(np.int64)
+    places = look * NUM_GROUPS + groups_of(hours * users, chance)[owners]
+    rows = steps + 2 * per_window
+    clicks = chance.binomial(slate, rates)
+    score = MEAN_OF_LOGITS
+    found = (
+        np.cumsum(
+            np.bincount(places, each, minlength=rows * NUM_GROUPS).reshape(rows, -1), axis=0
+        )
+        for each in (clicks, np.full(len(owners), slate * score))
+    )
+    by_window = [each[per_window:] - each[:-per_window] for each in found]
+    by_window = [each[per_window:steps] for each in by_window]  # when traffic is steady
+    return by_window[0], by_window[1], by_window[1].sum(1) * (1 - score)

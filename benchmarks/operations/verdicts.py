@@ -2,20 +2,24 @@
 
 Simulated users with click rates of their own, some far more active than others, see equal
 models for two weeks. Their sums go through the monitor's own functions. Counted are: how
-often a verdict, evaluated every hour, finds a difference that is none, and how often 95 %
-intervals contain the truth. Users and requests are those of one version. At last: how long
-a restart takes with five million labels (``verdict_restart.py``, which needs Java). With
-``--page`` the table of docs/monitoring.md is written as well. Results of rows are kept in
+often a verdict, evaluated every hour, finds a difference that is none; how often 95 %
+intervals contain the truth; on how many days alerts fire falsely; and how much longer a
+difference of 5 % takes than with a test of a fixed size. Users and requests are those of
+one version. At last the speed of counting labels, and how long a restart takes with five
+million of them (``verdict_restart.py``, which needs Java). With ``--page`` the table of
+docs/monitoring.md is written as well. Results of rows are kept in
 ``.data/benchmarks/verdicts``: a run that was cut off continues.
 
     make bench NAME=verdicts ARGS=--page
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,7 @@ from benchmarks import ROOT, parser_of
 from benchmarks.harness.figures import table
 from benchmarks.harness.runs import cached, code_digest, digest_of, run_all
 from benchmarks.operations import verdict_restart
+from benchmarks.operations.monitoring import LABEL_WINDOW_S, add_labels, monitor_of
 from benchmarks.operations.verdict_traffic import (
     ARRIVING,
     CLICK_RATE,
@@ -33,21 +38,35 @@ from benchmarks.operations.verdict_traffic import (
     RETURNING,
     Chance,
     Population,
+    Slates,
+    calibration_days,
     counts_at_top,
     drawn_sums,
     explored_pairs,
     exploring_slates,
     slates_of,
+    users_at_top,
 )
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.monitoring.quality.ab_test import EXPECTED_DIFFERENCE, anytime_half_widths
-from srp4ctr.monitoring.quality.confidence_intervals import student
+from srp4ctr.monitoring.quality.confidence_intervals import Interval, calibration, student
 from srp4ctr.monitoring.quality.user_groups import ratio_of_sums
+from srp4ctr.streams.state.label_join import ImpressionLabel
 
 RUNS = 4000
 SIZES = ((500, 100), (2000, 20), (20_000, 2))
 DEVIATIONS = (0.0, 0.05, 0.1)
 PATTERNS = ((EQUAL, RETURNING), (HEAVY, RETURNING), (HEAVY, ARRIVING), (EQUAL, ONCE))
+ETAS = (0.0, 0.3, 0.7, 1.0)  # of examination, 1 / (1 + position)^eta
+AUC_RUNS = 50
+DAYS = ((500, 2), (200, 10), (60, 2), (50, 10))  # users and requests of an hour
+# Of the alert rules (monitoring/rules/alerts.yml).
+CALIBRATION_LIMITS = (0.9, 1.1)
+MIN_CLICKS = 100
+PREDICTED_SHARE = 0.25
+POWER_RISE = 1.05
+POWER_LOOKS, POWER_USERS, POWER_REQUESTS = 120, 200, 10  # 200 new users between two looks
+LABELS = 200_000
 CACHE = ROOT / ".data" / "benchmarks" / "verdicts"
 SIMULATED_CODE = (
     "monitoring/quality",
@@ -112,6 +131,7 @@ def main() -> None:
     add = parser.add_argument
     add("--runs", type=int, default=RUNS, help="simulations of each row")
     add("--workers", type=int, default=2, help="processes that simulate")
+    add("--labels", type=int, default=LABELS)
     add("--restart-labels", type=int, default=verdict_restart.LABELS)
     add("--page", action="store_true", help="write the table of docs/monitoring.md")
     options = parser.parse_args()
@@ -128,7 +148,15 @@ def main() -> None:
         "false_verdicts_max": max(row["false_verdicts"] for row in compared),
         "coverage_min": min(shares),
         "coverage_max": max(shares),
+        "sequence_coverage_min": min(
+            1 - max(row["false_verdicts"] for row in compared),
+            *results[_sequence_coverage],
+        ),
+        "false_alert_days_max": max(results[_false_days]),
+        "auc_alert_wrong": sum(results[_wrong_alerts]),
+        "power_ratio": round(results[_power_ratio][0], 3),
         "restart_s": verdict_restart.measure(options.restart_labels)["restart_s"],
+        "labels_per_core_s": _labels_per_core_s(options.labels),
     }
     print(json.dumps(report))
 
@@ -138,6 +166,10 @@ def simulations(runs: int) -> list[Simulation]:
     measures: list[tuple[Callable[..., Any], tuple[Any, ...], int]] = [
         *((_compared, (each,), runs) for each in _grid(PATTERNS)),
         *((_covered, (each,), runs) for each in _grid(PATTERNS[:2])),
+        (_sequence_coverage, (), runs),
+        *((_false_days, day, runs) for day in DAYS),
+        *((_wrong_alerts, pair, AUC_RUNS) for pair in product(ETAS, (True, False))),
+        (_power_ratio, (), min(runs, 1000)),
     ]
     return [Simulation(*each, seed) for seed, each in enumerate(measures)]
 
@@ -226,6 +258,22 @@ def _compared(population: Population, runs: int, chance: Chance) -> dict[str, An
     return asdict(population) | shares
 
 
+def _sequence_coverage(runs: int, chance: Chance) -> float:
+    """Return how often all hourly intervals contain a difference of 2 percentage points."""
+    population = Population(
+        users=2000, requests=20, deviation=0.1, activity=HEAVY, arrival=ARRIVING
+    )
+    missed = 0
+    for _ in range(runs):
+        ours = ratio_of_sums(*counts_at_top(population, chance, CLICK_RATE * 1.2))
+        theirs = ratio_of_sums(*counts_at_top(population, chance))
+        error = np.abs(ours.value - theirs.value - CLICK_RATE * 0.2)
+        missed += bool(
+            (error > anytime_half_widths(ours, theirs, EXPECTED_DIFFERENCE)).any()
+        )
+    return 1 - missed / runs
+
+
 def _covered(population: Population, runs: int, chance: Chance) -> dict[str, Any]:
     """Return how often each interval contains the truth."""
     first, second = (
@@ -255,6 +303,115 @@ def _covered(population: Population, runs: int, chance: Chance) -> dict[str, Any
         for name, interval in intervals.items():
             hits[name] += bool(interval.low <= truths[name] <= interval.high)
     return asdict(population) | {name: count / runs for name, count in hits.items()}
+
+
+def _false_days(users: int, requests: int, days: int, chance: Chance) -> float:
+    """Return the share of days on which calibrated scores raise CalibrationDrift.
+
+    The window is an hour; every ten minutes the rule is evaluated, and fires if it holds
+    twice in a row.
+    """
+    false = 0
+    for _ in range(days):
+        clicks, predicted, variance = calibration_days(users, requests, chance)
+        holds = np.array(
+            [
+                _drifts(p, c, calibration(p, c, v))
+                for p, c, v in zip(predicted, clicks, variance, strict=True)
+            ]
+        )
+        false += bool((holds[1:] & holds[:-1]).any())
+    return false / days
+
+
+def _drifts(predicted: np.ndarray, clicks: np.ndarray, interval: Interval) -> bool:
+    """Return whether the expression of Srp4ctrCalibrationDrift holds."""
+    expected, observed = predicted.sum(), clicks.sum()
+    found = expected / observed
+    low = found / (2 * found / interval.low - 1)
+    high = found / (2 * found / interval.high - 1)
+    below, above = CALIBRATION_LIMITS
+    return bool(
+        (low > above and expected >= MIN_CLICKS)
+        or (0 < high < below and observed >= MIN_CLICKS)
+    )
+
+
+def _wrong_alerts(eta: float, is_random: bool, runs: int, chance: Chance) -> int:
+    """Return how many alerts of RankingNearRandom are wrong or missing.
+
+    Random scores raise it and perfect scores do not, at each examination ``eta``.
+    """
+    population = Population(users=4000, requests=10, deviation=0.05, activity=HEAVY)
+    scores, others = np.minimum(chance.lognormal(-2.3, 0.5, (2, 4000, 10)), 0.9)
+    slates = slates_of(scores, others if is_random else scores, eta)
+    return sum(
+        _is_near_random(population, slates, chance) != is_random for _ in range(runs)
+    )
+
+
+def _is_near_random(population: Population, slates: Slates, chance: Chance) -> bool:
+    """Return whether the expression of Srp4ctrRankingNearRandom holds."""
+    auc = drawn_sums(population, slates, chance).quality("v1").auc
+    return auc.interval.high < 0.5 + PREDICTED_SHARE * (auc.expected - 0.5)
+
+
+def _power_ratio(runs: int, chance: Chance) -> float:
+    """Return impressions until the verdict / those of a fixed-size test of power 0.8.
+
+    The median over runs, for a version with 5 % more clicks.
+    """
+    population = Population(
+        users=POWER_LOOKS * POWER_USERS, requests=POWER_REQUESTS, deviation=0.05
+    )
+    needed = []
+    for _ in range(runs):
+        ours, theirs = (
+            ratio_of_sums(*users_at_top(population, POWER_LOOKS, chance, mean))
+            for mean in (CLICK_RATE * POWER_RISE, CLICK_RATE)
+        )
+        halves = anytime_half_widths(ours, theirs, EXPECTED_DIFFERENCE)
+        found = np.flatnonzero(ours.value - theirs.value > halves)
+        needed.append(found[0] + 1 if len(found) else np.inf)
+    impressions = float(np.median(needed)) * POWER_USERS * POWER_REQUESTS
+    within = CLICK_RATE * (1 - CLICK_RATE) - population.deviation**2
+    variance = population.deviation**2 + within / POWER_REQUESTS  # of a user's click rate
+    difference = CLICK_RATE * (POWER_RISE - 1)
+    fixed_users = (1.960 + 0.842) ** 2 * 2 * variance / difference**2
+    return impressions / (fixed_users * POWER_REQUESTS)
+
+
+def _labels_per_core_s(count: int) -> int:
+    """Return how many labels the monitor counts per second of CPU time."""
+    chance = np.random.default_rng(1)
+    labels = [_label(number, chance) for number in range(count)]
+    labels.sort(key=lambda each: each.matured_at)
+    with TemporaryDirectory(prefix="srp4ctr-verdicts-") as folder:
+        monitor = monitor_of(Path(folder), "http://127.0.0.1:9/metrics")
+        began = time.process_time()
+        add_labels(monitor, labels)
+        return round(count / (time.process_time() - began))
+
+
+def _label(number: int, chance: Chance) -> ImpressionLabel:
+    """Return the label of an impression of a slate of ten, of one of two versions."""
+    request, position = divmod(number, 10)
+    shown_ms, window_ms = 1_750_000_000_000 + request * 200, int(LABEL_WINDOW_S * 1000)
+    clicked = bool(chance.random() < CLICK_RATE)
+    return ImpressionLabel(
+        request_id=f"r{request}",
+        user_id=f"user-{request % 3001}",
+        item_id=f"item-{chance.integers(5000)}",
+        position=position,
+        score=float(chance.random()) * 0.3 + 0.001,
+        propensity=1.0,
+        model_version=f"v{1 + request % 3001 % 2}",
+        impression_at=shown_ms,
+        clicked=clicked,
+        within_window=True,
+        matured_at=shown_ms + (1000 if clicked else window_ms),
+        revision=2 if clicked else 0,
+    )
 
 
 if __name__ == "__main__":
