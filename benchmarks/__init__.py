@@ -1,4 +1,7 @@
-"""One file per claim of the README; each prints a table and, last, one JSON object."""
+"""One file per claim of the README or of docs/benchmarks.md.
+
+Each prints a table and, last, one JSON object.
+"""
 
 import argparse
 import sys

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from benchmarks.harness.object_store import BUCKET, ObjectStore, find_server
 from srp4ctr import processes
 from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.errors import Srp4ctrError
 from srp4ctr.features.online import feast_import
+from srp4ctr.testing.object_store import BUCKET, ObjectStore, find_server
 
 # What is started once for all of these is started once.
 TOGETHER = ("tests/end_to_end", "tests/monitoring/web")

@@ -18,7 +18,6 @@ from benchmarks.quality.clicks.click_examples import Examples, Part, load, name_
 from benchmarks.quality.clicks.click_scores import calibrated_figures, calibration_of
 from benchmarks.quality.clicks.variants import (
     VARIANTS,
-    CountsVariant,
     ModelVariant,
     TrainingTask,
     TreeVariant,
@@ -55,7 +54,6 @@ class Job:
     config: RefreshConfig
     """With the job's seed."""
     with_size: bool = False
-    with_frozen: bool = False
     label_share: float = 1.0
     device: str = "cpu"
 
@@ -66,7 +64,7 @@ class Job:
         config = self.config
         if isinstance(variant, ModelVariant):
             config = variant.config(config)
-        flags = (self.with_size, self.with_frozen, self.label_share)
+        flags = (self.with_size, self.label_share)
         digest = digest_of(examples, asdict(config), flags, _training_code(self.variant))
         share = f"@{self.label_share:.0%}" if self.label_share < 1.0 else ""
         name = f"{self.variant}{self._size}{share}-seed{self.config.seed}-{digest}.json"
@@ -112,9 +110,7 @@ def _measured(job: Job) -> Result:
     platt = calibration_of(
         calibrating, trained.logits(calibrating).click[calibrating.slates.shown]
     )
-    parts = {data: examples.judge}
-    if job.with_frozen:
-        parts[f"{data} frozen"] = examples.frozen
+    logits = _shown(examples.judge, trained.logits(examples.judge))
     return {
         "arm": job.variant,
         "seed": job.config.seed,
@@ -122,12 +118,7 @@ def _measured(job: Job) -> Result:
         "chosen": {},
         "seconds": dict(trained.seconds),
         "flops": {str(n): flops for n, flops in trained.flops.items()},
-        "figures": {
-            name: calibrated_figures(
-                examples, part, _shown(part, trained.logits(part)), platt
-            )
-            for name, part in parts.items()
-        },
+        "figures": {data: calibrated_figures(examples, examples.judge, logits, platt)},
     }
 
 
@@ -145,11 +136,9 @@ def _fewer_labels(examples: Examples, job: Job) -> Examples:
 @functools.cache
 def _training_code(variant: str) -> str:
     """Return a digest of the code that trains ``variant``."""
-    names = ["baseline", "baselines", "sasrec"]
+    names = ["baseline", "baselines"]
     if variant.startswith("srp4ctr"):
-        names = ["ablations"]
+        names = []
     if isinstance(VARIANTS[variant], TreeVariant):
         names = ["trees", "history_columns"]
-    if isinstance(VARIANTS[variant], CountsVariant):
-        names = ["counts"]
     return code_digest(*JOBS_CODE, *(f"{MODELS}/{name}.py" for name in names))

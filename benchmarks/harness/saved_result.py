@@ -19,7 +19,7 @@ from benchmarks import FOLDER, RESULTS
 from srp4ctr.atomic_files import replace_text
 
 Row = Mapping[str, Any]
-SEVERAL_RUNS = ("click_quality", "own_model", "peer_models", "pretraining", "serving")
+SEVERAL_RUNS = ("click_quality", "own_model", "pretraining", "serving")
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What SRP4CTR is compared with, a model per file; ``registry.py`` lists them."""
+"""Models that SRP4CTR is compared with."""

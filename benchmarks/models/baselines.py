@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.baseline import Baseline, LogisticRegression
-from benchmarks.models.sasrec import SASRecEncoder
+from benchmarks.models.baseline import Baseline
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.model.click_model import ClickModel, Tensors
 from srp4ctr.training.model.embeddings import FieldVectors, TableSizes
@@ -105,23 +104,6 @@ class BST(Baseline):
         return states.reshape(rows, tokens, self.block.heads, -1).transpose(1, 2)
 
 
-class SASRecClicks(Baseline):
-    """The dot product of SASRec's last state and each candidate."""
-
-    def __init__(self, config: ModelConfig, sizes: TableSizes) -> None:
-        super().__init__(config, sizes, reading_width=1)
-        self.encoder = SASRecEncoder(config, sizes.item_rows, sizes.length)
-        self.encoder.items = self.embedding.items  # one table for both sides
-
-    def readings(self, tensors: Tensors) -> list[Tensor]:
-        """Return the dot products (B, N, 1); an empty history has none: 0."""
-        rows = tensors["history_item_rows"]  # (B, T)
-        last = self.encoder(rows)[:, -1]  # (B, D): padding is on the left
-        last = torch.where(rows[:, -1:] != 0, last, 0.0)
-        items = self.embedding.items(tensors["candidate_item_rows"])  # (B, N, D)
-        return [(items @ last[..., None]) / math.sqrt(items.shape[-1])]
-
-
 class PNN(Baseline):
     """The inner products of all pairs of fields, and the mean of the history's tokens.
 
@@ -209,11 +191,9 @@ def _co_action(weights: Tensor, behaviors: Tensor) -> Tensor:
 
 
 BASELINES: Mapping[str, Callable[[ModelConfig, TableSizes], ClickModel]] = {
-    "lr": LogisticRegression,
     "dcnv2": Baseline,
     "pnn": PNN,
     "din": DIN,
     "can": CAN,
     "bst": BST,
-    "sasrec": SASRecClicks,
 }

@@ -4,14 +4,14 @@ In: slates whose tensors have, besides the schema's, what serving gave to each r
 a scorer of slates. Both see the columns that the baselines see.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.models import trees as lightgbm_trees
 from benchmarks.models.baseline import Baseline
@@ -21,7 +21,6 @@ from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.loop.trainer import FitOptions
 from srp4ctr.training.model.click_model import Tensors
 from srp4ctr.training.model.embeddings import TableSizes
-from srp4ctr.training.model.srp4ctr import SRP4CTR
 from srp4ctr.training.objectives.finetuning import finetune, serving_logits
 
 QUERIES, STATES = USER_EMBEDDINGS[0].name, CANDIDATE_EMBEDDINGS[0].name
@@ -90,30 +89,3 @@ def network(
     model = InformedDCN(config.model, sizes, given)
     finetune(model, learn.slates, config, FitOptions())
     return lambda part: serving_logits(model, part.slates).click
-
-
-def score_knowing(
-    model: SRP4CTR, inputs: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities (B, N) of ``HEAD_INPUTS``, query vectors, candidate states.
-
-    The outputs of the querying transformer (B, M, D) and of the uni cross-attention (B, N,
-    D) are taken at the click head: nothing is computed twice.
-    """
-    caught: dict[nn.Module, Tensor] = {}
-    blocks = model.querying, model.cross_attention
-    hooks = [each.register_forward_hook(_catcher(caught)) for each in blocks]
-    try:
-        probability = model.score(inputs).click
-    finally:
-        for hook in hooks:
-            hook.remove()
-    queries, candidates = (caught[each] for each in blocks)
-    return probability, queries, candidates[:, :-1]  # the last is a [MASK]: SRP4CTR
-
-
-def _catcher(caught: dict[nn.Module, Tensor]) -> Callable[..., None]:
-    def catch(module: nn.Module, _: object, output: Tensor) -> None:
-        caught[module] = output
-
-    return catch

@@ -24,23 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import parser_of, say
-from benchmarks.fault_injection.progress import behind
 from benchmarks.harness.callers import Callers
 from benchmarks.harness.figures import table
 from benchmarks.operations.soak_figures import (
     Growth,
     Kept,
     Memory,
-    MonitorPages,
     NativeCalls,
-    Stalls,
     kept,
 )
-from benchmarks.operations.soak_stack import MONITORS, SERVING_KILLED, Soaked, soaked
+from benchmarks.operations.soak_stack import SERVING_KILLED, Soaked, soaked
 from benchmarks.operations.soak_traffic import (
     Seen,
     Visit,
-    after_faults,
     read_notes,
     taken,
     visiting,
@@ -49,6 +45,7 @@ from srp4ctr.embedded import apache_kafka
 from srp4ctr.errors import OutageError
 from srp4ctr.monitoring.prometheus import read_metrics
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, LABELS_TOPIC
+from srp4ctr.testing.fault_injection.progress import behind
 
 CALIBRATION, SOAK = "c", "s"
 ENDED = "a worker ended of itself"  # published in results
@@ -85,25 +82,21 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
     memory = Memory(stack.folder, min(options.warm_up_s, options.hours * 900.0))
     native = NativeCalls()
     visitors = visiting(visit, SOAK, best_per_s / 2)
-    stalls, pages = Stalls(), MonitorPages(stack.shows_figures, MONITORS)
     began, began_at_s = time.monotonic(), time.time()
     try:
         struck = _run(stack, visitors, (memory, native), options)
     finally:
         visitors.stop()
     lasted_s = time.monotonic() - began
-    stood_still, shown = stalls.stop(), pages.stop()
     _wait_until_at_rest(stack)
     seen, found = read_notes(visit.notes, SOAK), kept(stack.settings)
     sent = read_notes(visit.notes).events + stack.past_events
-    after = after_faults(visit.notes, SOAK, began_at_s, struck)
-    growth = _print(memory.growths(), struck, found, after)
+    growth = _print(memory.growths(), struck, found)
     return {
         "hours": round(lasted_s / 3600.0, 3),
         **_kept(found, sent),
         **_requests(seen),
         **native.figures(),
-        **shown,
         "rss_growth_mb": max((each["mb"] for each in growth), default=0.0),
         "broker": "kafka",
         "best_visits_per_s": round(best_per_s, 1),
@@ -111,8 +104,6 @@ def soak(stack: Soaked, folder: Path, options: argparse.Namespace) -> Row:
         **_crashes(struck, stack.serving_crashes()),
         "growth": growth,
         "struck": struck,
-        "after": after,
-        "stalls": stood_still,
         **_failures(seen, began_at_s),
     }
 
@@ -223,14 +214,11 @@ def _requests(seen: Seen) -> Row:
     return {"requests": seen.requests, "failed": seen.failed, **taken(seen.latencies_ms)}
 
 
-def _print(
-    growths: Sequence[Growth], struck: Sequence[Row], found: Kept, after: Sequence[Row]
-) -> list[Row]:
+def _print(growths: Sequence[Growth], struck: Sequence[Row], found: Kept) -> list[Row]:
     """Print tables; return the rows of memory."""
     grown = [asdict(each) | {"mb": round(each.mb, 1)} for each in growths]
     print(table(grown, MEMORY_COLUMNS), end="\n\n")
     print(table(struck, {"fault": "fault", "at s": "at_s", "took s": "took_s"}), end="\n\n")
-    print(table(after, {name: name for name in after[0]}))
     print(
         f"{found.events:,} events, {found.labelled:,} of {found.impressions:,} impressions "
         f"labelled; {found.wrong_rows} of {found.rows:,} rows wrong"

@@ -1,9 +1,7 @@
 """Measures memory by process of a running stack, and what an idle one has kept."""
 
-import threading
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ CHECKED = 1_000  # users, and as many items
 CHECKS = 10
 _CALLS, _ANSWERED = "srp4ctr_native_calls", "answered"
 _MISMATCHES, _OTHER_ROWS = "srp4ctr_native_mismatches", "of other rows"
-_TICK_S, _STALL_S = 0.05, 0.25
 _LEAST_LIFE_S = 60.0  # after its warm-up: a shorter one says nothing of growth
 
 
@@ -128,59 +125,6 @@ class NativeCalls:
             "native_other_rows": round(self._sums[_OTHER_ROWS]),
             "mismatched_outputs": dict(self._outputs),
         }
-
-
-class MonitorPages:
-    """Notes, every second, how many of the monitors show figures."""
-
-    def __init__(self, shows_figures: Callable[[str], bool], names: Sequence[str]) -> None:
-        self._shows_figures, self._names = shows_figures, names
-        self._ends = threading.Event()
-        self._away_s = self._longest_s = 0.0
-        self._twice = 0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> dict[str, float]:
-        """Return how often two showed figures, and the longest time that none did."""
-        self._ends.set()
-        self._thread.join()
-        return {"figures_twice": self._twice, "figures_away_s": round(self._longest_s, 1)}
-
-    def _watch(self) -> None:
-        began = time.monotonic()
-        while not self._ends.wait(1.0):
-            shown = sum(map(self._shows_figures, self._names))
-            self._twice += shown > 1
-            now = time.monotonic()
-            self._away_s = 0.0 if shown else self._away_s + now - began
-            self._longest_s, began = max(self._longest_s, self._away_s), now
-
-
-class Stalls:
-    """Notes when a sleeping thread is woken late: then the machine was slow for all."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._ends = threading.Event()
-        self._found: list[dict[str, float]] = []
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> list[dict[str, float]]:
-        """Return when the machine stood still for ``_STALL_S`` or longer, and how long."""
-        self._ends.set()
-        self._thread.join()
-        return self._found
-
-    def _watch(self) -> None:
-        while not self._ends.is_set():
-            due = time.monotonic() + _TICK_S
-            self._ends.wait(_TICK_S)
-            late_s = time.monotonic() - due
-            if late_s >= _STALL_S:
-                at_s = round(due - self._began)
-                self._found.append({"at_s": at_s, "took_s": round(late_s, 2)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from benchmarks.operations.soak_traffic import catalogue_events, past_events
 from benchmarks.serving.promotion_faults import kill_a_process, renamed
-from benchmarks.serving.serving_stack import fresh_bundle
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports, stack
 from srp4ctr.monitoring.prometheus import read_metrics
@@ -22,6 +21,7 @@ from srp4ctr.setting_names import PREFIX
 from srp4ctr.settings import Settings, load
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
+from srp4ctr.testing.serving_stack import fresh_bundle
 from srp4ctr.triton_repo.config import TritonConfig
 
 LENGTH, WORKERS = 50, 2

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.callers import Callers, ends_within, wait_for_all
-from benchmarks.harness.raw_logs import click_on
 from srp4ctr.client.messages import Ranking
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import Behavior, Event, ItemUpdate
+from srp4ctr.testing.raw_logs import click_on
 
 VISITORS, USERS = 2, 2_000
 ITEMS = 2_000  # as serving_stack.py has it, which imports torch: no visitor does
 CANDIDATES, SHOWN, BEHAVIORS = 100, 8, 5
 CLICK_RATE = 0.1
 DEADLINE_S = 1.0
-SLOW_MS, RECOVERY_S = 50.0, 45.0
+SLOW_MS = 50.0
 _NOTE_EVERY_S = 5.0
 
 
@@ -91,25 +91,6 @@ def taken(latencies_ms: Sequence[float]) -> dict[str, float]:
         "p99_ms": round(float(np.quantile(known, 0.99)), 1),
         "slow_share": round(float(np.mean(known > SLOW_MS)), 4),
     }
-
-
-def after_faults(
-    folder: Path, name: str, began_at_s: float, struck: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return what calls took until ``RECOVERY_S`` after each kind of fault, and else.
-
-    ``began_at_s`` is the wall clock's at 0 of the faults' ``at_s``.
-    """
-    found: dict[str, list[float]] = {}
-    for line in _lines(folder, name):
-        at_s = line["at_s"] - began_at_s
-        near = [each for each in struck if 0 <= at_s - each["at_s"] <= RECOVERY_S]
-        kind = near[-1]["fault"] if near else "nothing"
-        found.setdefault(kind, []).extend(line["latencies_ms"])
-    return [
-        {"after": kind, "requests": len(of_kind), **taken(of_kind)}
-        for kind, of_kind in sorted(found.items())
-    ]
 
 
 def _lines(folder: Path, name: str) -> list[dict[str, Any]]:

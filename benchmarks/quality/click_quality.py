@@ -2,10 +2,8 @@
 
 Every variant learns from the same slates, cut point in time from a log, by the product's
 own fine-tuning; it is calibrated on newer ones and judged on the newest. Features and
-sequences move with the stream while the model stays; rows called *frozen* are of features
-that do not change from the boundary on, as in an offline table. EB-NeRD's slates all
-hold a click, so that their size says much: rows called *+size* are of variants that know
-it.
+sequences move with the stream while the model stays. EB-NeRD's slates all hold a click, so
+that their size says much: rows called *+size* are of variants that know it.
 
     SRP4CTR_DATA=../shared/data python -m benchmarks click_quality --data ebnerd --quick
     python -m benchmarks click_quality --events mine.jsonl --variants srp4ctr,din
@@ -23,9 +21,9 @@ from benchmarks import RESULTS, parser_of
 from benchmarks.harness.runner import RUNS, Job, run
 from benchmarks.harness.runs import keep, restore, run_all
 from benchmarks.harness.saved_result import circumstances, merge_rows
-from benchmarks.quality.clicks import click_report, contents
+from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import examples_of
-from benchmarks.quality.clicks.click_sources import LENGTH, SOURCES, read
+from benchmarks.quality.clicks.click_sources import SOURCES, read
 from benchmarks.quality.clicks.variants import VARIANTS
 from srp4ctr.training.config import RefreshConfig
 
@@ -71,16 +69,12 @@ def note_looks(jobs: Sequence[Job], file: Path) -> None:
     """
     for job in jobs:
         if job.is_of_test and not job.file.is_file():
-            note_look(job.file.relative_to(job.root / RUNS).as_posix(), file)
-
-
-def note_look(name: str, file: Path) -> None:
-    """Append to ``file`` who looks at a test by the run ``name`` now, if it is new."""
-    noted = file.read_text() if file.is_file() else ""
-    if f'"{name}"' not in noted:
-        who = {"who": getpass.getuser(), **circumstances()}
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps({"run": name, **who}) + "\n")
+            name = job.file.relative_to(job.root / RUNS).as_posix()
+            noted = file.read_text() if file.is_file() else ""
+            if f'"{name}"' not in noted:
+                who = {"who": getpass.getuser(), **circumstances()}
+                with file.open("a", encoding="utf-8") as opened:
+                    opened.write(json.dumps({"run": name, **who}) + "\n")
 
 
 def seeds_of(options: argparse.Namespace, variant: str) -> int:
@@ -92,17 +86,12 @@ def seeds_of(options: argparse.Namespace, variant: str) -> int:
 
 def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
     """Return the runs on one data set, which is cut here if it was not before."""
-    source = read(name, options.events).with_length(options.length)
+    source = read(name, options.events)
     if options.quick:
         source = source.part(QUICK_EVENTS)
-    if options.new_items:
-        source = contents.with_new_items(source, options.new_items)
-    if options.contents:
-        source = contents.with_contents(source, options.contents)
     folder = examples_of(source, options.config, options.resume / "examples")
-    is_always_clicked = source.is_always_clicked
-    frozen = is_always_clicked if options.frozen is None else options.frozen
-    sizes = SIZES[options.slate_size or ("both" if is_always_clicked else "unknown")]
+    default = "both" if source.is_always_clicked else "unknown"
+    sizes = SIZES[options.slate_size or default]
     return [
         Job(
             root=options.resume,
@@ -110,7 +99,6 @@ def jobs_of(options: argparse.Namespace, name: str) -> list[Job]:
             variant=variant,
             config=replace(options.config, seed=seed),
             with_size=with_size,
-            with_frozen=frozen,
             label_share=share,
             device=options.device,
         )
@@ -153,19 +141,14 @@ def _options() -> argparse.Namespace:
     """Return the command line's options; ``config`` is the recipe that they make."""
     variants = (f"  {name:<28} {each.meaning}" for name, each in VARIANTS.items())
     parser = parser_of("\n".join([f"{__doc__}\nvariants:", *variants]))
-    add, either = parser.add_argument, argparse.BooleanOptionalAction
+    add = parser.add_argument
     add("--data", nargs="+", choices=list(SOURCES), default=["movielens"])
     add("--events", type=Path, help="JSON lines or Parquet, instead of --data")
     add("--name", default="events", help="what to call the data set in --events")
     add("--variants", "--arms", type=_names, default=[*VARIANTS], help="a,b; default: all")
     add("--seeds", type=int, help="of each; default: 5 of the main variants, 3 of the rest")
     add("--labels", type=_shares, default="100", help="per cent of the slates: 10,100")
-    add("--frozen", action=either, help="also features that do not change (EB-NeRD: yes)")
     add("--slate-size", choices=list(SIZES), help="known to variants? (EB-NeRD: both)")
-    add("--length", type=int, default=LENGTH, help="of a history: 1000")
-    add("--new-items", type=float, help="share of items unseen before judging: 0.2")
-    add("--contents", choices=contents.CONTENTS, help="what is known of items")
-    add("--no-tune", action="store_true", help="of older commands; nothing is tuned")
     add("--set", action="append", default=[], help="a setting: finetune_epochs=2")
     add("--quick", action="store_true", help="a fraction of users, few epochs")
     add("--workers", type=int, default=2)

@@ -39,7 +39,6 @@ from benchmarks.models.downstream_models import (
     STATES,
     Scorer,
     network,
-    score_knowing,
     trees,
 )
 from benchmarks.quality.click_quality import QUICK_EVENTS, ROOT, changed
@@ -59,6 +58,7 @@ from benchmarks.quality.clicks.click_scores import (
 from benchmarks.quality.clicks.click_sources import read
 from benchmarks.quality.clicks.variants import pretrained
 from srp4ctr.streams.events.schema import Impression
+from srp4ctr.testing.head_vectors import score_with_vectors
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import in_order, slate_batch, slate_lengths
 from srp4ctr.training.loop.trainer import FitOptions
@@ -71,6 +71,7 @@ RUNS = ROOT / "own_model"
 CODE = (
     *TRAINING_CODE,
     "benchmarks/quality/clicks/click_scores.py",
+    "srp4ctr/testing/head_vectors.py",
     *(
         f"benchmarks/models/{name}.py"
         for name in ("downstream_models", "baseline", "trees")
@@ -219,7 +220,7 @@ def knowing(model: SRP4CTR, config: ModelConfig, part: Part) -> Part:
     for rows in in_order(np.lexsort(lengths.T), SCORING_ROWS):
         batch = slate_batch(slates, rows, lengths[rows].max(axis=0), device)
         inputs = {**batch.tensors, **model.encode(batch.tensors)}
-        probability, queries, states = score_knowing(model, inputs)
+        probability, queries, states = score_with_vectors(model, inputs)
         shown = states.shape[1]
         made[QUERIES][rows] = queries.numpy()
         made[STATES][rows, :shown] = states.numpy()

@@ -3,12 +3,10 @@
 Full ranking, leave-last: a user's last item among all items but those of the history that
 serving reads. The product's own files and code find the candidates. SASRec is trained with
 a sampled softmax on the same behaviours and ranks the same items; so do popularity and
-EASE, a linear model in closed form. Differences are paired by user. The search's recall and
-latency are of synthetic items: ``retrieval_serving.py``.
+EASE, a linear model in closed form. Differences are paired by user.
 
     make bench NAME=retrieval ARGS="--data ../shared/data --names ml-100k Beauty kuairand"
-    make bench NAME=retrieval ARGS="--names ml-100k --quick --skip-serving"
-    make bench NAME=retrieval ARGS=--only-serving
+    make bench NAME=retrieval ARGS="--names ml-100k --quick"
 """
 
 import argparse
@@ -16,7 +14,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -28,15 +25,13 @@ from scipy.sparse import csr_matrix
 
 from benchmarks import RESULTS, parser_of, say
 from benchmarks.harness import figures
-from benchmarks.harness.saved_result import circumstances, cpu_name, merged_rows
+from benchmarks.harness.saved_result import circumstances, merged_rows
 from benchmarks.models.ease import item_weights
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import TEST, VALIDATION, LeaveLast
 from benchmarks.quality.leave_last.recipe import RECIPE, Recipe
 from benchmarks.quality.leave_last.variants import pretrained, trained_sasrec
-from benchmarks.quality.retrieval_serving import measured
 from srp4ctr.atomic_files import replace_text
-from srp4ctr.features.candidates import Shares, blended
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, torch_rows
 from srp4ctr.training.export.retrieval import Pretrained, Retriever, item_vectors
 from srp4ctr.training.loop.trainer import FitOptions
@@ -47,7 +42,7 @@ Scores = NDArray[np.float32]
 Score = Callable[[Int64s], Scores]
 Rank = Callable[[Int64s], list[Int64s]]
 OURS = "fg-bert"
-MODELS = ("popularity", "ease", "sasrec", OURS, f"{OURS} with popular")
+MODELS = ("popularity", "ease", "sasrec", OURS)
 FILE = RESULTS / "retrieval.json"
 DEPTHS = (20, 100)
 FOLDERS = {"ml-100k": "ml-100k", "Beauty": "s3rec", "kuairand": "kuairand_pure"}
@@ -65,36 +60,18 @@ COLUMNS = {
 def main() -> None:
     """Train, retrieve and compare; print a table, then one JSON object."""
     options = _arguments()
-    if options.only_serving:
-        print(json.dumps(_save(_served())))
-        return
     torch.set_num_threads(options.threads)
     rows: list[Mapping[str, Any]] = []
     recipe = RECIPE.with_threads(options.threads)
     for name in options.names:
         rows += compared(name, options, recipe)
     print(figures.table(rows, COLUMNS))
-    found = {} if options.skip_serving else _served()
     if not options.quick:
         rows = merged_rows(rows, FILE, ("data", "model"))
         rows = sorted(rows, key=itemgetter("data"))
-        _save({**found, **summary(rows), **circumstances(), "rows": rows})
-    print(json.dumps({**summary(rows), **found, "rows": rows}))
-
-
-def _served() -> dict[str, Any]:
-    """Return what the search finds and how long it takes, and when and on what."""
-    of = {"cpu": cpu_name(), **circumstances()}
-    return {**measured(), **{f"serving_{name}": each for name, each in of.items()}}
-
-
-def _save(found: dict[str, Any]) -> dict[str, Any]:
-    """Save ``found`` in place of what the file has under the same names; return it."""
-    before = json.loads(FILE.read_text()) if FILE.is_file() else {}
-    together = {**before, **found}
-    rows = together.pop("rows", [])  # last, for they are many
-    replace_text(FILE, json.dumps({**together, "rows": rows}, indent=1) + "\n")
-    return found
+        found = {**summary(rows), **circumstances(), "rows": rows}
+        replace_text(FILE, json.dumps(found, indent=1) + "\n")
+    print(json.dumps({**summary(rows), "rows": rows}))
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -135,23 +112,14 @@ def rankers(data: LeaveLast, seed: int, recipe: Recipe) -> dict[str, Callable[[]
     def popularity(users: Int64s) -> Scores:
         return np.tile(popular, (len(users), 1))
 
-    @cache
-    def encoder() -> Score:
-        return _expectations(data, seed, recipe)
-
     def alone(score: Score) -> Rank:
         return lambda users: [_best(each) for each in _unseen(data, users, score(users))]
-
-    def with_popular(users: Int64s) -> list[Int64s]:
-        pairs = zip(alone(encoder())(users), alone(popularity)(users), strict=True)
-        return [_blended(*pair) for pair in pairs]
 
     return {
         "popularity": lambda: alone(popularity),
         "ease": lambda: alone(_ease(data)),
         "sasrec": lambda: alone(_sasrec(data, seed, recipe)),
-        OURS: lambda: alone(encoder()),
-        f"{OURS} with popular": lambda: with_popular,
+        OURS: lambda: alone(_expectations(data, seed, recipe)),
     }
 
 
@@ -231,12 +199,6 @@ def _best(scores: Scores) -> Int64s:
     return rows[np.argsort(-scores[rows], kind="stable")]
 
 
-def _blended(model: Int64s, popular: Int64s) -> Int64s:
-    """Return what serving makes of both sources."""
-    shares = Shares().of(is_cold=False)[:2]
-    return np.concatenate([model, popular])[blended([model, popular], shares, max(DEPTHS))]
-
-
 def _places(data: LeaveLast, rank: Callable[[Int64s], list[Int64s]]) -> Int64s:
     """Return the place of each user's answer; a large one where it is not found."""
     every = np.arange(len(data.counts))
@@ -273,8 +235,6 @@ def _arguments() -> argparse.Namespace:
     add("--seeds", type=int, default=1)
     add("--threads", type=int, default=1)
     add("--quick", action="store_true", help="a quarter of the epochs")
-    add("--skip-serving", action="store_true", help="only what is retrieved")
-    add("--only-serving", action="store_true", help="only the search and its latency")
     return parser.parse_args()
 
 

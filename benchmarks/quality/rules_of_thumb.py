@@ -3,8 +3,8 @@
 Real logs in the order of time, written and cut by the product's own code; the newest fifth
 is judged. Each one-line rule that a log allows stands beside the model of a default
 refresh, with paired 95 % intervals over users. Hotels are also ranked without the order in
-which they were shown, which a model may not have; LightGBM on columns of its own stands
-there for comparison. News are clicks only: the whole catalogue is ranked.
+which they were shown, which a model may not have. News are clicks only: the whole catalogue
+is ranked.
 
     SRP4CTR_DATA=../shared/data make bench NAME=rules_of_thumb
     make bench NAME=rules_of_thumb ARGS="--data hotels movielens --quick"
@@ -18,17 +18,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from benchmarks import parser_of
 from benchmarks.harness.figures import table
-from benchmarks.quality.clicks import click_sources, ebnerd
+from benchmarks.quality.clicks import click_sources
 from benchmarks.quality.clicks.click_sources import Source
-from benchmarks.quality.one_line_rules import comparisons, globo, hotel_trees, trivago
+from benchmarks.quality.one_line_rules import comparisons, globo, trivago
 from benchmarks.quality.one_line_rules.comparisons import CTR, GAUC, Figure, of_hits
 from benchmarks.quality.one_line_rules.log_cutting import Cut, LoggedSet, cut
 from benchmarks.quality.one_line_rules.training_runs import judged, judged_clicks
 from srp4ctr.features.config import NumberConfig
+from srp4ctr.testing import ebnerd
 from srp4ctr.training.evaluation import rules
 from srp4ctr.training.evaluation.full_catalogue import DEPTHS, CatalogueRanks
 
@@ -57,8 +57,6 @@ def main() -> None:
             raise SystemExit(f"{name}: {error}") from error
         found[name] = measure(logged, cut_log)
         _print(name, found[name])
-    if HOTELS in found:
-        _print_trees()
     print(json.dumps(summary(found)))
 
 
@@ -124,18 +122,6 @@ def _print(name: str, rows: Sequence[Figure]) -> None:
         print(
             table(comparisons.shown(rows, metric), {f"{name}, {metric}": "who", **COLUMNS})
         )
-
-
-def _print_trees() -> None:
-    """Print what LightGBM makes of the hotels, with the shown order and without it."""
-    rows = pd.read_parquet(ebnerd.DATA / trivago.FILE)
-    candidates = hotel_trees.candidates(rows, trivago.USER)
-    for word, with_order in (("with", True), ("without", False)):
-        scored = hotel_trees.scores(candidates, with_order=with_order)
-        gauc, ctr = (
-            comparisons.value(metric, scored, scored.ranking) for metric in (GAUC, CTR)
-        )
-        print(f"LightGBM {word} the shown order: gAUC {gauc:.4f}, CTR at 1 {ctr:.4f}")
 
 
 def hotels(*, with_order: bool) -> Source:

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 from benchmarks import parser_of, say
 from benchmarks.harness.figures import table
-from benchmarks.harness.raw_logs import Published, click_on, labels_of, punctual, write_log
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
+from srp4ctr.testing.raw_logs import Published, click_on, labels_of, punctual, write_log
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates

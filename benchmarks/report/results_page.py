@@ -253,7 +253,6 @@ def _failed_steps(found: Found) -> str:
 
 
 _SHOWN: Mapping[str, Callable[[Found], str]] = {
-    "times_naive": lambda row: f"{row['events_per_s'] / row['naive_events_per_s']:.0f}×",
     "share_at_twice": lambda row: f"{row['bounded_share_at_twice'] * 100:.0f} %",
     "container_losses": _container_losses,
     "containers_not_recovered": _containers_not_recovered,

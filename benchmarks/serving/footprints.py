@@ -17,16 +17,6 @@ import torch
 from redis import Redis
 
 from benchmarks import parser_of
-from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.serving.serving_stack import catalogue
-from benchmarks.streaming.ingest_events import (
-    ITEMS,
-    USERS,
-    begin_ms,
-    draw_events,
-    past_activity,
-    user_ids,
-)
 from benchmarks.streaming.ingest_stack import (
     cpu_s,
     fill,
@@ -45,6 +35,16 @@ from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, opened
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.state_store import ItemProfile
+from srp4ctr.testing.fault_injection.cluster import Cluster
+from srp4ctr.testing.ingest_events import (
+    ITEMS,
+    USERS,
+    begin_ms,
+    draw_events,
+    past_activity,
+    user_ids,
+)
+from srp4ctr.testing.serving_stack import catalogue
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import HISTORY_NAMES, Windows
 from srp4ctr.training.export.bundle_writer import sizes_of

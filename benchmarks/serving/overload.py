@@ -27,7 +27,7 @@ from benchmarks import parser_of, say
 from benchmarks.harness.callers import Callers, wait_for_all
 from benchmarks.harness.figures import table
 from benchmarks.serving.serving_load import PREPARED, Load, measure, prepared
-from benchmarks.serving.serving_stack import ServingStack, running_stack
+from srp4ctr.testing.serving_stack import ServingStack, running_stack
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 LENGTH, CANDIDATES, CALLERS = 200, 100, 8
@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.times, options.duration = (1.0, 2.0), 3.0
-    with running_stack(LENGTH, forms=()) as stack:
+    with running_stack(LENGTH) as stack:
         rows = _rows(stack, options)
     print(table(rows, COLUMNS))
     print(json.dumps(_figures(rows) | {"rows": rows}))

@@ -48,7 +48,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.ops.triton import supervisor
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
-    from benchmarks.serving.serving_stack import ServingStack
+    from srp4ctr.testing.serving_stack import ServingStack
 
 LENGTH, SWITCHES, QUIET_S = 200, 20, 10.0
 SWITCHING = "promotions and rollbacks"
@@ -107,7 +107,7 @@ class PromotionRun:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    from benchmarks.serving.serving_stack import fresh_bundle, running_stack
+    from srp4ctr.testing.serving_stack import fresh_bundle, running_stack
 
     parser = parser_of(__doc__)
     add = parser.add_argument
@@ -115,7 +115,7 @@ def main() -> None:
     add("--quick", action="store_true", help="four switches")
     options = parser.parse_args()
     switches = 4 if options.quick else options.switches
-    with running_stack(LENGTH, forms=()) as stack:
+    with running_stack(LENGTH) as stack:
         even = fresh_bundle(stack.bundle.parent, LENGTH, "v1000", seed=1)
         run = PromotionRun(stack, weights=(even, stack.bundle))
         supervisor.start(stack.server, stack.plan, stack.folder, tied=True)

@@ -23,7 +23,7 @@ from srp4ctr.features.bundles import bundle
 from srp4ctr.features.online.request_features import open_bundle
 
 if TYPE_CHECKING:  # torch: a caller needs none
-    from benchmarks.serving.serving_stack import ServingStack
+    from srp4ctr.testing.serving_stack import ServingStack
 
 REQUESTS, CANDIDATES = 16, 100
 CALLERS, PER_S = 8, 10.0
@@ -105,7 +105,7 @@ def _retries() -> int:
 
 def all_requests(at_ms: int) -> list[RankRequest]:
     """Return ``REQUESTS`` requests of different users at one moment: nothing decays."""
-    from benchmarks.serving.serving_stack import item_ids, user_ids
+    from srp4ctr.testing.serving_stack import item_ids, user_ids
 
     chance = np.random.default_rng(0)
     items, users = item_ids(), user_ids()

@@ -38,7 +38,7 @@ from srp4ctr.triton_repo.deployment import promotion
 from srp4ctr.triton_repo.deployment.live_repository import read_serving
 
 if TYPE_CHECKING:  # torch: the processes of this run need none
-    from benchmarks.serving.serving_stack import ServingStack
+    from srp4ctr.testing.serving_stack import ServingStack
 
 LENGTH, SWITCHES, ROLLBACKS, CALLERS, QUIET_S = 50, 8, 6, 2, 10.0
 AMID = "rollbacks during rollouts"
@@ -85,7 +85,7 @@ class Collisions:
 
 def main() -> None:
     """Print a table, then one JSON object."""
-    from benchmarks.serving.serving_stack import fresh_bundle, running_stack
+    from srp4ctr.testing.serving_stack import fresh_bundle, running_stack
 
     parser = parser_of(__doc__)
     add = parser.add_argument
@@ -97,7 +97,7 @@ def main() -> None:
         options.switches = options.rollbacks = 2
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (Debian: nginx-core)")
-    with running_stack(LENGTH, forms=(), instances=1) as one:
+    with running_stack(LENGTH, instances=1) as one:
         even = fresh_bundle(one.bundle.parent, LENGTH, "v1000", seed=1)
         with _second(one) as (stack, second, plan), _balancer(stack) as address:
             run = PromotionRun(stack, weights=(even, one.bundle))
@@ -128,7 +128,7 @@ def main() -> None:
 def _phases(
     run: PromotionRun, second: Any, turns: tuple[int, int], collisions: Collisions
 ) -> None:
-    from benchmarks.serving.serving_stack import start_triton
+    from srp4ctr.testing.serving_stack import start_triton
 
     with run.phase("nothing else"):
         time.sleep(QUIET_S)
@@ -185,7 +185,7 @@ def _answering(run: PromotionRun) -> set[str]:
 @contextmanager
 def _second(one: "ServingStack") -> Iterator[Any]:
     """Yield ``one`` with a second server of the same bundle, and how to start that."""
-    from benchmarks.serving.serving_stack import start_triton
+    from srp4ctr.testing.serving_stack import start_triton
 
     folder = one.folder / "second"
     with ports.reserved_ports(2) as (grpc_port, metrics_port):

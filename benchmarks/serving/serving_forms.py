@@ -23,17 +23,14 @@ from srp4ctr.training.model.click_model import ClickModel
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import TritonConfig
-from srp4ctr.triton_repo.deployment import model_config, repository_writer
+from srp4ctr.triton_repo.deployment import model_config
 
-PYTHON, KEPT, THREE_STEPS, TILED, DIN, TREES = FORMS = (
+PYTHON, TILED, DIN, TREES = FORMS = (
     "rank_in_python",
-    "rank_states_kept",
-    "rank_in_three_steps",
     "rank_tiled",
     "rank_din",
     "rank_lightgbm",
 )
-KEPT_BYTES = 64_000_000
 SHELLS = Path(__file__).parent / "shells"
 WHOLE = "whole_scoring.py"
 SCORINGS = {TILED: "tiled_scoring.py", DIN: WHOLE, TREES: WHOLE}
@@ -48,53 +45,24 @@ def add_forms(
     served = next(repository.glob(f"{model_names.CLICK_RANKER}_v*"))
     parameters = _parameters(served)
     for name in forms:
-        if name == THREE_STEPS:
-            steps = model_config.three_steps(name, parameters)
-            _place_three_steps(repository, steps, limits, served)
-        else:
-            kept = {"kept_states_bytes": str(KEPT_BYTES if name == KEPT else 0)}
-            steps = model_config.one_step(name, {**parameters, **kept}, triton.instances)
-            _place_one_step(repository / steps[0].name, steps[0], limits, served)
-            if name in SCORINGS:
-                code = repository / steps[0].name / "1"
-                scoring = code / "srp4ctr/triton_repo/serving/onnx_scorer.py"
-                scoring.rename(code / "served_scoring.py")
-                shutil.copyfile(SHELLS / SCORINGS[name], scoring)
-            whole = repository / steps[0].name / "whole.onnx"
-            if name == DIN:
-                _export_din(sizes, words, whole)
-            elif name == TREES:
-                trees_onnx.export_trees(trees_onnx.drawn_booster(sizes["C"]), whole)
+        steps = model_config.one_step(name, parameters, triton.instances)
+        (step,) = steps
+        folder = repository / step.name
+        shutil.copytree(served, folder)
+        (folder / "config.pbtxt").write_text(model_config.step_text(step, limits))
+        if name in SCORINGS:
+            scoring = folder / "1" / "srp4ctr/triton_repo/serving/onnx_scorer.py"
+            scoring.rename(folder / "1" / "served_scoring.py")
+            shutil.copyfile(SHELLS / SCORINGS[name], scoring)
+        if name == DIN:
+            _export_din(sizes, words, folder / "whole.onnx")
+        elif name == TREES:
+            booster = trees_onnx.drawn_booster(sizes["C"])
+            trees_onnx.export_trees(booster, folder / "whole.onnx")
         _place_ensemble(repository, name, steps, limits)
     with InferenceServerClient(triton.grpc) as client:
         for name in forms:
             client.load_model(name)
-
-
-def _place_one_step(
-    folder: Path, step: model_config.StepConfig, limits: model_config.Limits, served: Path
-) -> None:
-    shutil.copytree(served, folder)
-    (folder / "config.pbtxt").write_text(model_config.step_text(step, limits))
-
-
-def _place_three_steps(
-    repository: Path,
-    steps: Sequence[model_config.StepConfig],
-    limits: model_config.Limits,
-    served: Path,
-) -> None:
-    """Write the steps of a GPU's layout, shells in the place of Triton's own backend."""
-    fetch, *models = steps
-    _place_one_step(repository / fetch.name, fetch, limits, served)
-    for step, file in zip(models, repository_writer.ONNX_FILES, strict=True):
-        folder = repository / step.name
-        (folder / "1").mkdir(parents=True)
-        shell = model_config.step_text(replace(step, backend="python"), limits)
-        (folder / "config.pbtxt").write_text(shell)
-        shutil.copyfile(SHELLS / "onnx_step.py", folder / "1" / "model.py")
-        (repository / fetch.name / file).rename(folder / "1" / "model.onnx")
-        (folder / "1" / "__pycache__").touch()  # as rendering does
 
 
 def _parameters(served: Path) -> dict[str, str]:

@@ -18,14 +18,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.harness.callers import Callers, wait_for_all
-from benchmarks.serving.serving_stack import (
-    VERSION,
-    described_ids,
-    item_ids,
-    user_ids,
-)
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.tensors import schema
+from srp4ctr.testing.serving_stack import VERSION, item_ids, user_ids
 from srp4ctr.triton_repo.model_names import RANK_CLICKS
 
 PREPARED = 64  # requests of a caller, sent in turns: making one is not the server's cost
@@ -42,14 +37,6 @@ class Load:
     candidates: int
     callers: int
     duration_s: float
-    history: int = 0
-    """How many behaviours the users have, in place of L; 0: L."""
-    described: int = 0
-    """So many users with attributes call, in place of those without."""
-    differ: bool = False
-    """Whether each request has a context of its own: it contains numbers."""
-    prepared: int = PREPARED
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,25 +119,19 @@ def _call(seed: int, load: Load) -> Seconds:
 
 
 def prepared(load: Load, seed: int) -> list[list[Any]]:
-    """Return the inputs of requests of any users of ``load``, features from the store."""
-    chance = random.Random(f"{load.seed} {seed}")
+    """Return the inputs of ``PREPARED`` requests of any users, features from the store."""
+    chance = random.Random(seed)
     declared = schema.REQUEST_INPUTS + schema.OPTIONAL_REQUEST_INPUTS
-    users = described_ids(load.described) if load.described else user_ids(load.history)
-    ids = item_ids()
+    users, ids = user_ids(), item_ids()
+    context = json.dumps({"device": "2", "slot": "3"})
 
     def request() -> list[Any]:
-        context = {"device": "2", "slot": "3"}
-        if load.differ:
-            context |= {
-                "latitude": str(chance.uniform(-90, 90)),
-                "depth": str(chance.random()),
-            }
         items = np.array([chance.sample(ids, load.candidates)], dtype=object)
-        texts = {"user_id": chance.choice(users), "context": json.dumps(context)}
+        texts = {"user_id": chance.choice(users), "context": context}
         tensors = {name: np.array([[each]], dtype=object) for name, each in texts.items()}
         return infer_inputs(declared, {**tensors, "item_ids": items})
 
-    return [request() for _ in range(load.prepared)]
+    return [request() for _ in range(PREPARED)]
 
 
 def _family(pid: int) -> list[psutil.Process]:

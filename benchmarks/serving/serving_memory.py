@@ -22,14 +22,14 @@ import psutil
 
 from benchmarks import parser_of, say
 from benchmarks.serving.promotion_faults import NO_LOG
-from benchmarks.serving.serving_stack import (
+from srp4ctr.features.tensors import vocabulary
+from srp4ctr.features.tensors.vocabulary import Vocabulary
+from srp4ctr.streams.events.schema import item_key
+from srp4ctr.testing.serving_stack import (
     ServingStack,
     fresh_bundle,
     running_stack,
 )
-from srp4ctr.features.tensors import vocabulary
-from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.events.schema import item_key
 from srp4ctr.triton_repo.deployment import promotion
 
 LENGTH = 50
@@ -55,7 +55,7 @@ def main() -> None:
 def measured(items: int) -> Row:
     """Return the memory (MB) of a server whose bundles have ``items`` items."""
     words = catalogue(items)
-    with running_stack(LENGTH, forms=()) as stack:
+    with running_stack(LENGTH) as stack:
         row: Row = {"items": items, "python_processes": stack.triton.instances}
         for version, name in (("v2", "one_mb"), ("v3", "two_mb"), ("v4", "three_mb")):
             say(f"{items:,} items: writing {version}")

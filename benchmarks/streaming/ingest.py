@@ -1,9 +1,8 @@
 """Claim: one worker processes 10,000 events per second and core, readable in a second.
 
-The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. On
-the same events: a naive pipeline (Faust and one ``store.push`` per event) and the bound,
-only to read and decode. Every user has L behaviours before the clock starts. "A core" is by
-the CPU time of the process, for broker, store and this program share the machine with it.
+The worker is ``srp4ctr stream run`` as it is, raw log, counters and labels and all. Every
+user has L behaviours before the clock starts. "A core" is by the CPU time of the process,
+because broker, store and this program share the machine with it.
 
     make bench NAME=ingest
     make bench NAME=ingest ARGS="--broker noida --events 20000"
@@ -17,15 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks import parser_of, say
-from benchmarks.fault_injection.cluster import MAX_WORKERS
 from benchmarks.harness.figures import table
-from benchmarks.streaming.ingest_events import begin_ms, draw_events
-from benchmarks.streaming.ingest_measures import (
-    Freshness,
-    freshness,
-    reading_rate,
-)
-from benchmarks.streaming.ingest_naive import naive_rate
+from benchmarks.streaming.ingest_freshness import Freshness, freshness
 from benchmarks.streaming.ingest_stack import (
     Memory,
     Rate,
@@ -34,8 +26,10 @@ from benchmarks.streaming.ingest_stack import (
     rate_of,
     running_stack,
 )
+from srp4ctr.testing.fault_injection.cluster import MAX_WORKERS
+from srp4ctr.testing.ingest_events import begin_ms, draw_events
 
-EVENTS, NAIVE_EVENTS, LIVE_S = 60_000, 2_000, 20.0
+EVENTS, LIVE_S = 60_000, 20.0
 LENGTHS = (50, 200)  # the first is the one that the bars are about
 
 
@@ -45,9 +39,6 @@ class LoadResult:
 
     length: int
     memory: Memory
-    reading: Rate
-    naive: Rate | None
-    """Only of the first length: it takes long."""
     ours: Rate
     fresh: Freshness
 
@@ -74,24 +65,17 @@ def measure(length: int, num_events: int, broker: str) -> LoadResult:
     """Return what histories of ``length`` measure on a stack of their own."""
     start_ms = begin_ms()
     events = draw_events(num_events, seed=0, start_ms=start_ms)
-    naive = None
     with running_stack(broker, length) as stack:
         _say(length, "fill and publish")
         memory = fill(stack, length, start_ms)
         publish(stack, events)
-        reading = reading_rate(stack, len(events))
-        if length == LENGTHS[0]:
-            _say(length, "naive")
-            naive = naive_rate(stack, length, min(NAIVE_EVENTS, len(events)), start_ms)
         _say(length, "ours")
         ours = rate_of(stack, [stack.start_worker(0)], len(events))
         per_s = ours.per_s / 2
         _say(length, f"freshness at {per_s:,.0f} events/s")
         live = draw_events(round(per_s * LIVE_S), seed=1, start_ms=start_ms)
         fresh = freshness(stack, live, per_s)
-    return LoadResult(
-        length=length, memory=memory, reading=reading, naive=naive, ours=ours, fresh=fresh
-    )
+    return LoadResult(length=length, memory=memory, ours=ours, fresh=fresh)
 
 
 def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
@@ -106,30 +90,26 @@ def shared(workers: int, num_events: int, broker: str) -> dict[str, Any]:
     return {"broker": broker, "workers": workers, "events": num_events} | asdict(rate)
 
 
-def row_of(each: LoadResult) -> dict[str, float | None]:
-    """Return a line of the table; of two rates the second is per core."""
-    row: dict[str, float | None] = {"L": each.length}
-    rates = {"ours": each.ours, "naive": each.naive, "bound": each.reading}
-    for name, rate in rates.items():
-        row[f"{name}/s"] = rate.per_s if rate else None
-        row[f"{name}/core s"] = rate.per_core_s if rate else None
-    row |= {"p50 ms": each.fresh.p50_ms, "p99 ms": each.fresh.p99_ms}
-    return row | {"bytes/user": each.memory.key}
+def row_of(each: LoadResult) -> dict[str, float]:
+    """Return a line of the table; of the two rates the second is per core."""
+    return {
+        "L": each.length,
+        "events/s": each.ours.per_s,
+        "events/core s": each.ours.per_core_s,
+        "p50 ms": each.fresh.p50_ms,
+        "p99 ms": each.fresh.p99_ms,
+        "bytes/user": each.memory.key,
+    }
 
 
 def summary(outcomes: Sequence[LoadResult], broker: str, num_events: int) -> dict[str, Any]:
     """Return the figures of the first load, then of each; ``…_per_core_s`` is a core's."""
     first = outcomes[0]
-    assert first.naive is not None
     return {
         "broker": broker,
         "events": num_events,
         "events_per_s": round(first.ours.per_s),
         "events_per_core_s": round(first.ours.per_core_s),
-        "naive_events_per_s": round(first.naive.per_s, 1),
-        "naive_events_per_core_s": round(first.naive.per_core_s, 1),
-        "bound_events_per_s": round(first.reading.per_s),
-        "bound_events_per_core_s": round(first.reading.per_core_s),
         "bytes_per_user": {each.length: each.memory.key for each in outcomes},
         "freshness_p99_ms": round(first.fresh.p99_ms),
         "loads": [asdict(each) for each in outcomes],

@@ -21,19 +21,19 @@ from kafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from benchmarks.fault_injection.cluster import Cluster, cluster
-from benchmarks.fault_injection.progress import administration, lag_of, members_of
-from benchmarks.streaming.ingest_events import (
-    USERS,
-    past_user,
-    user_ids,
-)
 from srp4ctr import processes
 from srp4ctr.embedded import ports
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC, UserEvent
 from srp4ctr.streams.state.reducers import Rows
+from srp4ctr.testing.fault_injection.cluster import Cluster, cluster
+from srp4ctr.testing.fault_injection.progress import administration, lag_of, members_of
+from srp4ctr.testing.ingest_events import (
+    USERS,
+    past_user,
+    user_ids,
+)
 
 MEASURED_KEYS = 200
 _START_S, _RUN_S = 90.0, 600.0

@@ -17,8 +17,6 @@ import pyarrow.compute as pc
 from kafka import KafkaConsumer, TopicPartition
 from msgspec import structs
 
-from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.streaming.raw_log_measures import Row
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -26,6 +24,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, UserEvent
 from srp4ctr.streams.raw_log import compaction, delta_tables
 from srp4ctr.streams.raw_log.delta_tables import dataset
+from srp4ctr.testing.fault_injection.cluster import Cluster
 
 # A sample opens the table, and a turn of tidying looks at each partition: on two cores more
 # of them would measure themselves.
@@ -35,6 +34,7 @@ _POLL_S, _TICK_S, _TIDY_S = 0.2, 0.005, 5.0
 _FIRST_EVENTS, _FIRST_PER_S = 10_000, 1_000.0
 _PATIENCE_S = 120.0
 TOPIC = BEHAVIOR_EVENTS_TOPIC
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,11 +80,6 @@ class RequestSnapshots:
     candidate_activity: ActivityArrays  # (M,), as of the request's time
     candidate_exposures: ItemExposures  # (M,), to the request's user
 
-    def from_time(self, start_ms: int) -> "RequestSnapshots":
-        """Return the requests from ``start_ms`` on, and their candidates."""
-        first = int(np.searchsorted(self.times_ms, start_ms))
-        return self.take(np.arange(first, len(self.times_ms)))
-
     def take(self, requests: Int64s) -> "RequestSnapshots":
         """Return the requests at these rows, ascending, and their candidates."""
         place = np.full(len(self.times_ms), -1)

@@ -1,7 +1,8 @@
 """Traffic and measured costs → the machines that it needs, and what breaks first.
 
-Each constant names its file under ``benchmarks/results``; a test compares the two. They
-were measured on one slow CPU: ``docs/capacity.md`` says how to measure yours.
+Each constant names its file under ``benchmarks/results``, and a test compares the two; or
+the benchmark and the commit that had it. They were measured on one slow CPU:
+``docs/capacity.md`` says how to measure yours.
 """
 
 import math
@@ -72,10 +73,8 @@ LABEL_BYTES = MeasuredCost("monitoring.json: memory_mb of a million labels", 480
 WAITING_BYTES = MeasuredCost("settings.toml: streams.max_kept_impressions", 600.0)
 SPILLED_BYTES = MeasuredCost("training_memory.json: spilled_bytes_an_event", 436.0)
 # A host's refresher of the table of items: a changed row, and a row when it starts.
-REFRESH_US = MeasuredCost(
-    "benchmarks/serving/item_table.py: busy_refresher_us_per_row", 10.2
-)
-FILL_US = MeasuredCost("benchmarks/serving/item_table.py: filled_cpu_us_per_row", 18.0)
+REFRESH_US = MeasuredCost("item_table at 562b8326: busy_refresher_us_per_row", 10.2)
+FILL_US = MeasuredCost("item_table at 562b8326: filled_cpu_us_per_row", 18.0)
 SWEPT_ROWS = MeasuredCost("features/online/item_refresher.py: KEYS_IN_READ", 500.0)
 TURNS = 4  # in features.item_refresh_s
 SWEEP_EVERY_S = 3600.0
@@ -91,7 +90,7 @@ ONNX_BYTES = 2**31  # of encoder.onnx or head.onnx, with all items: protobuf rea
 # Of an item: in the table that a host's processes map, its text of 100 bytes included; in
 # each process, with eight attributes; and of each share in the refresher.
 TABLE_BYTES, ATTRIBUTE_BYTES, REFRESHED_BYTES = 340, 40, 132
-# Shares of the events, a news site's (benchmarks/streaming/ingest_events.py); clicks are
+# Shares of the events, a news site's (srp4ctr/testing/ingest_events.py); clicks are
 # behaviours.
 IMPRESSIONS, BEHAVIORS = 0.6, 0.4
 

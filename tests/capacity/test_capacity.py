@@ -300,11 +300,13 @@ def test_the_other_constants_are_the_results() -> None:
     assert FeatureConfig().partitions + 1 == measured.ROWS_PER_ITEM_READ
 
 
-def test_every_constant_names_a_file_that_is_there() -> None:
+def test_every_constant_names_a_file_that_is_there_or_a_commit() -> None:
     constants = [each for each in vars(measured).values() if isinstance(each, MeasuredCost)]
     sources = [measured.RANK_S, *(each.source for each in constants)]
     assert len(sources) > 12
     for source in sources:
         name = source.split(":")[0]
+        if re.fullmatch(r"\w+ at [0-9a-f]{8}", name):
+            continue
         there = [ROOT / name, ROOT / "benchmarks" / "results" / name]
         assert any(path.is_file() for path in there), source

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.harness.object_store import find_server
 from srp4ctr import processes, settings
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
 from srp4ctr.features.config import FeatureConfig
+from srp4ctr.testing.object_store import find_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = "/run/secrets"

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from typer import Typer
 
-from benchmarks.harness import object_store
 from srp4ctr import settings
 from srp4ctr.cli.main import app
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.monitoring.cost import triton_counters
 from srp4ctr.monitoring.dashboards import FOLDER
 from srp4ctr.ops.triton import supervisor
+from srp4ctr.testing import object_store
 from srp4ctr.triton_repo.model_names import ENSEMBLES
 from tests.compose.real_stack import (
     COMPOSE,

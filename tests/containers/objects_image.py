@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.harness.object_store import find_server
+from srp4ctr.testing.object_store import find_server
 from tests.compose.real_stack import DOCKERFILE
 
 NAME, BASE = (

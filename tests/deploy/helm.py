@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.harness import go_programs
 from srp4ctr.errors import Srp4ctrError
+from srp4ctr.testing import go_programs
 from tests.structure.source_tree import ROOT
 
 CHART = ROOT / "deploy" / "helm" / "srp4ctr"

@@ -15,9 +15,9 @@ import yaml
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr.embedded import ports
 from srp4ctr.streams.events.codec import encode
+from srp4ctr.testing.object_store import BUCKET, ObjectStore
 from tests.builders import a_behavior
 from tests.cli.json_answers import answer, problem
 from tests.docs.pages import blocks, commands

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import end_offsets, read_from
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Click
+from srp4ctr.testing.fault_injection.topic_reading import end_offsets, read_from
 from tests.docs.pages import blocks, commands
 from tests.end_to_end.conftest import RunningDemo
 from tests.structure.source_tree import ROOT

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.trace_collector import CollectedSpan, Collector, collecting
-from benchmarks.serving.serving_stack import item_ids, running_stack, user_ids
+from srp4ctr.testing.serving_stack import item_ids, running_stack, user_ids
+from srp4ctr.testing.trace_collector import CollectedSpan, Collector, collecting
 from srp4ctr.tracing import ENDPOINT_VARIABLE, SAMPLE_VARIABLE
 from tests.live_stream import live_stream
 
@@ -94,7 +94,7 @@ def test_one_trace_follows_an_event_into_the_store(
 
 @pytest.mark.triton
 def test_one_trace_follows_a_request_through_triton(collector: Collector) -> None:
-    with running_stack(LENGTH, forms=()) as stack:
+    with running_stack(LENGTH) as stack:
         run(CALLER, stack.address, user_ids()[0], *item_ids()[:3])
         spans = wait_for(collector, "RankClient.rank", "rank_clicks", *STEP_SPANS)
     called, answered = spans["RankClient.rank"], spans["rank_clicks"]

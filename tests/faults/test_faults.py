@@ -1,6 +1,6 @@
 """Everything is killed in turn, on Apache Kafka: nothing is lost and nothing counts twice.
 
-The benchmark runs in a process of its own: kafka-python leaves sockets behind when its
+The run is a process of its own, because kafka-python leaves sockets behind when its
 broker goes away.
 """
 
@@ -8,14 +8,29 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_injection.faults import FAULTS
 from srp4ctr.embedded import apache_kafka
+from srp4ctr.testing.fault_injection.faults import FAULTS
 
 # Seven faults, each with minutes to recover on a busy machine.
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(1800)]
+RUN = """
+import json, sys
+from pathlib import Path
+from srp4ctr.testing.fault_injection.fault_run import run
+from srp4ctr.testing.fault_injection.faults import FAULTS
+from srp4ctr.testing.fault_injection.traffic import Shape
+
+def say(what):
+    print(what, file=sys.stderr, flush=True)
+
+report = run(Path(sys.argv[1]), Shape(users=200), FAULTS, say)
+print(report, report.verdict.examples(), sep="\\n")
+print(json.dumps(report.summary()))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +43,9 @@ def apache_kafka_runs() -> None:
 
 
 def test_after_every_fault_the_outcome_is_the_references(
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "benchmarks.streaming.faults", "--short"]
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     *table, last = done.stdout.splitlines()
     with capfd.disabled():

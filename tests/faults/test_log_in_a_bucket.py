@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.cluster import Cluster, cluster
-from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr import processes
 from srp4ctr.cli.main import app
 from srp4ctr.embedded.broker import pause_after_empty_fetch
@@ -28,6 +26,8 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.raw_log.compaction import compact
 from srp4ctr.streams.raw_log.delta_tables import Log, dataset, vacuum
+from srp4ctr.testing.fault_injection.cluster import Cluster, cluster
+from srp4ctr.testing.object_store import BUCKET, ObjectStore
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.build import write_training_set
 from tests.builders import an_item

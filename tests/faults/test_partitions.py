@@ -11,9 +11,6 @@ import redis
 from kafka.admin import KafkaAdminClient, NewPartitions
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.cluster import Cluster, cluster
-from benchmarks.fault_injection.progress import behind
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli.main import app
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.streams.broker.clients import connected
@@ -26,6 +23,9 @@ from srp4ctr.streams.events.schema import (
     now_ms,
 )
 from srp4ctr.streams.raw_log.delta_tables import dataset
+from srp4ctr.testing.fault_injection.cluster import Cluster, cluster
+from srp4ctr.testing.fault_injection.progress import behind
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.streams.workers import a_visit, publish
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(900)]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from kafka.errors import KafkaTimeoutError
 
-from benchmarks.fault_injection.traffic import Shape, Traffic
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.testing.fault_injection.traffic import Shape, Traffic
 
 ENDED = "ended: "
 

@@ -6,10 +6,10 @@ from typing import Any
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
-from benchmarks.fault_injection.traffic import Message
-from benchmarks.fault_injection.verdict import published_to
 from srp4ctr.streams.events.codec import Reason, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
+from srp4ctr.testing.fault_injection.traffic import Message
+from srp4ctr.testing.fault_injection.verdict import published_to
 from tests.builders import a_click, an_impression, an_item
 from tests.streams.records import ARecord
 

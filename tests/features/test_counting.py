@@ -17,7 +17,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from benchmarks.harness.raw_logs import label_of, write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.check import check_features
 from srp4ctr.features.offline.event_tables import opened
@@ -33,6 +32,7 @@ from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.user_state import UserState
 from srp4ctr.streams.worker import rebuild as rebuilding
+from srp4ctr.testing.raw_logs import label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.stored import rebuild, store_events
 from tests.streams.memory_sink import MemorySink

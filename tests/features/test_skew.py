@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import label_of, write_log
 from srp4ctr.features import columns
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline import point_in_time
@@ -28,6 +27,7 @@ from srp4ctr.streams.events.schema import (
     action_names,
 )
 from srp4ctr.streams.state.partition_state import PartitionState
+from srp4ctr.testing.raw_logs import label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_profile, an_impression
 from tests.features.stored import fold_into, store_events
 

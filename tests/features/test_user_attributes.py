@@ -14,7 +14,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.consistency import replay
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import snapshot
@@ -23,6 +22,7 @@ from srp4ctr.features.offline.visible_events import requests_of, shown_impressio
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import Forget, UserEvent, UserUpdate, json_text
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_forget, a_profile, an_impression
 from tests.features.stored import rebuild, store_events
 from tests.fuzzing import examples

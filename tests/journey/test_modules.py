@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
 from srp4ctr.client.rank_client import RankClient
 from srp4ctr.embedded import ports, triton_server
 from srp4ctr.embedded.triton_install import ServingEnv
@@ -27,6 +26,7 @@ from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, LABELS_TOPIC
 from srp4ctr.streams.raw_log.delta_tables import LOGGED_TOPICS, dataset
 from srp4ctr.streams.state.label_join import decode_label
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, read_topic, until
 from srp4ctr.training.refresh.pipeline import refresh
 from srp4ctr.triton_repo.config import TritonConfig
 from tests.builders import a_click, an_impression

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.online.request_features import RequestBatch, RequestFeatures
 from srp4ctr.features.tensors import vocabulary
@@ -24,6 +23,7 @@ from srp4ctr.streams.events.schema import UserEvent, item_key
 from srp4ctr.streams.state.label_join import ImpressionLabel, LabelJoin
 from srp4ctr.streams.state.reducers import fold_users
 from srp4ctr.streams.state.sequences import BehaviorSequence
+from srp4ctr.testing.raw_logs import write_log
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates

@@ -10,13 +10,13 @@ import obstore
 import pytest
 from obstore.store import S3Store, from_url
 
-from benchmarks.harness.object_store import find_server
 from srp4ctr import buckets
 from srp4ctr.errors import MistakeError, OutageError, Srp4ctrError
 from srp4ctr.ops import bootstrap, bucket_setup, stack_secrets
 from srp4ctr.ops.doctor import raw_log
 from srp4ctr.settings import Settings
 from srp4ctr.streams.raw_log import delta_tables
+from srp4ctr.testing.object_store import find_server
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import BundleStore
 from tests.compose import real_stack

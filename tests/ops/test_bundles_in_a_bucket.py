@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.harness.object_store import ObjectStore
 from srp4ctr.atomic_files import read_json
 from srp4ctr.cli.main import app
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
@@ -26,6 +25,7 @@ from srp4ctr.ops.monitor_jobs import follow_bundles
 from srp4ctr.ops.promotion_service import PromotionPlan, newest_ready, run_promotion
 from srp4ctr.ops.repeat import repeat
 from srp4ctr.settings import Settings, load
+from srp4ctr.testing.object_store import ObjectStore
 from srp4ctr.training.refresh import reports
 from srp4ctr.training.refresh.reports import STATUS_FILE, RefreshOutcome, RefreshStatus
 from tests.training.bucket import Place, place_of

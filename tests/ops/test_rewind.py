@@ -9,7 +9,6 @@ import redis
 from kafka import KafkaAdminClient, TopicPartition
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.cluster import Cluster, cluster
 from srp4ctr.cli.main import app
 from srp4ctr.embedded.broker import pause_after_empty_fetch
 from srp4ctr.features.online.store import FeatureStoreSink
@@ -17,6 +16,7 @@ from srp4ctr.streams.broker.clients import connected
 from srp4ctr.streams.broker.topics import committed_offsets, end_offsets
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
+from srp4ctr.testing.fault_injection.cluster import Cluster, cluster
 from tests.streams.workers import a_visit, publish
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(600)]

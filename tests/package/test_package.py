@@ -137,3 +137,4 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
     }
     code = {f"srp4ctr/{path.relative_to(PACKAGE)}" for path in code_files()}
     assert (read | code) - set(names) == set()
+    assert [name for name in names if name.startswith("srp4ctr/testing/")] == []

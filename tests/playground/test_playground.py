@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.client.messages import Ranking
 from srp4ctr.embedded import ports
 from srp4ctr.embedded.config import EmbeddedConfig
@@ -26,6 +25,7 @@ from srp4ctr.playground.playground import LivePlayground
 from srp4ctr.playground.reads import request_cost
 from srp4ctr.settings import Settings
 from srp4ctr.streams.config import KafkaConfig
+from srp4ctr.testing.raw_logs import write_log
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.export.bundle_writer import cost_card, sizes_of
 from srp4ctr.training.model.embeddings import TableSizes

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle_items import ids_by_key
 from srp4ctr.features.config import FeatureConfig
@@ -20,6 +19,7 @@ from srp4ctr.streams.events.schema import (
     action_code,
     item_key,
 )
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 

@@ -7,14 +7,14 @@ from typing import Any
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
-from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.raw_log.delta_tables import Log, dataset, read_rows
 from srp4ctr.streams.raw_log.log_tables import Row, row_of
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
+from srp4ctr.testing.raw_logs import write_rows
 from tests.builders import NOON_MS, a_behavior
 from tests.streams.records import ARecord
 from tests.streams.workers import running

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
@@ -19,6 +18,7 @@ from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.state.counters import total
 from srp4ctr.streams.state.label_join import ImpressionLabel, decode_label
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, read_topic, until
 from tests.builders import a_behavior, a_click, an_impression
 from tests.streams.memory_sink import MemorySink
 

@@ -43,7 +43,7 @@ VENDOR_HOMES = {
         "features/online/stored_offsets.py",
         "srp4ctr/*.py",
     ),
-    "torch": ("training/*.py", "training/model/*.py"),
+    "torch": ("training/*.py", "training/model/*.py", "srp4ctr/testing/*.py"),
     "tritonclient": (
         "triton_repo/deployment/one_server.py",
         "triton_repo/deployment/live_repository.py",

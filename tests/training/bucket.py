@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.testing.object_store import BUCKET, ObjectStore
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import BundleStore
 from srp4ctr.training.refresh import reports

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.state.label_join import CLICKED, UNCLICKED, ImpressionLabel
+from srp4ctr.testing.raw_logs import Published, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 
 SLATE_MS = 60_000

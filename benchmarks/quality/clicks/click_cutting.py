@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import say
-from benchmarks.harness.raw_logs import END_MS, labels_of, punctual, write_log
 from benchmarks.harness.runs import code_digest
 from benchmarks.quality.clicks.click_examples import (
     CARD,
@@ -31,14 +30,15 @@ from benchmarks.quality.clicks.click_examples import (
     save,
     save_part,
 )
-from benchmarks.quality.clicks.click_sources import Source
+from benchmarks.quality.clicks.click_sources import LENGTH, Source
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
 from srp4ctr.features.offline.profiles import user_profiles
 from srp4ctr.features.tensors import item_fields, vocabulary
-from srp4ctr.features.tensors.vocabulary import Vocabulary, parse_attributes
+from srp4ctr.features.tensors.vocabulary import parse_attributes
 from srp4ctr.streams.events.schema import UserEvent
+from srp4ctr.testing.raw_logs import labels_of, punctual, write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import Slates
@@ -60,8 +60,8 @@ CUTTING_CODE = (
         f"benchmarks/quality/clicks/{name}.py"
         for name in ("click_sources", "click_cutting")
     ),
-    *(f"benchmarks/quality/clicks/{name}.py" for name in ("collm", "ebnerd", "kuairand")),
-    "benchmarks/harness/raw_logs.py",
+    *(f"benchmarks/quality/clicks/{name}.py" for name in ("collm", "kuairand")),
+    *(f"srp4ctr/testing/{name}.py" for name in ("ebnerd", "raw_logs")),
 )
 _Int64s = NDArray[np.int64]
 
@@ -84,25 +84,14 @@ def examples_of(source: Source, config: RefreshConfig, folder: Path) -> Path:
 
 
 @contextmanager
-def opened_log(
-    events: Sequence[UserEvent], unseen_from_ms: int = END_MS
-) -> Iterator[EventLog]:
-    """Open a raw log of ``events`` (by time), each known as soon as it happens.
-
-    What happens from ``unseen_from_ms`` on is known only after the last request, so that
-    no feature changes from then on.
-    """
-    after_all = events[-1].occurred_at + CORRECTION_MS
-    known = [
-        (each, each.occurred_at if each.occurred_at < unseen_from_ms else after_all)
-        for each in events
-    ]
+def opened_log(events: Sequence[UserEvent]) -> Iterator[EventLog]:
+    """Open a raw log of ``events`` (by time), each known as soon as it happens."""
     with tempfile.TemporaryDirectory() as folder:
         joined = labels_of(
             punctual(events), LABEL_WINDOW_MS, CORRECTION_MS, len(events) + 1
         )
         labels = [(each, each.matured_at) for each in joined]
-        write_log(Path(folder), [*known, *labels])
+        write_log(Path(folder), [*punctual(events), *labels])
         with event_tables.opened(Path(folder)) as log:
             log.database.raw_sql("SET enable_progress_bar = false")
             yield log
@@ -132,7 +121,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     """Write into ``folder`` all that ``click_examples.load`` reads."""
     say(f"{source.name}: writing and cutting a log of {len(source.events):,} events …")
     with opened_log(source.events) as log:
-        found = point_in_time.snapshot(log, source.length, TTL_DAYS)
+        found = point_in_time.snapshot(log, LENGTH, TTL_DAYS)
         instants = split_times(found.times_ms, source.judged_from_ms)
         trained_until = instants.trained_until_ms
         counts = point_in_time.item_counts(log, trained_until)
@@ -149,7 +138,7 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     vocabulary.save(words, folder / VOCABULARY)
     profiles = source.profiles(trained_until - 1, with_later_items=True)
     attributes = item_attributes.of_profiles(profiles, words)
-    cutting = cutting_of(config, source.length)
+    cutting = cutting_of(config, LENGTH)
     save(folder, "windows", examples.windows(past, cutting, words, attributes).tensors)
     keys = np.unique(found.candidate_item_keys)
     part = _part(found, examples.slates(found, words, attributes), keys)
@@ -162,21 +151,8 @@ def _cut(source: Source, config: RefreshConfig, folder: Path) -> None:
     shown = np.bincount(taught[taught >= 0], minlength=len(keys))
     is_new = ~np.isin(keys, list(counts))
     save(folder, ITEMS, {"impressions": shown, "is_new": is_new})
-    del found, past, part, taught  # gigabytes, of a large log
-    save_part(folder, "frozen", _frozen(source, instants, words, keys))
     card = {"name": source.name, "digest": _content_digest(folder), **rows}
     (folder / CARD).write_text(json.dumps(card) + "\n")
-
-
-def _frozen(source: Source, instants: Instants, words: Vocabulary, keys: _Int64s) -> Part:
-    """Return the judged slates with features that do not change after judging begins."""
-    say(f"{source.name}: the same with features that do not change …")
-    with opened_log(source.events, instants.judged_from_ms) as log:
-        found = point_in_time.snapshot(log, source.length, TTL_DAYS)
-    found = found.from_time(instants.judged_from_ms)
-    profiles = source.profiles(instants.judged_from_ms - 1)
-    attributes = item_attributes.of_profiles(profiles, words)
-    return _part(found, examples.slates(found, words, attributes), keys)
 
 
 def _row(part: Part, from_ms: int) -> int:
@@ -212,7 +188,7 @@ def _content_digest(folder: Path) -> str:
 def _digest(source: Source, config: RefreshConfig) -> str:
     """Return 12 hex digits of the events, the recipe and the code that cuts them."""
     recipe = (TTL_DAYS, HELD_OUT_SHARE, CALIBRATING_SHARE, source.judged_from_ms)
-    cutting = cutting_of(config, source.length)
+    cutting = cutting_of(config, LENGTH)
     digest = hashlib.sha256(repr((recipe, config.min_item_count, cutting)).encode())
     digest.update(code_digest(*CUTTING_CODE).encode())
     encoder = msgspec.json.Encoder()

@@ -23,7 +23,7 @@ SIZE = "in_view"  # the context field of the slate's size
 CARD, VOCABULARY, ITEMS = "card.json", "vocabulary.json", "items"
 SLATE_ARRAYS = ("clicked", "positions", "request_at_ms", "user_ids")
 PART_ARRAYS = ("requests", "items", "contexts")
-PARTS = ("train", "calibrate", "judge", "frozen")
+PARTS = ("train", "calibrate", "judge")
 _Int64s = NDArray[np.int64]
 
 
@@ -98,8 +98,6 @@ class Examples:
     train: Part
     calibrate: Part
     judge: Part
-    frozen: Part
-    """``judge`` with features that do not change from the moment when judging begins."""
     windows: Windows
     sizes: TableSizes
     first_known_row: int
@@ -133,7 +131,6 @@ def load(folder: Path) -> Examples:
         train=whole.take(slice(0, calibrate)),
         calibrate=whole.take(slice(calibrate, judge)),
         judge=whole.take(slice(judge, None)),
-        frozen=_load_part(folder, "frozen"),
         windows=windows,
         sizes=TableSizes.of(words, windows.tensors["history_item_rows"].shape[1]),
         first_known_row=words.first_known_row,

@@ -77,8 +77,7 @@ def _row(
         "seeds_failed": num_seeds - len(every),
         "flops_1": every[0]["flops"].get("1"),
         "flops_100": every[0]["flops"].get("100"),
-        # A peer, which is no variant of ours, says itself what it is.
-        "meaning": every[0].get("meaning") or VARIANTS[variant].meaning,
+        "meaning": VARIANTS[variant].meaning,
         "chosen": every[0]["chosen"],
         "seconds": {
             stage: figures.mean([result["seconds"][stage] for result in every])

@@ -3,8 +3,7 @@
 In: the judged slates, a calibrated probability each, and what orders a slate. Out: named
 numbers; NaN where one is undefined. gAUC is of that order, the rest of the probability.
 gAUC here is the mean over requests, each counting alike, as EB-NeRD's figures are
-published; ``gauc_by_impressions`` weighs them as ``training.evaluation.quality`` does;
-``uauc`` is the mean over users, each counting alike, which is what a feed has.
+published.
 """
 
 from typing import Any, TypeVar
@@ -35,11 +34,7 @@ def figures(examples: Examples, part: Part, scores: Scores[Floats]) -> dict[str,
     clicked = part.clicked > 0.5
     requests = np.broadcast_to(part.requests[:, None], shown.shape)[shown]
     whole = _of(clicked, scores, requests)
-    users = np.unique(part.slates.user_ids, return_inverse=True)[1]
-    by_user = mean_auc(
-        clicked, scores.click, np.broadcast_to(users[:, None], shown.shape)[shown]
-    )
-    found = whole | {"clicks": float(clicked.sum()), "uauc": by_user}
+    found = whole | {"clicks": float(clicked.sum())}
     for name, rows in _buckets(examples, part).items():
         some = Scores(click=scores.click[rows], ranking=scores.ranking[rows])
         inside = _of(clicked[rows], some, requests[rows])
@@ -50,12 +45,6 @@ def figures(examples: Examples, part: Part, scores: Scores[Floats]) -> dict[str,
 def calibration_of(part: Part, logits: NDArray[Any]) -> Calibration:
     """Return Platt's scaling of ``logits`` (M,) by the clicks of ``part``."""
     return fit_platt(part.clicked, logits)
-
-
-def calibrated_loss(part: Part, logits: NDArray[Any]) -> float:
-    """Return the log loss of ``part`` by Platt's scaling of itself."""
-    probabilities = calibration_of(part, logits).probabilities(logits)
-    return quality.log_loss(part.clicked, probabilities)
 
 
 def calibrated_figures(
@@ -88,7 +77,6 @@ def _of(
         "gauc_sampling_error": float(ranked.std() / len(ranked) ** 0.5)
         if len(ranked)
         else np.nan,
-        "gauc_by_impressions": quality.gauc(clicked, ranking, requests),
         "log_loss": quality.log_loss(clicked, probabilities),
         "normalised_entropy": quality.normalised_entropy(clicked, probabilities),
         "calibration": quality.calibration(clicked, probabilities),

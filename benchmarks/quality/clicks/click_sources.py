@@ -13,7 +13,7 @@ from pathlib import Path
 import xxhash
 
 from benchmarks import say
-from benchmarks.quality.clicks import collm, ebnerd, kuairand, long_taste
+from benchmarks.quality.clicks import collm, kuairand
 from srp4ctr.demo import movielens
 from srp4ctr.features.tensors.item_fields import Attributes
 from srp4ctr.streams.events.codec import RejectedEvent, decode
@@ -25,10 +25,11 @@ from srp4ctr.streams.events.schema import (
     UserEvent,
     item_key,
 )
+from srp4ctr.testing import ebnerd
 
 CACHE = Path(".data/cache")
 VALIDATION_MS = 2 * 86_400_000
-LENGTH = 50
+LENGTH = 50  # behaviours of a history
 MAX_REPORTED = 10  # bad lines that are reported one by one
 
 
@@ -45,8 +46,6 @@ class Source:
     """Where the publishers split it; None: as a refresh would."""
     is_always_clicked: bool = False
     """Every slate holds a click, so that its size says much: EB-NeRD."""
-    length: int = LENGTH
-    """How many behaviours a history holds."""
 
     def profiles(
         self, until_ms: int, with_later_items: bool = False
@@ -66,12 +65,6 @@ class Source:
                     for name, value in update.kept_attributes().items()
                 }
         return found
-
-    def with_length(self, length: int) -> "Source":
-        """Return the same with histories of ``length``, which its name says."""
-        if length == self.length:
-            return self
-        return replace(self, name=f"{self.name}, L = {length:,}", length=length)
 
     def part(self, most: int) -> "Source":
         """Return a fraction of the users, so that at most about ``most`` events remain."""
@@ -155,16 +148,6 @@ def of_collm_validation() -> Source:
     return _first_part(of_collm(), "ML-1M (CoLLM) validation", begins_ms)
 
 
-def of_long_taste() -> Source:
-    """Return a generated log in which only old behaviours tell what a user likes."""
-    return Source(
-        name=long_taste.NAME,
-        events=_by_time([*long_taste.events()]),
-        updates=long_taste.item_updates(),
-        judged_from_ms=long_taste.JUDGED_FROM_MS,
-    )
-
-
 def of_file(name: str, path: Path) -> Source:
     """Return the events in ``path``: JSON lines or Parquet.
 
@@ -233,5 +216,4 @@ SOURCES = {
     "collm-validation": of_collm_validation,
     "kuairand": of_kuairand,
     "kuairand-validation": of_kuairand_validation,
-    "long-taste": of_long_taste,
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.events.schema import Impression, ItemUpdate, UserEvent
+from srp4ctr.testing.raw_logs import click_on
 
 FOLDER = "collm_ml1m"
 PARTS = ("train", "valid", "test")

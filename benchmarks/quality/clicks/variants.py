@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.runs import TRAINING_CODE, code_digest, trained_once
-from benchmarks.models import counts, history_columns, trees
-from benchmarks.models.ablations import ABLATIONS, IdsOnly, NewestOnly
+from benchmarks.models import history_columns, trees
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality.clicks.click_examples import Examples, Part
 from benchmarks.quality.clicks.click_scores import one_score
@@ -92,8 +91,6 @@ class ModelVariant:
     learns_feedback: bool = False
     """On feedback alone."""
     recipe: Changes = field(default_factory=dict)
-    encoder: str = ""
-    """Names encoders that are pre-trained otherwise than by ``recipe``."""
     seeds: int = SEEDS
 
     def config(self, config: RefreshConfig) -> RefreshConfig:
@@ -108,7 +105,7 @@ class ModelVariant:
         model = self.build(config.model, examples.sizes).to(task.device)
         if self.is_pretrained:
             assert isinstance(model, SRP4CTR)
-            folder = task.pretrained_dir / self.encoder
+            folder = task.pretrained_dir
             seconds["pretrain"] = pretrained(model, examples, config, folder)
         if isinstance(model, SRP4CTR):  # all differ in pre-training only
             model.cross_attention.copy_from(model.encoder)
@@ -157,24 +154,7 @@ class TreeVariant:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountsVariant:
-    """How often the item, the user and each value of the context were clicked."""
-
-    meaning: str
-    seeds: int = 1
-
-    def learn(self, task: TrainingTask) -> TrainedModel:
-        """Count the training slates."""
-        began = time.process_time()
-        counted = counts.learn(task.examples.train)
-        return TrainedModel(
-            logits=lambda part: one_score(counts.logits(counted, part)),
-            seconds={"finetune": time.process_time() - began},
-        )
-
-
-Variant = ModelVariant | TreeVariant | CountsVariant
+Variant = ModelVariant | TreeVariant
 
 
 def pretrained(
@@ -206,14 +186,6 @@ def request_flops(model: ClickModel, part: Part, candidates: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _without_user_fields(config: ModelConfig, sizes: TableSizes) -> SRP4CTR:
-    return SRP4CTR(config, replace(sizes, user_fields=()))
-
-
-def _dcnv2_without_user_fields(config: ModelConfig, sizes: TableSizes) -> ClickModel:
-    return BASELINES["dcnv2"](config, replace(sizes, user_fields=()))
-
-
 VARIANTS: Mapping[str, Variant] = {
     REFERENCE: ModelVariant(
         meaning="SRP4CTR as a refresh trains it",
@@ -240,13 +212,6 @@ VARIANTS: Mapping[str, Variant] = {
         build=BASELINES["pnn"],
         learns_feedback=True,
     ),
-    "srp4ctr-ids-only": ModelVariant(
-        meaning="neither attributes nor actions, pre-trained as BERT4Rec",
-        build=IdsOnly,
-        is_pretrained=True,
-        recipe={"pretraining": "bert"},
-    ),
-    "counts": CountsVariant(meaning="log-odds of the item, user and context, summed"),
     "lightgbm": TreeVariant(meaning="LightGBM, log loss", objective="binary"),
     "lightgbm-history": TreeVariant(
         meaning="LightGBM, log loss, with counts of the history beside the same columns",
@@ -264,27 +229,4 @@ VARIANTS: Mapping[str, Variant] = {
         )
         for name, build in BASELINES.items()
     },
-    **{
-        name: ModelVariant(
-            meaning=(build.__doc__ or "").partition("\n")[0],
-            build=build,
-            is_pretrained=True,
-        )
-        for name, build in ABLATIONS.items()
-    },
-    "srp4ctr-newest": ModelVariant(
-        meaning="SRP4CTR that reads no older behaviours than those it encodes one by one",
-        build=NewestOnly,
-        is_pretrained=True,
-        encoder="newest",
-    ),
-    "srp4ctr-no-user-fields": ModelVariant(
-        meaning="SRP4CTR without users' attributes, and so without products",
-        build=_without_user_fields,
-        is_pretrained=True,
-    ),
-    "dcnv2-no-user-fields": ModelVariant(
-        meaning="DCNv2 without users' attributes, where the data have some",
-        build=_dcnv2_without_user_fields,
-    ),
 }

@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 
 from benchmarks import say
-from benchmarks.harness.raw_logs import Published, labels_of, punctual, write_log
 from benchmarks.harness.runs import code_digest, digest_of
 from benchmarks.quality.clicks.click_sources import Source
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.online import feast_store
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.testing.raw_logs import Published, labels_of, punctual, write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.batches import Slates
@@ -36,7 +36,8 @@ CALIBRATING_SHARE = 0.05
 CORRECTION_MS = 86_400_000
 ALL_CLICKS = 10**9  # the share alone says what is held out
 # A change of any of these may change what is written or cut.
-CUTTING_CODE = ("streams", "features", "training/dataset", "benchmarks/harness/raw_logs.py")
+RAW_LOGS = "srp4ctr/testing/raw_logs.py"
+CUTTING_CODE = ("streams", "features", "training/dataset", RAW_LOGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ def joined(first: Slates, second: Slates) -> Slates:
 
 def _digest(source: Source, streams: StreamConfig) -> str:
     """Return a digest of the events and of how they become a log."""
-    code = code_digest("streams/raw_log", "streams/state", "benchmarks/harness/raw_logs.py")
+    code = code_digest("streams/raw_log", "streams/state", RAW_LOGS)
     digest = hashlib.sha256(f"{code} {streams.label_window_s}".encode())
     for event in (*source.events, *source.updates):
         digest.update(msgspec.json.encode(event))

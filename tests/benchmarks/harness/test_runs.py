@@ -14,7 +14,7 @@ from benchmarks.harness.runs import (
     restore,
     trained_once,
 )
-from benchmarks.quality import own_model, peer_models
+from benchmarks.quality import own_model
 from benchmarks.quality.clicks.click_cutting import CUTTING_CODE
 from benchmarks.quality.leave_last.variants import VARIANTS_CODE
 
@@ -23,7 +23,7 @@ CODE = {
     *JOBS_CODE,
     *CUTTING_CODE,
     *VARIANTS_CODE,
-    *(*own_model.CODE, *peer_models.CODE, str(peer_models.WORKER.relative_to(ROOT))),
+    *own_model.CODE,
 }
 
 

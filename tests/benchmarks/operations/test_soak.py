@@ -1,16 +1,12 @@
 """What the soak makes of its notes and its samples of memory."""
 
-import json
-import time
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.operations import soak_figures
-from benchmarks.operations.soak_figures import Memory, NativeCalls, Stalls
-from benchmarks.operations.soak_traffic import after_faults, catalogue_events, read_notes
-from benchmarks.serving.serving_stack import item_ids
+from benchmarks.operations.soak_figures import Memory, NativeCalls
+from benchmarks.operations.soak_traffic import catalogue_events, read_notes
+from srp4ctr.testing.serving_stack import item_ids
 
 NOTE = (
     '{"events": 3, "impressions": 2, "latencies_ms": [4.0, 6.0], "errors": ["away"],'
@@ -62,20 +58,6 @@ def test_visitors_rank_the_items_that_the_bundle_knows() -> None:
     assert item_ids_of_visitors == set(item_ids())
 
 
-def test_calls_are_grouped_by_the_fault_before_them(tmp_path: Path) -> None:
-    lines = [
-        json.dumps({"at_s": at_s, "latencies_ms": [taken_ms]})
-        for at_s, taken_ms in ((1000, 1), (1010, 2), (1054, 3), (1056, 4))
-    ]
-    (tmp_path / "s0.jsonl").write_text("\n".join([*lines, ""]))
-    struck = [{"fault": "the store killed", "at_s": 10, "took_s": 1.0}]
-    rows = after_faults(tmp_path, "s", 1000.0, struck)
-    assert [(row["after"], row["requests"], row["p50_ms"]) for row in rows] == [
-        ("nothing", 2, 2.5),
-        ("the store killed", 2, 2.5),
-    ]
-
-
 def test_native_calls_are_added_up_over_several_lives_of_the_server() -> None:
     calls = NativeCalls()
     for answered, other, mismatches in ((90, 10, 0), (95, 10, 1), (5, 0, 0)):
@@ -93,12 +75,3 @@ def test_native_calls_are_added_up_over_several_lives_of_the_server() -> None:
         "native_other_rows": 2,
         "mismatched_outputs": {"status v1": 1},
     }
-
-
-def test_a_machine_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak_figures, "_STALL_S", -1.0)  # each tick is one
-    stalls = Stalls()
-    time.sleep(0.2)
-    assert stalls.stop()
-    monkeypatch.setattr(soak_figures, "_STALL_S", 1e9)
-    assert Stalls().stop() == []

@@ -13,13 +13,14 @@ from benchmarks.harness.saved_result import merge_rows
 from benchmarks.models.baselines import BASELINES
 from benchmarks.quality import click_quality
 from benchmarks.quality.click_quality import changed
-from benchmarks.quality.clicks import click_report, ebnerd
+from benchmarks.quality.clicks import click_report
 from benchmarks.quality.clicks.click_cutting import split_times
 from benchmarks.quality.clicks.click_examples import Examples
 from benchmarks.quality.clicks.click_scores import figures, one_score
 from benchmarks.quality.clicks.click_sources import Source, of_file
 from benchmarks.quality.clicks.variants import request_flops
 from srp4ctr.streams.events.schema import Behavior, Click, Impression, ItemUpdate
+from srp4ctr.testing import ebnerd
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.heads.scores import Scores
 from tests.benchmarks.quality.conftest import USERS, shop
@@ -52,19 +53,6 @@ def test_a_given_boundary_leaves_all_after_it_to_the_judge() -> None:
     times = np.arange(100, dtype=np.int64)
     instants = split_times(times, judged_from_ms=60)
     assert (instants.trained_until_ms, instants.judged_from_ms) == (54, 60)
-
-
-def test_frozen_slates_are_the_same_requests_with_older_features(
-    examples: Examples,
-) -> None:
-    live, frozen = examples.judge.slates, examples.frozen.slates
-    assert np.array_equal(live.clicked, frozen.clicked)
-    assert np.array_equal(live.request_at_ms, frozen.request_at_ms)
-    newest = live.tensors["history_item_rows"][-1], frozen.tensors["history_item_rows"][-1]
-    assert (newest[0] != 0).sum() > (newest[1] != 0).sum()
-    # At the very boundary nothing has happened that only the one knows.
-    for name in ("request_features", "candidate_features", "history_item_rows"):
-        np.testing.assert_allclose(live.tensors[name][0], frozen.tensors[name][0])
 
 
 def test_nothing_that_teaches_is_later_than_the_training_part(
@@ -135,7 +123,7 @@ def test_what_is_made_once_a_request_costs_once(examples: Examples) -> None:
 
 
 def test_a_run_is_cached_by_its_settings(folder: Path, tmp_path: Path) -> None:
-    job = Job(root=tmp_path, folder=folder, variant="lr", config=RefreshConfig())
+    job = Job(root=tmp_path, folder=folder, variant="dcnv2", config=RefreshConfig())
     first = run(job)
     assert first["figures"]["shop"]["impressions"] == 48
     job.file.write_text(json.dumps({**first, "seed": 7}))
@@ -188,9 +176,9 @@ def test_the_command_ends_with_one_line_of_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    variants = "srp4ctr,lightgbm,srp4ctr-no-querying"
+    variants = "srp4ctr,lightgbm,srp4ctr-none"
     flags = ["--events", str(file), "--name", "shop", "--arms", variants, "--seeds", "1"]
-    flags += ["--quick", "--frozen", "--labels", "50,100", "--resume", str(tmp_path)]
+    flags += ["--quick", "--labels", "50,100", "--resume", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["click_quality", *flags, "--set", "model.width=8"])
     click_quality.main()
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -199,7 +187,7 @@ def test_the_command_ends_with_one_line_of_json(
     models = [
         f"{variant}{share}" for variant in variants.split(",") for share in ("", "@50%")
     ]
-    assert found == {(d, m) for d in ("shop", "shop frozen") for m in models}
+    assert found == {("shop", model) for model in models}
     encoders = list((tmp_path / "pretrained").glob("*.safetensors"))
     assert len(encoders) == 1  # shared by all
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.models import counts, history_columns, trees
-from benchmarks.models.ablations import IdsOnly
+from benchmarks.models import history_columns, trees
 from benchmarks.models.baselines import BASELINES
-from benchmarks.quality.clicks import collm, ebnerd, kuairand
+from benchmarks.quality.clicks import collm, kuairand
 from benchmarks.quality.clicks.click_examples import Examples
 from benchmarks.quality.clicks.click_sources import (
     of_collm,
@@ -20,19 +19,11 @@ from benchmarks.quality.clicks.click_sources import (
 from benchmarks.quality.clicks.variants import VARIANTS, ModelVariant, TrainingTask
 from srp4ctr.features.tensors.schema import Field
 from srp4ctr.streams.events.schema import Click, Impression
+from srp4ctr.testing import ebnerd
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset.batches import slate_batch
-from srp4ctr.training.evaluation.quality import auc
 from srp4ctr.training.model.embeddings import TableSizes
 from srp4ctr.training.model.srp4ctr import SRP4CTR
-
-
-def test_counts_know_what_was_clicked(examples: Examples) -> None:
-    counted = counts.learn(examples.train)
-    scores = counts.logits(counted, examples.judge)
-    shown, clicked = examples.judge.slates.shown, examples.judge.slates.clicked > 0.5
-    assert auc(clicked[shown], scores[shown]) > 0.95  # even items are clicked, no other
-    assert not scores[~shown].any()
 
 
 def test_trees_read_the_attributes_that_differ(examples: Examples) -> None:
@@ -87,20 +78,6 @@ def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) ->
                 for row in (2, 3)
             ]
         assert not torch.equal(*(each.click for each in of)), name
-
-
-def test_ids_only_sees_no_attribute(examples: Examples) -> None:
-    batch = slate_batch(
-        examples.judge.slates, np.arange(2), np.array([4, 50]), torch.device("cpu")
-    )
-    model = IdsOnly(RefreshConfig().model, examples.sizes).eval()
-    changed_too = {
-        name: torch.flip(batch.tensors[name], dims=[0])
-        for name in ("candidate_attribute_rows", "history_behavior_codes")
-    }
-    with torch.no_grad():
-        same = model({**batch.tensors, **changed_too})
-        torch.testing.assert_close(model(batch.tensors), same)
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.figures import table
-from benchmarks.quality.clicks.ebnerd import DATA
 from benchmarks.quality.leave_last import scores
 from benchmarks.quality.leave_last.files import part_of, read
 from benchmarks.quality.leave_last.leave_last_out import (
@@ -22,6 +21,7 @@ from benchmarks.quality.leave_last.recipe import RECIPE
 from benchmarks.quality.leave_last.variants import VARIANTS
 from benchmarks.quality.pretraining import COLUMNS, PretrainingRun, execute, summary
 from srp4ctr.features import columns
+from srp4ctr.testing.ebnerd import DATA
 
 ITEMS, USERS = 150, 120
 LOG_COUNT = columns.CANDIDATE.place("item_log_impressions_168h")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.quality import rules_of_thumb
 from benchmarks.quality.clicks.click_sources import Source
-from benchmarks.quality.one_line_rules import comparisons, hotel_trees, trivago
+from benchmarks.quality.one_line_rules import comparisons, trivago
 from benchmarks.quality.one_line_rules.comparisons import CTR, GAUC, Figure, Interval
 from benchmarks.quality.one_line_rules.log_cutting import Cut, LoggedSet, cut
 from srp4ctr.streams.events.schema import Behavior, Click, Impression
@@ -123,16 +123,6 @@ def test_a_rule_has_the_figures_that_the_visits_were_made_with(cut_log: Cut) -> 
     ]
     assert row.model == 0.5
     assert row.difference.low < row.difference.value == 0.5 - row.value
-
-
-def test_trees_find_what_a_visitor_looked_at() -> None:
-    candidates = hotel_trees.candidates(visits(), trivago.USER)
-    assert len(candidates) == VISITS * LIST
-    looked = candidates[candidates["image"] > 0]
-    assert set(looked["order"]) == {3.0}
-    assert set(looked["is_last"]) == {1.0}
-    scored = hotel_trees.scores(candidates, with_order=True)
-    assert len(np.unique(scored.requests)) == 12
 
 
 def test_the_last_line_has_the_best_rules_and_the_worst_margin() -> None:

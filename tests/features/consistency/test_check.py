@@ -13,7 +13,6 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.atomic_files import read_json
 from srp4ctr.cli import main as cli
 from srp4ctr.features.config import FeatureConfig
@@ -27,6 +26,7 @@ from srp4ctr.streams.events.schema import TOTAL_KEY, UserEvent, item_key
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import sequence_of
 from srp4ctr.streams.state.state_store import FeatureSink
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.stored import store_events
 from tests.live_stream import LiveStream, live_stream

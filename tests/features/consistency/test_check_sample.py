@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.consistency import check
 from srp4ctr.features.consistency.replay import places
 from srp4ctr.streams.events.schema import TOTAL_ITEM, UserEvent
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.consistency.replay import (
     counted,
     events_of,
@@ -22,6 +21,7 @@ from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 LENGTH, WIDTH = 4, 3

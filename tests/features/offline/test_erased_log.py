@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.cli.main import app
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.config import FeatureConfig
@@ -19,6 +18,7 @@ from srp4ctr.ops.audit import read_entries
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import Impression, UserEvent
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.bundles.builders import a_request
 from tests.features.stored import store_events

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from deltalake import write_deltalake
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import EventLog, Limits, opened, opened_by
@@ -21,6 +20,7 @@ from srp4ctr.streams.raw_log.delta_tables import reading
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.raw_log.log_tables import row_of, table_of
 from srp4ctr.streams.state.label_join import CLICKED, CLICKED_LATE, UNCLICKED
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import (
     NOON_MS,
     a_behavior,

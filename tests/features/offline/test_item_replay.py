@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline import item_replay
 from srp4ctr.features.offline.counters_as_of import activity_of, activity_table
 from srp4ctr.features.offline.event_tables import EventLog, opened
@@ -15,6 +14,7 @@ from srp4ctr.features.offline.item_replay import ItemReplay, best
 from srp4ctr.features.offline.visible_events import counted_events
 from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.streams.events.schema import Click, Impression, item_key
+from srp4ctr.testing.raw_logs import Published, write_log
 from tests.builders import NOON_MS, a_click, an_impression
 
 HOUR_MS = 3_600_000

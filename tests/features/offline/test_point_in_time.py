@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import RequestSnapshots, UserHistories
@@ -14,6 +13,7 @@ from srp4ctr.streams.events.schema import (
 )
 from srp4ctr.streams.state.label_join import CLICKED
 from srp4ctr.streams.state.sequences import element_of
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 from tests.features.reference_features import sequence_of
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.errors import MistakeError
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
@@ -18,6 +17,7 @@ from srp4ctr.features.offline.profiles import (
     user_profiles,
 )
 from srp4ctr.streams.events.schema import ItemUpdate, item_key
+from srp4ctr.testing.raw_logs import Published, write_log
 from tests.builders import NOON_MS, a_profile, an_item
 from tests.streams.memory_sink import MemorySink
 

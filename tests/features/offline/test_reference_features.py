@@ -11,7 +11,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.raw_logs import label_of, write_log
 from srp4ctr.features.offline import point_in_time
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import RequestSnapshots
@@ -19,6 +18,7 @@ from srp4ctr.features.tensors.arrays import ActivityArrays
 from srp4ctr.streams.events.schema import Click, Impression, UserEvent, item_key
 from srp4ctr.streams.state.counters import Activity, count, decayed
 from srp4ctr.streams.state.sequences import EMPTY, element_of, merge
+from srp4ctr.testing.raw_logs import label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.features.reference_features import (
     ReferenceFeatures,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.offline import point_in_time, sampled_slates
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.sampled_slates import NEGATIVES, with_sampled_slates
 from srp4ctr.streams.events.schema import Click, item_key
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 Slates = dict[str, dict[str, tuple[int, bool]]]

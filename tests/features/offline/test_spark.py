@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import Published, label_of, write_log
 from srp4ctr.features.offline import event_tables, point_in_time
 from srp4ctr.features.offline.event_tables import EventLog
 from srp4ctr.streams.state.label_join import CLICKED
+from srp4ctr.testing.raw_logs import Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, an_impression
 
 MISSING = [

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.object_store import ObjectStore
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.ops.bucket_setup import _put
 from srp4ctr.ops.doctor import raw_log as checks
 from srp4ctr.ops.doctor.run import examine
 from srp4ctr.settings import Settings
+from srp4ctr.testing.object_store import ObjectStore
 from tests.ops.doctor.unconditional_store import unconditional_store
 
 

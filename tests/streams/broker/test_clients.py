@@ -11,7 +11,6 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
@@ -26,6 +25,7 @@ from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import REJECTED_TOPIC
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import a_behavior, an_impression, an_item
 from tests.certificates import make_certificates
 from tests.streams.worker_process import COUNTED, start, wait_until_counted

@@ -9,7 +9,6 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli import events as event_commands
 from srp4ctr.embedded import broker
 from srp4ctr.streams.broker.dead_letters import ReplayReport, read_letter, replay_rejected
@@ -23,6 +22,7 @@ from srp4ctr.streams.events.schema import (
     UserEvent,
     now_ms,
 )
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import a_visit, labels_on, run_until_committed

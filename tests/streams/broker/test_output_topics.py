@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from aiokafka.errors import NodeNotReadyError
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.output_topics import OutputProducer
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.worker import sequence_worker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
 from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import a_visit, labels_on, publish, running
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
@@ -22,6 +21,7 @@ from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import NOON_MS, a_click, an_item
 
 

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli.main import app
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import decode, encode
 from srp4ctr.streams.events.pseudonymization import Pseudonyms, read_pseudonyms
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, SYNTHETIC_USERS
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import NOON_MS, a_click, a_forget, a_profile, an_impression, an_item
 
 KEY = b"k" * 32

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.cli.main import app
 from srp4ctr.ops.project.new_project import begin
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.streams.imports.written import HEADER, ROWS, written
 
 COLUMNS = ["user=user_id", "item=item_id", "time=timestamp", "time_unit=s"]

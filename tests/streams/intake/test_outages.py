@@ -15,7 +15,6 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr import processes
 from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, is_open, reserved_ports
@@ -26,6 +25,7 @@ from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
 from srp4ctr.streams.intake import delivery
 from srp4ctr.streams.intake.delivery import Delivery
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import a_behavior, a_click
 from tests.streams.intake.service import running
 from tests.structure.source_tree import ROOT

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from benchmarks.fault_injection.topic_reading import read_topic
 from srp4ctr.embedded.ports import HOST
 from srp4ctr.errors import MistakeError
 from srp4ctr.streams.config import IntakeConfig, KafkaConfig
@@ -29,6 +28,7 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.intake import server
 from srp4ctr.streams.intake.server import serve
 from srp4ctr.streams.intake.tokens import Tokens
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression, an_item
 from tests.certificates import make_certificates
 from tests.streams.intake.service import TOKEN, Service, running

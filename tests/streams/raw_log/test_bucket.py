@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
-from benchmarks.harness.object_store import ObjectStore
 from srp4ctr import processes
 from srp4ctr.cli.main import app
 from srp4ctr.embedded.ports import reserved_ports
@@ -29,6 +27,8 @@ from srp4ctr.streams.raw_log.delta_tables import (
     reading,
 )
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
+from srp4ctr.testing.object_store import ObjectStore
 from tests.builders import NOON_MS, a_behavior
 from tests.proxies import proxy
 from tests.streams.logs import TOPIC, log, logged, offsets, write

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.streams.raw_log import compaction
 from srp4ctr.streams.raw_log.compaction import compact
@@ -19,6 +18,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     vacuum,
 )
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
+from srp4ctr.testing.raw_logs import Published, write_log
 from tests.builders import NOON_MS, a_behavior, a_forget
 from tests.streams.logs import MIDNIGHT_AT, PARTITION, TOPIC, files, offsets, rows, write
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import ArtifactError, MistakeError, OutageError
 from srp4ctr.streams.events.schema import LABELS_TOPIC
 from srp4ctr.streams.raw_log import delta_tables
@@ -28,6 +27,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     vacuum,
 )
 from srp4ctr.streams.raw_log.log_tables import table_of
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, an_impression
 from tests.streams.logs import (
     MIDNIGHT_AT,

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.raw_logs import AnyLog, Published, label_of, write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.features.consistency import replay
 from srp4ctr.streams.config import StreamConfig
@@ -36,6 +35,7 @@ from srp4ctr.streams.raw_log.erasure import erase_forgotten, erasure_requests_in
 from srp4ctr.streams.raw_log.log_tables import event_of, table_of
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.worker.rebuild import Span, rebuild_rows
+from srp4ctr.testing.raw_logs import AnyLog, Published, label_of, write_log
 from tests.builders import NOON_MS, a_behavior, a_click, a_forget, a_profile, an_impression
 from tests.fuzzing import examples
 

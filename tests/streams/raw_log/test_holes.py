@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.embedded import broker
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.consistency.check import check_features
@@ -26,6 +25,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.worker.replay import ReplaySource
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
 from tests.builders import NOON_MS, a_behavior, a_profile
 from tests.streams.logs import log, logged
 from tests.streams.memory_sink import MemorySink

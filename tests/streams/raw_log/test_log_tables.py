@@ -6,7 +6,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.harness.raw_logs import write_rows
 from srp4ctr.streams.events.codec import encode
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -17,6 +16,7 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.raw_log.delta_tables import read_rows
 from srp4ctr.streams.raw_log.log_tables import event_of, row_of, schema_of, update_of
 from srp4ctr.streams.state.label_join import LabelJoin, encode_label
+from srp4ctr.testing.raw_logs import write_rows
 from tests.builders import (
     NOON_MS,
     a_behavior,

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from deltalake import write_deltalake
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.retries import RETRIES
 from srp4ctr.streams.broker.producer import EventPublisher
@@ -17,6 +16,7 @@ from srp4ctr.streams.raw_log import compaction, delta_tables, log_writer
 from srp4ctr.streams.raw_log.delta_tables import append, created, dataset, next_offset
 from srp4ctr.streams.raw_log.log_tables import table_of
 from srp4ctr.streams.raw_log.log_writer import MERGED
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, an_item
 from tests.streams.logs import log, logged
 

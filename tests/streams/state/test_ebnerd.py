@@ -11,9 +11,6 @@ from itertools import chain
 import msgspec
 import pytest
 
-from benchmarks.fault_injection.reference_stream import Identity, identity
-from benchmarks.harness.raw_logs import END_MS, Known, labels_of, punctual
-from benchmarks.quality.clicks.ebnerd import STREAM, impressions_and_clicks
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import MAX_CLOCK_SKEW_MS, LoggedEvent
 from srp4ctr.streams.events.schema import Click, Impression, item_key
@@ -26,6 +23,9 @@ from srp4ctr.streams.state.label_join import (
 from srp4ctr.streams.state.reducers import fold_users
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.ebnerd import STREAM, impressions_and_clicks
+from srp4ctr.testing.fault_injection.reference_stream import Identity, identity
+from srp4ctr.testing.raw_logs import END_MS, Known, labels_of, punctual
 
 pytestmark = pytest.mark.skipif(
     not STREAM.is_file(), reason=f"needs EB-NeRD: there is no {STREAM}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fault_injection import reference_stream
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent, Record, encode, event_key
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, Forget, UserEvent
@@ -19,6 +18,7 @@ from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.fault_injection import reference_stream
 from tests.builders import NOON_MS, a_behavior, a_click, an_impression
 
 WINDOW_MS = 60_000

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import progress_of
 from srp4ctr import processes
 from srp4ctr.embedded.broker import start_broker
 from srp4ctr.embedded.ports import HOST, reserved_ports
@@ -16,6 +15,7 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import event_topic
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC, Event
 from srp4ctr.streams.worker.app import group_ids
+from srp4ctr.testing.fault_injection.topic_reading import progress_of
 from tests.builders import a_behavior, an_item
 from tests.streams.worker_process import BrokenSink, start, wait_until_counted
 

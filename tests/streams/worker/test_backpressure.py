@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.state_store import NO_OFFSETS
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
 from tests.builders import an_impression
 from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import impressions_of, running

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.profiles import restore_profiles
 from srp4ctr.streams.config import KafkaConfig
@@ -26,6 +24,8 @@ from srp4ctr.streams.worker.lost_rows import (
     is_lost,
 )
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, an_impression, an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.records import a_state, fold_batch, records, write_rows

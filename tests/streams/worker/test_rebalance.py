@@ -12,7 +12,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka
 from srp4ctr.embedded.ports import HOST, reserved_ports
@@ -25,6 +24,7 @@ from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.raw_log.log_writer import EventLogWriter
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
 from tests.builders import an_impression
 from tests.streams.logs import logged
 from tests.streams.memory_sink import MemorySink

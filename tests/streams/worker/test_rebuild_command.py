@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import progress_of, until
 from srp4ctr.streams.broker.commands import request_rebuild
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
@@ -19,6 +18,7 @@ from srp4ctr.streams.worker import sequence_worker
 from srp4ctr.streams.worker.rebuild import Span
 from srp4ctr.streams.worker.replay import ReplaySource
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, until
 from tests.builders import NOON_MS
 from tests.streams.memory_sink import MemorySink
 from tests.streams.worker.rebuilds import (

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import encode
@@ -15,6 +14,7 @@ from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC, now_ms
 from srp4ctr.streams.raw_log.delta_tables import read_rows
 from srp4ctr.streams.state.partition_state import PartitionState
 from srp4ctr.streams.worker import replay
+from srp4ctr.testing.raw_logs import write_log
 from tests.builders import NOON_MS, a_behavior, an_impression
 from tests.streams.workers import NO_LOG
 

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.fault_injection.topic_reading import read_topic
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.cli.main import app
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.codec import BACKFILL_HEADER, encode
@@ -18,6 +16,8 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.raw_log.delta_tables import Log
 from srp4ctr.streams.raw_log.erasure import erase_forgotten
 from srp4ctr.streams.worker.restore import logged, restore
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
+from srp4ctr.testing.raw_logs import Published, write_log
 from tests.builders import (
     NOON_MS,
     a_behavior,

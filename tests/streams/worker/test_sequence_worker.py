@@ -3,7 +3,6 @@ from copy import deepcopy
 
 import pytest
 
-from benchmarks.fault_injection.topic_reading import progress_of, read_topic, until
 from srp4ctr.streams.broker.producer import EventPublisher
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
 from srp4ctr.streams.events.schema import (
@@ -13,6 +12,7 @@ from srp4ctr.streams.events.schema import (
     now_ms,
 )
 from srp4ctr.streams.worker.sequence_worker import SequenceWorker
+from srp4ctr.testing.fault_injection.topic_reading import progress_of, read_topic, until
 from tests.builders import an_item
 from tests.streams.memory_sink import MemorySink
 from tests.streams.workers import (

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
+from srp4ctr.testing.raw_logs import write_log
 from srp4ctr.training.config import ModelConfig, RefreshConfig
 from srp4ctr.training.dataset import build, cache
 from srp4ctr.training.dataset.build import write_training_set

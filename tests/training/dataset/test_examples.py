@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.point_in_time import histories, snapshot
 from srp4ctr.features.tensors import item_fields
@@ -13,6 +12,7 @@ from srp4ctr.features.tensors.caller_numbers import FROM_LAST
 from srp4ctr.features.tensors.vocabulary import Vocabulary, build
 from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.label_join import CLICKED_LATE
+from srp4ctr.testing.raw_logs import Published, write_log
 from srp4ctr.training.dataset import examples, item_attributes
 from srp4ctr.training.dataset.batches import EXAMPLE_NAMES, Slates
 from srp4ctr.training.dataset.examples import MAX_SLATE, Cutting

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import item_key
+from srp4ctr.testing.raw_logs import Published, write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import build, cache, examples
 from srp4ctr.training.dataset.build import write_training_set

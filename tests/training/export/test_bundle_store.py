@@ -12,9 +12,9 @@ from threading import Barrier
 
 import pytest
 
-from benchmarks.harness.object_store import ObjectStore
 from srp4ctr.errors import ArtifactError, MistakeError
 from srp4ctr.features.bundles import bundle
+from srp4ctr.testing.object_store import ObjectStore
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import bundle_folder
 from srp4ctr.training.refresh import reports

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.object_store import ObjectStore
 from srp4ctr import processes
 from srp4ctr.embedded.ports import reserved_ports
 from srp4ctr.errors import MistakeError, OutageError
+from srp4ctr.testing.object_store import ObjectStore
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_store import BundleStore, bundle_folder
 from tests.training.bucket import Place, place_of

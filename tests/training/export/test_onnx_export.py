@@ -8,11 +8,11 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from benchmarks.models.downstream_models import score_knowing
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
 from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.features.tensors.schema import ENCODER_INPUTS, Field
+from srp4ctr.testing.head_vectors import score_with_vectors
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.export.bundle_writer import sizes_of
 from srp4ctr.training.export.onnx_export import (
@@ -60,7 +60,7 @@ def test_the_head_also_gives_what_its_blocks_made(
     bundle.write_card(tmp_path, card)
     tensors = requests_of(count=2, candidates=4)
     inputs = {**tensors, **model.encode(tensors)}
-    expected = score_knowing(model, inputs)
+    expected = score_with_vectors(model, inputs)
     made = Scorer(tmp_path, 0, lambda *_: None)(
         {name: tensor.numpy() for name, tensor in tensors.items()}
     )
@@ -74,7 +74,7 @@ def test_the_head_also_gives_what_its_blocks_made(
     # They are what the head reads: one candidate's alone decides its state.
     other = {**inputs, "candidate_item_rows": inputs["candidate_item_rows"].clone()}
     other["candidate_item_rows"][:, 0] += 1
-    _, same_queries, moved = score_knowing(model, other)
+    _, same_queries, moved = score_with_vectors(model, other)
     np.testing.assert_allclose(same_queries.detach(), queries, atol=1e-5)
     np.testing.assert_allclose(moved[:, 1:].detach(), candidates[:, 1:], atol=1e-5)
     assert (np.abs(moved[:, 0].detach().numpy() - candidates[:, 0]) > 1e-3).any()

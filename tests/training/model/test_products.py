@@ -5,7 +5,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from benchmarks.models.baselines import PNN
 from srp4ctr.features.tensors.item_fields import places
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.model.embeddings import USER_FIELD_WIDTH, TableSizes
@@ -75,28 +74,6 @@ def test_each_pair_of_fields_has_its_product(
     pairs = expected(model.products, item, request)
     assert len(pairs) == sum(model.products.widths)
     torch.testing.assert_close(read[ROW, PLACE, -len(pairs) :], pairs)
-
-
-def test_pnn_multiplies_the_mean_of_the_tokens(
-    requests_of: Callable[..., dict[str, Tensor]], recipe: RefreshConfig, sizes: TableSizes
-) -> None:
-    torch.manual_seed(0)
-    tensors = requests_of()
-    model = PNN(recipe.model, sizes).eval()
-    with torch.no_grad():
-        mean, made = model.readings(tensors)
-        shown = tensors["history_item_rows"][ROW] != 0
-        tokens = model.history_tokens(tensors)[ROW][shown]
-        item = (
-            model.embedding.items(tensors["candidate_item_rows"])[ROW, PLACE],
-            model.embedding.attributes.means(tensors["candidate_attribute_rows"])[
-                ROW, PLACE
-            ],
-        )
-        context = model.context(tensors["context_rows"])[ROW]
-    torch.testing.assert_close(mean[ROW, PLACE], tokens.mean(0))
-    request = tokens.mean(0), context, context[:0]
-    torch.testing.assert_close(made[ROW, PLACE], expected(model.products, item, request))
 
 
 def test_a_model_without_users_attributes_has_no_products(

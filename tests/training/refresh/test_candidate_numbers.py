@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from benchmarks.harness.raw_logs import Published, write_log
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig, NumberConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.testing.raw_logs import Published, write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.refresh.pipeline import refresh
 from tests.builders import NOON_MS, an_impression

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.gates import failed
@@ -16,6 +15,7 @@ from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.tensors import vocabulary
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.schema import UserEvent, item_key
+from srp4ctr.testing.raw_logs import write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.dataset.build import write_training_set

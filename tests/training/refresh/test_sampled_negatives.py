@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness.raw_logs import write_log
 from srp4ctr.errors import MistakeError, OutageError
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.features.offline.event_tables import opened
 from srp4ctr.features.offline.sampled_slates import with_sampled_slates
 from srp4ctr.streams.config import StreamConfig
+from srp4ctr.testing.raw_logs import write_log
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset import cache
 from srp4ctr.training.evaluation import quality

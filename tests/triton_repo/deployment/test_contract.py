@@ -19,8 +19,6 @@ from msgspec.structs import asdict
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.serving.serving_stack import ServingStack, item_ids, running_stack, user_ids
-from benchmarks.streaming.ingest_events import past_activity
 from srp4ctr import processes
 from srp4ctr.client.messages import Ranking, RankRequest
 from srp4ctr.client.rank_client import RankClient
@@ -31,6 +29,8 @@ from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import SequenceElement, sequence_of
 from srp4ctr.streams.state.state_store import ItemProfile
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.ingest_events import past_activity
+from srp4ctr.testing.serving_stack import ServingStack, item_ids, running_stack, user_ids
 from srp4ctr.triton_repo.config import ExplorationConfig
 from srp4ctr.triton_repo.model_names import CANDIDATE_STATES, ENCODE_USER, RANK_CLICKS
 from tests.fuzzing import examples
@@ -46,7 +46,7 @@ PLAIN, NEW, UNKNOWN = item_ids()[-1], "an-item-of-today", "unknown-item"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[ServingStack]:
     explores = ExplorationConfig(kind="epsilon_greedy", epsilon=0.5, depth=2)
-    with running_stack(LENGTH, forms=(), exploration=explores) as stack:
+    with running_stack(LENGTH, exploration=explores) as stack:
         _add_odd_ones(stack)
         with RankClient(stack.address) as client:
             while not _tables_know_all(client):

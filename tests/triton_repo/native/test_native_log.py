@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
-from benchmarks.harness.trace_collector import CollectedSpan, Collector, collecting
 from srp4ctr.client.codec import infer_inputs
 from srp4ctr.features.bundles import request_log
 from srp4ctr.features.bundles.request_log import ServedRequest
 from srp4ctr.features.tensors import schema
 from srp4ctr.streams.events.schema import in_sample
+from srp4ctr.testing.trace_collector import CollectedSpan, Collector, collecting
 from srp4ctr.tracing import ENDPOINT_VARIABLE, SAMPLE_VARIABLE
 from srp4ctr.triton_repo import model_names
 from srp4ctr.triton_repo.config import ServedLogConfig

@@ -9,10 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from benchmarks.fault_injection import reference_stream
-from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.fault_injection.topic_reading import read_topic
-from benchmarks.fault_injection.traffic import Message
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
     BEHAVIOR_EVENTS_TOPIC,
@@ -25,6 +21,10 @@ from srp4ctr.streams.raw_log.delta_tables import dataset
 from srp4ctr.streams.state.counters import Activity, total
 from srp4ctr.streams.state.label_join import decode_label
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.fault_injection import reference_stream
+from srp4ctr.testing.fault_injection.cluster import Cluster
+from srp4ctr.testing.fault_injection.topic_reading import read_topic
+from srp4ctr.testing.fault_injection.traffic import Message
 
 Place = tuple[int, int]  # partition and offset
 _Owner = TypeVar("_Owner")

@@ -53,7 +53,7 @@ def write_log(
 def write_rows(
     log: Log, topic: str, rows: Sequence[Row], partition: int, taken: range
 ) -> None:
-    """Write ``rows`` as a worker does that has ``taken`` so much of its partition."""
+    """Write ``rows`` as a worker commits them that has read the offsets ``taken``."""
     table = created(log, topic)
     logged = next_offset(table, partition)
     assert logged is None or logged <= taken.start, "a log is written in order"

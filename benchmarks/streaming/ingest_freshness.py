@@ -1,11 +1,9 @@
-"""Measures how fresh reads are, and what no pipeline can exceed.
+"""Publishes events at an even rate, and measures how soon the store has them.
 
-Freshness: events are published at an even rate as they happen. Every 100 ms a click or
-behaviour is probed: its user's row is read every 10 ms, by the views that serving reads by.
-The bound: only to read and decode.
+Every 100 ms a click or behaviour is probed: its user's row is read every 10 ms, by the
+views that serving reads by.
 """
 
-import asyncio
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -14,23 +12,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.streaming.ingest_stack import Rate
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.streams.broker.clients import client_arguments
 from srp4ctr.streams.broker.producer import EventPublisher
-from srp4ctr.streams.broker.worker_clients import FETCH_BYTES
-from srp4ctr.streams.config import StreamConfig
-from srp4ctr.streams.events.schema import (
-    BEHAVIOR_EVENTS_TOPIC,
-    Behavior,
-    Click,
-    Event,
-    UserEvent,
-)
+from srp4ctr.streams.events.schema import Behavior, Click, UserEvent
 from srp4ctr.streams.state.sequences import SequenceElement, element_of
+from srp4ctr.testing.fault_injection.cluster import Cluster
 
 _PROBE_EVERY_S, _POLL_S = 0.1, 0.01
 _TICK_S = 0.005
@@ -139,39 +126,3 @@ def _readable(views: Any, waiting: Sequence[_Probe]) -> list[_Probe]:
 def _has(elements: Sequence[SequenceElement], element: SequenceElement) -> bool:
     """Return whether ``element`` is there, or L newer ones have pushed it out already."""
     return element in elements or elements[0].occurred_at > element.occurred_at
-
-
-def reading_rate(stack: Cluster, total: int) -> Rate:
-    """Return the rate of aiokafka's batches and msgspec over the topic's events."""
-    return asyncio.run(_read(stack, total))
-
-
-async def _read(stack: Cluster, total: int) -> Rate:
-    decoder = msgspec.json.Decoder(Event)
-    consumer = AIOKafkaConsumer(
-        **client_arguments(stack.kafka),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=FETCH_BYTES,
-    )
-    await consumer.start()
-    try:
-        consumer.assign(
-            [
-                TopicPartition(BEHAVIOR_EVENTS_TOPIC, number)
-                for number in range(stack.kafka.partitions)
-            ]
-        )
-        left, wall_s, cpu_s = total, time.perf_counter(), time.process_time()
-        while left > 0:
-            batches = await consumer.getmany(
-                timeout_ms=100, max_records=StreamConfig().max_poll_records
-            )
-            for records in batches.values():
-                for record in records:
-                    decoder.decode(record.value)
-                left -= len(records)
-        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
-        return Rate(per_s=total / wall_s, per_core_s=total / cpu_s)
-    finally:
-        await consumer.stop()

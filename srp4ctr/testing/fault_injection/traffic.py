@@ -17,7 +17,6 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.broker.producer import BACKFILL_HEADERS, disconnect, renewing
 from srp4ctr.streams.config import KafkaConfig
 from srp4ctr.streams.events.codec import MAX_MESSAGE_BYTES, Reason, encode, event_key
@@ -30,6 +29,7 @@ from srp4ctr.streams.events.schema import (
     Impression,
     ItemUpdate,
 )
+from srp4ctr.testing.raw_logs import click_on
 
 SLATE = 5
 _TICK_S = 0.02

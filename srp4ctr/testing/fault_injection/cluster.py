@@ -16,12 +16,12 @@ from pathlib import Path
 
 from redis import Redis
 
-from benchmarks.harness.object_store import BUCKET, ObjectStore
 from srp4ctr import processes
 from srp4ctr.embedded import apache_kafka, broker, ports
 from srp4ctr.features.config import FeatureConfig
 from srp4ctr.streams.broker.topics import ensure_topics
 from srp4ctr.streams.config import KafkaConfig, StreamConfig
+from srp4ctr.testing.object_store import BUCKET, ObjectStore
 
 MAX_WORKERS = 4
 _FIRST_WORKER = 4  # of ports

@@ -1,10 +1,12 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from benchmarks.models.baselines import BASELINES, CAN
+from benchmarks.models.baselines import BASELINES, CAN, PNN
 from srp4ctr.training.config import RefreshConfig
 from srp4ctr.training.dataset.batches import Slates
 from srp4ctr.training.evaluation import quality
@@ -27,7 +29,7 @@ def test_a_baseline_learns_which_items_are_clicked(
     assert quality.auc(slates.clicked[slates.shown], logits[slates.shown]) > 0.9
 
 
-@pytest.mark.parametrize("name", ["pnn", "din", "can", "bst", "sasrec"])
+@pytest.mark.parametrize("name", ["pnn", "din", "can", "bst"])
 def test_a_candidate_does_not_change_the_others_scores(
     name: str, slates: Slates, recipe: RefreshConfig, sizes: TableSizes
 ) -> None:
@@ -68,3 +70,24 @@ def test_a_candidates_own_networks_read_the_history(
                     inner = torch.tanh(behaviors**order @ first)
                     expected += [inner.sum(0), (inner @ second).sum(0)]
                 torch.testing.assert_close(found[row, place], torch.cat(expected))
+
+
+def test_pnn_multiplies_the_mean_of_the_tokens(
+    requests_of: Callable[..., dict[str, Tensor]], recipe: RefreshConfig, sizes: TableSizes
+) -> None:
+    torch.manual_seed(0)
+    tensors, row = requests_of(), 3
+    model = PNN(recipe.model, sizes).eval()
+    with torch.no_grad():
+        mean, products = model.readings(tensors)
+        shown = tensors["history_item_rows"][row] != 0
+        tokens = model.history_tokens(tensors)[row][shown].mean(0)
+        item = (
+            model.embedding.items(tensors["candidate_item_rows"]),
+            model.embedding.attributes.means(tensors["candidate_attribute_rows"]),
+        )
+        context = model.context(tensors["context_rows"])
+        means = mean[:, 0]
+        expected = model.products(item, (means, context, context[:, :0]))
+    torch.testing.assert_close(means[row], tokens)
+    torch.testing.assert_close(products, expected)

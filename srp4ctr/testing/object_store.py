@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import go_programs
 from srp4ctr import processes
 from srp4ctr.embedded import ports
+from srp4ctr.testing import go_programs
 
 BUCKET = "srp4ctr"
 VERSION = "v1.8.0"

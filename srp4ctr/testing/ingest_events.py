@@ -12,7 +12,6 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from benchmarks.harness.raw_logs import click_on
 from srp4ctr.streams.events.schema import (
     Behavior,
     Impression,
@@ -28,6 +27,7 @@ from srp4ctr.streams.state.sequences import (
     sequence_of,
 )
 from srp4ctr.streams.state.user_state import UserState
+from srp4ctr.testing.raw_logs import click_on
 
 USERS, ITEMS, SLATE = 10_000, 5_000, 8
 ZIPF = 1.1  # the exponent

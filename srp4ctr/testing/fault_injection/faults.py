@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks.fault_injection.cluster import Cluster
-from benchmarks.fault_injection.progress import Progress, administration, behind
-from benchmarks.fault_injection.topic_reading import end_offsets, read_topic
-from benchmarks.fault_injection.traffic import Message, Traffic
 from srp4ctr.streams.events.codec import Reason
 from srp4ctr.streams.events.schema import BEHAVIOR_EVENTS_TOPIC
+from srp4ctr.testing.fault_injection.cluster import Cluster
+from srp4ctr.testing.fault_injection.progress import Progress, administration, behind
+from srp4ctr.testing.fault_injection.topic_reading import end_offsets, read_topic
+from srp4ctr.testing.fault_injection.traffic import Message, Traffic
 
 WORKERS = 3
 BURST = 4000  # events at once: twice what a worker polls

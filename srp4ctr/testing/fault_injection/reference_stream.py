@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks.harness.raw_logs import label_of
 from srp4ctr.streams.config import StreamConfig
 from srp4ctr.streams.events.codec import LoggedEvent
 from srp4ctr.streams.events.schema import (
@@ -26,6 +25,7 @@ from srp4ctr.streams.events.schema import (
 from srp4ctr.streams.state.counters import Activity
 from srp4ctr.streams.state.label_join import ImpressionLabel
 from srp4ctr.streams.state.sequences import SHOWN, SequenceElement
+from srp4ctr.testing.raw_logs import label_of
 
 Identity = tuple[str, str, str]  # user, request, item
 HALF_LIVES_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 168 * 3_600_000)

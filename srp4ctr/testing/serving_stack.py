@@ -1,37 +1,34 @@
 """A history's length → a store with full rows, and a Triton that serves a fresh SRP4CTR.
 
 The weights are as they were drawn: what a model costs does not depend on its training.
-Next to ``rank_clicks`` the server has the other forms that it is compared with, all with
-the same features. Everything ends with the ``with`` block.
+Everything ends with the ``with`` block.
 """
 
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec import structs
 
-from benchmarks.serving.promotion_faults import NO_LOG
-from benchmarks.serving.serving_forms import FORMS, add_forms
-from benchmarks.streaming.ingest_events import past_activity, past_user
 from srp4ctr import processes
 from srp4ctr.embedded import broker, ports, triton_install, triton_server
 from srp4ctr.embedded.config import EmbeddedConfig
 from srp4ctr.features.bundles import bundle
 from srp4ctr.features.bundles.bundle import BundleManifest
+from srp4ctr.features.bundles.gates import skipped
 from srp4ctr.features.config import FeatureConfig
-from srp4ctr.features.tensors import item_fields, vocabulary
+from srp4ctr.features.tensors import vocabulary
 from srp4ctr.features.tensors.fingerprint import fingerprint
 from srp4ctr.features.tensors.vocabulary import Vocabulary
-from srp4ctr.streams.events.schema import item_key, json_text
+from srp4ctr.streams.events.schema import item_key
 from srp4ctr.streams.state.reducers import Rows
 from srp4ctr.streams.state.sequences import EXPOSURE_LENGTH
 from srp4ctr.streams.state.state_store import FeatureSink, ItemProfile
+from srp4ctr.testing.ingest_events import past_activity, past_user
 from srp4ctr.training.config import ModelConfig
 from srp4ctr.training.export import bundle_writer, onnx_export
 from srp4ctr.training.model.embeddings import TableSizes
@@ -40,10 +37,9 @@ from srp4ctr.triton_repo.config import TritonConfig
 from srp4ctr.triton_repo.deployment import promotion
 
 USERS, ITEMS, GENRES = 200, 2_000, 20
-SHORT = 10  # the history of half of the users
-_WRITTEN = 2_000  # rows of users at a time
 VERSION = "v1"
 AN_HOUR_MS = 3_600_000.0
+NO_LOG = skipped("skew", "there is no raw log to compare the feature store with")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +67,12 @@ class ServingStack:
 
 
 @contextmanager
-def running_stack(
-    length: int, forms: Sequence[str] = FORMS, described: int = 0, **settings: Any
-) -> Iterator[ServingStack]:
-    """Yield a stack whose users all have ``length`` behaviours, with those ``forms``.
+def running_stack(length: int, **settings: Any) -> Iterator[ServingStack]:
+    """Yield a stack whose users have histories of ``length`` behaviours.
 
-    So many users as are ``described`` have attributes, which its bundle reads. ``settings``
-    are of ``TritonConfig``; unless they say so no states are kept, or so few
-    users would have all histories encoded for good, and no call is refused for waiting:
-    how long it does is measured.
+    ``settings`` are fields of ``TritonConfig``. By default the server keeps no states,
+    because otherwise it would encode the histories of so few users only once. It refuses
+    no call that waits, because benchmarks measure the waiting.
     """
     with tempfile.TemporaryDirectory() as name, ports.reserved_ports(3) as numbers:
         folder = Path(name)
@@ -89,9 +82,7 @@ def running_stack(
             **{"kept_states_mb": 0.0, "max_wait_ms": AN_HOUR_MS} | settings,
         )
         try:
-            stack = _started(folder, (length, described), triton, numbers)
-            add_forms(triton, stack.sizes, catalogue(), forms)
-            yield stack
+            yield _started(folder, length, triton, numbers)
         finally:
             for each in processes.find(folder):
                 processes.stop(each, folder)
@@ -99,12 +90,9 @@ def running_stack(
 
 
 def _started(
-    folder: Path, users: tuple[int, int], triton: TritonConfig, numbers: Sequence[int]
+    folder: Path, length: int, triton: TritonConfig, numbers: Sequence[int]
 ) -> ServingStack:
-    """Start the store and Triton at ports ``numbers``, and promote a fresh model.
-
-    ``users`` are the length of their histories and how many have attributes.
-    """
+    """Start the store and Triton at ports ``numbers``, and promote a fresh model."""
     from srp4ctr.features.online.feast_store import apply  # Feast: 3 s
     from srp4ctr.features.online.store import FeatureStoreSink
 
@@ -115,7 +103,7 @@ def _started(
     )
     store = broker.start_store(folder, numbers[0], tied=True)
     apply(features)
-    _fill(FeatureStoreSink(features), *users)
+    _fill(FeatureStoreSink(features), length)
     plan = triton_server.ServerPlan(
         repository=folder / "triton",
         redis=features.redis,
@@ -124,8 +112,7 @@ def _started(
         metrics_port=numbers[2],
     )
     server = start_triton(plan, folder)
-    words = _described(catalogue()) if users[1] else catalogue()
-    source = fresh_bundle(folder / "bundles", users[0], words=words)
+    source = fresh_bundle(folder / "bundles", length)
     done = promotion.promote(source, triton, features, NO_LOG)
     assert not done.refusal, done.refusal
     return ServingStack(
@@ -145,42 +132,9 @@ def start_triton(plan: triton_server.ServerPlan, folder: Path) -> processes.Runn
     return triton_server.start(serving, plan, folder, tied=True)
 
 
-def user_ids(history: int = 0) -> list[str]:
-    """Return the users with ``history`` behaviours; 0: with as many as the model reads."""
-    kind = f"brief-{history}" if history else "user"
-    return [f"{kind}-{number}" for number in range(USERS)]
-
-
-def described_ids(count: int) -> list[str]:
-    """Return the first ``count`` users with attributes; no two have the same ones."""
-    return [f"described-{number}" for number in range(count)]
-
-
-def _attributes(number: int) -> dict[str, str | tuple[str, ...]]:
-    interests = (f"genre-{number % GENRES}", f"genre-{number * 3 % GENRES}")
-    spent = f"{number * 7 % 99_991 / 100}"
-    return {"town": f"town-{number % 300}", "interests": interests, "spent": spent}
-
-
-def _described(words: Vocabulary) -> Vocabulary:
-    """Return ``words`` with users' attributes, and a number in the context."""
-    fields = item_fields.build([_attributes(number) for number in range(5_000)])
-    return replace(words, user_fields=fields, context_numbers=("latitude",))
-
-
-def _fill_described(sink: FeatureSink, length: int, count: int) -> None:
-    """Write the rows of ``count`` users with attributes, whose histories repeat."""
-    now_ms = time.time_ns() // 1_000_000
-    past = [past_user(number, length, now_ms, ITEMS) for number in range(USERS)]
-    ids = described_ids(count)
-    for start in range(0, count, _WRITTEN):
-        rows = Rows()
-        for number in range(start, min(start + _WRITTEN, count)):
-            text = json_text(_attributes(number))
-            rows.users[ids[number]] = structs.replace(
-                past[number % USERS], attributes=text, profile_at_ms=now_ms
-            )
-        sink.write(rows)
+def user_ids() -> list[str]:
+    """Return all users."""
+    return [f"user-{number}" for number in range(USERS)]
 
 
 def item_ids() -> list[str]:
@@ -205,17 +159,15 @@ def catalogue() -> Vocabulary:
     return vocabulary.build(counts, profiles)
 
 
-def _fill(sink: FeatureSink, length: int, described: int) -> None:
+def _fill(sink: FeatureSink, length: int) -> None:
     """Write every user's and item's rows as a worker would."""
     now_ms = time.time_ns() // 1_000_000
     keys = [item_key(each) for each in item_ids()]
     rows = Rows()
-    for own, users in ((length, user_ids()), (SHORT, user_ids(SHORT))):
-        for number, user in enumerate(users):
-            rows.users[user] = past_user(number, own, now_ms, ITEMS)
+    for number, user in enumerate(user_ids()):
+        rows.users[user] = past_user(number, length, now_ms, ITEMS)
     rows.shares = {(key, 0): past_activity(now_ms) for key in keys}
     sink.write(rows)
-    _fill_described(sink, length, described)
     sink.write_profiles([_profile(number, now_ms) for number in range(ITEMS)])
 
 

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share; it is not in the wheel."""
