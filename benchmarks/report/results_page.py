@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, ROOT, parser_of
-from benchmarks.report.evidence_tables import REFERENCE
+from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.evaluation.quality import student_quantile
 
