@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, ROOT, parser_of
+from benchmarks.quality.clicks.variants import REFERENCE
 from srp4ctr.atomic_files import replace_text
 from srp4ctr.training.evaluation.quality import student_quantile
 
@@ -28,8 +29,6 @@ Found = Mapping[str, Any]
 BY_HAND = "recorded.json"
 UNKNOWN = "not recorded"
 MARK = "†"
-REFERENCE = "srp4ctr"
-"""The model that others are compared with."""
 OPENING = """\
 # Benchmarks
 
@@ -176,7 +175,10 @@ def page(results: Path) -> str:
         ]
         if lines:
             parts.append("\n".join([f"## {part}\n\n{_TITLES}", *lines]))
-    runs = {claim.run.entry: _run_line(claim, found, numbers) for claim, found in measured}
+    runs = {
+        claim.run.entry: _run_line(claim, found, numbers[claim.run.entry])
+        for claim, found in measured
+    }
     if runs:
         parts.append("\n".join([f"## Runs\n\n{_RUN_TITLES}", *runs.values()]))
     return "\n\n".join([*parts, CLOSING]) + "\n"
@@ -272,10 +274,10 @@ def _line(claim: Claim, measured: Measurement, run: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _run_line(claim: Claim, measured: Measurement, numbers: Mapping[str, int]) -> str:
+def _run_line(claim: Claim, measured: Measurement, run: int) -> str:
     of, mark = measured.of, f" {MARK}" if measured.by_hand else ""
     cells = (
-        str(numbers[claim.run.entry]),
+        str(run),
         f"{of.get('date', UNKNOWN)}{mark}",
         measured.commit,
         of.get("hardware", UNKNOWN),

@@ -67,13 +67,14 @@ def test_cold_users_score_by_their_attributes_until_they_are_forgotten(
         return ranking.scores
 
     nobody, ann, bea, cid = map(scores, ("nobody", "ann", "bea", "cid"))
-    assert cid == pytest.approx(nobody, abs=1e-6)  # no bundle knows who lives in Rome
+    assert cid == pytest.approx(nobody, rel=1e-3)  # no bundle knows who lives in Rome
     for one, other in ((ann, bea), (ann, nobody), (bea, nobody)):
-        assert np.abs(np.subtract(one, other)).max() > 1e-4  # 100 times the tolerance
+        # By ratios, because random weights may make all probabilities small.
+        assert np.abs(np.log(np.divide(one, other))).max() > 0.01
     forget = a_forget(user_id="ann", at_ms=NOON_MS + 1)
     sink = FeatureStoreSink(server.features)
     store_events(sink, [forget], length=L, start=10)
-    assert scores("ann") == pytest.approx(nobody, abs=1e-6)
+    assert scores("ann") == pytest.approx(nobody, rel=1e-3)
     assert scores("bea") == bea
 
 

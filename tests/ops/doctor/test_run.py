@@ -24,10 +24,12 @@ from srp4ctr.ops.doctor.check_result import (
 def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> settings.Settings:
     """Return settings of servers that are not there."""
     monkeypatch.chdir(tmp_path)
-    with reserved_ports(3) as (kafka, redis, grpc):
+    with reserved_ports(4) as (kafka, redis, grpc, prometheus):
         monkeypatch.setenv("SRP4CTR_KAFKA__BOOTSTRAP", f"{HOST}:{kafka}")
         monkeypatch.setenv("SRP4CTR_FEATURES__REDIS", f"{HOST}:{redis}")
         monkeypatch.setenv("SRP4CTR_TRITON__GRPC", f"{HOST}:{grpc}")
+        url = f"http://{HOST}:{prometheus}"
+        monkeypatch.setenv("SRP4CTR_MONITORING__PROMETHEUS_URL", url)
     return settings.load()
 
 
