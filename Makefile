@@ -96,6 +96,8 @@ $(VENV)/compiled: $(wildcard features/tensors/*.[ch]) $(wildcard triton_repo/nat
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-annotate --no-header --generate-hashes
+# nvidia-pytriton 0.7.0 holds tritonserver 2.51.0 and its Python stubs 3.8 to 3.13: raise it in
+# srp4ctr/embedded/triton-server.lock, which is its own input.
 lock: ## resolve the lock files of the project, of the embedded Triton and of the SBOM's tool
 	@$(LOCK) --extra all --extra dev pyproject.toml -o requirements.lock
 	@$(LOCK) --override srp4ctr/embedded/triton-overrides.in srp4ctr/embedded/triton-requirements.in -o srp4ctr/embedded/triton-requirements.lock

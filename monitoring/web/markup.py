@@ -10,7 +10,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child = str | Iterable[str] | None
+Child = str | Iterable[str | None] | None
 _VOID = ("input", "link", "meta")  # elements without an end
 
 
@@ -27,7 +27,7 @@ def element(name: str, /, *children: Child, **attributes: object) -> Markup:
 
 def joined(*children: Child) -> Markup:
     """Return ``children`` one after another, each escaped unless it is ``Markup``."""
-    found = []
+    found: list[str] = []
     for child in children:
         if isinstance(child, Markup):
             found.append(child)
