@@ -46,6 +46,7 @@ VENDOR_HOMES = {
     "torch": ("training/*.py", "training/model/*.py", "srp4ctr/testing/*.py"),
     "tritonclient": (
         "triton_repo/deployment/one_server.py",
+        "triton_repo/deployment/golden_ids.py",
         "triton_repo/deployment/live_repository.py",
         "triton_repo/deployment/model_config.py",
         "srp4ctr/*.py",

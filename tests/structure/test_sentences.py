@@ -9,27 +9,6 @@ from tests.docs.pages import pages, prose
 
 MAX_WORDS = 30
 MAX_SHARE = 0.05
-# Pages that have a greater share of long sentences: it may not grow. A page that is edited
-# below ``MAX_SHARE`` leaves this table.
-STILL_LONG: dict[str, float] = {
-    "README.md": 0.086,
-    "docs/alternatives.md": 0.077,
-    "docs/backup.md": 0.067,
-    "docs/benchmarks.md": 0.083,
-    "docs/callers.md": 0.106,
-    "docs/decisions.md": 0.202,
-    "docs/import.md": 0.08,
-    "docs/model.md": 0.098,
-    "docs/monitoring.md": 0.078,
-    "docs/operators.md": 0.052,
-    "docs/own_model.md": 0.091,
-    "docs/producers.md": 0.085,
-    "docs/sample/README.md": 0.1,
-    "docs/scaling.md": 0.117,
-    "docs/security.md": 0.076,
-    "docs/start.md": 0.087,
-    "docs/upgrade.md": 0.069,
-}
 MIN_WORDS = 4  # fewer are a heading or a cell of a table
 _END = re.compile(r"(?<=[.?!])[)*_”\"]*\s+")
 _ABBREVIATION = re.compile(r"\b(e\.g|i\.e|vs|cf)\.(?=\s)")
@@ -77,15 +56,9 @@ def unreleased() -> str:
 
 @pytest.mark.parametrize("name", sorted(pages().keys() - {"CHANGELOG.md"}))
 def test_few_sentences_of_a_page_are_long(name: str) -> None:
-    page, limit = pages()[name], STILL_LONG.get(name, MAX_SHARE)
+    page = pages()[name]
     found = [each for each in sentences(page) if words(each) > MAX_WORDS]
-    assert share_of_long(page) <= limit, "\n".join(found)
-
-
-def test_a_page_with_short_sentences_leaves_the_list() -> None:
-    short = {name for name in pages() if share_of_long(pages()[name]) <= MAX_SHARE}
-    assert STILL_LONG.keys() & short == set()
-    assert STILL_LONG.keys() - pages().keys() == set()
+    assert share_of_long(page) <= MAX_SHARE, "\n".join(found)
 
 
 def test_an_unreleased_change_is_one_short_sentence() -> None:

@@ -209,7 +209,7 @@ def names_in_c(path: Path) -> Iterator[tuple[int, str]]:
         yield code.count("\n", 0, name.start()) + 1, name[0]
 
 
-def tests_in(file: SourceFile) -> Iterator[tuple[int, str]]:
+def named_tests(file: SourceFile) -> Iterator[tuple[int, str]]:
     """Yield line and name of each test, as words."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -270,7 +270,7 @@ def test_names_and_comments_in_c_are_the_fields_terms() -> None:
 
 
 def test_names_of_tests_are_the_fields_terms() -> None:
-    found = [each for f in all_files() for each in private_comments(f.path, tests_in(f))]
+    found = [each for f in all_files() for each in private_comments(f.path, named_tests(f))]
     assert found == []
 
 
@@ -317,7 +317,7 @@ def test_it_goes_on_in_vain(): ...
         "whoever",
         "goes\\non",
     ]
-    assert len(private_comments(file.path, tests_in(file))) == 2
+    assert len(private_comments(file.path, named_tests(file))) == 2
 
 
 def test_a_private_word_is_found_in_c(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def ensembles(
     needs the one step, which retrieves and ranks. ``canary_experiment`` says which users
     are the canary's.
     """
+    scores = schema.SCORE_TENSORS + schema.RANKING_TENSORS
     of_policy = _among(steps[-1].outputs, schema.POLICY_TENSORS)
     of_users = _among(steps[-1].inputs + steps[-1].optional_inputs, schema.USER_TENSORS)
     of_numbers = _among(steps[0].outputs, schema.NUMBER_OUTPUTS)
@@ -205,19 +206,13 @@ def ensembles(
         steps=tuple(steps),
         inputs=schema.REQUEST_INPUTS,
         optional_inputs=schema.OPTIONAL_REQUEST_INPUTS + schema.NUMBER_INPUTS,
-        outputs=(
-            schema.SCORE_TENSORS
-            + schema.RANKING_TENSORS
-            + of_policy
-            + schema.RESPONSE_NOTES
-            + of_numbers
-        ),
+        outputs=scores + of_policy + schema.RESPONSE_NOTES + of_numbers,
     )
     score = EnsembleConfig(
         name=SCORE_CLICKS,
         steps=tuple(steps[1:] or steps),
         inputs=MODEL_INPUTS + of_users,
-        outputs=schema.SCORE_TENSORS + schema.RANKING_TENSORS,
+        outputs=scores,
     )
     encode = EnsembleConfig(
         name=ENCODE_USER,

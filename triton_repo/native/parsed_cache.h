@@ -12,7 +12,7 @@
 #include "string_view.h"
 #include "text_rules.h"
 
-enum { MAX_STRINGS = 36, MIN_ROW_FIELDS = 6, MAX_ROW_FIELDS = 16 };
+enum { MAX_STRINGS = 36, MIN_ROW_FIELDS = 2, MAX_ROW_FIELDS = 16 };
 
 typedef struct { /* where a string is in the file, in bytes */
     int64_t start, length;

@@ -151,9 +151,9 @@ def test_a_reader_of_histories_reads_a_row_without_its_attributes(
     from srp4ctr.features.online.store import OnlineViews
 
     described = with_attributes('{"age":"34"}', AT_MS)
-    sink.write(Rows(users={"described": described}))
+    sink.write(Rows(users={"with attributes": described}))
     views = OnlineViews(config, users=row_codec.USER_HISTORIES)
-    assert views.read_users(["described"]) == {"described": a_user(1.0)}
+    assert views.read_users(["with attributes"]) == {"with attributes": a_user(1.0)}
 
 
 def test_an_older_row_changes_no_attributes(sink: FeatureSink) -> None:

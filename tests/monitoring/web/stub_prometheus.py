@@ -57,3 +57,11 @@ def panel(kind: str, *targets: dict[str, Any], **fields: Any) -> dict[str, Any]:
     config = {"defaults": fields.pop("defaults", {}), "overrides": []}
     made = {"type": kind, "title": "A panel", "description": "What.", "targets": targets}
     return {**made, "fieldConfig": config, "options": {}, **fields}
+
+
+def organized(**names: str) -> list[dict[str, Any]]:
+    """Return the transformations of a table whose columns have these headings."""
+    renamed = {name.replace("Value_", "Value #"): text for name, text in names.items()}
+    order = {name: place for place, name in enumerate(renamed)}
+    options = {"indexByName": order, "renameByName": renamed, "excludeByName": {}}
+    return [{"id": "merge", "options": {}}, {"id": "organize", "options": options}]

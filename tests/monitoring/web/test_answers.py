@@ -1,13 +1,12 @@
 """Queries of panels, and what becomes of their answers."""
 
 from math import nan
-from typing import Any
 
 import pytest
 
 from srp4ctr.monitoring.web.answers import widened
 from srp4ctr.monitoring.web.period import Period
-from tests.monitoring.web.stub_prometheus import Stub, panel, target, view
+from tests.monitoring.web.stub_prometheus import Stub, organized, panel, target, view
 
 
 @pytest.mark.parametrize(
@@ -51,14 +50,6 @@ def test_figures_of_a_long_period_are_of_now_and_lines_of_whole_steps() -> None:
     assert stub.asked[2:] == ["over x"]
     (now,) = view(stub, day).answers.lines(panel("bargauge", target("x", instant=True)))
     assert list(now.values) == [2.0]
-
-
-def organized(**names: str) -> list[dict[str, Any]]:
-    """Return the transformations of a table whose columns have these headings."""
-    renamed = {name.replace("Value_", "Value #"): text for name, text in names.items()}
-    order = {name: place for place, name in enumerate(renamed)}
-    options = {"indexByName": order, "renameByName": renamed, "excludeByName": {}}
-    return [{"id": "merge", "options": {}}, {"id": "organize", "options": options}]
 
 
 def test_rows_are_joined_by_their_key_labels() -> None:

@@ -16,8 +16,7 @@ from srp4ctr.monitoring.web.drawings import (
     states,
 )
 from srp4ctr.monitoring.web.fields import Field, field_of
-from tests.monitoring.web.stub_prometheus import Stub, panel, target, view
-from tests.monitoring.web.test_answers import organized
+from tests.monitoring.web.stub_prometheus import Stub, organized, panel, target, view
 
 LIMITS = {
     "mode": "absolute",

@@ -136,7 +136,7 @@ def test_a_refresh_under_torchrun_writes_one_bundle_the_same_as_alone(
         "training__held_out_share": "0.3",
         "training__max_calibration_error": "9",
         "training__model__width": "8",
-        "local__data_dir": str(tmp_path / "nothing"),
+        "embedded__data_dir": str(tmp_path / "nothing"),
         "triton__repository": str(tmp_path / "nothing"),
     }
     for name in ("pretrain_epochs", "finetune_epochs", "batch_users", "batch_requests"):

@@ -129,6 +129,7 @@ def an_answer(columns: list[list[float]] | None) -> dict[str, Any]:
     """Return the outputs for PRICED, with number columns if the bundle has any."""
     texts = {"model_version": b"v1", "status": b"ok", "feature_version": b"-"}
     answer: dict[str, Any] = {n: np.array([[t]], object) for n, t in texts.items()}
+    answer["calibrated"] = np.ones((1, 1), np.bool_)
     by_item = ("click_probability", "item_status", "propensity", "position")
     answer |= {name: np.ones((1, 3)) for name in by_item}
     if columns is not None:

@@ -157,8 +157,8 @@ def test_an_onnx_file_of_other_shapes_does_not_load(tmp_path: Path) -> None:
 
     folder = make_bundle_in(tmp_path)("v1", mark=1.0)
     card = (folder / bundle.CARD_FILE).read_text()
-    (folder / bundle.CARD_FILE).write_text(card.replace('"L": 5', '"L": 6'))
-    with pytest.raises(ValueError, match=r"history_item_rows is .*, 5\]; .* \(B, 6\)"):
+    (folder / bundle.CARD_FILE).write_text(card.replace('"A": 1', '"A": 2'))
+    with pytest.raises(ValueError, match=r"history_attribute_rows is .*, 1\]; .*, 2\)"):
         Scorer(folder, 1000, lambda *_: None)
     (folder / bundle.HEAD_FILE).replace(folder / bundle.ENCODER_FILE)
     with pytest.raises(ValueError, match="reads"):

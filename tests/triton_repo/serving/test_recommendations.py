@@ -157,7 +157,7 @@ def test_a_bundle_without_the_files_says_to_refresh(
     bundles.promote(old, server.triton, server.features)
     with (
         RankClient(server.triton.grpc) as client,
-        pytest.raises(MistakeError, match=f"{version} is older.*srp4ctr model refresh"),
+        pytest.raises(MistakeError, match=f"{version} cannot recommend.*model refresh"),
     ):
         client.recommend("ann", deadline_s=30.0)
 
