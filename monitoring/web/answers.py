@@ -8,7 +8,7 @@ from typing import Any
 from srp4ctr.monitoring.prometheus import Prometheus, Series
 from srp4ctr.monitoring.web.period import Period
 
-FRESH_S = 5  # a figure whose last point may be older is asked for once more
+FRESH_S = 5  # a figure whose last point may be older is read again
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # What is in quotes is matched first, so that it stays as it is.
 _RANGE = re.compile(r'"(?:\\.|[^"\\])*"|\[((?:\d+(?:ms|[smhdw]))+)(?=[\]:])')

@@ -47,7 +47,7 @@ def heading(board: Board) -> Markup:
 
 
 def body(board: Board, view: View, exporters: Mapping[str, str]) -> Markup:
-    """Return the panels; ``exporters`` are asked why a panel is empty."""
+    """Return the panels; ``exporters`` say why a panel is empty."""
     pages = cache(lambda: read_exporters(exporters))
     panels = [panel for section in sections(board) for panel in section.panels]
     with ThreadPoolExecutor(QUERIES_AT_ONCE) as pool:

@@ -24,7 +24,7 @@ from srp4ctr.monitoring.web.plot import (
 )
 
 Panel = Mapping[str, Any]
-MAX_LINES = 40  # more lines are hard to tell apart
+MAX_LINES = 40  # more lines are hard to distinguish
 MAX_ROWS = 200
 MAX_COLUMNS = 60  # of a heatmap
 # The nearest threshold is shown if that stretches the axis by no more.

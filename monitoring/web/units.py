@@ -72,7 +72,7 @@ def _written(value: float, unit: str, decimals: int | None) -> str:
 def _scaled(
     value: float, steps: Sequence[tuple[float, str]], decimals: int | None, of_zero: str
 ) -> str:
-    """Return ``value`` in the greatest unit of ``steps`` that it reaches."""
+    """Return ``value`` in the largest unit of ``steps`` that it reaches."""
     if value == 0:
         return f"0{of_zero}"
     reached = (step for step in steps if abs(value) >= _ROUNDED_UP * step[0])

@@ -125,14 +125,14 @@ class Cluster:
         os.kill(self.running[name].pid, signal.SIGCONT)
 
     def check_alive(self) -> None:
-        """Raise ``ProcessError`` if a process has ended by itself."""
+        """Raise ``ProcessError`` if a process has ended without a stop."""
         for running in self.running.values():
             processes.check_alive(running)
 
     def close(self) -> None:
         """End everything, frozen or not, the workers first."""
         for name in sorted(self.running, reverse=True):
-            with suppress(ProcessLookupError):  # it may have ended by itself
+            with suppress(ProcessLookupError):  # it may have ended already
                 self.thaw(name)
                 self.kill(name)
 

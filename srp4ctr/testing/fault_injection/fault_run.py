@@ -1,7 +1,7 @@
 """Lets faults happen to a cluster under traffic, and compares the outcome with a reference.
 
 Three stream workers run on Apache Kafka and Valkey. Every fault begins while all workers
-share the partitions and traffic goes on; it is over when they do so again. The raw log's
+share the partitions and traffic continues; it is over when they do so again. The raw log's
 files are joined, and the old ones removed, all the time.
 """
 
@@ -132,7 +132,7 @@ def run(
 def _traffic(whole: Cluster, shape: Shape) -> Iterator[Stage]:
     progress = Progress(whole.kafka, whole.streams.group_id, BEHAVIOR_EVENTS_TOPIC)
     traffic = Traffic(whole.kafka, shape)
-    # A producer that waits in vain must not leave the thread that samples.
+    # A producer that waits for nothing must not leave the thread that samples.
     with ExitStack() as ends:
         progress.start()
         ends.callback(progress.end)

@@ -1,4 +1,4 @@
-"""The faults: what is killed, frozen or taken away while traffic goes on, and comes back.
+"""The faults: what is killed, frozen or taken away while traffic continues, and comes back.
 
 Each begins while all workers share the partitions, in the middle of a burst; it is over
 when they have caught up.
@@ -105,7 +105,7 @@ def kill_a_worker(stage: Stage) -> None:
 
 
 def join(stage: Stage) -> None:
-    """A fourth worker takes its share while traffic goes on."""
+    """A fourth worker takes its share while traffic continues."""
     stage.cluster.start_worker(WORKERS)
     stage.cluster.wait_ready(WORKERS)
     stage.settle(WORKERS + 1)
@@ -139,7 +139,7 @@ def restart_bucket(stage: Stage, away_s: float) -> None:
 
 
 def hang_the_bucket(stage: Stage) -> None:
-    """The raw log's server hangs past the time-out of a request, and then goes on."""
+    """The raw log's server hangs past the time-out of a request, and then continues."""
     stage.cluster.freeze("objects")
     stage.traffic.burst(BURST)
     time.sleep(40)

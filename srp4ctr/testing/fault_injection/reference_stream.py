@@ -137,7 +137,7 @@ def is_label(label: ImpressionLabel | None, expected: ExpectedLabel) -> bool:
 def wrong_labels(
     labels: Iterable[ImpressionLabel], expected: ExpectedState
 ) -> set[Identity]:
-    """Return the impressions whose greatest revision is missing, wrong or one too many."""
+    """Return the impressions whose newest revision is missing, wrong or one too many."""
     held: dict[Identity, ImpressionLabel] = {}
     for label in labels:
         before = held.get(identity(label))
@@ -204,7 +204,7 @@ def _labels(life: Sequence[_Erasable], window_ms: int) -> dict[Identity, Expecte
 
 
 def _latest(life: Sequence[_Erasable], config: StreamConfig) -> tuple[SequenceElement, ...]:
-    """Return the last L distinct behaviours; of equal ones the greatest value."""
+    """Return the last L distinct behaviours; of equal ones the largest value."""
     values: dict[tuple[int, int, int], list[float]] = {}
     for each in life:
         if isinstance(each, Impression):

@@ -1,4 +1,4 @@
-"""A Prometheus with fixed answers, and panels that ask it."""
+"""A Prometheus with fixed answers, and panels of it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
@@ -17,17 +17,17 @@ class Stub:
     """Answers each query with the series of its name; remembers the queries."""
 
     def __init__(self, series: Mapping[str, Sequence[tuple[Labels, list[float]]]]) -> None:
-        self.series, self.asked = series, list[str]()
+        self.series, self.queries = series, list[str]()
 
     def at(self, query: str, when_s: float) -> list[Series]:
-        self.asked.append(f"at {query}")
+        self.queries.append(f"at {query}")
         return [
             Series(labels=labels, points=((when_s, values[-1]),))
             for labels, values in self.series.get(query, ())
         ]
 
     def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[Series]:
-        self.asked.append(f"over {query}")
+        self.queries.append(f"over {query}")
         times = [start_s + step_s * place for place in range(1000)]
         return [
             Series(

@@ -25,9 +25,9 @@ def test_a_range_is_as_long_as_a_step(query: str, step_s: int, expected: str) ->
 
 
 def test_the_versions_and_the_length_of_the_period_go_into_queries() -> None:
-    asked = target('increase(x{v=~"$model_version"}[$__range])')
+    panel_query = target('increase(x{v=~"$model_version"}[$__range])')
     answers = view(Stub({}), Period(start_s=0, end_s=3600), versions="v1|v2").answers
-    assert answers.filled(asked) == 'increase(x{v=~"v1|v2"}[3600s])'
+    assert answers.filled(panel_query) == 'increase(x{v=~"v1|v2"}[3600s])'
 
 
 def test_a_line_has_a_gap_where_there_is_no_point_and_the_name_of_its_legend() -> None:
@@ -44,10 +44,10 @@ def test_figures_of_a_long_period_are_of_now_and_lines_of_whole_steps() -> None:
     day = Period(start_s=0, end_s=86_400.5)
     stub = Stub({"x": [({"v": "v1"}, [1.0, 2.0])]})
     (figure,) = view(stub, day).answers.lines(panel("stat", target("x")))
-    assert stub.asked == ["at x", "over x"]
+    assert stub.queries == ["at x", "over x"]
     assert (figure.times_s[-1], figure.values[-1]) == (86_400.5, 2.0)
     view(stub, day).answers.lines(panel("timeseries", target("x")))
-    assert stub.asked[2:] == ["over x"]
+    assert stub.queries[2:] == ["over x"]
     (now,) = view(stub, day).answers.lines(panel("bargauge", target("x", instant=True)))
     assert list(now.values) == [2.0]
 
