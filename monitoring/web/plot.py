@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from itertools import pairwise
 
 from srp4ctr.monitoring.web import units
 from srp4ctr.monitoring.web.fields import Field
@@ -171,16 +172,21 @@ def _limits(shown: Sequence[float], field: Field) -> tuple[float, float]:
 
 
 def _readings(x: Axis, readings: Sequence[Reading]) -> Markup:
-    width = 100 / max(1, len(readings))
+    """Return a column for each reading, which reaches halfway to its neighbours."""
+    places = [x.place(reading.x) * 100 / SIZE for reading in readings]
+    halfway = [(before + after) / 2 for before, after in pairwise(places)]
+    borders = [0.0, *halfway, 100.0] if places else []
     columns = []
-    for reading in readings:
-        middle = x.place(reading.x) * 100 / SIZE
+    for reading, place, (left, right) in zip(
+        readings, places, pairwise(borders), strict=True
+    ):
+        at = 100 * (place - left) / (right - left)
         columns.append(
             element(
                 "span",
                 element("b", reading.text),
-                class_="late" if middle > 50 else None,
-                style=f"left:{middle - width / 2:.4g}%;width:{width:.4g}%",
+                class_="late" if place > 50 else None,
+                style=f"left:{left:.4g}%;width:{right - left:.4g}%;--at:{at:.4g}%",
             )
         )
     return element("div", *columns, class_="readings", aria_hidden="true")
