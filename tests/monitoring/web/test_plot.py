@@ -1,5 +1,6 @@
 """The axes of a plot, and what it draws on them."""
 
+import re
 from datetime import UTC, timedelta, timezone
 from typing import Any
 
@@ -94,3 +95,16 @@ def test_readings_are_few_and_include_the_newest(count: int) -> None:
     places = every(count)
     assert len(places) <= 48
     assert not count or places[-1] == count - 1
+
+
+@pytest.mark.parametrize("places", [[], [100], [0, 100], [60, 70, 100]])
+def test_readings_fill_a_plot_and_end_at_its_edges(places: list[int]) -> None:
+    readings = [Reading(x=place, text=str(place)) for place in places]
+    drawn = plot(HUNDRED, HUNDRED, Markup(""), readings, "a plot")
+    columns = re.findall(r"left:([\d.]+)%;width:([\d.]+)%;--at:([\d.]+)%", drawn)
+    end = 0.0
+    for place, (left, width, at) in zip(places, columns, strict=True):
+        assert float(left) == pytest.approx(end, abs=0.1)
+        assert float(left) + float(width) * float(at) / 100 == pytest.approx(place, abs=0.1)
+        end = float(left) + float(width)
+    assert end == pytest.approx(100 if places else 0, abs=0.1)
