@@ -214,7 +214,7 @@ def test_a_look_at_a_published_test_is_noted_once(folder: Path, tmp_path: Path) 
     card = json.loads((published / "card.json").read_text()) | {"name": "KuaiRand-Pure"}
     (published / "card.json").write_text(json.dumps(card))
     jobs = [
-        Job(root=tmp_path, folder=where, variant="counts", config=RefreshConfig())
+        Job(root=tmp_path, folder=where, variant="lightgbm", config=RefreshConfig())
         for where in (folder, published)
     ]
     looks = tmp_path / "looks.jsonl"
