@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 
-from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages
+from srp4ctr.streams.raw_log.delta_tables import Log, opened, outages, stored_rows
 from srp4ctr.streams.raw_log.log_tables import DATE
 
 FILE_BYTES = 32 * 1024 * 1024  # smaller files are joined up to this size; larger ones stay
@@ -59,7 +59,7 @@ def compact(log: Log, topic: str, partition: int) -> int:
     found, joined = list(_joinable(table, partition)), 0
     for start in range(0, len(found), _SPANS_IN_COMMIT):
         spans, numbers = zip(*found[start : start + _SPANS_IN_COMMIT], strict=True)
-        rows = table.to_pyarrow_dataset()
+        rows = stored_rows(table)
         is_there = reduce(or_, (span.filter for span in spans))
         overwrite(table, spans, rows.schema, rows.to_batches(filter=is_there))
         joined += sum(numbers)

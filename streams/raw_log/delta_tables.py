@@ -14,12 +14,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as fs
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, SchemaMismatchError, TableNotFoundError
 
@@ -43,6 +46,8 @@ _TABLE = {
 _ROWS_AT_ONCE = 8192  # as Python objects some 10 MB
 _SORT_MEMORY = "512MB"  # beyond it a partition's rows are sorted on disk
 _NOT_ANSWERED = "Error performing"  # a request to a bucket
+# A file of the snapshot was removed: a bucket's, DuckDB's and Arrow's words for it.
+_GONE = ("not found", "No files found", "Failed to open local file")
 STORE = {"retry_timeout": "20s"}
 """Of a bucket that hangs: by default three minutes pass before a caller knows."""
 Log = Path | str
@@ -212,7 +217,20 @@ def dataset(log: Log, topic: str) -> ds.Dataset:
     """Return all rows of a topic as they are now; the table may lack columns of
     ``log_tables.schema_of``, which were added later, or have more."""
     table = opened(log, topic)
-    return table.to_pyarrow_dataset() if table else ds.dataset(table_of(topic, []))
+    return stored_rows(table) if table else ds.dataset(table_of(topic, []))
+
+
+def stored_rows(table: DeltaTable) -> ds.Dataset:
+    """Return the rows of ``table``'s snapshot, read through Arrow's own file system.
+
+    A bucket is read through deltalake's, which is Python: Arrow's threads call it even
+    while the interpreter ends, which may abort the process (deltalake 1.6).
+    """
+    address = urlsplit(table.table_uri)
+    if address.scheme != "file":
+        return table.to_pyarrow_dataset()
+    files = fs.SubTreeFileSystem(unquote(address.path), fs.LocalFileSystem())
+    return table.to_pyarrow_dataset(filesystem=files)
 
 
 def read_rows(
@@ -267,10 +285,10 @@ def reading(log: Log) -> Iterator[None]:
     except Srp4ctrError:
         raise
     except (OSError, pa.ArrowInvalid, duckdb.Error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, ENOENT):
             raise  # the file system's, of another file
         check_files(log)
-        if "not found" in str(error) or "No files found" in str(error):
+        if any(sign in str(error) for sign in _GONE):
             raise OutageError(
                 f"{log} has changed while it was read (an erasure, or hours have passed): "
                 f"try again. {error}"

@@ -34,6 +34,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     opened,
     outages,
     reading,
+    stored_rows,
     vacuum,
 )
 from srp4ctr.streams.raw_log.log_tables import DATE
@@ -121,7 +122,7 @@ def _rewrite(table: DeltaTable, folder: _Folder, changes: _Changes) -> None:
     span = RowSpan(*folder, first=0, last=max(offsets))
     with outages(table.table_uri):
         table.update_incremental()
-    rows = table.to_pyarrow_dataset()
+    rows = stored_rows(table)
     # After a broker lost records, an offset may be another user's, too.
     is_changed = pc.field("offset").isin(offsets) & pc.field("user_id").isin(users)
     left = [row for row in changes.values() if row is not None]

@@ -28,6 +28,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     outages,
     skipped_offsets,
     store_options,
+    stored_rows,
 )
 
 _TIMEOUT_S = 5.0
@@ -116,7 +117,7 @@ def _kept(place: str) -> int:
         with ThreadPoolExecutor(_WRITERS) as pool:
             list(pool.map(write, range(_WRITERS)))
         table.update_incremental()
-        return int(table.to_pyarrow_dataset().count_rows())
+        return int(stored_rows(table).count_rows())
     finally:
         DeltaStorageHandler(place, store_options()).delete_dir("")
         shutil.rmtree(place, ignore_errors=True)  # of a folder, the empty ones are left

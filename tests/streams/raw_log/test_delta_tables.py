@@ -23,6 +23,7 @@ from srp4ctr.streams.raw_log.delta_tables import (
     opened,
     partitions_of,
     read_rows,
+    reading,
     remove_before,
     vacuum,
 )
@@ -191,3 +192,22 @@ def test_the_tables_own_log_has_no_ids(tmp_path: Path) -> None:
     write_log(tmp_path, [(shown, NOON_MS)])
     for path in (tmp_path / TOPIC / "_delta_log").iterdir():
         assert b"secret" not in path.read_bytes()
+
+
+def test_a_file_removed_meanwhile_is_an_outage_to_try_again(tmp_path: Path) -> None:
+    write(tmp_path, 0, 10)
+    before = dataset(tmp_path, TOPIC)
+    for path in Path(tmp_path, TOPIC).glob("date=*/*/*.parquet"):
+        path.unlink()
+    DeltaTable(f"{tmp_path}/{TOPIC}").delete()
+    with pytest.raises(OutageError, match="try again"), reading(tmp_path):
+        before.to_table()
+
+
+def test_rows_are_read_from_a_folder_whose_name_has_special_characters(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "a log, 50 % #ü"
+    write(log, 18, 23)
+    assert offsets(log) == [*range(18, 23)]
+    assert dataset(log, TOPIC).count_rows() == 5
