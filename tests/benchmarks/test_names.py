@@ -28,8 +28,6 @@ NAMES = (
     "results_page",
     "rules_of_thumb",
     "serving",
-    "serving_memory",
-    "shift",
     "soak",
     "tracing",
     "training_memory",

@@ -21,6 +21,7 @@ EVIDENCE_OF_OTHER_PAGES = {
     "pretraining.seeds.jsonl": "docs/evidence.md",
     "own_model.seeds.jsonl": "docs/own_model.md",
     "serving_memory.json": "docs/scaling.md",
+    "shift.json": "docs/operators.md",
     "counters.json": "docs/decisions/evaluation.md",
     "delayed_feedback.json": "docs/decisions/evaluation.md",
 }
