@@ -53,7 +53,7 @@ class CompiledFeatures(BuildHookInterface):
         """Compile into the tree that is installed, or into a wheel of this platform."""
         is_tree, root = version == "editable", Path(self.root)
         self.folder = Path(tempfile.mkdtemp(dir=root / TENSORS if is_tree else None))
-        native = [each.relative_to(root) for each in sorted((root / NATIVE).glob("*.[ch]"))]
+        native = [path.relative_to(root) for path in sorted((root / NATIVE).glob("*.[ch]"))]
         libraries = {
             TENSORS / "libcompiled.so": FEATURES,
             NATIVE / "libtriton_srp4ctr.so": (*native, *FEATURES),
@@ -61,7 +61,7 @@ class CompiledFeatures(BuildHookInterface):
         for library, sources in libraries.items():
             made = self.folder / library.name
             try:
-                _compile([root / each for each in sources], made)
+                _compile([root / source for source in sources], made)
             except (OSError, subprocess.SubprocessError) as error:
                 self.app.display_warning(f"{library.name} is not compiled: {error}")
                 return
@@ -94,8 +94,8 @@ def _compile(sources: Sequence[Path], library: Path) -> None:
         compiler = [sys.executable, "-m", "ziglang", "cc"]
         if sys.platform == "linux":
             compiler += ["-target", f"{platform.machine()}-linux-gnu.2.28"]
-    content = b"".join(each.read_bytes() for each in sources)
+    content = b"".join(source.read_bytes() for source in sources)
     number = f"-DSRP4CTR_SOURCE={zlib.crc32(content)}u"
-    units = [str(each) for each in sources if each.suffix == ".c"]
+    units = [str(source) for source in sources if source.suffix == ".c"]
     command = [*compiler, *FLAGS, number, *units, "-o", str(library), *LINKED]
     subprocess.run(command, check=True, stdout=sys.stderr)

@@ -214,10 +214,10 @@ class FeatureConfig:
     def portable(self) -> "FeatureConfig":
         """Return the settings for a server that runs in another folder: no password."""
         paths: dict[str, Any] = {
-            each.name: str(Path(path).absolute())
-            for each in fields(self)
-            if each.name == "registry" or each.name.endswith("_file")
-            if (path := getattr(self, each.name)) and "://" not in path
+            field.name: str(Path(path).absolute())
+            for field in fields(self)
+            if field.name == "registry" or field.name.endswith("_file")
+            if (path := getattr(self, field.name)) and "://" not in path
         }
         trained: dict[str, Any] = dict.fromkeys(
             ("item_fields", "user_fields", "candidate_numbers"), ()
@@ -227,9 +227,9 @@ class FeatureConfig:
     def relocated(self, environment: Mapping[str, str]) -> "FeatureConfig":
         """Return the settings with the store's address in ``environment``."""
         where: dict[str, Any] = {}
-        for each in fields(self):
-            text = environment.get(f"SRP4CTR_FEATURES__{each.name.upper()}")
-            if text is not None and each.name.startswith(("redis", "registry")):
+        for setting in fields(self):
+            text = environment.get(f"SRP4CTR_FEATURES__{setting.name.upper()}")
+            if text is not None and setting.name.startswith(("redis", "registry")):
                 is_on = text.lower() in ("1", "true", "yes", "on")
-                where[each.name] = is_on if each.type is bool else text
+                where[setting.name] = is_on if setting.type is bool else text
         return replace(self, **where)

@@ -158,10 +158,10 @@ def _series(results: list[dict[str, Any]]) -> list[Series]:
     """Return the series that have any finite value."""
     found = (
         Series(
-            labels=each["metric"],
-            points=_points(each["values"] if "values" in each else [each["value"]]),
+            labels=result["metric"],
+            points=_points(result["values"] if "values" in result else [result["value"]]),
         )
-        for each in results
+        for result in results
     )
     return [series for series in found if series.points]
 

@@ -39,8 +39,8 @@ def secret_options() -> dict[str, str]:
 
 def failure(what: str, error: Exception) -> Srp4ctrError:
     """Return what ``error`` of the bucket that has ``what`` means, without its secrets."""
-    said = re.search("<Code>(.*?)</Code><Message>(.*?)</Message>", str(error))
-    text = ": ".join(said.groups()) if said else str(error).partition("\n\nDebug")[0]
+    match = re.search("<Code>(.*?)</Code><Message>(.*?)</Message>", str(error))
+    text = ": ".join(match.groups()) if match else str(error).partition("\n\nDebug")[0]
     reason = " ".join(re.sub(r"\x1b\[\d+m|↳", " ", text).split())
     for sign, sentence in _REFUSALS.items():
         if re.search(sign, str(error)):

@@ -71,7 +71,7 @@ def _is_no_close(record: logging.LogRecord) -> bool:
     It cancels a request, or reads once more from a socket that it no longer has.
     """
     causes = record.args if isinstance(record.args, tuple) else ()
-    is_cancelled = any(type(each).__name__ == "Cancelled" for each in causes)
+    is_cancelled = any(type(cause).__name__ == "Cancelled" for cause in causes)
     # Also False, as `exc_info=False` leaves it, and not only None or a tuple.
     error = record.exc_info[0] if record.exc_info else None
     has_no_socket = error is AttributeError

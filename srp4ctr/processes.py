@@ -162,7 +162,7 @@ def find(folder: Path) -> list[Running]:
 def is_any_alive(folder: Path) -> bool:
     """Return whether a process of ``folder`` runs; no pid file is removed."""
     files = (folder / "run").glob("*.json")
-    known = (read_json(each, Running) for each in files)
+    known = (read_json(file, Running) for file in files)
     return any(each is not None and each.is_alive() for each in known)
 
 

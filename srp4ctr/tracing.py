@@ -86,8 +86,8 @@ def span(name: str, **attributes: Any) -> AbstractContextManager[Any]:
     """Return a block that is a span below the current one; nothing with tracing off."""
     if not is_on():
         return nullcontext()
-    made = _tracer().start_as_current_span(name, attributes=attributes)
-    return cast(AbstractContextManager[Any], made)
+    as_current_span = _tracer().start_as_current_span(name, attributes=attributes)
+    return cast(AbstractContextManager[Any], as_current_span)
 
 
 def traceparent() -> str:
@@ -115,11 +115,11 @@ def record(
         context = TraceContextTextMapPropagator().extract({HEADER: parent})
     else:
         context = trace.set_span_in_context(parent)
-    made = _tracer().start_span(
+    span = _tracer().start_span(
         name, context=context, start_time=began_ns, attributes=attributes
     )
-    made.end(ended_ns)
-    return made
+    span.end(ended_ns)
+    return span
 
 
 def answering(
@@ -141,9 +141,9 @@ def _answered(
         spans = []
         for parent in sampled:
             context = TraceContextTextMapPropagator().extract({HEADER: parent})
-            made = _tracer().start_span(name, context=context, attributes=attributes)
-            ending.callback(made.end)
-            spans.append(made)
+            span = _tracer().start_span(name, context=context, attributes=attributes)
+            ending.callback(span.end)
+            spans.append(span)
         token = _answering.set(spans)
         ending.callback(_answering.reset, token)
         yield

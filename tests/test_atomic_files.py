@@ -37,10 +37,10 @@ def test_two_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
             failures.append(failure)
 
     writers = [threading.Thread(target=write, args=(rows,)) for rows in range(4)]
-    for each in writers:
-        each.start()
-    for each in writers:
-        each.join()
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
     assert failures == []
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 

@@ -29,15 +29,15 @@ except ZeroDivisionError:
 
 def lines(program: str = PROGRAM, **variables: str) -> list[str]:
     """Return what a process of its own logs under ``variables``."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == ""
-    return done.stderr.splitlines()
+    assert result.stdout == ""
+    return result.stderr.splitlines()
 
 
 def test_a_line_of_text_has_time_level_process_message_and_ids() -> None:

@@ -86,10 +86,10 @@ def promql() -> list[str]:
 
 def cases() -> Iterator[str]:
     """Yield the series and expressions of the recorded tests of rules and dashboards."""
-    yield from (each["series"] for each in input_series())
+    yield from (series["series"] for series in input_series())
     for path in CASE_FILES:
         for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
-            yield from (each["series"] for each in test["input_series"])
+            yield from (series["series"] for series in test["input_series"])
             yield from (each["expr"] for each in test.get("promql_expr_test", ()))
 
 
@@ -154,7 +154,7 @@ def test_c_has_the_names_help_texts_and_bounds_of_the_table() -> None:
     assert {spec.name for spec in metrics.NATIVE_STEP} <= helps.keys()
     assert helps == {name: steps[name].help for name in helps}
     numbers = re.findall(r"= \{([\d., \n]+)\};", source)
-    lists = {tuple(map(float, each.split(","))) for each in numbers}
+    lists = {tuple(map(float, number.split(","))) for number in numbers}
     assert {metrics.ANSWER_BOUNDS, metrics.AGE_BOUNDS} <= lists
 
 

@@ -62,9 +62,9 @@ print("started", flush=True)
 
 def test_who_talks_to_a_server_can_start_processes(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", TALKING, str(tmp_path)]
-    found = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert "started" in found.stdout
-    assert "fork" not in found.stderr  # gRPC's handlers speak up where they run
+    result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "started" in result.stdout
+    assert "fork" not in result.stderr  # gRPC's handlers speak up where they run
 
 
 def test_a_process_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_a_process_that_could_not_be_recorded_does_not_run_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, failing, fails)
-    before = {each.pid for each in psutil.Process().children()}
+    before = {child.pid for child in psutil.Process().children()}
     with pytest.raises(KeyboardInterrupt):
         processes.start(SLEEP, tmp_path, tied=False)
-    assert {each.pid for each in psutil.Process().children()} <= before
+    assert {child.pid for child in psutil.Process().children()} <= before
 
 
 def test_a_process_that_is_too_slow_is_an_error(tmp_path: Path) -> None:

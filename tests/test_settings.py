@@ -285,7 +285,7 @@ def test_numbers_of_candidates_are_declared_as_tables(here: Path) -> None:
     text = NUMBER.format(name="price") + NUMBER.format(name="order")
     (here / "settings.toml").write_text(text)
     found = settings.load().features
-    assert [each.name for each in found.candidate_numbers] == ["price", "order"]
+    assert [number.name for number in found.candidate_numbers] == ["price", "order"]
     assert found.portable().candidate_numbers == ()
 
 
@@ -301,7 +301,7 @@ def test_numbers_of_candidates_are_declared_as_tables(here: Path) -> None:
 def test_a_mistake_in_a_number_of_candidates_is_an_error(
     here: Path, names: list[str], message: str
 ) -> None:
-    text = "".join(NUMBER.format(name=each) for each in names)
+    text = "".join(NUMBER.format(name=name) for name in names)
     (here / "settings.toml").write_text(text)
     with pytest.raises(settings.SettingsError, match=message):
         settings.load()

@@ -179,11 +179,12 @@ class TritonConfig:
             *(
                 replace(
                     single,
-                    grpc=each.grpc,
-                    repository=each.repository,
-                    metrics_url=each.metrics_url or self._metrics_on_host_of(each.grpc),
+                    grpc=replica.grpc,
+                    repository=replica.repository,
+                    metrics_url=replica.metrics_url
+                    or self._metrics_on_host_of(replica.grpc),
                 )
-                for each in self.replicas
+                for replica in self.replicas
             ),
         )
 
@@ -194,14 +195,14 @@ class TritonConfig:
         would count one of them twice and the other never.
         """
         pages: dict[str, str] = {}
-        for each in self.servers():
-            if each.grpc in pages or each.metrics_url in pages.values():
+        for server in self.servers():
+            if server.grpc in pages or server.metrics_url in pages.values():
                 raise MistakeError(
-                    f"triton.replicas: {each.grpc} with the metrics page "
-                    f"{each.metrics_url} is listed twice: give each server its own grpc "
+                    f"triton.replicas: {server.grpc} with the metrics page "
+                    f"{server.metrics_url} is listed twice: give each server its own grpc "
                     "and metrics_url"
                 )
-            pages[each.grpc] = each.metrics_url
+            pages[server.grpc] = server.metrics_url
         return pages
 
     def _metrics_on_host_of(self, grpc: str) -> str:
@@ -212,7 +213,7 @@ class TritonConfig:
 
     def __post_init__(self) -> None:
         check_address("triton.grpc", self.grpc)
-        repositories = [each.repository for each in self.replicas]
+        repositories = [replica.repository for replica in self.replicas]
         if len({self.repository, *repositories}) <= len(repositories):
             raise MistakeError(
                 "triton.replicas: two servers share a repository; each needs its own"

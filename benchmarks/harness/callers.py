@@ -36,13 +36,13 @@ class Callers:
         """Stop them; return what each of them returns."""
         self._end.set()
         with self._pool:
-            return [each.result() for each in self._calls]
+            return [call.result() for call in self._calls]
 
     def check_alive(self) -> None:
         """Raise ``RuntimeError`` from the error of a caller that has ended."""
-        for each in self._calls:
-            if each.done():
-                raise RuntimeError("a caller has ended") from each.exception()
+        for call in self._calls:
+            if call.done():
+                raise RuntimeError("a caller has ended") from call.exception()
 
 
 def wait_for_all() -> None:

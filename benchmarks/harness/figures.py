@@ -36,9 +36,9 @@ def table(rows: Iterable[Row], columns: Mapping[str, str]) -> str:
     """
     shown = list(rows)
     lines = [list(columns)]
-    lines += [[_cell(row, each) for each in columns.values()] for row in shown]
+    lines += [[_cell(row, column) for column in columns.values()] for row in shown]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    names = [each.partition(":")[0] for each in columns.values()]
+    names = [column.partition(":")[0] for column in columns.values()]
     first = next(iter(shown), {})
     sides = ["<" if isinstance(first.get(name), str) else ">" for name in names]
     cells = (zip(line, sides, widths, strict=True) for line in lines)

@@ -123,7 +123,7 @@ def _measured(job: Job) -> Result:
 
 
 def _shown(part: Part, logits: Scores[NDArray[Any]]) -> Scores[NDArray[Any]]:
-    click, ranking = (each[part.slates.shown] for each in logits)
+    click, ranking = (logit[part.slates.shown] for logit in logits)
     return Scores(click=click, ranking=ranking)
 
 

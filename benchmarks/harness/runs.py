@@ -106,7 +106,7 @@ def keep(files: Iterable[Path], folder: Path, cache: Path) -> None:
     lines = _lines(cache)
     for file in filter(Path.is_file, files):
         name = file.relative_to(folder).as_posix()
-        for same in [each for each in lines if _undigested(each) == _undigested(name)]:
+        for same in [line for line in lines if _undigested(line) == _undigested(name)]:
             del lines[same]
         lines[name] = json.dumps(json.loads(file.read_text()))
     joined = (

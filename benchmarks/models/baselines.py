@@ -164,7 +164,7 @@ class CAN(DIN):
         weights = self._rows(self.weights, tensors, "candidate")
         acted_on = self._rows(self.acted_on, tensors, "history")
         pairs = zip(weights, acted_on, strict=True)
-        return [*super().readings(tensors), *(_co_action(*each) for each in pairs)]
+        return [*super().readings(tensors), *(_co_action(*pair) for pair in pairs)]
 
     def _rows(self, tables: nn.ModuleList, tensors: Tensors, of: str) -> list[Tensor]:
         """Return each network's part, (B, N or L, width), of candidates or histories."""

@@ -89,16 +89,16 @@ def _ensemble(booster: lightgbm.Booster) -> dict[str, Any]:
     return {
         "nodes_treeids": trees,
         "nodes_nodeids": ids,
-        "nodes_featureids": [max(each, 0) for each in features],
+        "nodes_featureids": [max(feature, 0) for feature in features],
         "nodes_values": [
             0.0 if f < 0 else v for f, v in zip(features, values, strict=True)
         ],
-        "nodes_modes": ["LEAF" if each < 0 else "BRANCH_LEQ" for each in features],
+        "nodes_modes": ["LEAF" if feature < 0 else "BRANCH_LEQ" for feature in features],
         "nodes_truenodeids": yes,
         "nodes_falsenodeids": no,
-        "target_treeids": [trees[each] for each in leaves],
-        "target_nodeids": [ids[each] for each in leaves],
-        "target_weights": [values[each] for each in leaves],
+        "target_treeids": [trees[leaf] for leaf in leaves],
+        "target_nodeids": [ids[leaf] for leaf in leaves],
+        "target_weights": [values[leaf] for leaf in leaves],
         "target_ids": [0] * len(leaves),
         "n_targets": 1,
     }

@@ -80,7 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     labels = list(_labels(options.labels))
     hours = (labels[-1].matured_at - labels[0].matured_at) / 3.6e6
-    clicks = sum(each.clicked for each in labels)
+    clicks = sum(label.clicked for label in labels)
     say(f"{len(labels):,} labels, {clicks:,} clicks, {hours:.1f} hours")
     with tempfile.TemporaryDirectory(prefix="srp4ctr-monitoring-") as folder:
         replayed = _replay(labels, Path(folder))
@@ -189,8 +189,8 @@ def _replay(labels: Sequence[ImpressionLabel], folder: Path) -> Replayed:
 def add_labels(monitor: Monitor, labels: Sequence[ImpressionLabel]) -> None:
     """Let ``monitor`` count the labels, as of one partition."""
     received = tuple(
-        ReceivedLabel(label=each, partition=0, published_ms=each.matured_at)
-        for each in labels
+        ReceivedLabel(label=label, partition=0, published_ms=label.matured_at)
+        for label in labels
     )
     monitor.add_labels(LabelBatch(labels=received, undecodable=0))
 
@@ -221,13 +221,13 @@ def _errors(
     labels: Sequence[ImpressionLabel], qualities: Sequence[ModelQuality]
 ) -> dict[str, float]:
     """Return how far the monitor's figures are from those of all labels at once."""
-    settled_ms = max(each.impression_at for each in labels if not each.revision)
+    settled_ms = max(label.impression_at for label in labels if not label.revision)
     worst: dict[str, float] = defaultdict(float)
     for quality in qualities:
         own = {
-            (each.user_id, each.request_id, each.item_id): each
-            for each in sorted(labels, key=lambda each: each.revision)
-            if each.model_version == quality.model_version
+            (label.user_id, label.request_id, label.item_id): label
+            for label in sorted(labels, key=lambda each: each.revision)
+            if label.model_version == quality.model_version
         }.values()
         counted = [each for each in own if each.impression_at <= settled_ms]
         clicks = np.array([each.clicked and each.within_window for each in counted], float)
@@ -273,8 +273,8 @@ def _overhead(
     seconds, folded = 0.0, 0
     for copy in range(copies):
         renamed = [
-            msgspec.structs.replace(each, request_id=f"{each.request_id}-{copy}")
-            for each in labels
+            msgspec.structs.replace(label, request_id=f"{label.request_id}-{copy}")
+            for label in labels
         ]
         began = time.process_time()
         add_labels(monitor, renamed)

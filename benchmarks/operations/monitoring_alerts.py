@@ -95,14 +95,14 @@ def fired(series: Mapping[str, Sequence[float | None]]) -> list[Fired]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "replay_test.yml"
         path.write_text(yaml.safe_dump(_test(series, length)))
-        done = subprocess.run(
+        result = subprocess.run(
             [promtool, "test", "rules", str(path)],
             capture_output=True,
             text=True,
             check=False,
         )
     first: dict[tuple[str, str], int] = {}
-    for alert, version, minute in _parsed(done.stdout + done.stderr):
+    for alert, version, minute in _parsed(result.stdout + result.stderr):
         place = (alert, version)
         first[place] = min(minute, first.get(place, minute))
     return [

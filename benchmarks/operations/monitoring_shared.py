@@ -105,7 +105,7 @@ def _impressions(monitor: RunningMonitor) -> float:
 
 def _figures(monitor: RunningMonitor) -> dict[str, float]:
     """Return the figures that labels make."""
-    prefixes = tuple(f"srp4ctr_{each}" for each in _FIGURES)
+    prefixes = tuple(f"srp4ctr_{figure}" for figure in _FIGURES)
     return {
         name: value
         for name, value in monitor.page().items()
@@ -116,7 +116,7 @@ def _figures(monitor: RunningMonitor) -> dict[str, float]:
 def _wait_until_current(monitors: tuple[RunningMonitor, ...]) -> None:
     """Return when the first monitor and one of the others have read all."""
     began_s = time.time()
-    while sum(each.current_until_s() > began_s for each in monitors) < 2:
+    while sum(monitor.current_until_s() > began_s for monitor in monitors) < 2:
         if time.time() > began_s + TIMEOUT_S:
             raise TimeoutError(f"monitors are not current after {TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)

@@ -46,12 +46,12 @@ class RunningMonitor:
     def page(self) -> dict[str, float]:
         """Return every sample of the page; none while it does not answer."""
         try:
-            found = read_metrics(self.url)
+            metrics = read_metrics(self.url)
         except (OSError, ValueError):
             return {}
         return {
             f"{sample.name}{sorted(sample.labels.items())}": sample.value
-            for family in found
+            for family in metrics
             for sample in family.samples
         }
 
@@ -115,9 +115,9 @@ def running_monitors(
             monitors.append(RunningMonitor(process=process, url=url))
         yield monitors
     finally:
-        for each in monitors:
-            each.process.kill()
-            each.process.join()
+        for monitor in monitors:
+            monitor.process.kill()
+            monitor.process.join()
 
 
 def _run(sources: MonitorSources, config: MonitorConfig) -> None:

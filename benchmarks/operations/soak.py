@@ -216,7 +216,7 @@ def _requests(seen: Seen) -> Row:
 
 def _print(growths: Sequence[Growth], struck: Sequence[Row], found: Kept) -> list[Row]:
     """Print tables; return the rows of memory."""
-    grown = [asdict(each) | {"mb": round(each.mb, 1)} for each in growths]
+    grown = [asdict(growth) | {"mb": round(growth.mb, 1)} for growth in growths]
     print(table(grown, MEMORY_COLUMNS), end="\n\n")
     print(table(struck, {"fault": "fault", "at s": "at_s", "took s": "took_s"}), end="\n\n")
     print(

@@ -73,7 +73,9 @@ class Memory:
         """Return every kind of process that lived long enough."""
         lives: dict[str, list[tuple[float, float]]] = {}
         for (name, _), samples in self._samples.items():
-            warm = [each for each in samples if each[0] >= samples[0][0] + self.warm_up_s]
+            warm = [
+                sample for sample in samples if sample[0] >= samples[0][0] + self.warm_up_s
+            ]
             if warm and warm[-1][0] - warm[0][0] >= _LEAST_LIFE_S:
                 lives.setdefault(name, []).append((_level(warm[:6]), _level(warm[-6:])))
         return [
@@ -95,10 +97,13 @@ class NativeCalls:
         """Add what has been counted since the last sample; what a killed server had
         counted since then is not known."""
         found = {
-            (each.name.removesuffix("_total"), *sorted(each.labels.values())): each.value
+            (
+                sample.name.removesuffix("_total"),
+                *sorted(sample.labels.values()),
+            ): sample.value
             for metric in metrics
-            for each in metric.samples
-            if each.name.startswith("srp4ctr_native_")
+            for sample in metric.samples
+            if sample.name.startswith("srp4ctr_native_")
         }
         for key, value in found.items():
             last = self._last.get(key, 0.0)

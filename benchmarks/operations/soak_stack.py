@@ -143,9 +143,9 @@ class Soaked:
     def command(self, *words: str) -> None:
         """Type ``srp4ctr WORDS``; raises ``RuntimeError`` with its output."""
         program = [sys.executable, "-m", "srp4ctr.cli", *words]
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
+        result = subprocess.run(program, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {result.stdout}{result.stderr}")
 
     def start_worker(self, number: int) -> None:
         """Start a stream worker; return when it shows its metrics."""

@@ -78,7 +78,7 @@ def read_notes(folder: Path, name: str = "") -> Seen:
         events=sum(line["events"] for line in lines),
         impressions=sum(line["impressions"] for line in lines),
         latencies_ms=tuple(each for line in lines for each in line["latencies_ms"]),
-        errors=Counter(each for line in lines for each in line["errors"]),
+        errors=Counter(error for line in lines for error in line["errors"]),
         failed_at_s=tuple(each for line in lines for each in line.get("failed_at_s", ())),
     )
 

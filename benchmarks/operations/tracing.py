@@ -58,7 +58,7 @@ def main() -> None:
         for name, s in seconds.items()
     ]
     print(table(rows, COLUMNS))
-    costs = {each["tracing"]: each["microseconds"] for each in rows}
+    costs = {row["tracing"]: row["microseconds"] for row in rows}
     report = {
         "off_us": costs["off"],
         "one_percent_us": costs["1 % traced"],

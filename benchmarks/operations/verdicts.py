@@ -185,8 +185,8 @@ def simulate(
     if None in run_all(run, missing, workers):
         raise SystemExit("simulations failed: see above, and run it again for these alone")
     results: dict[Callable[..., Any], list[Any]] = {each.measure: [] for each in jobs}
-    for each in jobs:
-        results[each.measure].append(json.loads(each.file.read_text()))
+    for job in jobs:
+        results[job.measure].append(json.loads(job.file.read_text()))
     return results
 
 

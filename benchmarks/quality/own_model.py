@@ -248,7 +248,7 @@ def _joined(examples: Examples, later: Part) -> Part:
         return {name: np.concatenate([getattr(x, name) for x in of]) for name in names}
 
     tensors = {
-        name: np.concatenate([each.tensors[name] for each in slates])
+        name: np.concatenate([slate.tensors[name] for slate in slates])
         for name in examples.train.slates.tensors
     }
     labels = joined(slates, (*SLATE_ARRAYS, "log_draw"))

@@ -143,7 +143,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     models = list(dict.fromkeys(result["model"] for result in results))
     by_seed = {
-        model: {each["seed"]: each for each in results if each["model"] == model}
+        model: {result["seed"]: result for result in results if result["model"] == model}
         for model in models
     }
     rows = []

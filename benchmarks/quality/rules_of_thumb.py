@@ -64,8 +64,8 @@ def measure(logged: LoggedSet, cut_log: Cut) -> list[Figure]:
     """Return the figures of each rule beside those of models of all seeds."""
     configs = [logged.config(cut_log.folder, seed) for seed in range(logged.seeds)]
     if cut_log.dataset.negatives == "sampled":
-        return hits([judged_clicks(cut_log, each) for each in configs])
-    models = [judged(cut_log, each) for each in configs]
+        return hits([judged_clicks(cut_log, config) for config in configs])
+    models = [judged(cut_log, config) for config in configs]
     judge, inputs = cut_log.dataset.parts.judge, cut_log.dataset.rule_inputs
     columns = cut_log.dataset.vocabulary.candidate_columns.layout.names
     numbers = rules.numbers_of(judge, columns)
@@ -82,7 +82,7 @@ def hits(seeds: Sequence[CatalogueRanks]) -> list[Figure]:
     """Return Hit@K of each rule beside that of ``recommend``, over the whole catalogue."""
     rows = []
     for depth in DEPTHS:
-        models = [(each.model < depth).astype(np.float64) for each in seeds]
+        models = [(seed.model < depth).astype(np.float64) for seed in seeds]
         for rule, places in seeds[0].rules.items():
             of_rule = (places < depth).astype(np.float64)
             rows.append(of_hits(f"Hit@{depth}", rule, models, of_rule, seeds[0].users))
@@ -145,7 +145,7 @@ def hotel_set(name: str, *, with_order: bool) -> LoggedSet:
         name=name,
         read=partial(hotels, with_order=with_order),
         features={
-            "candidate_numbers": tuple(NumberConfig(name=each) for each in numbers),
+            "candidate_numbers": tuple(NumberConfig(name=number) for number in numbers),
             "action_codes": codes,
         },
         streams={"action_codes": codes},

@@ -53,10 +53,10 @@ class Evidence:
     @property
     def models(self) -> list[Row]:
         """Rows of models trained on all labels, without ablations, the best first."""
-        whole = [row for row in self.rows if share_of(row) == 1.0]
+        rows = [row for row in self.rows if share_of(row) == 1.0]
         kept = [
             row
-            for row in whole
+            for row in rows
             if not _is_ablation(row) or model_of(row) == WITHOUT_PRETRAINING
         ]
         return best_first(kept, self.metric)
@@ -234,8 +234,8 @@ def _hits_less(row: Row) -> str:
 def _cpu_s(row: Row) -> str:
     seconds = row.get("seconds") or {}
     found = [number(seconds, stage) for stage in seconds]
-    known = [value for value in found if value is not None]
-    return _whole(sum(known) if known and len(known) == len(found) else None)
+    values = [value for value in found if value is not None]
+    return _whole(sum(values) if values and len(values) == len(found) else None)
 
 
 def _model(row: Row) -> str:

@@ -124,7 +124,7 @@ def _read() -> dict[str, list[Claim]]:
         )
 
     return {
-        part: [Claim(**each | {"run": run(each["run"])}) for each in claims]
+        part: [Claim(**claim | {"run": run(claim["run"])}) for claim in claims]
         for part, claims in content["claims"].items()
     }
 

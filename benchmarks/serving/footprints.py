@@ -89,9 +89,9 @@ def measure(length: int, num_events: int) -> Row:
         share, profile = _item_bytes(stack, start_ms)
         read_item_s = _store_s(store, ITEMS, lambda: _read_items(stack.features))
         publish(stack, events)
-        before = {each.name: cpu_s(each.pid) for each in servers}
+        before = {server.name: cpu_s(server.pid) for server in servers}
         rate = rate_of(stack, [stack.start_worker(0)], len(events))
-        taken = {each.name: cpu_s(each.pid) - before[each.name] for each in servers}
+        taken = {server.name: cpu_s(server.pid) - before[server.name] for server in servers}
         kafka_bytes, log_bytes = _kafka_bytes(stack), _log_bytes(stack)
     return {
         "length": length,
@@ -201,8 +201,8 @@ def _kafka_bytes(stack: Cluster) -> int:
 def _log_bytes(stack: Cluster) -> int:
     """Return what the raw log of events, items and labels takes."""
     tables = [opened(stack.features.raw_log, topic) for topic in LOGGED_TOPICS]
-    files = [pa.table(each.get_add_actions(flatten=True)) for each in tables if each]
-    return sum(pc.sum(each["size_bytes"]).as_py() or 0 for each in files)
+    files = [pa.table(table.get_add_actions(flatten=True)) for table in tables if table]
+    return sum(pc.sum(file["size_bytes"]).as_py() or 0 for file in files)
 
 
 if __name__ == "__main__":

@@ -136,11 +136,11 @@ def _send(
 
 
 def _row(outcomes: Sequence[TimedRequest], duration_s: float) -> Row:
-    good = [each.took_s for each in outcomes if not each.error]
+    good = [outcome.took_s for outcome in outcomes if not outcome.error]
     in_time = np.array([took_s for took_s in good if took_s <= DEADLINE_S] or [np.nan])
     p50, p99 = np.nanquantile(in_time * 1000.0, (0.5, 0.99)) if good else (np.nan, np.nan)
     count = int(np.isfinite(in_time).sum())
-    refused = sum("UNAVAILABLE" in each.error for each in outcomes)
+    refused = sum("UNAVAILABLE" in outcome.error for outcome in outcomes)
     return {
         "offered_per_s": round(len(outcomes) / duration_s, 1),
         "goodput_per_s": round(count / duration_s, 1),

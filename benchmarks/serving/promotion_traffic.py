@@ -131,10 +131,10 @@ def expected(
     features = open_bundle(stack.features, stack.bundle)
     try:
         tensors = features.assemble(
-            [each.user_id for each in requests],
-            [list(each.item_ids) for each in requests],
-            [each.request_time_ms or 0 for each in requests],
-            [each.context or "" for each in requests],
+            [request.user_id for request in requests],
+            [list(request.item_ids) for request in requests],
+            [request.request_time_ms or 0 for request in requests],
+            [request.context or "" for request in requests],
         ).tensors
     finally:
         features.close()
@@ -153,6 +153,6 @@ def expected(
 
 def _run(path: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(path)
-    names = [each.name for each in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     feeds = {each.name: tensors[each.name] for each in session.get_inputs()}
     return dict(zip(names, session.run(names, feeds), strict=True))

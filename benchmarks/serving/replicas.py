@@ -213,7 +213,7 @@ def _balancer(stack: "ServingStack") -> Iterator[str]:
     """Yield the address of an nginx that passes calls to the stack's servers in turn."""
     with ports.reserved_ports(1) as (port,):
         address = f"{ports.HOST}:{port}"
-        servers = [each.grpc for each in stack.triton.servers()]
+        servers = [server.grpc for server in stack.triton.servers()]
         config = stack.folder / "nginx.conf"
         text = NGINX.format(folder=stack.folder, servers=servers, address=address)
         config.write_text(text)

@@ -143,11 +143,11 @@ def _rss_mb(server_pid: int, model: str) -> float:
     """Return the memory of the server and of the steps of ``model``."""
     steps = f"_{VERSION if model == RANK_CLICKS else model}/1/model.py"
     server, *stubs = _family(server_pid)
-    of_model = (each for each in stubs if any(steps in word for word in each.cmdline()))
+    of_model = (stub for stub in stubs if any(steps in word for word in stub.cmdline()))
     return sum(each.memory_info().rss for each in (server, *of_model)) / 1e6
 
 
 def cpu_s(*pids: int) -> float:
     """Return the CPU seconds of processes ``pids`` and of those that they started."""
     times = [each.cpu_times() for pid in pids for each in _family(pid)]
-    return float(sum(each.user + each.system for each in times))
+    return float(sum(time.user + time.system for time in times))

@@ -56,7 +56,7 @@ def main() -> None:
         print(json.dumps(shared(options.workers, options.events, options.broker)))
         return
     outcomes = [measure(length, options.events, options.broker) for length in LENGTHS]
-    rows = [row_of(each) for each in outcomes]
+    rows = [row_of(outcome) for outcome in outcomes]
     print(table(rows, {name: f"{name}:,.0f" for name in rows[0]}))
     print(json.dumps(summary(outcomes, options.broker, options.events)))
 
@@ -110,9 +110,9 @@ def summary(outcomes: Sequence[LoadResult], broker: str, num_events: int) -> dic
         "events": num_events,
         "events_per_s": round(first.ours.per_s),
         "events_per_core_s": round(first.ours.per_core_s),
-        "bytes_per_user": {each.length: each.memory.key for each in outcomes},
+        "bytes_per_user": {outcome.length: outcome.memory.key for outcome in outcomes},
         "freshness_p99_ms": round(first.fresh.p99_ms),
-        "loads": [asdict(each) for each in outcomes],
+        "loads": [asdict(outcome) for outcome in outcomes],
     }
 
 

@@ -116,11 +116,11 @@ def rate_of(stack: Cluster, workers: Sequence[processes.Running], total: int) ->
         group = stack.streams.group_id
         wait(lambda: members_of(admin, group) == len(workers), _START_S)
         started, left = time.monotonic(), lag(events)
-        used_s = sum(cpu_s(each.pid) for each in workers)
+        used_s = sum(cpu_s(worker.pid) for worker in workers)
         wait(lambda: lag(events) == 0)
         wall_s = time.monotonic() - started
         wait(lambda: lag(log) == 0)
-        used_s = sum(cpu_s(each.pid) for each in workers) - used_s
+        used_s = sum(cpu_s(worker.pid) for worker in workers) - used_s
     processed = sum(
         _processed(stack.metrics_port(number)) for number in range(len(workers))
     )
@@ -145,7 +145,7 @@ def _processed(metrics_port: int) -> float:
     with urlopen(f"http://{ports.HOST}:{metrics_port}/metrics", timeout=5) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     samples = (sample for family in families for sample in family.samples)
-    return sum(each.value for each in samples if each.name == "srp4ctr_events_total")
+    return sum(sample.value for sample in samples if sample.name == "srp4ctr_events_total")
 
 
 def cpu_s(pid: int) -> float:

@@ -112,12 +112,12 @@ def _waits(samples: Sequence[_Sample], partition: int) -> Any:
 
     Both ends only grow, so the first sample of the log that is not behind is searched for.
     """
-    kafka = np.array([each.kafka[partition] for each in samples])
-    log = np.array([each.log[partition] for each in samples])
-    log_s = np.array([each.log_s for each in samples])
+    kafka = np.array([sample.kafka[partition] for sample in samples])
+    log = np.array([sample.log[partition] for sample in samples])
+    log_s = np.array([sample.log_s for sample in samples])
     moved = np.flatnonzero(np.diff(kafka, prepend=kafka[:1]) > 0)
     found = np.searchsorted(log, kafka[moved])
-    kafka_s = np.array([each.kafka_s for each in samples])[moved]
+    kafka_s = np.array([sample.kafka_s for sample in samples])[moved]
     return np.maximum(log_s[found] - kafka_s, 0.0)
 
 
@@ -135,7 +135,7 @@ def _sample(pipe: Any, kafka: KafkaConfig, log: Path) -> None:
         samples.append(
             _Sample(
                 kafka_s=kafka_s,
-                kafka=[ends[each] for each in places],
+                kafka=[ends[place] for place in places],
                 log_s=time.monotonic(),
                 log=logged,
             )

@@ -33,11 +33,11 @@ def bundles_dir() -> Path:
 
 def refresh(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Refresh the model once; a refused one is a failed check, and no failed run."""
-    done = subprocess.run(COMMAND, check=False)
-    if done.returncode not in (0, _REFUSED):
+    result = subprocess.run(COMMAND, check=False)
+    if result.returncode not in (0, _REFUSED):
         raise dg.Failure(
-            f"{' '.join(COMMAND)} ended with status {done.returncode}: see its log",
-            allow_retries=done.returncode != _MISTAKE,
+            f"{' '.join(COMMAND)} ended with status {result.returncode}: see its log",
+            allow_retries=result.returncode != _MISTAKE,
         )
     status = json.loads((bundles_dir() / "refresh.json").read_text(encoding="utf-8"))
     if status["error"]:  # stopped by SIGTERM: that ends with status 0, too

@@ -188,7 +188,7 @@ def read(folder: Path) -> BundleManifest:
     path = folder / CARD_FILE
     card = _read_json(path)
     # Any other field that is missing has its default.
-    fields = {each.name for each in dataclasses.fields(BundleManifest)}
+    fields = {field.name for field in dataclasses.fields(BundleManifest)}
     if odd := ({"schema_fingerprint"} - {*card}) | ({*card} - fields):
         raise ArtifactError(f"{path}: missing or unknown fields {sorted(odd)}")
     try:

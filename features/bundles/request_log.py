@@ -91,7 +91,7 @@ def write(folder: Path, request: ServedRequest) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     unique = item_key(f"{request.user_id}/{request.request_id}") % (1 << 64)
     name = f"{request.time_ms:013d}-{unique:016x}"
-    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    values = {field.name: getattr(request, field.name) for field in fields(request)}
     arrays = {**values.pop("tensors"), _PROBABILITIES: values.pop("probabilities")}
     arrays[_REST] = np.array(json.dumps(values))
     path = folder / f"{name}{SUFFIX}"

@@ -98,7 +98,7 @@ def notes(results: Sequence[RuleResult]) -> tuple[str, ...]:
     """
     sentences = []
     for metric, name in (("gAUC", "gauc_difference"), ("CTR at 1", "ctr_difference")):
-        worse = [each for each in results if getattr(each, name).is_worse]
+        worse = [result for result in results if getattr(result, name).is_worse]
         if worse:
             best = min(worse, key=lambda each: getattr(each, name).value)
             metric = best.metric if metric == "gAUC" else metric

@@ -184,7 +184,7 @@ def _compare_users(
         stored = rows.users.get(user_id, UserState())
         of = f"user {user_id} (partition {partition})"
         if (offset := progress.as_of(partition, stored)) is None:
-            yield from (_Finding(is_sequence=each, is_waiting=True) for each in _KINDS)
+            yield from (_Finding(is_sequence=kind, is_waiting=True) for kind in _KINDS)
             continue
         right = user_at(events, offset, streams)
         found = _compare_sequences(f"sequence of {of}", stored.sequence, right.sequence)
@@ -253,10 +253,10 @@ def _counts(activity: Activity, at_ms: int) -> tuple[float, ...]:
 def _behind_ms(logged: _Logged, has: Mapping[int, int]) -> int:
     """Return the age of the oldest event that the store does not have."""
     missing = (
-        each.known_at_ms
+        event.known_at_ms
         for (_, partition), events in logged.items()
-        for each in events
-        if each.offset > has[partition]
+        for event in events
+        if event.offset > has[partition]
     )
     now_ms = time.time_ns() // 1_000_000
     return now_ms - min(missing, default=now_ms)

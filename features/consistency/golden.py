@@ -166,7 +166,7 @@ class GoldenUsers:
             for request in self.requests
             for each in (request.user.sequence.elements if request.user else ())
         ]
-        candidates = {int(key) for each in self.requests for key in each.keys if key}
+        candidates = {int(key) for request in self.requests for key in request.keys if key}
         keys = [*sorted(candidates), TOTAL_KEY]
         shares = self.views.read_shares(
             (key, partition) for key in keys for partition in range(self.partitions)
@@ -233,7 +233,9 @@ class GoldenUsers:
     def _sequences(self, user: UserState, at_ms: int) -> SequenceArrays:
         """Return the last behaviours (1, L) that have not expired, newest last."""
         length, oldest_ms = self.lengths[0], at_ms - self.ttl_ms
-        kept = [each for each in user.sequence.elements if each.occurred_at > oldest_ms]
+        kept = [
+            element for element in user.sequence.elements if element.occurred_at > oldest_ms
+        ]
         sequences = empty_sequences(1, length)
         for slot, each in enumerate(reversed(kept[-length:]), start=1):
             sequences.item_keys[0, -slot] = each.item_key
@@ -310,7 +312,7 @@ def golden_requests(
     """
     at_ms = time.time_ns() // 1_000_000
     of_call = f"{GOLDEN_USERS}{uuid4().hex}-"
-    keys = [item_key(each) for each in candidates if each]
+    keys = [item_key(candidate) for candidate in candidates if candidate]
     numbers = _numbers(len(candidates), len(known.candidate_numbers))
     months_ms, expired_ms = _long_ago(ttl_ms, at_ms)
     users = {
@@ -339,7 +341,9 @@ def golden_requests(
 
 def store(views: "OnlineViews", requests: Sequence[GoldenRequest]) -> None:
     """Store the users of ``requests``, or what has become of them."""
-    rows = {each.user_id: each.user for each in requests if each.user is not None}
+    rows = {
+        request.user_id: request.user for request in requests if request.user is not None
+    }
     try:
         views.write_for(KEPT_S, row_codec.USERS, rows)
     except MistakeError as error:
@@ -355,7 +359,7 @@ def stored(views: "OnlineViews", requests: Sequence[GoldenRequest]) -> Iterator[
 
     Raises ``OutageError`` where it does not answer, ``MistakeError`` where it refuses.
     """
-    every = [*requests, *(each.without_items() for each in requests)]
+    every = [*requests, *(request.without_items() for request in requests)]
     try:
         store(views, every)
         yield
@@ -418,7 +422,10 @@ def _user(
 
 def _sequence(elements: Sequence[SequenceElement]) -> BehaviorSequence:
     """Return ``elements`` in order, each once."""
-    distinct = {(each.occurred_at, each.item_key, each.action): each for each in elements}
+    distinct = {
+        (element.occurred_at, element.item_key, element.action): element
+        for element in elements
+    }
     return sequence_of([each for _, each in sorted(distinct.items(), key=itemgetter(0))])
 
 

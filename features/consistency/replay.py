@@ -50,7 +50,7 @@ def places(
     each, how many events ``events_of`` would find. A log of any length takes the memory of
     those that are drawn.
     """
-    salt, types = random.getrandbits(32), ", ".join(f"'{each}'" for each in _TYPES[owner])
+    salt, types = random.getrandbits(32), ", ".join(f"'{kind}'" for kind in _TYPES[owner])
     hidden = ", ".join(map(str, without)) or "-1"
     # One text: DuckDB joins the hashes of several by exclusive or, which favours some.
     drawn = f"""hash({owner} || '/' || "partition" || '/{salt}')"""
@@ -61,12 +61,12 @@ def places(
         [(number,)] = database.sql(counted).fetchall()
         # Twice as many as are wanted pass the filter: the number is an estimate.
         share = min(1.0, 2.0 * (most + _SPARE) / max(number, 1))
-        found = database.sql(
+        rows = database.sql(
             f"""SELECT {owner}, "partition", count(*) {wanted}
             AND {drawn} >> 32 < {round(share * 2**32)}
             GROUP BY ALL ORDER BY any_value({drawn}) LIMIT {most}"""
         ).fetchall()
-    return {(value, partition): events for value, partition, events in found}
+    return {(value, partition): events for value, partition, events in rows}
 
 
 def events_of(
@@ -88,7 +88,7 @@ def events_of(
         if at is not None:
             at[row["offset"]] = event_of(row)
     for (_, partition), events in found.items():
-        for user_id in {each.event.user_id for each in events.values()}:
+        for user_id in {event.event.user_id for event in events.values()}:
             events |= erasures.get((user_id, partition), {})
     return {
         place: [events[offset] for offset in sorted(events)]
@@ -115,7 +115,7 @@ def total_share_at(log_dir: Log, offset: int, partition: int) -> Activity:
     """
     rule, share, types = Deduplication(), Activity(), {*_TYPES["item_id"], "forget"}
     for rows in read_rows(log_dir, BEHAVIOR_EVENTS_TOPIC, partition):
-        before = [each for each in rows if each["offset"] <= offset]
+        before = [row for row in rows if row["offset"] <= offset]
         events = [event_of(each) for each in before if each["type"] in types]
         share = fold_total(share, [e for e, is_counted in rule.judge(events) if is_counted])
     return share
@@ -128,7 +128,7 @@ def counted(events: Iterable[LoggedEvent], offset: int) -> list[LoggedEvent]:
 
 def _judged(events: Iterable[LoggedEvent], offset: int) -> list[tuple[LoggedEvent, bool]]:
     """Return the events up to ``offset`` that were not erased, and whether each counts."""
-    return Deduplication().judge(each for each in events if each.offset <= offset)
+    return Deduplication().judge(event for event in events if event.offset <= offset)
 
 
 def _rows(log_dir: Log, is_wanted: pc.Expression) -> Iterator[dict[str, Any]]:

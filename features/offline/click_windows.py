@@ -76,7 +76,7 @@ def _running(instants: Table, steps: tuple[Table, ...]) -> Table:
     at = instants.select("item_key", "at_ms", "row").mutate(
         **dict.fromkeys(COUNTS, ibis.literal(0, "int64"))
     )
-    every = ibis.union(at, *(each.select(*at.columns) for each in steps))
+    every = ibis.union(at, *(step.select(*at.columns) for step in steps))
     # An instant comes before the steps of its millisecond: it does not see them.
     so_far = ibis.cumulative_window(
         group_by="item_key", order_by=("at_ms", every.row.isnull())

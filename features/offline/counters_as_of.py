@@ -87,10 +87,10 @@ def _before_spans(log: EventLog, events: Table, instants: Table) -> Table:
     by_span = dict(
         zip(summed.pop("owner"), zip(*summed.values(), strict=True), strict=True)
     )
-    wanted = log.rows(instants.select("owner").distinct())["owner"].to_pylist()
+    owners = log.rows(instants.select("owner").distinct())["owner"].to_pylist()
     half_lives = np.array([*_HALF_LIVES_MS.values()] * 2) / _SPAN_MS
     rows, at, seen, counts = [], 0, 0, np.zeros(len(_COUNTS))
-    for span in sorted({*by_span, *wanted}):
+    for span in sorted({*by_span, *owners}):
         counts, at = counts * 2.0 ** (-(span - at) / half_lives), span
         rows.append((span, seen, *counts.tolist()))
         if span in by_span:

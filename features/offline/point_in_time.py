@@ -86,11 +86,11 @@ class RequestSnapshots:
         place[requests] = np.arange(len(requests))
         candidates = np.flatnonzero(place[self.candidate_requests] >= 0)
         kept: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            rows = candidates if each.name.startswith("candidate_") else requests
+        for field in fields(self):
+            value = getattr(self, field.name)
+            rows = candidates if field.name.startswith("candidate_") else requests
             is_array = isinstance(value, np.ndarray)
-            kept[each.name] = value[rows] if is_array else value.take(rows)
+            kept[field.name] = value[rows] if is_array else value.take(rows)
         kept["candidate_requests"] = place[kept["candidate_requests"]]
         return RequestSnapshots(**kept)
 
@@ -185,8 +185,8 @@ class RequestTables:
         sequences = empty_sequences(last - first, self.length)
         index = found["row"].to_numpy() - first, self.length - 1 - found["age"].to_numpy()
         behaviors = _behaviors(found)
-        for each in fields(SequenceArrays):
-            getattr(sequences, each.name)[index] = getattr(behaviors, each.name)
+        for field in fields(SequenceArrays):
+            getattr(sequences, field.name)[index] = getattr(behaviors, field.name)
         return sequences
 
 

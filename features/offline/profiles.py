@@ -92,8 +92,8 @@ def user_profiles(log: EventLog, before_ms: int) -> list[str]:
         at_ms=ibis.literal(before_ms),
     )
     known = log.rows(profiles_of(log, as_requests).order_by("row"))
-    found: list[str] = known["attributes"].to_pylist()
-    return found
+    attributes: list[str] = known["attributes"].to_pylist()
+    return attributes
 
 
 def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
@@ -102,14 +102,14 @@ def restore_profiles(config: FeatureConfig, sink: FeatureSink) -> int:
     Safe while the worker runs: an older update never replaces a newer one.
     """
     with opened(config.raw_log) as log:
-        found = log.rows(_newest_of(log.items, "occurred_at")).to_pylist()
+        rows = log.rows(_newest_of(log.items, "occurred_at")).to_pylist()
     sink.write_profiles(
         [
             PROFILES.unpack(row["occurred_at"] * 1000, row["item_id"], row["attributes"])
-            for row in found
+            for row in rows
         ]
     )
-    return len(found)
+    return len(rows)
 
 
 def _newest_of(items: Table, *times: str) -> Table:

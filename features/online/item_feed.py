@@ -94,7 +94,9 @@ def read_entries(entries: Iterable[Mapping[bytes, bytes]]) -> Changes:
         is_sound &= ((counts >= 0.0) & (counts < np.inf)).all(axis=1)
     return Changes(
         shares=shares[is_sound & (shares["item_key"] != 0)],
-        profiles=[each for each in profiles if each.item_key and _is_readable(each)],
+        profiles=[
+            profile for profile in profiles if profile.item_key and _is_readable(profile)
+        ],
     )
 
 

@@ -174,9 +174,9 @@ class ItemMap:
         left = np.arange(len(keys))
         while len(left):
             buckets = self._buckets(keys[left])
-            taken = np.count_nonzero(self._keys.take(buckets, axis=0), axis=-1)
-            is_first = taken[0] <= taken[1]
-            bucket, place = np.where(is_first, buckets[0], buckets[1]), taken.min(axis=0)
+            loads = np.count_nonzero(self._keys.take(buckets, axis=0), axis=-1)
+            is_first = loads[0] <= loads[1]
+            bucket, place = np.where(is_first, buckets[0], buckets[1]), loads.min(axis=0)
             if (place == _BUCKET).any():
                 raise FullError
             _, alone = np.unique(bucket, return_index=True)  # one key a bucket at a time

@@ -284,7 +284,7 @@ class RefresherWatch:
 
     def look(self) -> None:
         """Start a refresher if none runs."""
-        _children[:] = [each for each in _children if each.poll() is None]
+        _children[:] = [child for child in _children if child.poll() is None]
         if time.monotonic() < self._not_before_s:
             return
         try:

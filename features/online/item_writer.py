@@ -145,7 +145,7 @@ class ItemWriter:
         goes back.
         """
         shares, profiles = changes.shares, changes.profiles
-        given = np.array([each.item_key for each in profiles], dtype=np.int64)
+        given = np.array([profile.item_key for profile in profiles], dtype=np.int64)
         rows = self._rows_of(np.concatenate([shares["item_key"], given]))
         of_shares, of_profiles = rows[: len(shares)], rows[len(shares) :]
         is_there = of_shares > 0

@@ -326,7 +326,7 @@ def open_bundle(
 
 
 def _versions(of_users: Sequence[str], of_items: int) -> tuple[str, ...]:
-    return tuple(f"{each}{',' * bool(each)}items={of_items}" for each in of_users)
+    return tuple(f"{user}{',' * bool(user)}items={of_items}" for user in of_users)
 
 
 def _found(arrays: UserArrays, times_ms: Int64s, items: ItemRows) -> FoundUsers:

@@ -120,7 +120,7 @@ class View(Generic[K, R]):
 def _fields(view: str, features: Sequence[str]) -> tuple[bytes, ...]:
     import mmh3  # not at the top: a trainer without the store reads profiles, too
 
-    hashed = (mmh3.hash(f"{view}:{each}", signed=False) for each in features)
+    hashed = (mmh3.hash(f"{view}:{feature}", signed=False) for feature in features)
     return f"_ts:{view}".encode(), *(each.to_bytes(4, "little") for each in hashed)
 
 

@@ -260,7 +260,9 @@ class FeatureStoreSink:
 
     def write_profiles(self, profiles: Sequence[ItemProfile]) -> None:
         """Store the profiles that are no older, by ``updated_at_ms``, than the stored."""
-        self._views.write(row_codec.PROFILES, ((each.item_key, each) for each in profiles))
+        self._views.write(
+            row_codec.PROFILES, ((profile.item_key, profile) for profile in profiles)
+        )
 
     def restore_profiles(self) -> int:
         """Store the newest profile of every item in the raw log; return how many."""
@@ -333,7 +335,7 @@ def _nodes(client: Any) -> list[Any]:
     if not isinstance(client, RedisCluster):
         return [client]
     cluster: Any = client  # untyped
-    return [cluster.get_redis_connection(each) for each in cluster.get_primaries()]
+    return [cluster.get_redis_connection(primary) for primary in cluster.get_primaries()]
 
 
 def _fields_of(answer: Any, count: int) -> list[Any]:

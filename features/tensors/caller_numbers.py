@@ -47,12 +47,12 @@ def list_columns(numbers: Float32s, item_keys: Int64s) -> Float32s:
     if not numbers.shape[2]:
         return np.empty((*item_keys.shape, 0), dtype=np.float32)
     first = first_places(item_keys)
-    own = np.take_along_axis(numbers, first[..., None], axis=1)
+    caller_values = np.take_along_axis(numbers, first[..., None], axis=1)
     counts = (first == np.arange(item_keys.shape[1])) & (item_keys != 0)
     rows = np.broadcast_to(np.arange(len(item_keys))[:, None], item_keys.shape)
-    columns = _blank(own)
+    columns = _blank(caller_values)
     for place in range(numbers.shape[2]):
-        values = as_values(own[..., place])
+        values = as_values(caller_values[..., place])
         is_counted = counts & ~np.isnan(values)
         relative = np.full((*values.shape, 2), np.nan)
         relative[is_counted] = relative_columns(values[is_counted], rows[is_counted])

@@ -79,7 +79,7 @@ def _loaded(path: Path) -> Any:
         # It keeps the interpreter's lock, whose return takes longer than what is computed.
         library = ctypes.PyDLL(str(path))
         library.srp4ctr_source.restype = ctypes.c_uint32
-        content = b"".join(each.read_bytes() for each in SOURCES)
+        content = b"".join(source.read_bytes() for source in SOURCES)
         if library.srp4ctr_source() != zlib.crc32(content):
             raise OSError(f"{path} is of another {SOURCE.name}: install the package again")
         widths = (ctypes.c_int32 * 3).in_dll(library, "srp4ctr_widths")

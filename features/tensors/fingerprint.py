@@ -96,7 +96,7 @@ def formulas() -> Iterator[NDArray[Any]]:
     yield transforms.candidate_features(inputs, _COLUMNS)
     yield vocabulary.context_rows(_CONTEXT)
     yield words.item_rows(np.array([0, 5, 7, 9, 1 << 62]))
-    yield np.stack([words.attribute_rows(each) for each in _PROFILES])
+    yield np.stack([words.attribute_rows(profile) for profile in _PROFILES])
     names = ("view", "cart", "favourite", "a name of another shop")
     yield np.array([action_code(name) for name in names])
     yield np.array([item_key("item-1")])

@@ -191,7 +191,9 @@ def build(
         else _field(known, each)
         for each in declared or _found(known)
     ]
-    return tuple(each for each in fields if each.values or each.edges or each.centroids)
+    return tuple(
+        field for field in fields if field.values or field.edges or field.centroids
+    )
 
 
 def _found(profiles: list[Attributes]) -> list[FieldConfig]:
@@ -209,7 +211,7 @@ def _kind(profiles: list[Attributes], name: str) -> AttributeKind:
     share (a year, a category's id) are not. Declare a field where this guess is wrong.
     """
     values = [values_of(attributes, name) for attributes in profiles]
-    if any(len(each) > 1 for each in values):
+    if any(len(value) > 1 for value in values):
         return "multi"
     if all(numbers_of(value) is not None for each in values for value in each):
         return "vector"
@@ -226,7 +228,7 @@ def _field(profiles: list[Attributes], declaration: FieldConfig) -> AttributeFie
     name, kind = declaration.name, declaration.kind
     values = [set(values_of(attributes, name)) for attributes in profiles]
     if kind == "numeric":
-        numbers = [n for each in values for v in each if (n := number_of(v)) is not None]
+        numbers = [n for value in values for v in value if (n := number_of(v)) is not None]
         if len(numbers) < MIN_ATTRIBUTE_ITEMS:
             return AttributeField(name=name, kind=kind)
         edges = _edges(numbers, declaration.buckets)
@@ -234,7 +236,7 @@ def _field(profiles: list[Attributes], declaration: FieldConfig) -> AttributeFie
     counts = Counter(value for each in values for value in each)
     common = [value for value, count in counts.items() if count >= MIN_ATTRIBUTE_ITEMS]
     common.sort(key=lambda value: (-counts[value], value))
-    most = max((len(each.intersection(common)) for each in values), default=1)
+    most = max((len(value.intersection(common)) for value in values), default=1)
     slots = min(declaration.slots, max(most, 1)) if kind == "multi" else 1
     return AttributeField(name=name, kind=kind, slots=slots, values=tuple(common))
 

@@ -235,13 +235,13 @@ def numbers_of(contexts: Iterable[str | None]) -> tuple[str, ...]:
         for name, value in parse_context(text).items():
             values.setdefault(name, set()).add(value)
     values.pop(UTC_OFFSET_FIELD, None)
-    found = [
+    names = [
         name
         for name, given in sorted(values.items())
         if sum(number_of(value) is not None for value in given)
         > max(_NUMBERS_SHARE * len(given), 2)
     ]
-    return tuple(found[:NUM_CONTEXT_NUMBERS])
+    return tuple(names[:NUM_CONTEXT_NUMBERS])
 
 
 def context_rows(context: Mapping[str, str]) -> Int64s:

@@ -84,8 +84,8 @@ class BundleCache:
 
     def versions(self) -> set[str]:
         """Return the versions of all bundles that exist."""
-        found = bundle.list_bundles(self._bundles_dir, bundle.CARD_FILE)
-        return {folder.name for folder in found}
+        bundles = bundle.list_bundles(self._bundles_dir, bundle.CARD_FILE)
+        return {folder.name for folder in bundles}
 
     def newest(self, serving: str | None) -> tuple[BundleFacts, ...]:
         """Return the newest few bundles, and the serving one."""

@@ -112,7 +112,7 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
     yield Figure("srp4ctr_label_window_seconds", view.label_window_s)
     if view.window_end_ms:
         yield Figure("srp4ctr_window_end_seconds", view.window_end_ms / 1000)
-    uncalibrated = {each.version for each in view.bundles if each.is_sampled}
+    uncalibrated = {bundle.version for bundle in view.bundles if bundle.is_sampled}
     for quality in view.qualities:
         of_scores = quality.model_version not in uncalibrated
         yield from _quality_figures(quality, as_probabilities=of_scores)
@@ -125,8 +125,8 @@ def figures(view: View) -> Iterator[Figure | Buckets]:
         yield Figure("srp4ctr_verdict", difference.verdict, pair)
         is_worse = float(difference.is_regression)
         yield Figure("srp4ctr_quality_regression", is_worse, difference.newer_and_older)
-    for each in view.sample_ratios:
-        yield from _split_figures(each)
+    for ratio in view.sample_ratios:
+        yield from _split_figures(ratio)
     yield Figure("srp4ctr_figures_behind_seconds", view.labels_behind_s)
     yield Figure("srp4ctr_undecodable_labels_total", view.undecodable_labels)
     yield from cost_figures(view.totals, view.flops)
@@ -179,24 +179,24 @@ def _serving_figures(view: View) -> Iterator[Figure]:
     """Yield the serving version, the age of its data, and the newest bundles."""
     if serving := view.serving_version:
         yield Figure("srp4ctr_serving_model", 1.0, (serving,))
-    for each in view.bundles:
-        version = (each.version,)
-        if each.version == serving and each.window_end_ms:
-            age_s = (view.now_ms - each.window_end_ms) / 1000
+    for bundle in view.bundles:
+        version = (bundle.version,)
+        if bundle.version == serving and bundle.window_end_ms:
+            age_s = (view.now_ms - bundle.window_end_ms) / 1000
             yield Figure("srp4ctr_serving_model_age_seconds", age_s)
         facts = {
-            "srp4ctr_bundle_created_seconds": each.created_at_ms / 1000,
-            "srp4ctr_bundle_window_start_seconds": each.window_start_ms / 1000,
-            "srp4ctr_bundle_window_end_seconds": each.window_end_ms / 1000,
-            "srp4ctr_bundle_sampled_negatives": float(each.is_sampled),
+            "srp4ctr_bundle_created_seconds": bundle.created_at_ms / 1000,
+            "srp4ctr_bundle_window_start_seconds": bundle.window_start_ms / 1000,
+            "srp4ctr_bundle_window_end_seconds": bundle.window_end_ms / 1000,
+            "srp4ctr_bundle_sampled_negatives": float(bundle.is_sampled),
         }
         yield from _all(facts, version)
-        for name, value in each.metrics.items():
+        for name, value in bundle.metrics.items():
             yield Figure("srp4ctr_bundle_metric", value, (*version, name))
 
 
 def _provisional_figures(view: View) -> Iterator[Figure]:
-    matured = {each.model_version: each.impressions for each in view.qualities}
+    matured = {quality.model_version: quality.impressions for quality in view.qualities}
     for version in sorted({*matured, *view.provisional}):
         count = view.provisional.get(version, ProvisionalCounts())
         settled, labels = matured.get(version, 0), (version,)

@@ -120,8 +120,8 @@ class WorkerProgressReader:
         is_stable = group["group_state"] == "Stable" and bool(group["members"])
         (topic,) = self._admin.describe_topics([BEHAVIOR_EVENTS_TOPIC])
         partitions = [
-            TopicPartition(BEHAVIOR_EVENTS_TOPIC, each["partition_index"])
-            for each in topic["partitions"]
+            TopicPartition(BEHAVIOR_EVENTS_TOPIC, partition["partition_index"])
+            for partition in topic["partitions"]
         ]
         ends = self._admin.list_partition_offsets(
             dict.fromkeys(partitions, OffsetSpec.LATEST)

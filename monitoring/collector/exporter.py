@@ -255,5 +255,5 @@ class _Serving:
 
 def serving_version(repository: Path) -> str | None:
     """Return the promoted version; None before the first promotion."""
-    found = read_json(repository / "serving.json", _Serving)
-    return found.serving if found else None
+    report = read_json(repository / "serving.json", _Serving)
+    return report.serving if report else None

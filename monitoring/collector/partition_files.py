@@ -104,6 +104,6 @@ class PartitionFiles:
         return self._folder / f"{partition}.{term}.{kind}"
 
     def _terms(self, partition: int, kind: str) -> list[int]:
-        names = (each.name for each in self._folder.glob(f"{partition}.*.{kind}"))
+        names = (path.name for path in self._folder.glob(f"{partition}.*.{kind}"))
         found = (re.fullmatch(rf"{partition}\.(\d+)\.{kind}", name) for name in names)
         return [int(each[1]) for each in found if each]

@@ -253,12 +253,16 @@ class LabelReader(_TopicReader):
             partitions = [TopicPartition(self._topic, each) for each in position.offsets]
             firsts = self._consumer.beginning_offsets(partitions)
             ends = self._consumer.end_offsets(partitions)
-        for each in partitions:
-            first, offset, end = firsts[each], position.offsets[each.partition], ends[each]
+        for partition in partitions:
+            first, offset, end = (
+                firsts[partition],
+                position.offsets[partition.partition],
+                ends[partition],
+            )
             if not first <= offset <= end:
                 return (
-                    f"partition {each.partition} of {self._topic} has the offsets {first} "
-                    f"to {end}, and not {offset}"
+                    f"partition {partition.partition} of {self._topic} has the offsets "
+                    f"{first} to {end}, and not {offset}"
                 )
         return ""
 

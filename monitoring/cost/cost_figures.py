@@ -68,7 +68,7 @@ def server_figures(server: TritonServer) -> Iterator[Figure | Buckets]:
     yield Figure("srp4ctr_server_ready", float(server.is_ready), name)
     for counter, outcome in ((of.SUCCESSES, "success"), (of.FAILURES, "failure")):
         by_step = totals.by_step(counter)
-        calls = sum(by_step.get(each, 0.0) for each in of.ENSEMBLES)
+        calls = sum(by_step.get(ensemble, 0.0) for ensemble in of.ENSEMBLES)
         yield Figure("srp4ctr_server_requests_total", calls, (*name, outcome))
     sums = {
         "srp4ctr_server_refused_requests_total": _sum(totals, metrics.REFUSED),

@@ -190,10 +190,12 @@ def table(title: str, why: str, keys: Mapping[str, str], *columns: Panel) -> Pan
         "showTypeIcons": False,
         "sortBy": [{"displayName": next(iter(keys.values())), "desc": True}],
     }
-    targets = [cells(each["expr"]) for each in columns]
+    targets = [cells(column["expr"]) for column in columns]
     panel = _panel("table", (title, why), targets, {"unit": "none"}, options)
-    panel["transformations"] = _joined(keys, [each["name"] for each in columns])
-    formats = (matching("byName", each["name"], each["properties"]) for each in columns)
+    panel["transformations"] = _joined(keys, [column["name"] for column in columns])
+    formats = (
+        matching("byName", column["name"], column["properties"]) for column in columns
+    )
     return overridden(panel, *formats)
 
 

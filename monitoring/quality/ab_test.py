@@ -232,7 +232,7 @@ class AbTest:
         """Return the versions of an experiment; of too many the one is dropped that has
         had no impression for the longest time."""
         if name not in self._versions:
-            others = [each for each in self._versions if each]
+            others = [version for version in self._versions if version]
             if name and len(others) >= MAX_EXPERIMENTS:
                 del self._versions[min(others, key=self._newness)]
             self._versions[name] = {}
@@ -241,7 +241,7 @@ class AbTest:
     def _newness(self, experiment: str) -> tuple[bool, int]:
         """Return the key that sorts experiments by their newest slices, "" first."""
         every = np.arange(self._newest - HORIZON_SLICES + 1, self._newest + 1)
-        newest = (each.newest(every) for each in self._versions[experiment].values())
+        newest = (version.newest(every) for version in self._versions[experiment].values())
         return experiment != "", max(newest, default=-1)
 
     def _difference(

@@ -83,7 +83,7 @@ class PositionScores:
             for position, counts in self.counts.items()
         }
         is_corrected = any(position and view.any() for position, view in views.items())
-        used = [each for each in views.values() if _has_enough(each)]
+        used = [view for view in views.values() if _has_enough(view)]
         if not used:
             return PositionAuc(is_corrected=is_corrected)
         won, pairs = np.sum([_pairs(each) for each in used], axis=0)

@@ -59,7 +59,9 @@ class Answers:
         The targets' series are joined where those labels are equal.
         """
         (organize,) = (
-            each["options"] for each in panel["transformations"] if each["id"] == "organize"
+            transformation["options"]
+            for transformation in panel["transformations"]
+            if transformation["id"] == "organize"
         )
         heading: dict[str, str] = organize["renameByName"]
         order = sorted(organize["indexByName"], key=organize["indexByName"].__getitem__)

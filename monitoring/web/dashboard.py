@@ -53,7 +53,7 @@ def body(board: Board, view: View, exporters: Mapping[str, str]) -> Markup:
     with ThreadPoolExecutor(QUERIES_AT_ONCE) as pool:
         contents = pool.map(lambda panel: _content(panel, view, pages), panels)
         drawn = iter(list(contents))
-    return element("div", (_section(each, drawn) for each in sections(board)))
+    return element("div", (_section(section, drawn) for section in sections(board)))
 
 
 def version_names(board: Board, prometheus: Prometheus, period: Period) -> list[str]:
@@ -61,9 +61,9 @@ def version_names(board: Board, prometheus: Prometheus, period: Period) -> list[
     specs = board["templating"].get("list", ())
     if not specs:
         return []
-    found = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", specs[0]["query"])
-    assert found is not None  # a test checks all dashboards
-    selector, label = found.groups()
+    match = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", specs[0]["query"])
+    assert match is not None  # a test checks all dashboards
+    selector, label = match.groups()
     query = f"group by ({label}) (last_over_time({selector}[{period.length_s:.0f}s]))"
     names = (each.labels[label] for each in prometheus.at(query, period.end_s))
     return sorted(names, key=version_order, reverse=True)

@@ -188,7 +188,7 @@ def _bounds(drawn: _Drawn, others: Iterable[_Drawn]) -> dict[str, _Drawn]:
         return frozenset((k, v) for k, v in of.line.labels.items() if k not in skipped)
 
     bounds = (each for each in others if each.line.bound and key(each) == key(drawn))
-    return {each.line.bound: each for each in bounds}
+    return {bound.line.bound: bound for bound in bounds}
 
 
 def _legend_entry(drawn: _Drawn, bounds: Mapping[str, _Drawn]) -> Markup:
@@ -288,14 +288,14 @@ def curves(panel: Panel, view: View) -> Markup | None:
     """Return columns of a table, drawn against another column."""
     _, rows = view.answers.rows(panel)
     drawn = []
-    for each in panel["options"]["series"]:
-        x_name, y_name = (each[axis]["matcher"]["options"] for axis in "xy")
+    for series in panel["options"]["series"]:
+        x_name, y_name = (series[axis]["matcher"]["options"] for axis in "xy")
         pairs = ((row.get(x_name), row.get(y_name)) for row in rows)
         points = sorted(
             (x, y) for x, y in pairs if isinstance(x, float) and isinstance(y, float)
         )
         if points:
-            drawn.append((x_name, each["name"]["fixed"], points))
+            drawn.append((x_name, series["name"]["fixed"], points))
     if not drawn:
         return None
     fields = [view.field(panel, name) for _, name, _ in drawn]

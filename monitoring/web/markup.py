@@ -19,7 +19,7 @@ def element(name: str, /, *children: Child, **attributes: object) -> Markup:
 
     A child of None and an attribute of None or False are left out; True has no value.
     """
-    described = "".join(_attribute(*each) for each in attributes.items())
+    described = "".join(_attribute(*item) for item in attributes.items())
     if name in _VOID:
         return Markup(f"<{name}{described}>")
     return Markup(f"<{name}{described}>{joined(*children)}</{name}>")

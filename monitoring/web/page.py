@@ -240,7 +240,7 @@ def _versions(choice: Choice, names: Sequence[str]) -> Markup | None:
     links = [_version("All", choice, (), is_chosen=not choice.versions)]
     for name in dict.fromkeys([*names, *choice.versions]):
         is_chosen = name in choice.versions
-        rest = tuple(each for each in choice.versions if each != name)
+        rest = tuple(version for version in choice.versions if version != name)
         versions = rest if is_chosen else (*rest, name)
         links.append(_version(name, choice, versions, is_chosen=is_chosen))
     chosen = element("b", ", ".join(choice.versions) or "All")

@@ -129,7 +129,7 @@ class CapacityOptions:
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False
 
     def __post_init__(self) -> None:
-        for name in (each.name for each in fields(self) if each.name != "as_json"):
+        for name in (field.name for field in fields(self) if field.name != "as_json"):
             value, flag = getattr(self, name), name.replace("_", "-")
             may_be_0 = flag.startswith(("partitions", "gpu", "price"))
             if not (value is None or 0 < value < math.inf or (may_be_0 and value == 0)):

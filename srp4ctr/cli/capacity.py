@@ -55,11 +55,11 @@ def limits_table(plan: Document) -> Table:
     """Return the parts that cannot be spread over machines, the worst first."""
     columns = ("what\nwhat to do", figures("needed"), figures("holds"), "unit")
     table = a_table("What breaks first", *columns, figures("×"))
-    for each in plan["limits"]:
-        remedy = f"\n→ {each['remedy']}" if each["times"] > 1.0 else ""
-        numbers = (rounded(each["needed"]), rounded(each["holds"]))
-        what, times = each["what"] + remedy, rounded(each["times"])
-        table.add_row(what, *numbers, each["unit"], times)
+    for limit in plan["limits"]:
+        remedy = f"\n→ {limit['remedy']}" if limit["times"] > 1.0 else ""
+        numbers = (rounded(limit["needed"]), rounded(limit["holds"]))
+        what, times = limit["what"] + remedy, rounded(limit["times"])
+        table.add_row(what, *numbers, limit["unit"], times)
     return table
 
 

@@ -85,9 +85,9 @@ def advice(kind: str, command: str) -> str:
 def _incomplete(message: str) -> ArtifactError | None:
     """Return which Parquet file is incomplete, by what DuckDB says of the raw log."""
     for pattern in _INCOMPLETE:
-        if found := re.search(pattern, message):
+        if match := re.search(pattern, message):
             return ArtifactError(
-                f"{found[1]} is an incomplete Parquet file: copy it again, or put it back "
+                f"{match[1]} is an incomplete Parquet file: copy it again, or put it back "
                 "from a backup"
             )
     return None

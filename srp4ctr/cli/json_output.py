@@ -381,7 +381,7 @@ def _command_in(typed: Sequence[str]) -> str:
 
 def doctor_output(findings: Sequence[Finding]) -> DoctorOutput:
     """Return the object of ``srp4ctr doctor``."""
-    to_fix = sum(each.state in BAD for each in findings)
+    to_fix = sum(finding.state in BAD for finding in findings)
     return DoctorOutput(ok=not to_fix, to_fix=to_fix, findings=tuple(findings))
 
 
@@ -563,7 +563,7 @@ def _classes(info: Any) -> Iterator[Any]:
     """Yield the descriptions of all structs and dataclasses in a type's description."""
     if isinstance(info, msgspec.inspect.StructType | msgspec.inspect.DataclassType):
         yield info
-        parts = [each.type for each in info.fields]
+        parts = [field.type for field in info.fields]
     else:
         names = ("item_type", "value_type")
         parts = [getattr(info, name) for name in names if hasattr(info, name)]

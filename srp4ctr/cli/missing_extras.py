@@ -66,4 +66,6 @@ def sentence(package: str | None, typed: Sequence[str]) -> str:
 def _command(typed: Sequence[str]) -> str:
     """Return the longest of ``COMMANDS`` in ``typed``, or ""."""
     line = f" {' '.join(typed)} "
-    return max((each for each in COMMANDS if f" {each} " in line), key=len, default="")
+    return max(
+        (command for command in COMMANDS if f" {command} " in line), key=len, default=""
+    )

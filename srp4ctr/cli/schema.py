@@ -32,7 +32,7 @@ def schema(
     if out_dir:
         if command:
             raise MistakeError("--out-dir writes all schemas: leave the command out")
-        lines = [str(each) for each in json_output.write_schemas(out_dir)]
+        lines = [str(schema) for schema in json_output.write_schemas(out_dir)]
     elif command:
         lines = [json_output.schema_text(" ".join(command)).rstrip()]
     else:

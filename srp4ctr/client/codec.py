@@ -27,8 +27,11 @@ _TRITON_DTYPES = {
 
 def request_tensors(requests: Sequence[RankRequest]) -> dict[str, NDArray[Any]]:
     """Return the inputs of one call; shorter requests are padded with empty ids."""
-    longest = max((len(each.item_ids) for each in requests), default=0)
-    items = [[*each.item_ids, *[""] * (longest - len(each.item_ids))] for each in requests]
+    longest = max((len(request.item_ids) for request in requests), default=0)
+    items = [
+        [*request.item_ids, *[""] * (longest - len(request.item_ids))]
+        for request in requests
+    ]
     of_items = np.array(items, dtype=object).reshape(len(requests), longest)
     return {**_user_tensors(requests), "item_ids": of_items, **_numbers(requests, longest)}
 
@@ -61,16 +64,18 @@ def _user_tensors(
     requests: Sequence[RankRequest | RecommendRequest],
 ) -> dict[str, NDArray[Any]]:
     """Return the inputs of all but the items."""
-    users = np.array([[each.user_id] for each in requests], dtype=object)
+    users = np.array([[request.user_id] for request in requests], dtype=object)
     tensors = {"user_id": users}
-    if any(each.request_time_ms is not None for each in requests):
-        times = [[each.request_time_ms or 0] for each in requests]  # 0: the server's clock
+    if any(request.request_time_ms is not None for request in requests):
+        times = [
+            [request.request_time_ms or 0] for request in requests
+        ]  # 0: the server's clock
         tensors["request_time_ms"] = np.array(times, dtype=np.int64)
-    contexts = [_context(each) for each in requests]
+    contexts = [_context(request) for request in requests]
     if any(contexts):
-        tensors["context"] = np.array([[each] for each in contexts], dtype=object)
-    if any(each.request_id for each in requests):
-        names = [[each.request_id or ""] for each in requests]
+        tensors["context"] = np.array([[context] for context in contexts], dtype=object)
+    if any(request.request_id for request in requests):
+        names = [[request.request_id or ""] for request in requests]
         tensors["request_id"] = np.array(names, dtype=object)
     return tensors
 
@@ -111,7 +116,7 @@ def rankings(
 def _sent(request: RankRequest) -> dict[str, tuple[float, ...]]:
     """Return the numbers that ``request`` sent; NaN for None."""
     return {
-        name: tuple(math.nan if each is None else float(each) for each in values)
+        name: tuple(math.nan if value is None else float(value) for value in values)
         for name, values in request.numbers.items()
     }
 

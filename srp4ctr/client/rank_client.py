@@ -142,7 +142,10 @@ class RankClient:
         experiment = self._experiment(ends)
         if experiment is None:
             return self._rank(requests, ends)
-        arms, name = [experiment.arm(each.user_id) for each in requests], experiment.name
+        arms, name = (
+            [experiment.arm(request.user_id) for request in requests],
+            experiment.name,
+        )
         rankings: dict[int, Ranking] = {}
         for arm in sorted(set(arms)):
             places = [place for place, each in enumerate(arms) if each == arm]

@@ -33,7 +33,10 @@ def with_slates(events: Sequence[Event]) -> list[Event]:
     ids = {item_key(event.item_id): event.item_id for event in clicks}
     slates = sampled_slates(_table(clicks), _table(acted))
     impressions = [_impression(row, ids) for row in _rows(slates)]
-    requests = {(each.user_id, each.request_id, each.item_id) for each in impressions}
+    requests = {
+        (impression.user_id, impression.request_id, impression.item_id)
+        for impression in impressions
+    }
     others = [event for event in events if not isinstance(event, Impression | Click)]
     return [*impressions, *others, *(_used(click, requests) for click in clicks)]
 

@@ -44,7 +44,7 @@ def figures(
     card = bundle.read(Path(settings.training.bundles_dir) / version)
     monitor, worker = scrape(monitor_url(settings)), scrape(worker_url(settings))
     clicks = Counter(event.item_id for event in history if isinstance(event, Click))
-    slates = [each for each in replayed.slates if each.model_version == version]
+    slates = [slate for slate in replayed.slates if slate.model_version == version]
     fresh, pair = replayed.freshness_s, paired_ctr(slates, clicks)
     users = {event.user_id for event in history if hasattr(event, "user_id")}
     live = _Live(monitor, version)
@@ -79,7 +79,7 @@ def figures(
 
 
 def _details(live: "_Live", replayed: ReplayResult, paired: PairedCtr) -> LiveDetails:
-    versions = {each.model_version for each in replayed.slates}
+    versions = {slate.model_version for slate in replayed.slates}
     rule = next((each for each in RULES if each in versions), POPULARITY)
     return LiveDetails(
         control_rule=rule,
@@ -125,7 +125,7 @@ def show_a_user(
         ids = sorted({item for slate in slates for item in slate.item_ids})
     random.Random(0).shuffle(ids)
     ids = ids[:NUM_CANDIDATES]
-    used = {each for each in given.item_ids() if item_key(each) in seen}
+    used = {item_id for item_id in given.item_ids() if item_key(item_id) in seen}
     names = titles(settings.features, seen, used | {*ids})
     actions = action_names(given.actions(), settings.streams.action_codes)
     shown = Names(items=names, actions=actions)

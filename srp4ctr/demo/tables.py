@@ -91,12 +91,12 @@ def popularity_click_rate(slates: Sequence[ReplayedSlate], clicks: Counter[str])
 
 def random_click_rate(slates: Sequence[ReplayedSlate]) -> float:
     """Return the same in expectation with a random item of the slate first."""
-    return float(np.mean([len(each.clicked) / len(each.item_ids) for each in slates]))
+    return float(np.mean([len(slate.clicked) / len(slate.item_ids) for slate in slates]))
 
 
 def percentile_ms(slates: Sequence[ReplayedSlate], q: float) -> float:
     """Return the ``q``-th percentile of the requests' latency in milliseconds."""
-    return float(np.percentile([each.latency_s for each in slates], q) * 1000)
+    return float(np.percentile([slate.latency_s for slate in slates], q) * 1000)
 
 
 def show(console: Console, figures: DemoFigures, live: LiveDetails) -> None:

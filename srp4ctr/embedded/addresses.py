@@ -111,7 +111,7 @@ class Addresses:
         return {
             "kafka": {"bootstrap": f"{ports.HOST}:{self.kafka_port}"},
             "features": {
-                "redis": ",".join(f"{ports.HOST}:{each}" for each in self.store_ports),
+                "redis": ",".join(f"{ports.HOST}:{port}" for port in self.store_ports),
                 "redis_cluster": bool(self.cluster_ports),
                 "registry": str(folder / "registry.db"),
                 "log_dir": str(folder / "events"),
@@ -142,7 +142,7 @@ class Addresses:
             if section == "triton":
                 values["control_key_file"] = str(control_key_file)
             # TOML forbids the surrogates as which JSON would write 🎬.
-            texts = (json.dumps(each, ensure_ascii=False) for each in values.values())
+            texts = (json.dumps(value, ensure_ascii=False) for value in values.values())
             lines = (f"{name} = {text}\n" for name, text in zip(values, texts, strict=True))
             sections.append(f"[{section}]\n{''.join(lines)}")
         heading = "# Written by `srp4ctr stack up`; gone after `srp4ctr stack down`.\n\n"

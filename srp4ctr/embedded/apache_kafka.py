@@ -135,9 +135,9 @@ def _copy_dependencies(jars: Path) -> None:
     pom.write_text(_POM)
     command = ["mvn", "-B", "-q", "-f", str(pom), _PLUGIN]
     command += [f"-DoutputDirectory={partial}", "-DincludeScope=runtime"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OutageError(f"Maven could not fetch Kafka {KAFKA}:\n{done.stdout[-2000:]}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise OutageError(f"Maven could not fetch Kafka {KAFKA}:\n{result.stdout[-2000:]}")
     partial.replace(jars)
 
 
@@ -149,9 +149,11 @@ def _format(jars: Path, data: Path, properties: Path) -> None:
     # With "=": an id may begin with a dash, and then looks like an option.
     storage = ("kafka.tools.StorageTool", "format", "--standalone")
     command = _java(jars, *storage, f"--cluster-id={cluster}", "-c", str(properties))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ArtifactError(f"Kafka could not format {data}:\n{done.stdout}{done.stderr}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ArtifactError(
+            f"Kafka could not format {data}:\n{result.stdout}{result.stderr}"
+        )
 
 
 def _java(jars: Path, *arguments: str) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ def evict_members(bootstrap: str, groups: Sequence[str]) -> int:
     evicted = 0
     with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
         for group, described in admin.describe_groups(list(groups)).items():
-            dead = [MemberToRemove(each["member_id"]) for each in described["members"]]
+            dead = [MemberToRemove(member["member_id"]) for member in described["members"]]
             if dead:
                 admin.remove_group_members(group, dead)
                 evicted += len(dead)
@@ -221,8 +221,8 @@ def _is_whole(clients: Sequence[Any]) -> bool:
     except RedisError:
         return False
     return all(
-        each["cluster_state"] == "ok"
-        and each["cluster_slots_ok"] == str(_SLOTS)
-        and each["cluster_known_nodes"] == str(NODES)
-        for each in reports
+        report["cluster_state"] == "ok"
+        and report["cluster_slots_ok"] == str(_SLOTS)
+        and report["cluster_known_nodes"] == str(NODES)
+        for report in reports
     )

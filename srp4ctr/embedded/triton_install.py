@@ -99,10 +99,10 @@ def _try_python(root: Path, *which: str) -> str:
     """Make the environment of that Python and return the library path its stub needs."""
     shutil.rmtree(root / "env", ignore_errors=True)
     _uv(root, "venv", *which, str(root / "env"))
-    done = subprocess.run(
+    result = subprocess.run(
         [str(_env_python(root)), "-c", _PYTHON_DETAILS], capture_output=True, check=True
     )
-    version, *folders = json.loads(done.stdout)
+    version, *folders = json.loads(result.stdout)
     _link_stub(root, version)
     return _find_libpython(root, version, folders)
 
@@ -154,10 +154,10 @@ def _uv(root: Path, *arguments: str) -> None:
 
     log = root / "build.log"
     with log.open("a") as sink:
-        done = subprocess.run(
+        result = subprocess.run(
             [find_uv_bin(), *arguments], stdout=sink, stderr=subprocess.STDOUT, check=False
         )
-    if done.returncode:
+    if result.returncode:
         last = log.read_text().strip().splitlines()[-8:]
         raise OutageError(f"uv {arguments[0]} failed; its log: {log}\n" + "\n".join(last))
 

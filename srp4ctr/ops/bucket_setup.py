@@ -73,11 +73,13 @@ def _statements(
     bucket: str, prefix: str, grants: tuple[Grant, ...]
 ) -> list[dict[str, Any]]:
     name = f"arn:aws:s3:::{bucket}"
-    users = tuple(dict.fromkeys(user for each in grants for user in each.users))
+    users = tuple(dict.fromkeys(user for grant in grants for user in grant.users))
     listing = _statement(users, ("ListBucket",), [name])
     return [listing] + [
-        _statement(each.users, each.actions, [f"{name}/{prefix}{key}" for key in each.keys])
-        for each in grants
+        _statement(
+            grant.users, grant.actions, [f"{name}/{prefix}{key}" for key in grant.keys]
+        )
+        for grant in grants
     ]
 
 

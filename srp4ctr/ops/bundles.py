@@ -68,8 +68,8 @@ def describe_bundles(settings: Settings, *versions: str) -> list[dict[str, Any]]
         serving.serving: "serving",
     }
     bundles_dir = Path(settings.training.bundles_dir)
-    found = bundle.list_bundles(bundles_dir, bundle.CARD_FILE)
-    folders = {folder.name: folder for folder in found}
+    bundles = bundle.list_bundles(bundles_dir, bundle.CARD_FILE)
+    folders = {folder.name: folder for folder in bundles}
     if unknown := [version for version in versions if version not in folders]:
         raise MistakeError(
             f"there is no bundle {', '.join(unknown)}: srp4ctr model list shows them"
@@ -105,9 +105,9 @@ def publish_all(settings: Settings) -> list[str]:
 
     if (store := bundle_store.store_of(settings.training)) is None:
         raise MistakeError("training.bundles_uri is not set: where to?")
-    found = bundle.list_bundles(Path(settings.training.bundles_dir))
+    bundles = bundle.list_bundles(Path(settings.training.bundles_dir))
     with audit_log(settings).audited("model publish", store.uri) as audited:
-        for folder in found:
+        for folder in bundles:
             store.publish(folder)
-        audited.after = ", ".join(folder.name for folder in found)
-    return [folder.name for folder in found]
+        audited.after = ", ".join(folder.name for folder in bundles)
+    return [folder.name for folder in bundles]

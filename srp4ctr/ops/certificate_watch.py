@@ -83,7 +83,7 @@ def places_of(settings: Settings) -> list[Place]:
         for key, value in each_value(settings)
         if value and key[-1].endswith(("ca_file", "certificate_file"))
     }
-    files |= {str(Path(each).absolute()) for each in settings.monitoring.certificate_files}
+    files |= {str(Path(file).absolute()) for file in settings.monitoring.certificate_files}
     in_files = [Place(service=FILE, location=path) for path in sorted(files)]
     return list(dict.fromkeys([*_servers(settings), *in_files]))
 
@@ -92,7 +92,7 @@ def _servers(settings: Settings) -> Iterator[Place]:
     kafka, features, triton = settings.kafka, settings.features, settings.triton
     brokers = kafka.addresses if kafka.has_tls else ()
     nodes = features.redis.split(",") if features.redis_tls else ()
-    rankers = [triton.grpc, *(each.grpc for each in triton.replicas)]
+    rankers = [triton.grpc, *(replica.grpc for replica in triton.replicas)]
     yield from (Place(service="kafka", location=address) for address in brokers)
     # An option, as db=1, is no node.
     yield from (Place(service="store", location=n) for n in nodes if "=" not in n)

@@ -151,7 +151,7 @@ def compare_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
     from srp4ctr.training.skew.check import check_served
 
     with cpu_threads(settings.training.threads):
-        found = check_served(
+        served = check_served(
             [request_log.read(path) for path in requests],
             settings.training,
             settings.features,
@@ -159,11 +159,11 @@ def compare_served(settings: Settings, requests: Sequence[Path]) -> "ServedCheck
         )
     report = ServedReport(
         checked_at_ms=round(time.time() * 1000),
-        requests=found.requests,
-        mean_shift=found.shift_of,
+        requests=served.requests,
+        mean_shift=served.shift_of,
     )
     write_json(Path(settings.features.log_dir) / SERVED_CHECK_FILE, report)
-    return found
+    return served
 
 
 def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) -> None:
@@ -178,7 +178,7 @@ def forget(settings: Settings, user: str, wait_s: float, *, is_pseudonym: bool) 
         offsets = request_erasure(settings.kafka, stored_id(settings, user, is_pseudonym))
         # The request, not its user: this line outlives the raw log's.
         operation.subject = ", ".join(
-            f"{each.topic} {each.partition}@{offsets[each]}" for each in offsets
+            f"{offset.topic} {offset.partition}@{offsets[offset]}" for offset in offsets
         )
         group = settings.streams.group_id
         if not wait_until_read(settings.kafka, group, offsets, lambda _: None, wait_s):
@@ -229,10 +229,12 @@ def read_user(features: FeatureConfig, user_id: str) -> UserRows:
         raise MistakeError(f"the store has no rows of user {user_id!r}")
     log = features.raw_log
     partitions = partitions_of(log, BEHAVIOR_EVENTS_TOPIC)
-    found = replay.events_of(log, "user_id", [(user_id, each) for each in partitions])
-    logged = [(at[1], each) for at, events in found.items() for each in events]
+    found = replay.events_of(
+        log, "user_id", [(user_id, partition) for partition in partitions]
+    )
+    logged = [(at[1], event) for at, events in found.items() for event in events]
     elements = user.sequence.elements + user.exposures.elements
-    keys = {each.item_key for each in elements}
+    keys = {element.item_key for element in elements}
     return UserRows(
         user_id=user_id,
         user=user,
@@ -258,8 +260,8 @@ def titles(
     names = {key: f"key {key}" for key in item_keys} | {
         item_key(each): each for each in ids
     }
-    found = OnlineViews(features).read_profiles(list(names))
-    return names | {key: title_of(profile) for key, profile in found.items()}
+    profiles = OnlineViews(features).read_profiles(list(names))
+    return names | {key: title_of(profile) for key, profile in profiles.items()}
 
 
 def title_of(profile: ItemProfile) -> str:

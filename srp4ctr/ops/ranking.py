@@ -73,7 +73,7 @@ def context_of(
 
     A store that does not answer is a note: Triton ranks without it, too.
     """
-    ids = {item_key(each): each for each in ranking.item_ids}
+    ids = {item_key(item_id): item_id for item_id in ranking.item_ids}
     try:
         names = titles(settings.features, (), ranking.item_ids)
         note = "" if at_ms is not None else _age_note(settings, ranking)
@@ -90,12 +90,12 @@ def _age_note(settings: Settings, ranking: "Ranking") -> str:
     views, features = OnlineViews(settings.features), settings.features
     user_id = stored_id(settings, ranking.user_id, is_pseudonym=False)
     user = views.read_users([user_id]).get(user_id)
-    keys = [item_key(each) for each in ranking.item_ids]
+    keys = [item_key(item_id) for item_id in ranking.item_ids]
     shares = views.read_shares(
         (key, partition) for key in keys for partition in range(features.partitions)
     )
     user_ms = user.counted_at_ms if user else 0
-    newest_ms = max([user_ms, *(each.counted_at_ms for each in shares.values())])
+    newest_ms = max([user_ms, *(share.counted_at_ms for share in shares.values())])
     age_days = (now_ms() - newest_ms) / _DAY_MS
     if not newest_ms or age_days <= _LIVE_DAYS:
         return ""

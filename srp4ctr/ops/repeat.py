@@ -18,10 +18,10 @@ _RETRY_S = 60.0
 
 def seconds_of(interval: str) -> float:
     """Return the seconds of ``30m``, ``1h`` or ``2d``; ``MistakeError`` otherwise."""
-    found = re.fullmatch(r"([1-9][0-9]*)([smhd])", interval.strip())
-    if not found:
+    match = re.fullmatch(r"([1-9][0-9]*)([smhd])", interval.strip())
+    if not match:
         raise MistakeError(f"--every {interval}: write 30m, 1h or 2d")
-    return int(found[1]) * _UNITS_S[found[2]]
+    return int(match[1]) * _UNITS_S[match[2]]
 
 
 def repeat(

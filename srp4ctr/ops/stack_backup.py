@@ -109,7 +109,7 @@ def backup(docker: Docker, folder: Path, say: Say, *, live: bool = False) -> Non
     }
     text = json.dumps(manifest, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    size = sum(each["bytes"] for each in archives.values())
+    size = sum(archive["bytes"] for archive in archives.values())
     say(f"{folder}: {len(archives)} volumes, {size / 1e6:,.0f} MB. secrets/ is not in it")
 
 
@@ -163,9 +163,9 @@ def _archive(
 
 def _pipe(name: str, command: Sequence[str], **ends: Any) -> None:
     """Run ``command`` between the ``ends``; ``OutageError`` for the volume if it fails."""
-    done = subprocess.run(command, stderr=subprocess.PIPE, check=False, **ends)
-    if done.returncode:
-        raise OutageError(f"{name}: {done.stderr.decode().strip()[-500:]}")
+    result = subprocess.run(command, stderr=subprocess.PIPE, check=False, **ends)
+    if result.returncode:
+        raise OutageError(f"{name}: {result.stderr.decode().strip()[-500:]}")
 
 
 def _read_manifest(folder: Path) -> Any:
@@ -181,10 +181,10 @@ def _sha256(file: Path) -> str:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OutageError(f"{' '.join(command[:4])} …: {done.stderr.strip()[-800:]}")
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise OutageError(f"{' '.join(command[:4])} …: {result.stderr.strip()[-800:]}")
+    return result.stdout
 
 
 def main() -> None:

@@ -110,20 +110,20 @@ def _rebuild(settings: Settings, since_ms: int, wait_s: float, progress: Progres
             f"{lacks:,}",
         )
     offsets = request_rebuild(settings.kafka, since_ms)
-    done = wait_until_read(
+    num_read = wait_until_read(
         settings.kafka,
         settings.streams.group_id,
         offsets,
         lambda more: progress(more, len(offsets)),
         wait_s,
     )
-    if done < len(offsets):
+    if num_read < len(offsets):
         raise OutageError(
-            f"{done} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; workers "
-            "rebuild the rest as soon as they run (srp4ctr stream run)"
+            f"{num_read} of {len(offsets)} partitions are rebuilt after {wait_s:g} s; "
+            "workers rebuild the rest as soon as they run (srp4ctr stream run)"
         )
     items = FeatureStoreSink(settings.features).restore_profiles()
-    return f"{done} partitions and the attributes of {items:,} items"
+    return f"{num_read} partitions and the attributes of {items:,} items"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,16 +91,16 @@ class LivePlayground:
         """Return the user's sequence and attributes, as the store has them."""
         found = self._reads.user(user_id)
         elements = found.sequence.elements[::-1]
-        items = self._reads.items([each.item_key for each in elements])
-        actions = self._reads.actions(each.action for each in elements)
+        items = self._reads.items([element.item_key for element in elements])
+        actions = self._reads.actions(element.action for element in elements)
         behaviors = tuple(
             ShownBehavior(
-                item=items[each.item_key],
-                action=action_name(each.action, actions),
-                at_ms=each.occurred_at,
-                value=each.value,
+                item=items[element.item_key],
+                action=action_name(element.action, actions),
+                at_ms=element.occurred_at,
+                value=element.value,
             )
-            for each in elements
+            for element in elements
         )
         advice = "" if behaviors else f"The store has no behaviour of user {user_id!r}."
         return ShownUser(

@@ -76,13 +76,16 @@ class PlaygroundReads:
             path = self._folder(version) / bundle.ITEMS_FILE
             found = ids_by_key(path, self._known_keys(), keys)
         if set(keys) - found.keys():
-            found |= {item_key(each): each for each in self._recent().items}
+            found |= {item_key(item): item for item in self._recent().items}
         return found
 
     def items_of(self, item_ids: Sequence[str]) -> dict[str, ShownItem]:
         """Return each item by its id; without a profile its title is its id."""
-        profiles = self._profiles([item_key(each) for each in item_ids])
-        return {each: _shown(each, each, profiles.get(item_key(each))) for each in item_ids}
+        profiles = self._profiles([item_key(item_id) for item_id in item_ids])
+        return {
+            item_id: _shown(item_id, item_id, profiles.get(item_key(item_id)))
+            for item_id in item_ids
+        }
 
     def actions(self, codes: Iterable[int]) -> dict[int, str]:
         """Return the names of ``codes`` by the settings and the newest events."""
@@ -98,7 +101,7 @@ class PlaygroundReads:
         They are items of the serving bundle with a profile in the store, or else items of
         the newest events. Raises ``MistakeError`` if there are none.
         """
-        seen = {each.item_key for each in self.user(user_id).sequence.elements}
+        seen = {element.item_key for element in self.user(user_id).sequence.elements}
         chance = random.Random(f"{user_id}:{draw}")
         keys = [key for key in self._known_keys() if key not in seen]
         chosen = chance.sample(keys, min(len(keys), count * _TRIES))
@@ -106,7 +109,7 @@ class PlaygroundReads:
         found = [named[key].item_id for key in chosen if key in named][:count]
         if not found:
             recent = self._recent()
-            new = [each for each in recent.items if item_key(each) not in seen]
+            new = [item for item in recent.items if item_key(item) not in seen]
             found = chance.sample(new, min(len(new), count))
         if not found:
             raise MistakeError("No items are known: enter the ids of some candidates.")
@@ -150,8 +153,8 @@ class PlaygroundReads:
         return bundle_folder(self._settings.training, version)
 
     def _profiles(self, keys: Sequence[int]) -> dict[int, ItemProfile]:
-        found: dict[int, ItemProfile] = self._store().read_profiles(keys)
-        return found
+        profiles: dict[int, ItemProfile] = self._store().read_profiles(keys)
+        return profiles
 
     def _store(self) -> Any:
         with self._lock:
@@ -209,8 +212,8 @@ def recent_ids(log: Log, partitions: int, limit: int) -> RecentIds:
         is_new = pc.field("offset") > last - _ROWS
         is_recent |= (pc.field("partition") == partition) & is_new
     with reading(log):
-        found = dataset(log, BEHAVIOR_EVENTS_TOPIC).to_table(_COLUMNS, filter=is_recent)
-    rows = found.to_pylist()
+        table = dataset(log, BEHAVIOR_EVENTS_TOPIC).to_table(_COLUMNS, filter=is_recent)
+    rows = table.to_pylist()
     rows.sort(key=lambda row: -row["occurred_at"])
     actions = [row for row in rows if row["type"] in _ACTIONS]
     users = dict.fromkeys(

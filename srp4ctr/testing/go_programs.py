@@ -25,7 +25,7 @@ def built(name: str, package: str, version: str) -> str:
             raise MistakeError(
                 f"needs {name}, or Go to build it: go install {package}@{version}"
             )
-        done = subprocess.run(
+        result = subprocess.run(
             [go, "install", f"{package}@{version}"],
             env={**os.environ, "GOBIN": str(folder)},
             capture_output=True,
@@ -33,6 +33,6 @@ def built(name: str, package: str, version: str) -> str:
             timeout=_BUILD_S,
             check=False,
         )
-    if done.returncode:
-        raise OutageError(f"{name} {version} could not be built: {done.stderr[-300:]}")
+    if result.returncode:
+        raise OutageError(f"{name} {version} could not be built: {result.stderr[-300:]}")
     return str(program)

@@ -17,13 +17,13 @@ def score_with_vectors(
     """
     caught: dict[nn.Module, Tensor] = {}
     blocks = model.querying, model.cross_attention
-    hooks = [each.register_forward_hook(_catcher(caught)) for each in blocks]
+    hooks = [block.register_forward_hook(_catcher(caught)) for block in blocks]
     try:
         probability = model.score(inputs).click
     finally:
         for hook in hooks:
             hook.remove()
-    queries, candidates = (caught[each] for each in blocks)
+    queries, candidates = (caught[block] for block in blocks)
     return probability, queries, candidates[:, :-1]  # the last is a [MASK]: SRP4CTR
 
 

@@ -162,7 +162,7 @@ def catalogue() -> Vocabulary:
 def _fill(sink: FeatureSink, length: int) -> None:
     """Write every user's and item's rows as a worker would."""
     now_ms = time.time_ns() // 1_000_000
-    keys = [item_key(each) for each in item_ids()]
+    keys = [item_key(item_id) for item_id in item_ids()]
     rows = Rows()
     for number, user in enumerate(user_ids()):
         rows.users[user] = past_user(number, length, now_ms, ITEMS)

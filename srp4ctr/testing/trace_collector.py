@@ -36,29 +36,29 @@ class Collector:
 
     def named(self, name: str) -> list[CollectedSpan]:
         """Return the spans called ``name``."""
-        return [each for each in self.spans if each.name == name]
+        return [span for span in self.spans if span.name == name]
 
     def add(self, body: bytes) -> None:
         """Add the spans of one export."""
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
             (service,) = (
-                each.value.string_value
-                for each in resource.resource.attributes
-                if each.key == "service.name"
+                attribute.value.string_value
+                for attribute in resource.resource.attributes
+                if attribute.key == "service.name"
             )
             for scope in resource.scope_spans:
                 self.spans.extend(
                     CollectedSpan(
                         service=service,
-                        name=each.name,
-                        trace_id=each.trace_id.hex(),
-                        span_id=each.span_id.hex(),
-                        parent_id=each.parent_span_id.hex(),
-                        began_ns=each.start_time_unix_nano,
-                        ended_ns=each.end_time_unix_nano,
+                        name=span.name,
+                        trace_id=span.trace_id.hex(),
+                        span_id=span.span_id.hex(),
+                        parent_id=span.parent_span_id.hex(),
+                        began_ns=span.start_time_unix_nano,
+                        ended_ns=span.end_time_unix_nano,
                     )
-                    for each in scope.spans
+                    for span in scope.spans
                 )
 
 

@@ -151,7 +151,7 @@ def _poll(consumer: Any, ends: Offsets) -> list[DeadLetter]:
 def _dropped(consumer: Any) -> int:
     """Return how many letters Kafka deleted before the group had read them."""
     firsts = consumer.beginning_offsets(consumer.assignment())
-    read = {each: consumer.committed(each) or 0 for each in firsts}
+    read = {first: consumer.committed(first) or 0 for first in firsts}
     return sum(max(0, first - read[each]) for each, first in firsts.items())
 
 

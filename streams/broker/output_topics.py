@@ -87,7 +87,7 @@ class OutputProducer(Service):  # type: ignore[misc]  # mode has no types
         remaining = iter(records)
         while several := list(islice(remaining, _AT_ONCE)):
             await asyncio.gather(*map(self._publish_letter, several))
-        for reason, number in Counter(each.rejected.reason for each in records).items():
+        for reason, number in Counter(record.rejected.reason for record in records).items():
             REJECTED.labels(reason).inc(number)
 
     async def _publish_letter(self, rejected: RejectedRecord) -> None:

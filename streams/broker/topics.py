@@ -98,5 +98,5 @@ def end_offsets(kafka: KafkaConfig, topic: str) -> dict[int, int]:
     """Return the offset behind the last record of each partition; {} without the topic."""
     with connected(KafkaConsumer, kafka, enable_auto_commit=False) as consumer:
         numbers = consumer.partitions_for_topic(topic) or ()
-        ends = consumer.end_offsets([TopicPartition(topic, each) for each in numbers])
+        ends = consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
     return {source.partition: end for source, end in ends.items()}

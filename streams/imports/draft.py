@@ -30,7 +30,7 @@ class Draft:
     """Whether a column has lists of items that were shown."""
 
     def __post_init__(self) -> None:
-        columns = ", ".join(quoted(each) for each in self.table.columns)
+        columns = ", ".join(quoted(column) for column in self.table.columns)
         query = f"SELECT {columns} FROM {self.table.view} LIMIT {SAMPLE}"
         rows = list(self.table.rows(query))
         self.num_rows = len(rows)

@@ -261,14 +261,14 @@ def _attributes(draft: Draft, key: str, owner: str) -> Iterator[str]:
             continue
         key = _attribute(name)
         line = f"{key} = {toml(name)}"
-        is_text = any(isinstance(each, str) for each in values)
+        is_text = any(isinstance(value, str) for value in values)
         if vectors := as_vectors(name, values):
             yield f"{key} = {toml(vectors)}  # embeddings"
         elif sum(map(len, texts)) / len(texts) > _LONG_TEXT:
             yield f"# {line}  # long texts are no attributes"
         elif is_text and key not in _TITLES and len(set(texts)) == len(texts) > 20:
             yield f"# {line}  # each has its own, which no other item shares"
-        elif is_text and sum("|" in each for each in texts) > 0.3 * len(texts):
+        elif is_text and sum("|" in text for text in texts) > 0.3 * len(texts):
             split = f"string_split({quoted(name)}, '|')"
             yield f"{key} = {toml(split)}"
         else:
@@ -306,7 +306,7 @@ def _patterns(kind: _Kind, others: Sequence[_Kind]) -> list[str]:
         return kind.names
     patterns = sorted({re.sub(r"\d+", "*", name) for name in kind.names})
     strange = (name for other in others if other is not kind for name in other.names)
-    is_wider = any(fnmatch(n, each) for n in strange for each in patterns)
+    is_wider = any(fnmatch(n, pattern) for n in strange for pattern in patterns)
     return kind.names if is_wider else patterns
 
 

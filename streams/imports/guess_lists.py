@@ -94,7 +94,7 @@ def list_columns(draft: Draft, pattern: str = _IDS) -> Iterator[tuple[str, str]]
             yield name, f"TRY_CAST({plain(name)} AS VARCHAR[])"
             continue
         for mark in _SEPARATORS:
-            if sum(mark in each for each in values) >= len(values) / 2:
+            if sum(mark in value for value in values) >= len(values) / 2:
                 yield name, f"string_split({plain(name)}, {literal(mark)})"
 
 

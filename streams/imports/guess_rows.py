@@ -265,7 +265,7 @@ def _choose_action(draft: Draft) -> str | None:
     """Return the column of actions: by its name, else by names of actions in it."""
     if name := draft.choose("action"):
         return name
-    free = (each for each in draft.table.columns if each not in draft.chosen.values())
+    free = (column for column in draft.table.columns if column not in draft.chosen.values())
     name = next((each for each in free if are_actions(draft.values[each])), None)
     return name and draft.take("action", name, "by its values, which are actions")
 
@@ -274,7 +274,7 @@ def _guess_time(draft: Draft) -> None:
     name = draft.choose("time")
     if name is None and (name := time_by_value(draft)):
         draft.take("time", name, "by its values, which are times of our days")
-    parts = {snake(each): each for each in draft.table.columns}
+    parts = {snake(column): column for column in draft.table.columns}
     if name is None and {"year", "month", "day"} <= parts.keys():
         date = ", ".join(quoted(parts[each]) for each in ("year", "month", "day"))
         draft.add(f"time = {toml(f'make_date({date})')}", "by its parts, which are columns")
@@ -289,8 +289,8 @@ def _guess_unit(draft: Draft, name: str) -> None:
     """Add the unit of times that are numbers, else the format and the zone."""
     kind = Column(sql="", type=draft.table.columns[name]).time_kind
     values = draft.values[name]
-    if kind == "text" and all(str(each).isdigit() for each in values):
-        kind, values = "number", [int(each) for each in values]
+    if kind == "text" and all(str(value).isdigit() for value in values):
+        kind, values = "number", [int(value) for value in values]
     if kind == "number":
         if len(units := units_of(values)) == 1:
             why = "only in this unit are all of them between 1990 and 2050"

@@ -87,24 +87,24 @@ def _are_times(texts: Sequence[str], form: str) -> bool:
 
 def is_flag(name: str, values: Sequence[Any]) -> bool:
     """Return whether a column says with 0 and 1 whether what was shown was clicked."""
-    return are_called(name, _CLICKED) and {str(each) for each in values} <= {"0", "1"}
+    return are_called(name, _CLICKED) and {str(value) for value in values} <= {"0", "1"}
 
 
 def is_rating(name: str, values: Sequence[Any]) -> bool:
     """Return whether a column has users' ratings: a score is one if it has few grades."""
     grades = set(values)
     are_few = 1 < len(grades) <= _MAX_GRADES and all(
-        isinstance(each, int | float) and 0 <= each <= 10 for each in grades
+        isinstance(grade, int | float) and 0 <= grade <= 10 for grade in grades
     )
     return are_called(name, "rating|stars") or (are_called(name, "score") and are_few)
 
 
 def are_actions(values: Sequence[Any]) -> bool:
     """Return whether a column has few texts, two or more of which are names of actions."""
-    texts = {each for each in values if isinstance(each, str)}
+    texts = {value for value in values if isinstance(value, str)}
     if not 2 <= len(texts) <= MAX_ACTIONS:
         return False
-    return sum(any(is_called(each, p) for p in _ACTIONS) for each in texts) >= 2
+    return sum(any(is_called(text, p) for p in _ACTIONS) for text in texts) >= 2
 
 
 def is_called(action: str, pattern: str) -> bool:
@@ -114,7 +114,7 @@ def is_called(action: str, pattern: str) -> bool:
 
 def samples(values: Sequence[Any]) -> str:
     """Return up to three of ``values``, for a comment."""
-    found = list(dict.fromkeys(str(each)[:24] for each in values))[:3]
+    found = list(dict.fromkeys(str(value)[:24] for value in values))[:3]
     return ", ".join(each.replace("\n", " ") for each in found) or "none"
 
 
@@ -130,4 +130,4 @@ def are_called(name: str, pattern: str) -> bool:
     """
     parts = name.split(".")
     tails = (snake("_".join(parts[first:])) for first in range(len(parts)))
-    return any(re.fullmatch(pattern, each) for each in tails)
+    return any(re.fullmatch(pattern, tail) for tail in tails)

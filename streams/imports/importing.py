@@ -97,7 +97,7 @@ class _Run:
     def passes(self) -> list[_Pass]:
         """Return how each table is read for events: once for all rules but nested lists."""
         mapping, rules = self.job.mapping, self.job.mapping.rules()
-        catalogues = [name for each in mapping.catalogues for name in each.files]
+        catalogues = [name for catalogue in mapping.catalogues for name in catalogue.files]
         passes: list[_Pass] = []
         for table in self.tables:
             if matches(table.path, catalogues):
@@ -130,7 +130,7 @@ class _Run:
                 self.job.mapping, table, same := [r for r in rules if r.files == [*kind]]
             )
         ]
-        name, pattern = table.path.name, ", ".join(name for each in kinds for name in each)
+        name, pattern = table.path.name, ", ".join(name for kind in kinds for name in kind)
         if len(fitting) == 1:
             files = ", ".join(fitting[0][0].files)
             self.report.notes.append(

@@ -297,7 +297,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _format_names() -> list[str]:
-    found = (each.name for each in _formats().iterdir())
+    found = (path.name for path in _formats().iterdir())
     return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 
 
@@ -308,7 +308,7 @@ def _formats() -> Any:
 def _explained(message: str) -> str:
     if wrong := re.search(r"Invalid enum value (.+) - at `\$\.(\w+)`", message):
         kinds = get_args(get_type_hints(Mapping)[wrong[2]])  # Literal[...] | None
-        allowed = ", ".join(each for kind in kinds for each in get_args(kind))
+        allowed = ", ".join(arg for kind in kinds for arg in get_args(kind))
         return f"{wrong[2]} is {wrong[1]}; one of: {allowed}"
     unknown = re.search(r"unknown field `(\w+)`(?: - at `\$\.?(\w*))?", message)
     if not unknown:

@@ -79,7 +79,7 @@ def _csv_source(database: Any, path: Path, form: CsvForm, skip_bad: bool) -> _So
     delimiter, has_header, columns, *dates = database.execute(
         f"SELECT {names} FROM sniff_csv({_path(path)}, {detected})"
     ).fetchone()
-    types = {each["name"]: each["type"] for each in columns}
+    types = {column["name"]: column["type"] for column in columns}
     for kind, found in zip(("DATE", "TIMESTAMP"), dates, strict=True):
         if found and not found.startswith("%Y-%m-%d"):  # a cast knows no other
             types |= {n: "VARCHAR" for n, type_ in types.items() if type_.startswith(kind)}
@@ -159,8 +159,8 @@ def _path(path: Path) -> str:
 
 
 def _shown(name: str) -> str:
-    found = _ATOMIC.match(name)
-    return found[1] if found else name
+    match = _ATOMIC.match(name)
+    return match[1] if match else name
 
 
 def _compression(path: Path) -> str:

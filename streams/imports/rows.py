@@ -211,7 +211,7 @@ def attribute(value: Any) -> str | list[str] | list[float]:
         if is_vector(value):
             return list(value)
         texts = [_text(each) for each in value]
-        return list(dict.fromkeys(each for each in texts if each))
+        return list(dict.fromkeys(text for text in texts if text))
     return _text(value)
 
 
@@ -219,16 +219,16 @@ def is_vector(values: Sequence[Any]) -> bool:
     """Return whether ``values`` are an embedding's: broken numbers, not ids."""
     return (
         len(values) >= MIN_NUMBERS
-        and all(isinstance(each, float) for each in values)
-        and not all(each.is_integer() for each in values)
+        and all(isinstance(value, float) for value in values)
+        and not all(value.is_integer() for value in values)
     )
 
 
 def as_vectors(column: str, values: Sequence[Any]) -> str:
     """Return the expression of a ``column`` of embeddings; "" if it has others."""
-    is_text = all(isinstance(each, str) and each[:1] == "[" for each in values)
+    is_text = all(isinstance(value, str) and value[:1] == "[" for value in values)
     with suppress(ValueError):
-        lists = [json.loads(each) for each in values] if is_text else values
+        lists = [json.loads(value) for value in values] if is_text else values
         if all(isinstance(each, list) and is_vector(each) for each in lists):
             return f"{quoted(column)}::FLOAT[]" if is_text else column
     return ""

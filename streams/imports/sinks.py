@@ -119,7 +119,7 @@ def _by_time(path: Path, folder: Path) -> Iterator[tuple[int, bytes]]:
         query = f"SELECT at_ms, payload FROM {literal(str(path))} ORDER BY ALL"
         for batch in database.sql(query).to_arrow_reader(_BATCH_ROWS):
             at_ms, payloads = (column.to_pylist() for column in batch)
-            yield from zip(at_ms, (each.encode() for each in payloads), strict=True)
+            yield from zip(at_ms, (payload.encode() for payload in payloads), strict=True)
 
 
 def _write_line(file: BinaryIO, payload: bytes) -> None:

@@ -52,7 +52,7 @@ def files_in(given: Sequence[str], patterns: Sequence[str] = ()) -> list[Path]:
 
 def matches(path: Path, patterns: Sequence[str]) -> bool:
     """Return whether the file's name matches one of ``patterns``."""
-    return any(fnmatch(path.name, each) for each in patterns)
+    return any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
 def _is_wanted(path: Path, patterns: Sequence[str]) -> bool:
@@ -103,7 +103,7 @@ class Table:
         raise MistakeError(self._explained(setting, first, str(failure)))
 
     def _column(self, given: str, view: str, is_number: bool) -> "Column":
-        names = {each.lower(): each for each in self.columns}
+        names = {column.lower(): column for column in self.columns}
         plain = names.get(given.strip().lower())
         if plain is not None and not self.columns[plain].startswith(_NUMBERS):
             is_number = False

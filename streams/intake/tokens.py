@@ -27,7 +27,7 @@ class Tokens:
         """
         scheme, _, token = authorization.partition(" ")
         given = _digest(token.strip())
-        found = [hmac.compare_digest(given, known) for known in self._digests]
+        found = [hmac.compare_digest(given, digest) for digest in self._digests]
         return any(found) and scheme.lower() == "bearer"
 
 

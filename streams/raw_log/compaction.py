@@ -111,7 +111,7 @@ def _worth_joining(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     A file is more than twice as large as all behind it then. It waits until more has come,
     so that a row is rewritten a few times while its file grows, and not at each call.
     """
-    behind = sum(each["size_bytes"] for each in files)
+    behind = sum(file["size_bytes"] for file in files)
     for place, each in enumerate(files):
         behind -= each["size_bytes"]
         if each["size_bytes"] <= 2 * behind:
@@ -122,6 +122,6 @@ def _worth_joining(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _span(files: list[dict[str, Any]]) -> Iterator[tuple[RowSpan, int]]:
     """Yield what ``files`` hold, if there are two to join."""
     if len(files) > 1:
-        first, last = files[0], max(each["max.offset"] for each in files)
+        first, last = files[0], max(file["max.offset"] for file in files)
         partition = first["partition.partition"]
         yield RowSpan(first[_DATE], partition, first["min.offset"], last), len(files)

@@ -147,7 +147,7 @@ def skipped_offsets(log: Log, topic: str) -> dict[int, int]:
     """
     if (table := opened(log, topic)) is None:
         return {}
-    numbers = {int(each["partition"]) for each in table.partitions()}
+    numbers = {int(partition["partition"]) for partition in table.partitions()}
     found = {number: _skipped_offsets(table, number) for number in sorted(numbers)}
     return {number: offsets for number, offsets in found.items() if offsets}
 
@@ -210,7 +210,9 @@ def covered_offsets(log: Log, topic: str, partition: int) -> tuple[int, int]:
 def partitions_of(log: Log, topic: str) -> list[int]:
     """Return the partitions of which there are rows."""
     table = opened(log, topic)
-    return sorted({int(each["partition"]) for each in table.partitions()} if table else ())
+    return sorted(
+        {int(partition["partition"]) for partition in table.partitions()} if table else ()
+    )
 
 
 def dataset(log: Log, topic: str) -> ds.Dataset:

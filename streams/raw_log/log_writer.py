@@ -123,7 +123,7 @@ class EventLogWriter(Service):  # type: ignore[misc]  # mode has no types
 
     def _is_time(self) -> bool:
         """Return whether enough has come or enough time has passed to write."""
-        waiting = sum(len(each.rows) for each in self.group.partitions.values())
+        waiting = sum(len(partition.rows) for partition in self.group.partitions.values())
         waited_s = time.monotonic() - self._written_at
         is_full = waiting >= self._config.log_flush_records
         return is_full or waited_s >= self._config.log_flush_interval_s

@@ -66,7 +66,7 @@ class Deduplication:
 
     def judge(self, events: Iterable[LoggedEvent]) -> list[tuple[LoggedEvent, bool]]:
         """Return the ``events`` that were not erased, and whether each counts."""
-        fates = [(each, self.take(each)) for each in events]
+        fates = [(event, self.take(event)) for event in events]
         return [(e, fate is Fate.COUNTED) for e, fate in fates if fate is not Fate.ERASED]
 
     def add_erasure(self, user_id: str, until_ms: int, offset: int) -> None:

@@ -100,15 +100,15 @@ def sequence_of(elements: Sequence[SequenceElement]) -> BehaviorSequence:
     base_ms = elements[0].occurred_at if count else 0
     is_narrow = not count or elements[-1].occurred_at - base_ms < _SPAN
     base_ms = base_ms if is_narrow else 0
-    times = (each.occurred_at - base_ms for each in elements)
-    values = [each.value for each in elements if each.value is not None]
+    times = (element.occurred_at - base_ms for element in elements)
+    values = [element.value for element in elements if element.value is not None]
     return BehaviorSequence(
         base_ms=base_ms,
         times=struct.pack(f"<{count}{'I' if is_narrow else 'q'}", *times),
-        keys=struct.pack(f"<{count}q", *(each.item_key for each in elements)),
+        keys=struct.pack(f"<{count}q", *(element.item_key for element in elements)),
         codes=bytes(
-            each.action if each.value is None else each.action | HAS_VALUE
-            for each in elements
+            element.action if element.value is None else element.action | HAS_VALUE
+            for element in elements
         ),
         values=struct.pack(f"<{len(values)}d", *values),
     )
@@ -164,7 +164,9 @@ def merge(
 
 def later(sequence: BehaviorSequence, at_ms: int) -> BehaviorSequence:
     """Return what of ``sequence`` was after ``at_ms``."""
-    return sequence_of([each for each in sequence.elements if each.occurred_at > at_ms])
+    return sequence_of(
+        [element for element in sequence.elements if element.occurred_at > at_ms]
+    )
 
 
 def _place(sequence: BehaviorSequence, new: SequenceElement, after_ms: int) -> int | None:

@@ -202,7 +202,7 @@ class _Users:
 
     def unknown(self, events: Iterable[LoggedEvent]) -> set[str]:
         """Return the users of ``events`` that were not begun with."""
-        return {each.event.user_id for each in events} - self._begun
+        return {event.event.user_id for event in events} - self._begun
 
     def begin(self, users: set[str], stored: Rows, *, keeps_attributes: bool) -> None:
         """Begin with ``users``, of whom the store has ``stored``.
@@ -223,7 +223,7 @@ class _Users:
 
     def fold(self, events: list[LoggedEvent]) -> list[LoggedEvent]:
         """Fold ``events``, which come after those before; return the ones that count."""
-        own = [each for each in events if each.event.user_id not in self._elsewhere]
+        own = [event for event in events if event.event.user_id not in self._elsewhere]
         self._skipped += len(events) - len(own)
         batch = self._rule.judge(own)
         self._rows |= fold_users(self._rows, batch, self._config)

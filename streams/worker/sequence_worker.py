@@ -197,7 +197,10 @@ class SequenceWorker(Service):  # type: ignore[misc]  # mode has no types
         that one is full as well: a store that hangs must not cost memory.
         """
         partitions = self.group.partitions
-        ahead = sum(len(each.folded) + len(each.rejected) for each in partitions.values())
+        ahead = sum(
+            len(partition.folded) + len(partition.rejected)
+            for partition in partitions.values()
+        )
         is_full = ahead >= _POLLS_AHEAD * self._config.max_poll_records
         if self._storing and (self._storing.done() or is_full):
             await self._finish_storing()

@@ -148,7 +148,7 @@ def test_training_hours_are_impressions_and_windows_by_their_time(
 def test_a_gpu_counts_only_where_its_speed_is_given() -> None:
     by_cores = value(a_plan(events_per_s=1e5), "all cores of one machine")
     assert value(a_plan(events_per_s=1e5, gpu_times=32.0), "one GPU") == by_cores / 2
-    assert not [each for each in a_plan()["lines"] if "GPU" in each["what"]]
+    assert not [line for line in a_plan()["lines"] if "GPU" in line["what"]]
 
 
 def test_the_price_is_of_cores_memory_and_disk() -> None:
@@ -213,7 +213,7 @@ def test_what_cannot_be_is_refused_by_the_flag_s_name(
 def test_json_has_the_lines_and_the_limits() -> None:
     command = ["capacity", *SMALL, "--requests-per-s", "1", "--json"]
     found = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
-    assert {each["unit"] for each in found["lines"]} >= {CORES, MEMORY, DISK}
+    assert {line["unit"] for line in found["lines"]} >= {CORES, MEMORY, DISK}
     assert list(found["lines"][0]) == ["part", "what", "value", "unit", "source"]
     limit = ["what", "needed", "holds", "unit", "remedy", "source", "times"]
     assert list(found["limits"][0]) == limit
@@ -236,22 +236,22 @@ def test_numbers_have_the_digits_that_matter() -> None:
 
 def test_the_page_shows_what_its_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    found = re.search(
+    match = re.search(
         r"```console\n\$ srp4ctr (capacity .*?)\n```\n\n```\n(.*?)```", PAGE, re.S
     )
-    assert found
-    words = found[1].replace("\\\n", " ").split()
+    assert match
+    words = match[1].replace("\\\n", " ").split()
     printed = CliRunner().invoke(app, words, catch_exceptions=False).stdout
-    assert [line.rstrip() for line in printed.splitlines()] == found[2].splitlines()
+    assert [line.rstrip() for line in printed.splitlines()] == match[2].splitlines()
 
 
 def test_the_footprints_are_the_result_s() -> None:
     found = results("footprints.json")
     rows = {row["length"]: row for row in found["rows"]}
     constants = {
-        each.source.split(": ")[1]: each.value
-        for each in vars(measured).values()
-        if isinstance(each, MeasuredCost) and each.source.startswith("footprints.json")
+        var.source.split(": ")[1]: var.value
+        for var in vars(measured).values()
+        if isinstance(var, MeasuredCost) and var.source.startswith("footprints.json")
     }
     assert constants.keys() == rows[50].keys() - {"length"}
     for field, each in constants.items():
@@ -301,8 +301,8 @@ def test_the_other_constants_are_the_results() -> None:
 
 
 def test_every_constant_names_a_file_that_is_there_or_a_commit() -> None:
-    constants = [each for each in vars(measured).values() if isinstance(each, MeasuredCost)]
-    sources = [measured.RANK_S, *(each.source for each in constants)]
+    constants = [var for var in vars(measured).values() if isinstance(var, MeasuredCost)]
+    sources = [measured.RANK_S, *(constant.source for constant in constants)]
     assert len(sources) > 12
     for source in sources:
         name = source.split(":")[0]

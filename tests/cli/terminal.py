@@ -31,5 +31,5 @@ def at_80(*tables: Table) -> str:
 
 def assert_whole(shown: str, texts: Iterable[str]) -> None:
     """Fail with those of ``texts`` that are not in ``shown`` in one piece."""
-    cut = [each for each in texts if each not in shown]
+    cut = [text for text in texts if text not in shown]
     assert cut == [], shown

@@ -130,7 +130,7 @@ def test_the_plan_of_capacity_is_the_same_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     numbers = ("--users", "--items", "--events-per-s", "--requests-per-s")
-    command = ["capacity", *(word for each in numbers for word in (each, "1000"))]
+    command = ["capacity", *(word for number in numbers for word in (number, "1000"))]
     shown = []
     for columns in ("80", "60"):
         monkeypatch.setenv("COLUMNS", columns)

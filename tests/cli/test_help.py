@@ -37,13 +37,13 @@ COMMANDS = dict(every_command(get_command(app)))
 
 def examples(command: Any) -> list[str]:
     """Return the example lines of a command's help, each as one line."""
-    found = _EXAMPLE.findall(inspect.cleandoc(command.help or ""))
-    return [" ".join(each.split()) for each in found]
+    matches = _EXAMPLE.findall(inspect.cleandoc(command.help or ""))
+    return [" ".join(match.split()) for match in matches]
 
 
 def options(command: Any) -> list[tuple[str, str]]:
     """Return the name and the help of each option and argument."""
-    named = [each for each in command.params if each.name != "help"]
+    named = [param for param in command.params if param.name != "help"]
     return [(each.name, getattr(each, "help", None) or "") for each in named]
 
 
@@ -83,13 +83,13 @@ def test_every_option_and_argument_is_explained(name: str) -> None:
 def test_an_option_that_may_be_left_out_has_a_default_that_is_shown(name: str) -> None:
     """Flags default to off; an option without a value says what happens without it."""
     silent = [
-        each.name
-        for each in COMMANDS[name].params
-        if each.name != "help"
-        and not each.required
-        and not getattr(each, "is_flag", False)
-        and each.default in (None, "")
-        and "Default: " not in each.help
+        param.name
+        for param in COMMANDS[name].params
+        if param.name != "help"
+        and not param.required
+        and not getattr(param, "is_flag", False)
+        and param.default in (None, "")
+        and "Default: " not in param.help
     ]
     assert silent == []
 

@@ -58,15 +58,15 @@ def test_a_query_that_is_interrupted_is_no_bug(tmp_path: Path) -> None:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureConfig:
     """A log that takes a second to cut, in the settings of the commands."""
-    found = write_world(tmp_path, users=60, visits=30)
+    world = write_world(tmp_path, users=60, visits=30)
     for name, value in {
-        "FEATURES__LOG_DIR": found.log_dir,
-        "FEATURES__REGISTRY": found.registry,
+        "FEATURES__LOG_DIR": world.log_dir,
+        "FEATURES__REGISTRY": world.registry,
         "TRITON__REPOSITORY": str(tmp_path / "triton"),
         "TRAINING__BUNDLES_DIR": str(tmp_path / "bundles"),
     }.items():
         monkeypatch.setenv(f"SRP4CTR_{name}", value)
-    return found
+    return world
 
 
 def test_a_refresh_that_is_interrupted_while_examples_are_cut_says_how_to_resume(

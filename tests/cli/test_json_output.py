@@ -61,7 +61,7 @@ def command_of(name: str) -> Any:
 
 @pytest.mark.parametrize("command", OUTPUTS)
 def test_the_command_has_the_option_and_its_help_names_the_schema(command: str) -> None:
-    (option,) = [each for each in command_of(command).params if "--json" in each.opts]
+    (option,) = [param for param in command_of(command).params if "--json" in param.opts]
     assert "srp4ctr schema" in option.help
 
 
@@ -123,8 +123,8 @@ def test_the_doctor_prints_its_findings_and_keeps_its_status(
     as_text = run("doctor", cwd=tmp_path, env=nothing_runs)
     assert as_text.returncode == 1
     shown = " ".join(as_text.stdout.split())
-    for each in found["findings"]:
-        assert f"{each['state']} {each['check']}" in shown
+    for finding in found["findings"]:
+        assert f"{finding['state']} {finding['check']}" in shown
 
 
 def test_a_new_check_of_the_doctor_is_in_its_json(
@@ -135,7 +135,7 @@ def test_a_new_check_of_the_doctor_is_in_its_json(
     monkeypatch.setattr(doctor, "CHECKS", one)
     done = CliRunner().invoke(app, ["doctor", "--json"])
     found = answer("doctor", done.stdout)
-    assert [each["check"] for each in found["findings"]] == ["secrets", "grafana"]
+    assert [finding["check"] for finding in found["findings"]] == ["secrets", "grafana"]
     assert (found["ok"], done.exit_code) == (True, 0)
 
 
@@ -230,12 +230,12 @@ def test_ctrl_c_is_an_object() -> None:
         "doctor.load = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv = ['srp4ctr', 'doctor', '--json']; main.main()"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    error = problem("doctor", done.stdout)
-    assert (error["kind"], done.returncode) == ("interrupted", 128 + signal.SIGINT)
-    assert done.stderr == "interrupted\n"
+    error = problem("doctor", result.stdout)
+    assert (error["kind"], result.returncode) == ("interrupted", 128 + signal.SIGINT)
+    assert result.stderr == "interrupted\n"
 
 
 def test_without_the_option_nothing_of_it_is_printed(tmp_path: Path) -> None:

@@ -48,13 +48,15 @@ def test_exactly_the_extras_that_bring_a_package_are_named(package: str) -> None
 
 
 def test_every_package_of_an_extra_is_known() -> None:
-    known = {name for package in PACKAGES for name in distributions(package)}
-    wanted = {m[1] for each in EXTRAS.values() for w in each if (m := REQUIREMENT.match(w))}
-    assert wanted - known == set()
+    names = {name for package in PACKAGES for name in distributions(package)}
+    wanted = {
+        m[1] for extra in EXTRAS.values() for w in extra if (m := REQUIREMENT.match(w))
+    }
+    assert wanted - names == set()
 
 
 def test_every_command_and_every_extra_that_it_names_exists() -> None:
-    assert [each for each in COMMANDS if name_of(each.split()) != each] == []
+    assert [command for command in COMMANDS if name_of(command.split()) != command] == []
     named = {extra for extras in COMMANDS.values() for extra in extras}
     assert named <= {*EXTRAS, "all"}
 
@@ -90,14 +92,14 @@ def test_a_command_ends_in_one_line() -> None:
     )
     names = ("SRP4CTR_FEATURES__REDIS", "SRP4CTR_KAFKA__BOOTSTRAP")
     chosen = {**os.environ, **dict.fromkeys(names, "127.0.0.1:1")}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
         env=chosen,
     )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
         "error: srp4ctr stream needs faust: pip install 'srp4ctr[streams,features]'"
     ]

@@ -118,7 +118,7 @@ def typed(*command: str) -> str:
 
 
 def row_of(text: str, first: str) -> list[str]:
-    [row] = [each for each in text.splitlines() if each.startswith(f"│ {first} ")]
+    [row] = [line for line in text.splitlines() if line.startswith(f"│ {first} ")]
     return row.split()
 
 

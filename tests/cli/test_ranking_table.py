@@ -17,7 +17,7 @@ def test_the_positions_order_the_items_and_not_the_probabilities() -> None:
         status="ok",
         feature_version="user=1@1,items=1",
     )
-    names = {item_key(each): each for each in ranking.item_ids}
+    names = {item_key(item_id): item_id for item_id in ranking.item_ids}
     columns = results.ranking_table(ranking, names).columns
     cells = {str(column.header): [*column.cells] for column in columns}
     assert cells["id"] == ["first", "likely"]

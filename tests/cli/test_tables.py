@@ -65,13 +65,13 @@ def a_bundle(version: str, **changed: Any) -> dict[str, Any]:
         "notes": ("resumed from a checkpoint at step 12,000 of 48,000",),
         "gates": [
             {
-                "gate": each.gate,
-                "passed": each.passed,
-                "value": each.value,
-                "limit": each.limit,
-                "note": each.note,
+                "gate": gate.gate,
+                "passed": gate.passed,
+                "value": gate.value,
+                "limit": gate.limit,
+                "note": gate.note,
             }
-            for each in GATES
+            for gate in GATES
         ],
         "outcome": "refused",
         "role": "",

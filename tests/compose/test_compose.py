@@ -119,7 +119,7 @@ def test_kafka_advertises_addresses_inside_and_outside_of_the_network(
     (advertised,) = re.findall("^advertised.listeners=(.*)$", text, re.MULTILINE)
     host = DEFAULTED.sub(r"\1", SERVICES["kafka"]["environment"]["KAFKA_HOST"])
     listeners = advertised.replace("${env:KAFKA_HOST}", host).split(",")
-    assert {each.partition("://")[2] for each in listeners} == {
+    assert {listener.partition("://")[2] for listener in listeners} == {
         COMPOSE["x-kafka"]["SRP4CTR_KAFKA__BOOTSTRAP"],
         outside.kafka.bootstrap,
     }
@@ -198,7 +198,7 @@ def test_the_container_s_first_process_supervises_triton(
 def test_every_ensemble_that_was_promoted_serves_again_after_a_restart() -> None:
     for triton in ("triton", "triton-gpu"):
         words = " ".join(SERVICES[triton]["command"]).split()
-        assert {each.removesuffix(";") for each in words} >= set(ENSEMBLES)
+        assert {word.removesuffix(";") for word in words} >= set(ENSEMBLES)
 
 
 def test_the_monitor_counts_the_calls_of_every_ensemble() -> None:
@@ -265,8 +265,8 @@ def _compose() -> list[str]:
     """Return the words of a compose that is installed: the plugin, or the old program."""
     for words in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(words[0]):
-            done = subprocess.run([*words, "version"], capture_output=True, check=False)
-            if done.returncode == 0:
+            result = subprocess.run([*words, "version"], capture_output=True, check=False)
+            if result.returncode == 0:
                 return words
     return []
 
@@ -281,5 +281,5 @@ def test_docker_compose_accepts_the_files(tmp_path: Path, profile: str) -> None:
     files = ["-f", str(unnamed), "-f", str(ROOT / "compose.producers.yaml")]
     command = [*_compose(), "--project-directory", str(ROOT), *files]
     command += ["--profile", profile, "config", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -10,14 +10,14 @@ from tests.docs.pages import pages
 from tests.structure.source_tree import PROJECT
 
 REGISTRY = "registry.example.com/team"
-BUILT = {each["image"] for each in SERVICES.values() if "build" in each}
+BUILT = {service["image"] for service in SERVICES.values() if "build" in service}
 
 
 def printed(*words: str) -> list[str]:
     """Return the commands that ``make images`` would run."""
     command = ["make", "--no-print-directory", "images", "PUSH=", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])

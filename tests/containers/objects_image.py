@@ -32,8 +32,8 @@ ENTRYPOINT ["versitygw"]
 def have_image(folder: Path, environment: Mapping[str, str]) -> None:
     """Pull the image, or build its stand-in in ``folder``."""
     for words in (("image", "inspect", NAME), ("pull", "--quiet", NAME)):
-        done = subprocess.run(["docker", *words], capture_output=True, check=False)
-        if done.returncode == 0:
+        result = subprocess.run(["docker", *words], capture_output=True, check=False)
+        if result.returncode == 0:
             return
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(find_server(), folder / "versitygw")

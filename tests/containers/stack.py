@@ -35,17 +35,17 @@ def engine() -> str:
     if shutil.which("docker") is None:
         return "docker is not installed"
     for words in (("compose", "version"), ("info",)):
-        done = subprocess.run(
+        result = subprocess.run(
             ["docker", *words], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            return f"docker {' '.join(words)}: {done.stderr.strip()[-200:]}"
+        if result.returncode:
+            return f"docker {' '.join(words)}: {result.stderr.strip()[-200:]}"
     return ""
 
 
 def run(*command: str, stdin: str = "", timeout_s: float = 900.0, **more: Any) -> str:
     """Return what ``command`` prints; raises ``ContainerError`` where it fails."""
-    done: subprocess.CompletedProcess[str] = subprocess.run(
+    result: subprocess.CompletedProcess[str] = subprocess.run(
         command,
         input=stdin,
         capture_output=True,
@@ -55,10 +55,12 @@ def run(*command: str, stdin: str = "", timeout_s: float = 900.0, **more: Any) -
         timeout=timeout_s,
         **more,
     )
-    if done.returncode:
-        tail = (done.stdout + done.stderr).strip()[-2500:]
-        raise ContainerError(f"{' '.join(command)[:200]}: status {done.returncode}\n{tail}")
-    return done.stdout
+    if result.returncode:
+        tail = (result.stdout + result.stderr).strip()[-2500:]
+        raise ContainerError(
+            f"{' '.join(command)[:200]}: status {result.returncode}\n{tail}"
+        )
+    return result.stdout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class ComposeStack:
     def command(self) -> tuple[str, ...]:
         """What every command of compose for this project begins with."""
         files = [word for file in self.files for word in ("-f", str(file))]
-        profiles = [word for each in self.profiles for word in ("--profile", each)]
+        profiles = [word for profile in self.profiles for word in ("--profile", profile)]
         options = ["-p", self.project, "--project-directory", str(self.root)]
         return ("docker", "compose", *options, *files, *profiles)
 

@@ -60,9 +60,9 @@ def published(stack: ComposeStack, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def assert_nothing_is_lost(stack: ComposeStack, published: list[int]) -> None:
     """Check that each event is in the raw log, once, and the store as the log says."""
-    found = stack.wait_folded(sum(published))
-    assert found["events"] == sum(published)
-    assert found["folded"] == found["end"]
+    folded = stack.wait_folded(sum(published))
+    assert folded["events"] == sum(published)
+    assert folded["folded"] == folded["end"]
     table = stack.exec("stream", "srp4ctr", "features", "check", "--sample", "500")
     (rows,) = re.findall(r"rows compared\W+([\d,]+)", table)
     assert int(rows.replace(",", "")) > 500
@@ -82,7 +82,7 @@ def test_compose_accepts_the_files(
         project="srp4ctr-smoke",
         secrets=tmp_path,
         profiles=(profile,),
-        files=tuple(ROOT / each for each in files),
+        files=tuple(ROOT / file for file in files),
     )
     stack.compose("config", "--quiet")
 

@@ -61,10 +61,10 @@ class Whole:
 
     def check_nothing_is_lost(self) -> str:
         """Raise unless each event is in the raw log once, and the store equals the log."""
-        found = self.stack.wait_folded(self.published)
-        self.lost = max(self.lost, self.published - found.get("events", 0))
-        if found["events"] != self.published or found["folded"] < found["end"]:
-            raise ContainerError(f"published {self.published:,}, found {found}")
+        folded = self.stack.wait_folded(self.published)
+        self.lost = max(self.lost, self.published - folded.get("events", 0))
+        if folded["events"] != self.published or folded["folded"] < folded["end"]:
+            raise ContainerError(f"published {self.published:,}, found {folded}")
         self.ops("features", "check", "--sample", "500")
         return f"{self.published:,} events, 0 lost"
 
@@ -161,10 +161,10 @@ def doctor(whole: Whole) -> str:
     command = "srp4ctr doctor --json --grafana https://grafana:3000 || test $? = 1"
     shell = ("run", "--rm", "-T", "--entrypoint", "sh", "ops", "-c", command)
     findings = json.loads(whole.stack.compose(*shell))["findings"]
-    bad = [each for each in findings if each["state"] in ("open", "wrong")]
+    bad = [finding for finding in findings if finding["state"] in ("open", "wrong")]
     if [each["check"] for each in bad] != ["alert receivers"]:
         raise ContainerError(f"the doctor finds {bad}")
-    num_ok = sum(each["state"] == "ok" for each in findings)
+    num_ok = sum(finding["state"] == "ok" for finding in findings)
     return f"{num_ok} checks ok, and empty receivers of alerts"
 
 

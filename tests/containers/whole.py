@@ -79,8 +79,8 @@ def publish(whole: trials.Whole) -> str:
     """Publish MovieLens-100K over TLS, as the user producer."""
     events = movielens.read(movielens.fetch(CACHE))
     file = whole.folder / "movielens.jsonl"
-    file.write_bytes(b"".join(encode(each) + b"\n" for each in events))
-    whole.published += sum(type(each).__name__ != "ItemUpdate" for each in events)
+    file.write_bytes(b"".join(encode(event) + b"\n" for event in events))
+    whole.published += sum(type(event).__name__ != "ItemUpdate" for event in events)
     whole.stack.publish(file)
     return whole.check_nothing_is_lost()
 

@@ -41,10 +41,12 @@ def test_live_slates_have_the_click_and_items_that_were_popular(tmp_path: Path) 
     assert live
     for visit in live:
         (click,) = visit.clicks
-        shown = [each.item_id for each in visit.impressions]
+        shown = [impression.item_id for impression in visit.impressions]
         assert click.item_id in shown
         assert len(shown) == len({*shown}) > 1
-        assert {each.request_id for each in visit.impressions} == {click.request_id}
+        assert {impression.request_id for impression in visit.impressions} == {
+            click.request_id
+        }
 
 
 def test_no_click_is_lost_and_a_repeated_one_stays_in_the_history(tmp_path: Path) -> None:

@@ -58,12 +58,14 @@ def _version(program: str) -> str:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Return what Helm printed, without its warnings of symbolic links."""
-    done = subprocess.run(
+    result = subprocess.run(
         [helm(), *map(str, arguments)], capture_output=True, text=True, check=False
     )
-    lines = done.stderr.splitlines(keepends=True)
-    errors = "".join(each for each in lines if "found symbolic link" not in each)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout, errors)
+    lines = result.stderr.splitlines(keepends=True)
+    errors = "".join(line for line in lines if "found symbolic link" not in line)
+    return subprocess.CompletedProcess(
+        result.args, result.returncode, result.stdout, errors
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

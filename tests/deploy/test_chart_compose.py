@@ -119,8 +119,8 @@ def test_the_settings_are_read_and_name_every_triton(
     triton = made.one("StatefulSet", "triton")
     pods = [f"{FULL}-triton-{n}" for n in range(triton["spec"]["replicas"])]
     domain = f"{triton['spec']['serviceName']}.shop.svc"
-    assert [each.grpc for each in servers] == [f"{pod}.{domain}:8001" for pod in pods]
-    assert [each.repository for each in servers] == [f"/models/{pod}" for pod in pods]
+    assert [server.grpc for server in servers] == [f"{pod}.{domain}:8001" for pod in pods]
+    assert [server.repository for server in servers] == [f"/models/{pod}" for pod in pods]
     assert ours.triton.metrics_pages() == {
         f"{pod}.{domain}:8001": f"http://{pod}.{domain}:8002/metrics" for pod in pods
     }
@@ -275,7 +275,7 @@ def test_probes_are_compose_s_health_checks(chart: Rendered, role: str) -> None:
         assert probe["exec"]["command"] == command
         return
     ports = {
-        each["name"]: each["containerPort"] for each in container(chart, role)["ports"]
+        port["name"]: port["containerPort"] for port in container(chart, role)["ports"]
     }
     address = f"127.0.0.1:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}'"
     assert address in command[-1]

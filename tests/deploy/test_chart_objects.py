@@ -137,8 +137,8 @@ def test_selectors_find_their_own_pods_and_no_others(values: str) -> None:
             wanted = each["spec"]["selector"]["matchLabels"]
         else:
             continue
-        found = [name for name, has in pods.items() if wanted.items() <= has.items()]
-        assert len(found) == 1, (each["kind"], each["metadata"]["name"], found)
+        names = [name for name, has in pods.items() if wanted.items() <= has.items()]
+        assert len(names) == 1, (each["kind"], each["metadata"]["name"], names)
 
 
 def test_what_is_mounted_is_a_volume_and_each_volume_is_mounted() -> None:
@@ -162,24 +162,26 @@ def test_rules_are_those_of_prometheus_here() -> None:
 def test_dashboards_are_those_of_grafana_here() -> None:
     made = rendered("production").all("ConfigMap")
     boards = [o for o in made.values() if "grafana_dashboard" in o["metadata"]["labels"]]
-    found = {name: text for each in boards for name, text in each["data"].items()}
+    found = {name: text for board in boards for name, text in board["data"].items()}
     folder = ROOT / "monitoring" / "grafana" / "dashboards"
     assert found == {path.name: path.read_text() for path in folder.glob("*.json")}
-    assert all(len(json.dumps(each)) < 250_000 for each in boards)  # an annotation's limit
+    assert all(
+        len(json.dumps(board)) < 250_000 for board in boards
+    )  # an annotation's limit
 
 
 def test_prometheus_scrapes_each_part_under_the_name_that_rules_say() -> None:
     monitors = rendered("production").all("ServiceMonitor")
     scrapes = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())
-    jobs = {each["job_name"] for each in scrapes["scrape_configs"]}
+    jobs = {config["job_name"] for config in scrapes["scrape_configs"]}
     assert set(monitors) == {f"{FULL}-{job}" for job in jobs}
     services = rendered("production").all("Service").values()
-    for each in monitors.values():
-        wanted = each["spec"]["selector"]["matchLabels"].items()
+    for monitor in monitors.values():
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
         (service,) = [s for s in services if wanted <= s["metadata"]["labels"].items()]
-        job = service["metadata"]["labels"][each["spec"]["jobLabel"]]
-        assert each["metadata"]["name"] == f"{FULL}-{job}"
-        (endpoint,) = each["spec"]["endpoints"]
+        job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        assert monitor["metadata"]["name"] == f"{FULL}-{job}"
+        (endpoint,) = monitor["spec"]["endpoints"]
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
         assert endpoint["interval"] == scrapes["global"]["scrape_interval"]
 

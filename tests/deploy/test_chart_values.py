@@ -89,7 +89,7 @@ def test_init_is_a_hook_unless_its_servers_come_with_the_release() -> None:
     (hook,) = rendered("production").all("Job").values()
     assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     volumes = hook["spec"]["template"]["spec"]["volumes"]
-    assert not any("persistentVolumeClaim" in each for each in volumes)
+    assert not any("persistentVolumeClaim" in volume for volume in volumes)
     settings = rendered("production").one("ConfigMap", "init")
     weight = settings["metadata"]["annotations"]["helm.sh/hook-weight"]
     assert int(weight) < 0  # before the Job that mounts it
@@ -101,8 +101,8 @@ def test_init_is_a_hook_unless_its_servers_come_with_the_release() -> None:
 def test_what_has_no_other_copy_outlives_the_release() -> None:
     claims = rendered("production").all("PersistentVolumeClaim").values()
     assert len(claims) == 5
-    for each in claims:
-        assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    for claim in claims:
+        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
 def test_a_claim_that_exists_is_taken() -> None:
@@ -145,12 +145,12 @@ def test_workers_and_trainer_share_no_disk() -> None:
     assert claims["stream"] == claims["intake"] == claims["init"] == set()
     own = claims.pop("trainer")
     assert len(own) == 1
-    assert all(own.isdisjoint(others) for others in claims.values())
+    assert all(own.isdisjoint(claim) for claim in claims.values())
 
 
 def test_a_secret_elsewhere_is_taken_under_its_own_key() -> None:
     volumes = rendered("production").pod("stream")["spec"]["volumes"]
-    (secrets,) = [each for each in volumes if each["name"] == "secrets"]
+    (secrets,) = [volume for volume in volumes if volume["name"] == "secrets"]
     found = {
         item["path"]: (source["secret"]["name"], item["key"])
         for source in secrets["projected"]["sources"]

@@ -38,10 +38,10 @@ def test_it_compiles_and_says_what_each_function_does(example: str) -> None:
 
 def test_it_runs_a_command_that_exists(example: str) -> None:
     (command,) = re.findall(r"^COMMAND = (.+)$", example, re.MULTILINE)
-    words = re.findall(r"[a-z0-9]+", command)
-    assert words == ["srp4ctr", "model", "refresh"]
-    assert CliRunner().invoke(app, [*words[1:], "--help"]).exit_code == 0
-    assert CliRunner().invoke(app, [*words[1:], "--sideways"]).exit_code == 2
+    matches = re.findall(r"[a-z0-9]+", command)
+    assert matches == ["srp4ctr", "model", "refresh"]
+    assert CliRunner().invoke(app, [*matches[1:], "--help"]).exit_code == 0
+    assert CliRunner().invoke(app, [*matches[1:], "--sideways"]).exit_code == 2
 
 
 def test_it_reads_what_a_refresh_leaves(example: str) -> None:
@@ -70,7 +70,7 @@ def test_airflow_reads_the_outcome_of_a_refusal_too(
     command.write_text(f"#!/bin/sh\nexit {status}\n")
     command.chmod(0o755)
     (tmp_path / STATUS_FILE).write_text('{"outcome":\n"refused"}')
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", shell["REPORTED"]],
         env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
@@ -80,5 +80,5 @@ def test_airflow_reads_the_outcome_of_a_refusal_too(
         text=True,
         check=False,
     )
-    assert (done.returncode == 0) is goes_on
-    assert done.stdout == ('{"outcome":"refused"}' if goes_on else "")
+    assert (result.returncode == 0) is goes_on
+    assert result.stdout == ('{"outcome":"refused"}' if goes_on else "")

@@ -19,23 +19,23 @@ FILE = re.compile(r"^`([\w.]+)`:\n\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTAL
 
 def play(title: str, folder: Path) -> None:
     """Write the files of an example, then type its commands."""
-    (text,) = (each for each in EXAMPLES if each.startswith(f"Example: {title}"))
+    (text,) = (example for example in EXAMPLES if example.startswith(f"Example: {title}"))
     for name, content in FILE.findall(text):
         (folder / name).write_text(content)
-    typed = re.findall(r"^\$ srp4ctr (.+)$", text, re.MULTILINE)
-    assert [words(each)[:2] for each in typed][-1] == ["events", "check"]
-    assert any(words(each)[:2] == ["events", "import"] for each in typed)
-    for each in typed:
-        done = CliRunner().invoke(app, words(each))
-        assert done.exit_code == 0, (each, done.output, done.exception)
+    matches = re.findall(r"^\$ srp4ctr (.+)$", text, re.MULTILINE)
+    assert [words(each)[:2] for each in matches][-1] == ["events", "check"]
+    assert any(words(each)[:2] == ["events", "import"] for each in matches)
+    for match in matches:
+        done = CliRunner().invoke(app, words(match))
+        assert done.exit_code == 0, (match, done.output, done.exception)
 
 
 def test_a_log_of_clicks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     play("a log of clicks", tmp_path)
-    found = (tmp_path / "events.jsonl").read_text()
-    assert found.count('"type":"click"') == 3
-    assert '"occurred_at":1772348400000' in found  # 08:00 in Berlin is 07:00 in UTC
+    text = (tmp_path / "events.jsonl").read_text()
+    assert text.count('"type":"click"') == 3
+    assert '"occurred_at":1772348400000' in text  # 08:00 in Berlin is 07:00 in UTC
 
 
 def test_lists_and_a_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

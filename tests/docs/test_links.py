@@ -16,7 +16,8 @@ def anchors(text: str) -> set[str]:
     """Return the names that GitHub gives to the headings of ``text``."""
     headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
     return {
-        re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in headings
     }
 
 

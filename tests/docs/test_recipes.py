@@ -28,16 +28,16 @@ def test_the_hotel_recipe_imports_prices_and_the_existing_order(
     done = CliRunner().invoke(app, typed)
     assert done.exit_code == 0, done.output
     events = events_in(tmp_path / "events.jsonl")
-    shown = [each for each in events if isinstance(each, Impression)]
-    clicks = [each for each in events if isinstance(each, Click)]
-    assert any(isinstance(each, Behavior) and each.action == "view" for each in events)
+    shown = [event for event in events if isinstance(event, Impression)]
+    clicks = [event for event in events if isinstance(event, Click)]
+    assert any(isinstance(event, Behavior) and event.action == "view" for event in events)
     assert len(shown) == 20 * len(clicks)
     for each in shown:
         assert each.numbers is not None
         assert each.numbers.keys() == {"price", "order"}
         assert each.numbers["order"] == each.position
     lists = {(each.request_id, each.item_id) for each in shown}
-    assert {(each.request_id, each.item_id) for each in clicks} <= lists
+    assert {(click.request_id, click.item_id) for click in clicks} <= lists
 
 
 def test_the_hotel_recipe_s_settings_declare_the_numbers(
@@ -48,7 +48,7 @@ def test_the_hotel_recipe_s_settings_declare_the_numbers(
     with (tmp_path / "settings.toml").open("a") as file:
         file.write(SETTINGS)
     found = settings.load().features
-    assert [each.name for each in found.candidate_numbers] == ["price", "order"]
+    assert [number.name for number in found.candidate_numbers] == ["price", "order"]
 
 
 def test_generated_searches_are_the_same_at_every_run(tmp_path: Path) -> None:

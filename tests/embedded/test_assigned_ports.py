@@ -124,7 +124,7 @@ def test_a_worker_that_outlived_its_stack_keeps_all_ports(
 def usual_addresses() -> Addresses:
     """Return the addresses of a stack that has every well-known port."""
     known = {part.name: part.well_known or 1 for part in PARTS}
-    names = {each.name for each in fields(Addresses)} & known.keys()
+    names = {field.name for field in fields(Addresses)} & known.keys()
     ports_of: dict[str, Any] = {name: known[name] for name in names}
     return Addresses(data_dir="d", broker="noida", **ports_of)
 

@@ -32,5 +32,5 @@ def test_the_rules_are_the_package_s_own() -> None:
 def test_prometheus_accepts_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "prometheus.yml"
     path.write_text(prometheus.scrape_config(TARGETS))
-    done = subprocess.run(["promtool", "check", "config", path], capture_output=True)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(["promtool", "check", "config", path], capture_output=True)
+    assert result.returncode == 0, result.stdout

@@ -75,7 +75,7 @@ def test_a_tied_stack_does_not_take_over_a_running_one(config: EmbeddedConfig) -
 
 def ports_of(addresses: Addresses) -> list[int]:
     """Return every port of a stack."""
-    names = (each.name for each in fields(Addresses) if each.name.endswith("_port"))
+    names = (field.name for field in fields(Addresses) if field.name.endswith("_port"))
     return [port for name in names if (port := getattr(addresses, name))]
 
 

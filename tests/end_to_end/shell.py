@@ -42,7 +42,7 @@ class Shell:
     def _run(
         self, words: Sequence[str], expect: int, env: Mapping[str, str] | None
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        result = subprocess.run(
             self._command(*words),
             capture_output=True,
             text=True,
@@ -50,12 +50,12 @@ class Shell:
             env={**self._env(), **(env or {})},
             check=False,
         )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
+        assert result.returncode == expect, result.stdout + result.stderr
+        return result
 
     def paste(self, line: str) -> str:
         """Run a line of a page as it stands and return what it printed."""
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-c", line],
             capture_output=True,
             text=True,
@@ -63,8 +63,8 @@ class Shell:
             env=self._env(),
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
 
     def leave_running(self, *words: str) -> None:
         """Run ``srp4ctr WORDS`` in the background, until the tests end."""

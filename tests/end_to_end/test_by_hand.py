@@ -71,9 +71,9 @@ def refresh_when_labels_are_there(shell: Shell) -> None:
 def grpc_address(shell: Shell) -> str:
     """Return where Triton listens, as other programs would find it."""
     text = (shell.folder / ".data" / "stack.toml").read_text()
-    found = re.search(r'grpc = "([^"]+)"', text)
-    assert found
-    return found[1]
+    match = re.search(r'grpc = "([^"]+)"', text)
+    assert match
+    return match[1]
 
 
 def rank_plainly(
@@ -172,7 +172,7 @@ def test_the_page_s_curl_is_answered_where_http_is_on(shell: Shell) -> None:
     if shell.http_port != HTTP_PORT:  # another program has it
         moved = typed.replace("127.0.0.1:8000", f"127.0.0.1:{shell.http_port}")
     answered = json.loads(shell.paste(moved))
-    outputs = {each["name"]: each["data"] for each in answered["outputs"]}
+    outputs = {output["name"]: output["data"] for output in answered["outputs"]}
     assert outputs["model_version"] == ["v1"]
     assert len(outputs["click_probability"]) == 2
 
@@ -194,10 +194,10 @@ def test_bad_requests_are_refused_clearly_and_the_server_stays_up(shell: Shell) 
 
 def test_the_monitor_shows_requests_and_encoder_runs(shell: Shell) -> None:
     text = (shell.folder / ".data" / "stack.toml").read_text()
-    found = re.search(r"\[monitoring\]\nport = (\d+)", text)
-    assert found
+    match = re.search(r"\[monitoring\]\nport = (\d+)", text)
+    assert match
     time.sleep(2)  # a turn of the monitor
-    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics") as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{match[1]}/metrics") as page:
         shown = page.read().decode()
     assert "srp4ctr_encoder_runs_total" in shown
     assert 'srp4ctr_serving_model{model_version="v1"} 1.0' in shown
@@ -240,7 +240,7 @@ def test_a_script_reads_the_stack_and_its_checks(shell: Shell) -> None:
     assert Path(running["triton"]["log"]).is_file()
     doctor = answer("doctor", shell.read("doctor", "--json"))
     assert (doctor["ok"], doctor["to_fix"]) == (True, 0)
-    assert "triton" in {each["check"] for each in doctor["findings"]}
+    assert "triton" in {finding["check"] for finding in doctor["findings"]}
     check = answer("features check", shell.read("features", "check", "--json"))
     assert check["store"]["rows"] > 0
     assert (check["ok"], check["compared"], check["served"]) == (True, True, None)
@@ -254,7 +254,7 @@ def test_a_script_reads_rankings(shell: Shell) -> None:
     typed = ("model", "rank", "user-1", "item-1", "item-2", "never-seen", "", "--json")
     ranking = answer("model rank", shell.read(*typed))
     assert (ranking["status"], ranking["model_version"]) == ("ok", "v2")
-    items = {each["item_id"]: each for each in ranking["items"]}
+    items = {item["item_id"]: item for item in ranking["items"]}
     assert items["item-1"]["title"] == "Thing 1"
     assert 0 < items["item-1"]["score"] < 1
     assert "unknown_item" in items["never-seen"]["notes"]
@@ -361,10 +361,10 @@ def test_the_producers_commands_run_as_the_page_has_them(shell: Shell) -> None:
 
 def test_the_lines_of_status_are_ready_to_paste(shell: Shell, tmp_path: Path) -> None:
     lines = shell.type("stack", "status").splitlines()
-    (variable,) = [each for each in lines if each.startswith("export ")]
+    (variable,) = [line for line in lines if line.startswith("export ")]
     assert "serving" in shell.paste(f"cd {tmp_path}\n{variable}\nsrp4ctr model list")
     begins = ("from srp4ctr import", "publisher = ", "client = ")
-    python = [each for each in lines if each.startswith(begins)]
+    python = [line for line in lines if line.startswith(begins)]
     here: dict[str, Any] = {}
     exec("\n".join(python), here)
     with here["publisher"] as publisher, here["client"] as client:

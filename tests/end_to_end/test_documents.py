@@ -155,6 +155,6 @@ def test_node_ranks(addresses: dict[str, str], tmp_path: Path) -> None:
     assert len(typed) == 2
     for each in typed:
         words = moved(each, addresses).split()
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert re.match(r"v\d+ \w+ \{ '50': 0\.\d+", done.stdout), done.stdout
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert re.match(r"v\d+ \w+ \{ '50': 0\.\d+", result.stdout), result.stdout

@@ -20,13 +20,13 @@ REPORT = "\n\nprint(json.dumps({'results': results, 'labels': [labels, due]}))"
 def code() -> str:
     """Return the code of all cells, in their order."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    found = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    found = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return "\n\n".join(found)
 
 
 def test_it_is_kept_without_outputs_of_some_machine() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    assert [each["id"] for each in cells if each.get("outputs")] == []
+    assert [cell["id"] for cell in cells if cell.get("outputs")] == []
     compile(code(), str(NOTEBOOK), "exec")
 
 

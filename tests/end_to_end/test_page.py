@@ -21,11 +21,11 @@ EMPTY = ".panel:not([data-state=drawn]):not([data-may-be-empty])"
 @pytest.fixture
 def address(demo: RunningDemo) -> str:
     """The page of a demo that has gone round the loop and is left running."""
-    found = re.search(r"the page: (http://127\.0\.0\.1:\d+)", demo.output)
-    assert found, demo.output
+    match = re.search(r"the page: (http://127\.0\.0\.1:\d+)", demo.output)
+    assert match, demo.output
     # Printed as soon as the page is there, and again at the end.
-    assert demo.output.count(f"the page: {found[1]}") == 2
-    return found[1]
+    assert demo.output.count(f"the page: {match[1]}") == 2
+    return match[1]
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def test_after_every_fault_the_outcome_is_the_references(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    *table, last = done.stdout.splitlines()
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    *table, last = result.stdout.splitlines()
     with capfd.disabled():
         sys.stdout.write("\n".join(["", *table, ""]))
     summary = json.loads(last)
@@ -55,4 +55,4 @@ def test_after_every_fault_the_outcome_is_the_references(
     assert summary["events"] > 20_000
     assert summary["poison"] > 100
     wrong = {name: n for name, n in summary.items() if n and name.startswith("wrong")}
-    assert (summary["lost"], wrong) == (0, {}), done.stdout
+    assert (summary["lost"], wrong) == (0, {}), result.stdout

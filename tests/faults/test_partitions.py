@@ -61,7 +61,7 @@ def run_worker(whole: Cluster, kafka: KafkaConfig, logged: int) -> None:
     """Run a worker until all is committed, and the raw log has ``logged`` events."""
     settings = whole.folder / "settings.toml"
     lines = settings.read_text().splitlines()
-    lines = [each for each in lines if not each.startswith("partitions")]
+    lines = [line for line in lines if not line.startswith("partitions")]
     lines.insert(lines.index("[kafka]") + 1, f"partitions = {kafka.partitions}")
     settings.write_text("\n".join(lines) + "\n")
     whole.start_worker(0)

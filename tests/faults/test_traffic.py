@@ -23,8 +23,8 @@ ENDED = "ended: "
 
 def test_traffic_without_its_broker_ends_with_an_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.test_traffic", str(tmp_path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout.startswith(f"{ENDED}KafkaTimeoutError")
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert result.stdout.startswith(f"{ENDED}KafkaTimeoutError")
 
 
 def lose_the_broker(folder: Path) -> None:

@@ -65,7 +65,7 @@ def _folder() -> Path | None:
     places = [*Path("/usr/lib/postgresql").glob("*/bin")]
     if on_path := shutil.which("postgres"):
         places.append(Path(on_path).resolve().parent)
-    return next((each for each in places if (each / "initdb").is_file()), None)
+    return next((place for place in places if (place / "initdb").is_file()), None)
 
 
 def _answers(programs: Path, port: int) -> bool:

@@ -168,9 +168,9 @@ def decayed_sums(events: Sequence[Impression | Click], at_ms: int) -> list[list[
     return [
         [
             math.fsum(
-                2.0 ** (-(at_ms - each.occurred_at) / (hours * MS_PER_HOUR))
-                for each in events
-                if isinstance(each, kind)
+                2.0 ** (-(at_ms - event.occurred_at) / (hours * MS_PER_HOUR))
+                for event in events
+                if isinstance(event, kind)
             )
             for hours in HALF_LIVES_H
         ]

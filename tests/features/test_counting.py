@@ -132,8 +132,8 @@ def assert_checked(
 ) -> None:
     """Assert that the check finds the rows of ``sink`` as the raw log has them."""
     config = FeatureConfig(log_dir=str(folder))
-    found = check_features(config, sink, streams, {0: end})
-    assert (found.wrong_rows, found.waiting, found.details) == (0, 0, ())
+    features = check_features(config, sink, streams, {0: end})
+    assert (features.wrong_rows, features.waiting, features.details) == (0, 0, ())
 
 
 def assert_counted_offline(folder: Path, rows: Rows) -> None:

@@ -158,7 +158,7 @@ def test_a_row_from_before_a_code_was_assigned_reads_as_it_was_stored(
     for n, config in enumerate((StreamConfig(), StreamConfig(action_codes=codes))):
         fold_into(sink, done[n : n + 1], PartitionState(0, n, config), n)
     row = OnlineViews(store_config).read_users([user])[user]
-    stored = [each.action for each in row.sequence.elements]
+    stored = [element.action for element in row.sequence.elements]
     assert stored == [action_code("wink"), 32]
     names = action_names(["wink"], codes)
     assert [action_name(each, names) for each in stored] == ["wink", "wink"]

@@ -42,7 +42,7 @@ class Profile:
 
 def right(events: Sequence[UserEvent], user_id: str = "u1") -> Profile:
     """Return the latest attributes after all of ``events`` that no erasure covers."""
-    own = [each for each in events if each.user_id == user_id]
+    own = [event for event in events if event.user_id == user_id]
     until = max((each.occurred_at for each in own if isinstance(each, Forget)), default=0)
     known = [
         (each.occurred_at, json_text(each.attributes))
@@ -97,8 +97,8 @@ def seen_by_request(folder: Path, events: Sequence[UserEvent], known_ms: int) ->
     write_log(log_dir, [(label_of(shown), AFTER_MS)])
     with opened(log_dir) as log:
         requests = requests_of(shown_impressions(log))
-        found = log.rows(profiles_of(log, requests))["attributes"].to_pylist()
-    return next(iter(found), "")
+        rows = log.rows(profiles_of(log, requests))["attributes"].to_pylist()
+    return next(iter(rows), "")
 
 
 @settings(max_examples=examples(20), deadline=None, phases=[Phase.generate])
@@ -139,7 +139,7 @@ def test_a_request_sees_the_attributes_of_its_instant_that_were_known_then(
     write_log(tmp_path, [(label_of(each), AFTER_MS) for each in shown])
     with opened(tmp_path) as log:
         found = snapshot(log, 5, ttl_days=90.0).user_attributes.tolist()
-        assert [json.loads(each) for each in user_profiles(log, NOON_MS + 90)] == [
+        assert [json.loads(profile) for profile in user_profiles(log, NOON_MS + 90)] == [
             {"age": "2"}
         ]
     ages = [json.loads(each)["age"] if each else None for each in found]

@@ -161,7 +161,7 @@ def test_one_click_from_the_producer_to_its_label(
                 committed_offsets(running.kafka, running.streams.log_group_id, topic)
                 for topic in LOGGED_TOPICS
             )
-            return all(len(each) == running.kafka.partitions for each in offsets)
+            return all(len(offset) == running.kafka.partitions for offset in offsets)
 
         asyncio.run(until(have_begun))
         publisher.publish(an_impression(at_ms=at_ms))

@@ -39,7 +39,7 @@ def sample_labels() -> dict[str, frozenset[str]]:
             continue
         labels = frozenset(spec.labels)
         if spec.bounds:
-            found |= {f"{spec.name}{each}": labels for each in OF_HISTOGRAMS}
+            found |= {f"{spec.name}{histogram}": labels for histogram in OF_HISTOGRAMS}
             found[f"{spec.name}_bucket"] |= {"le"}
         else:
             found[spec.name] = labels

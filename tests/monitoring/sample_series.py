@@ -145,7 +145,7 @@ OF_SERVERS = (
     "price_per_million_candidates:rate5m",
 )
 RECORDED: dict[str, tuple[str, ...]] = {
-    SERVERS: tuple(f"server:srp4ctr_server_{each}" for each in OF_SERVERS),
+    SERVERS: tuple(f"server:srp4ctr_server_{server}" for server in OF_SERVERS),
     VERSIONS: (
         "model_version:srp4ctr_cpu_seconds_per_1000_candidates:rate5m",
         "model_version:srp4ctr_price_per_million_candidates:rate5m",
@@ -162,7 +162,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "": (
         "srp4ctr:gpu_seconds:rate5m",
         "srp4ctr:gpu_energy_joules:rate5m",
-        *(f"srp4ctr:server_{each}" for each in OF_SERVERS),
+        *(f"srp4ctr:server_{server}" for server in OF_SERVERS),
     ),
     'currency="USD"': ("srp4ctr:gpu_price_per_1000_requests:rate5m",),
     PAIR: ("model_version:srp4ctr_clicks_gained_per_extra_price",),

@@ -31,9 +31,9 @@ def firing(alert: str, **labels: str) -> Labels:
 def matches(matchers: Sequence[str], labels: Labels) -> bool:
     """Return whether all ``matchers`` hold; a label that is missing is empty."""
     for matcher in matchers:
-        found = MATCHER.fullmatch(matcher)
-        assert found, matcher
-        name, operator, wanted = found.groups()
+        match = MATCHER.fullmatch(matcher)
+        assert match, matcher
+        name, operator, wanted = match.groups()
         value = labels.get(name, "")
         held = {
             "=": value == wanted,
@@ -139,9 +139,9 @@ def test_every_inhibition_matches_some_alert() -> None:
     names = {*("severity", "slo", "source", "alertname", "model_version"), "baseline"}
     for rule in CONFIG["inhibit_rules"]:
         for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
-            found = MATCHER.fullmatch(matcher)
-            assert found, matcher
-            assert found[1] in names
+            match = MATCHER.fullmatch(matcher)
+            assert match, matcher
+            assert match[1] in names
         assert set(rule.get("equal", ())) <= names
         for side in ("source_matchers", "target_matchers"):
             sources = [
@@ -164,16 +164,16 @@ def test_amtool_routes_each_alert_by_its_severity() -> None:
     for name in ("Srp4ctrWatchdog", "Srp4ctrMonitorSourceDown", "Srp4ctrRefreshOverdue"):
         labels = [f"{key}={value}" for key, value in firing(name).items()]
         command = ("amtool", "config", "routes", "test", f"--config.file={FILE}", *labels)
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == receiver_of(firing(name))
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert result.stdout.strip() == receiver_of(firing(name))
 
 
 @needs_amtool
 def test_amtool_accepts_the_file() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [str(shutil.which("amtool")), "check-config", str(FILE)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -213,7 +213,7 @@ def test_the_rules_of_the_objectives_are_those_that_the_generator_writes() -> No
 )
 def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
     promtool = str(Path(shutil.which("promtool") or ""))
-    done = subprocess.run(
+    result = subprocess.run(
         [promtool, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -127,7 +127,7 @@ def test_a_torn_line_costs_no_other(log: AuditLog) -> None:
     with log.audited("features apply"):
         pass
     entries, unreadable = read_entries(log.path)
-    assert [each.command for each in entries] == ["model rollback", "features apply"]
+    assert [entry.command for entry in entries] == ["model rollback", "features apply"]
     assert unreadable == 1
 
 
@@ -138,8 +138,8 @@ def test_a_killed_promotion_is_an_unfinished_operation(log: AuditLog) -> None:
         "with log.audited('model promote', 'v2'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(log.path)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    result = subprocess.run([sys.executable, "-c", program, str(log.path)], check=False)
+    assert result.returncode == -signal.SIGKILL
     ((entry,), _) = read_entries(log.path)
     assert (entry.subject, entry.result) == ("v2", BEGUN)
 
@@ -152,7 +152,7 @@ def test_writers_at_once_lose_no_line(log: AuditLog) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(1, 65)))
     entries, unreadable = read_entries(log.path)
-    assert {each.subject for each in entries} == {f"v{number}" for number in range(1, 65)}
+    assert {entry.subject for entry in entries} == {f"v{number}" for number in range(1, 65)}
     assert unreadable == 0
 
 
@@ -172,13 +172,13 @@ def test_a_refused_promotion_and_a_refresh_are_listed(settings: Settings) -> Non
         CliRunner().invoke(app, words)
     assert audit_log(settings).path == Path(".data/audit.jsonl")
     entries, _ = read_entries(audit_log(settings).path)
-    assert [(each.command, each.subject, each.result) for each in entries] == [
+    assert [(entry.command, entry.subject, entry.result) for entry in entries] == [
         ("model promote", "v1", REFUSED),
         ("model refresh", "v1", REFUSED),
         ("model rollback", "", REFUSED),
         ("model promote --canary", "v1", REFUSED),
     ]
-    assert {each.before for each in entries} == {what_serves(settings)} == {"nothing"}
+    assert {entry.before for entry in entries} == {what_serves(settings)} == {"nothing"}
     assert "manifest.json is missing" in shown()
     assert "nothing in" in shown("--since", "2999-01-01")
     assert json.loads(shown("--json"))[0]["actor"] == "ann"

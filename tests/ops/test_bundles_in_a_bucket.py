@@ -126,7 +126,10 @@ def test_refused_and_kept_bundles_are_published_too(
     for version, outcome in (("v1", REFUSED), ("v2", KEPT)):
         place.store("trainer").publish(place.bundle("trainer", version, outcome=outcome))
     settings = settings_of(place, "triton", monkeypatch)
-    assert [each["outcome"] for each in describe_bundles(settings)] == ["refused", "kept"]
+    assert [bundle["outcome"] for bundle in describe_bundles(settings)] == [
+        "refused",
+        "kept",
+    ]
     assert newest_ready(settings) is None
 
 
@@ -161,7 +164,7 @@ def test_the_newest_that_waits_is_promoted_and_a_damaged_one_is_not(
 
 def all_reports(place: Place, machine: str) -> list[reports.RefreshReport]:
     folders = bundle.list_bundles(place.disks / machine, bundle.CARD_FILE)
-    return [report for each in folders if (report := reports.read(each))]
+    return [report for folder in folders if (report := reports.read(folder))]
 
 
 def test_a_trainer_knows_what_serves_elsewhere(
@@ -177,7 +180,7 @@ def test_a_trainer_knows_what_serves_elsewhere(
     assert newest_ready(settings) is None
 
     settings = settings_of(place, "new-trainer", monkeypatch)
-    roles = {each["version"]: each["role"] for each in describe_bundles(settings)}
+    roles = {bundle["version"]: bundle["role"] for bundle in describe_bundles(settings)}
     assert roles == {"v1": "serving", "v2": "previous"}
     folder = place.disks / "new-trainer" / "v1"
     assert serving_folder(settings) == folder

@@ -117,6 +117,8 @@ def test_the_command_takes_a_lifetime_and_names_what_to_restart(tmp_path: Path) 
 def test_a_lifetime_that_renews_at_once_is_a_mistake(
     tmp_path: Path, days: str, renew: str
 ) -> None:
-    done = run_command(tmp_path, f"--days={days}", f"--renew-days={renew}")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: certificates for {days} days cannot be renewed")
+    command = run_command(tmp_path, f"--days={days}", f"--renew-days={renew}")
+    assert command.returncode == 2
+    assert command.stderr.startswith(
+        f"error: certificates for {days} days cannot be renewed"
+    )

@@ -37,9 +37,9 @@ def test_every_server_of_the_settings_and_every_file_is_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://objects:7070")
-    assert [each.service for each in places_of(Settings())] == ["objects"]
+    assert [place.service for place in places_of(Settings())] == ["objects"]
     found = [
-        (each.service, each.location, each.is_postgres) for each in places_of(closed())
+        (place.service, place.location, place.is_postgres) for place in places_of(closed())
     ]
     own = str(Path("c.pem").absolute())
     assert found == [
@@ -134,7 +134,7 @@ def test_a_server_that_goes_away_keeps_its_end_and_is_reported(
     watch.poll()
     assert registry.get_sample_value(READ, labels) == 0
     assert days_left(registry, "store", address) > 800
-    (line,) = [each.getMessage() for each in caplog.records]
+    (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"the certificate of store at {address} cannot be read: ")
 
 

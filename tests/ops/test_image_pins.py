@@ -85,7 +85,7 @@ def test_a_registry_that_is_away_is_named_with_what_to_do(tmp_path: Path) -> Non
     for file in FILES:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("FROM 127.0.0.1:9/team/tool:1.0\n")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "srp4ctr.ops.image_pins"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT)},
@@ -93,9 +93,9 @@ def test_a_registry_that_is_away_is_named_with_what_to_do(tmp_path: Path) -> Non
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith("not pinned: 127.0.0.1:9/team/tool:1.0: ")
-    assert "Run make pin-images where these registries can be reached" in done.stderr
+    assert result.returncode == 1
+    assert result.stderr.startswith("not pinned: 127.0.0.1:9/team/tool:1.0: ")
+    assert "Run make pin-images where these registries can be reached" in result.stderr
 
 
 def test_dockers_defaults_complete_a_name() -> None:

@@ -92,18 +92,18 @@ def fail() -> RefreshReport:
 def test_a_turn_leaves_word_of_how_it_ended(tmp_path: Path) -> None:
     began_ms = round(time.time() * 1000)
     refresh_and_record(a_report, tmp_path, 60.0)
-    done = read_json(tmp_path / STATUS_FILE, RefreshStatus)
-    assert done is not None
-    assert (done.version, done.outcome, done.error) == ("v3", "kept", "")
-    assert done.gates == {"auc": True}
-    assert done.interval_s == 60.0
-    assert began_ms <= done.last_success_ms <= done.ended_at_ms
+    report = read_json(tmp_path / STATUS_FILE, RefreshStatus)
+    assert report is not None
+    assert (report.version, report.outcome, report.error) == ("v3", "kept", "")
+    assert report.gates == {"auc": True}
+    assert report.interval_s == 60.0
+    assert began_ms <= report.last_success_ms <= report.ended_at_ms
     with pytest.raises(ConnectionError):
         refresh_and_record(fail, tmp_path, 60.0)
     failed = read_json(tmp_path / STATUS_FILE, RefreshStatus)
     assert failed is not None
     assert failed.error == "ConnectionError: no Triton answers"
-    assert failed.last_success_ms == done.last_success_ms
+    assert failed.last_success_ms == report.last_success_ms
     assert failed.gates == {}
 
 
@@ -116,11 +116,11 @@ def test_the_refresh_process_alone_gives_way() -> None:
         "yield_to_serving(RefreshConfig(niceness=7, max_gpu_memory_share=0.5))\n"
         "print(os.nice(0) - before)"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     # At most 19, where this test runs niced already.
-    assert int(done.stdout) == min(7, 19 - os.nice(0))
+    assert int(result.stdout) == min(7, 19 - os.nice(0))
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])
@@ -153,6 +153,6 @@ def test_one_refresh_that_is_ended_did_not_succeed(
         refresh_job.run(settings, RefreshPlan(every=every), display)
     assert end.value.code == status
     assert "the same command goes on where this one was" in said[-1]
-    found = read_json(tmp_path / STATUS_FILE, RefreshStatus)
-    assert found is not None
-    assert found.error == "stopped"
+    report = read_json(tmp_path / STATUS_FILE, RefreshStatus)
+    assert report is not None
+    assert report.error == "stopped"

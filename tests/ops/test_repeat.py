@@ -71,7 +71,7 @@ def test_what_is_written_for_people_is_no_traceback(
 
         with pytest.raises(KeyboardInterrupt):
             repeat(turn, 1.0, lambda _: None, sleep)
-        assert any(each.exc_info for each in caplog.records) is is_traced
+        assert any(record.exc_info for record in caplog.records) is is_traced
 
 
 def test_a_turn_longer_than_the_interval_is_followed_at_once() -> None:

@@ -91,7 +91,7 @@ def test_a_live_copy_has_the_tables_logs_first_the_folders_and_nothing_unfinishe
     volume, archive = tmp_path / "volume", tmp_path / "archive.tar.gz"
     table = volume / "events" / "items"
     files = ("_delta_log/0.json", "_delta_log/_last_checkpoint", "a.parquet", "b.tmp")
-    for path in (*(table / each for each in files), volume / "events" / ".sgwtmp" / "x"):
+    for path in (*(table / file for file in files), volume / "events" / ".sgwtmp" / "x"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
     script = stack_backup._LOG_TAR.replace("/volume", str(volume))

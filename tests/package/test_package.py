@@ -39,7 +39,7 @@ PUBLIC = {
 
 def python(code: str, folder: Path) -> str:
     """Return what ``code`` prints in a new process in ``folder``."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
@@ -47,8 +47,8 @@ def python(code: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_the_public_names_are_these() -> None:
@@ -116,16 +116,16 @@ def test_a_wheel_has_one_import_root_with_types_and_all_that_is_read_at_runtime(
     tmp_path: Path,
 ) -> None:
     words = ("build", "--quiet", "--wheel", "--out-dir", str(tmp_path))
-    done = subprocess.run(
+    result = subprocess.run(
         [uv.find_uv_bin(), *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if "error sending request" in done.stderr:
+    if "error sending request" in result.stderr:
         pytest.skip("no package index is reached for the build backend")
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     roots = {name.partition("/")[0] for name in names}
-    assert {each for each in roots if not each.endswith(".dist-info")} == {"srp4ctr"}
+    assert {root for root in roots if not root.endswith(".dist-info")} == {"srp4ctr"}
     read = {
         "srp4ctr/py.typed",
         "srp4ctr/streams/events/schemas/events.schema.json",

@@ -114,10 +114,12 @@ def ours(modules: str) -> str:
 def uv_or_skip(*words: str) -> None:
     """Run uv; skip where a package is neither in its cache nor to be had."""
     arguments = [uv.find_uv_bin(), "--quiet", *words]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
-    if NOT_THERE.search(done.stderr):
-        pytest.skip(f"uv has no package for this: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if NOT_THERE.search(result.stderr):
+        pytest.skip(f"uv has no package for this: {result.stderr.strip().splitlines()[-1]}")
+    assert result.returncode == 0, result.stderr
 
 
 def extras_of(stage: str) -> Sequence[str]:
@@ -145,7 +147,7 @@ def extras_and_modules(role: str) -> tuple[Sequence[str], str]:
     return extras_of(stage), modules
 
 
-@pytest.fixture(scope="module", params=[*IMAGES, *(f"extra {each}" for each in EXTRAS)])
+@pytest.fixture(scope="module", params=[*IMAGES, *(f"extra {extra}" for extra in EXTRAS)])
 def installed(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Installed:
@@ -172,17 +174,19 @@ def test_a_role_needs_no_other_roles_packages(role: str) -> None:
         f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n"
         f"import srp4ctr.cli.main, {ours(modules)}"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_image_says_its_extras() -> None:
     stages = {stage: extras_of(stage) for stage, _ in IMAGES.values() if stage}
     assert all(stages.values())
-    said = re.findall(r"--extra (\w+)", DOCKERFILE)
-    assert sorted(said) == sorted(each for extras in stages.values() for each in extras)
+    matches = re.findall(r"--extra (\w+)", DOCKERFILE)
+    assert sorted(matches) == sorted(
+        extra for extras in stages.values() for extra in extras
+    )
 
 
 def test_an_installed_role_says_its_version_and_helps_with_every_noun(

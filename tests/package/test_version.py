@@ -34,5 +34,7 @@ def test_every_locked_package_has_a_hash() -> None:
     packages = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
     assert len(packages) > 100
     assert [
-        each for each in packages if "==" not in each or "--hash=sha256:" not in each
+        package
+        for package in packages
+        if "==" not in package or "--hash=sha256:" not in package
     ] == []

@@ -46,8 +46,8 @@ def log(
 
 def logged(log_dir: Log) -> list[tuple[int, int]]:
     """Return partition and offset of every logged event."""
-    found = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(["partition", "offset"])
-    return sorted((row["partition"], row["offset"]) for row in found.to_pylist())
+    table = dataset(log_dir, BEHAVIOR_EVENTS_TOPIC).to_table(["partition", "offset"])
+    return sorted((row["partition"], row["offset"]) for row in table.to_pylist())
 
 
 def rows_between(start: int, end: int, user_id: str = "u1") -> list[Row]:
@@ -85,7 +85,7 @@ def offsets(log_dir: Log) -> list[int]:
 def files(log: Log) -> list[str]:
     """Return the paths of the table's files, whether it has them or not any more."""
     store = fs.PyFileSystem(DeltaStorageHandler(f"{log}/{TOPIC}"))
-    found = store.get_file_info(fs.FileSelector("", recursive=True))
+    file_info = store.get_file_info(fs.FileSelector("", recursive=True))
     return sorted(
-        each.path for each in found if each.path.startswith("date=") and each.is_file
+        each.path for each in file_info if each.path.startswith("date=") and each.is_file
     )

@@ -66,7 +66,7 @@ def phrase_of(path: Path) -> str:
 def folders() -> tuple[Path, ...]:
     """Return the package, the folders that are linked into it, and those alongside."""
     package = ROOT / PACKAGE
-    linked = sorted(each.resolve() for each in package.iterdir() if each.is_symlink())
+    linked = sorted(path.resolve() for path in package.iterdir() if path.is_symlink())
     return (*linked, package, *(ROOT / name for name in ALONGSIDE))
 
 
@@ -86,8 +86,8 @@ def entries() -> tuple[Entry, ...]:
 def tree() -> str:
     """Return the folders in the order of the data, with a line per file."""
     by_folder: dict[str, list[Entry]] = defaultdict(list)
-    for each in entries():
-        by_folder[each.folder].append(each)
+    for entry in entries():
+        by_folder[entry.folder].append(entry)
     for folder in list(by_folder):  # folders that hold folders only
         for parent in list(Path(folder).parents)[:-1]:
             by_folder[parent.as_posix()] += []
@@ -119,7 +119,7 @@ def _lines(folder: str, inside: list[Entry]) -> list[str]:
     phrase = next((each.phrase for each in inside if each.name == "__init__.py"), "")
     lines = [_line(depth, f"{folder.rpartition('/')[2]}/", phrase)] if folder else []
     files = [each for each in inside if each.name != "__init__.py"]
-    return lines + [_line(depth + 1, each.name, each.phrase) for each in files]
+    return lines + [_line(depth + 1, file.name, file.phrase) for file in files]
 
 
 def _line(depth: int, name: str, phrase: str) -> str:

@@ -36,7 +36,7 @@ class SourceFile:
 
     def imported_packages(self) -> set[str]:
         """Return the top-level names of the imported modules; of ours, those below."""
-        modules = {each.removeprefix(f"{PACKAGE}.") for each in self.imported_modules()}
+        modules = {module.removeprefix(f"{PACKAGE}.") for module in self.imported_modules()}
         return {module.partition(".")[0] for module in modules}
 
 

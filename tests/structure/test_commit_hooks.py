@@ -45,7 +45,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def commit(folder: Path, *paragraphs: str) -> subprocess.CompletedProcess[str]:
-    texts = [word for each in paragraphs for word in ("-m", each)]
+    texts = [word for paragraph in paragraphs for word in ("-m", paragraph)]
     return git(folder, "commit", "--allow-empty", "--quiet", *texts)
 
 
@@ -168,6 +168,6 @@ def test_make_leaves_a_folder_that_is_no_checkout_alone(repository: Path) -> Non
 
 
 def test_git_may_run_the_hooks() -> None:
-    names = {each.name for each in HOOKS.iterdir()}
+    names = {path.name for path in HOOKS.iterdir()}
     assert names == {"commit-msg", "pre-commit"}
-    assert all(os.access(each, os.X_OK) for each in HOOKS.iterdir())
+    assert all(os.access(path, os.X_OK) for path in HOOKS.iterdir())

@@ -57,7 +57,7 @@ def faults_of_line(line: str) -> Iterator[str]:
 
 def files() -> list[Path]:
     """Return the files of decisions, without the index."""
-    return sorted(each for each in FOLDER.glob("*.md") if each.name != INDEX)
+    return sorted(path for path in FOLDER.glob("*.md") if path.name != INDEX)
 
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: file.name)
@@ -68,7 +68,7 @@ def test_each_decision_is_short_and_follows_the_template(file: Path) -> None:
 
 
 def test_all_decisions_together_are_short() -> None:
-    size = sum(each.stat().st_size for each in FOLDER.iterdir())
+    size = sum(path.stat().st_size for path in FOLDER.iterdir())
     assert size <= MAX_BYTES, (
         f"docs/decisions has {size:,} bytes, at most {MAX_BYTES:,}: delete decisions that "
         "no longer hold, or that the code says anyway; git keeps them"
@@ -77,7 +77,7 @@ def test_all_decisions_together_are_short() -> None:
 
 def test_the_index_names_every_file() -> None:
     index = (FOLDER / INDEX).read_text(encoding="utf-8")
-    missing = [each.name for each in files() if f"]({each.name})" not in index]
+    missing = [file.name for file in files() if f"]({file.name})" not in index]
     assert missing == [], f"add a row to docs/decisions/{INDEX}"
 
 

@@ -37,7 +37,7 @@ class Figure:
         result = json.loads(path.read_text(encoding="utf-8"))
         if self.row:
             is_row = self.row.items()
-            (result,) = [each for each in result["rows"] if is_row <= each.items()]
+            (result,) = [row for row in result["rows"] if is_row <= row.items()]
         values = [reduce(getitem, key.split("."), result) for key in self.keys]
         return self.text.format(*map(abs, values))
 

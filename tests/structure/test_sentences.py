@@ -45,8 +45,8 @@ def words(sentence: str) -> int:
 
 def share_of_long(page: str) -> float:
     """Return which share of the sentences has more than ``MAX_WORDS`` words."""
-    lengths = [words(each) for each in sentences(page)]
-    return sum(each > MAX_WORDS for each in lengths) / max(len(lengths), 1)
+    lengths = [words(sentence) for sentence in sentences(page)]
+    return sum(length > MAX_WORDS for length in lengths) / max(len(lengths), 1)
 
 
 def unreleased() -> str:
@@ -57,15 +57,15 @@ def unreleased() -> str:
 @pytest.mark.parametrize("name", sorted(pages().keys() - {"CHANGELOG.md"}))
 def test_few_sentences_of_a_page_are_long(name: str) -> None:
     page = pages()[name]
-    found = [each for each in sentences(page) if words(each) > MAX_WORDS]
+    found = [sentence for sentence in sentences(page) if words(sentence) > MAX_WORDS]
     assert share_of_long(page) <= MAX_SHARE, "\n".join(found)
 
 
 def test_an_unreleased_change_is_one_short_sentence() -> None:
     assert "\n## [Unreleased]\n" in pages()["CHANGELOG.md"]
     entries = re.findall(r"^- (.*)$", unreleased(), re.MULTILINE)
-    assert [each for each in entries if len(sentences(each)) != 1] == []
-    assert [each for each in entries if words(sentences(each)[0]) > MAX_WORDS] == []
+    assert [entry for entry in entries if len(sentences(entry)) != 1] == []
+    assert [entry for entry in entries if words(sentences(entry)[0]) > MAX_WORDS] == []
 
 
 def test_sentences_of_paragraphs_items_and_cells_are_found() -> None:

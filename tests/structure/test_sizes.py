@@ -27,7 +27,7 @@ def work_at_import(file: SourceFile) -> list[str]:
 
 
 def test_no_function_is_longer_than_40_lines() -> None:
-    assert [each for file in all_files() for each in long_functions(file)] == []
+    assert [function for file in all_files() for function in long_functions(file)] == []
 
 
 def test_a_function_of_41_lines_is_found() -> None:

@@ -9,20 +9,20 @@ from tests.structure.source_tree import all_files
 
 
 def test_every_module_is_in_the_map() -> None:
-    files = {each.path for each in all_files() if not each.path.startswith("tests/")}
-    assert files - {each.path for each in entries()} == set()
+    files = {file.path for file in all_files() if not file.path.startswith("tests/")}
+    assert files - {entry.path for entry in entries()} == set()
 
 
 def test_the_tree_has_a_line_per_file_in_the_order_of_the_data() -> None:
     lines = tree().splitlines()
-    files = [each for each in entries() if not each.path.endswith("/__init__.py")]
+    files = [entry for entry in entries() if not entry.path.endswith("/__init__.py")]
     assert sum(not line.split()[0].endswith("/") for line in lines) == len(files)
     rooms = [line.split()[0] for line in lines if not line.startswith(" ")]
     assert rooms[:4] == ["streams/", "features/", "training/", "triton_repo/"]
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [each.path for each in entries() if not each.phrase] == []
+    assert [entry.path for entry in entries() if not entry.phrase] == []
 
 
 @pytest.mark.parametrize(

@@ -240,37 +240,41 @@ def private_names(path: str, names: Iterable[tuple[int, str]]) -> list[str]:
 def private_texts(file: SourceFile) -> list[str]:
     """Return where a text that users meet has a banned phrase."""
     return [
-        f"{file.path}:{line} {found[0]!r} in {text[:60]!r}"
+        f"{file.path}:{line} {match[0]!r} in {text[:60]!r}"
         for line, text in texts_in(file)
-        if text not in KEPT and (found := _PHRASE.search(text))
+        if text not in KEPT and (match := _PHRASE.search(text))
     ]
 
 
 def test_names_are_the_fields_terms() -> None:
-    found = [each for f in all_files() for each in private_names(f.path, names_in(f))]
+    found = [name for f in all_files() for name in private_names(f.path, names_in(f))]
     assert found == []
 
 
 def test_texts_that_users_meet_are_the_fields_terms() -> None:
-    assert [each for file in product_files() for each in private_texts(file)] == []
+    assert [text for file in product_files() for text in private_texts(file)] == []
 
 
 def test_docstrings_and_comments_are_the_fields_terms() -> None:
     files = [file for file in all_files() if not file.path.startswith(UNREAD)]
-    found = [each for f in files for each in private_comments(f.path, comments_in(f))]
+    found = [comment for f in files for comment in private_comments(f.path, comments_in(f))]
     assert found == []
 
 
 def test_names_and_comments_in_c_are_the_fields_terms() -> None:
     files = [path for pattern in C_SOURCES for path in ROOT.glob(pattern)]
     assert len(files) > 10
-    found = [each for f in files for each in private_names(f.name, names_in_c(f))]
-    found += [each for f in files for each in private_comments(f.name, comments_in_c(f))]
+    found = [name for f in files for name in private_names(f.name, names_in_c(f))]
+    found += [
+        comment for f in files for comment in private_comments(f.name, comments_in_c(f))
+    ]
     assert found == []
 
 
 def test_names_of_tests_are_the_fields_terms() -> None:
-    found = [each for f in all_files() for each in private_comments(f.path, named_tests(f))]
+    found = [
+        comment for f in all_files() for comment in private_comments(f.path, named_tests(f))
+    ]
     assert found == []
 
 

@@ -69,7 +69,7 @@ def golden(folder: Path, columns: int) -> dict[str, np.ndarray]:
     tensors["candidate_item_rows"][1, 2] = 0
     for file in (bundle.ENCODER_FILE, bundle.HEAD_FILE):
         session = onnxruntime.InferenceSession(folder / file)
-        names = [each.name for each in session.get_outputs()]
+        names = [output.name for output in session.get_outputs()]
         feeds = {each.name: tensors[each.name] for each in session.get_inputs()}
         tensors |= dict(zip(names, session.run(names, feeds), strict=True))
     return tensors

@@ -182,14 +182,16 @@ class OfflineLog:
     def _sequences(self, request: Request, versions: Versions) -> SequenceArrays:
         sequence = self._user(request, versions).sequence
         oldest_ms = request.at_ms - round(self.ttl_days * MS_PER_DAY)
-        unexpired = [each for each in sequence.elements if each.occurred_at > oldest_ms]
+        unexpired = [
+            element for element in sequence.elements if element.occurred_at > oldest_ms
+        ]
         return _arrays(unexpired, self.length)
 
     def _exposures(self, request: Request, versions: Versions) -> ItemExposures:
         """Return the exposures (1, N), item by item."""
         kept = [
-            (each.occurred_at, each.item_key)
-            for each in self._user(request, versions).exposures.elements
+            (element.occurred_at, element.item_key)
+            for element in self._user(request, versions).exposures.elements
         ]
         shown = [
             [at for at, key in kept if key == item_key(item) and at < request.at_ms]

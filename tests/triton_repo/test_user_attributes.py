@@ -104,7 +104,7 @@ def test_a_bundle_without_user_fields_replaces_one_with_them_and_back(
     plain = a_bundle(described.with_name("v2"), PLAIN)
     promote(plain, server.triton, server.features)
     users = ("bea", "nobody")
-    bea, nobody = (client.rank(each, ITEMS, deadline_s=30.0) for each in users)
+    bea, nobody = (client.rank(user, ITEMS, deadline_s=30.0) for user in users)
     assert bea.model_version == nobody.model_version == "v2"
     assert bea.scores == pytest.approx(nobody.scores, abs=1e-6)
     promotion.rollback(server.triton)

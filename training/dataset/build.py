@@ -137,7 +137,7 @@ class _Cut:
             user_fields=item_fields.build(of_users, features.user_fields, old_users),
             context_numbers=vocabulary.numbers_of(texts),
             context_fields=vocabulary.fields_of(texts),
-            candidate_numbers=tuple(each.name for each in features.candidate_numbers),
+            candidate_numbers=tuple(number.name for number in features.candidate_numbers),
             utc_offset_minutes=features.utc_offset_minutes,
             actions=point_in_time.frequent_actions(self.log, self.boundary_ms),
             visit_gap_ms=round(features.visit_gap_minutes * 60_000),

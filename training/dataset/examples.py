@@ -197,7 +197,7 @@ def _of_users(
     if not vocabulary.user_fields:
         return {}
     places, index = _distinct(texts)
-    rows = np.array([vocabulary.user_attribute_rows(each) for each in places], np.int32)
+    rows = np.array([vocabulary.user_attribute_rows(place) for place in places], np.int32)
     return {"user_attribute_rows": rows[index]}
 
 
@@ -287,7 +287,7 @@ def read_contexts(
 def _distinct(texts: Sequence[_Text]) -> tuple[list[_Text], _Int64s]:
     """Return the distinct ``texts``, and of each text which one it is."""
     places: dict[_Text, int] = {}
-    index = [places.setdefault(each, len(places)) for each in texts]
+    index = [places.setdefault(text, len(places)) for text in texts]
     return list(places), np.array(index, np.int64)
 
 

@@ -86,5 +86,5 @@ def of_updates(updates: pa.Table, words: Vocabulary) -> ItemAttributes:
 
 
 def _rows(attributes: Sequence[Attributes], words: Vocabulary) -> NDArray[np.int32]:
-    rows = [words.attribute_rows(each) for each in attributes]
+    rows = [words.attribute_rows(attribute) for attribute in attributes]
     return np.array(rows, np.int32).reshape(len(rows), words.num_attribute_slots)

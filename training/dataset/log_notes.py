@@ -36,8 +36,8 @@ def _differing_contexts(log: EventLog) -> Iterator[str]:
     total = log.rows(requests.count()).as_py()
     sample = differing.order_by("user_id", "request_id").limit(_SAMPLE)
     fields: set[str] = set()
-    for each in log.rows(sample).to_pylist():
-        pairs = (parse_context(each[name]).items() for name in ("least", "greatest"))
+    for row in log.rows(sample).to_pylist():
+        pairs = (parse_context(row[name]).items() for name in ("least", "greatest"))
         fields |= {name for name, _value in set.symmetric_difference(*map(set, pairs))}
     yield (
         f"the context differs within {count:,} of {total:,} requests, in "

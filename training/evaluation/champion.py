@@ -81,7 +81,7 @@ def skip(reason: str, before: Iterable[Gate] = ()) -> tuple[Gate, ...]:
     ``before`` are those of the champion's card: what it has lost stays lost.
     """
     losses = _by_name(before)
-    return tuple(_skipped(each.name, reason, losses[each.name]) for each in GATES)
+    return tuple(_skipped(gate.name, reason, losses[gate.name]) for gate in GATES)
 
 
 def rescored(
@@ -115,13 +115,13 @@ def compare(
     losses = _by_name(before)
     return tuple(
         _gate(
-            each.name,
+            gate.name,
             version,
-            each.load()(judged, champions),
+            gate.load()(judged, champions),
             tolerance,
-            losses[each.name],
+            losses[gate.name],
         )
-        for each in GATES
+        for gate in GATES
     )
 
 
@@ -168,7 +168,7 @@ def score(folder: Path, slates: Slates) -> Scored:
 
 def _by_name(before: Iterable[Gate]) -> dict[str, Gate]:
     """Return the gate of each of GATES; one that lost nothing if ``before`` has none."""
-    none = {each.name: skipped(each.name, "") for each in GATES}
+    none = {gate.name: skipped(gate.name, "") for gate in GATES}
     return none | {each.gate: each for each in before if each.gate in none}
 
 

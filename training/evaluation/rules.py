@@ -63,7 +63,7 @@ class RuleInputs:
         return replace(self, **{n: getattr(self, n)[rows] for n in INPUTS})
 
 
-INPUTS = tuple(each.name for each in fields(RuleInputs))
+INPUTS = tuple(field.name for field in fields(RuleInputs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -319,7 +319,7 @@ def compare(
 
 def _pair(rule: Rule, shown: NDArray[np.bool_], judged: Scored) -> _Pair:
     used = rule.slates[judged.requests]
-    kept = {each.name: getattr(judged, each.name)[used] for each in fields(Scored)}
+    kept = {field.name: getattr(judged, field.name)[used] for field in fields(Scored)}
     has_one_item = _has_one_item(shown)
     model = judged.probabilities if has_one_item else judged.ranking
     return _Pair(
@@ -377,10 +377,12 @@ def gate(
     the ``champion`` is also worse than the rule that wins, a bundle that failed no gate
     against it passes with a warning: what serves is no better.
     """
-    measured = [each for each in results if each.gates and each.gate_high is not None]
+    measured = [
+        result for result in results if result.gates and result.gate_high is not None
+    ]
     if not measured:
         return skipped(GATE, _unmeasured(results))
-    number = sum(each.gates for each in results)
+    number = sum(result.gates for result in results)
     lost = [each for each in measured if each.wins]
     if not lost:
         best = measured[0]
@@ -412,7 +414,7 @@ def _comparison(result: RuleResult, rules: int) -> str:
 
 
 def _unmeasured(results: Sequence[RuleResult]) -> str:
-    gating = [each for each in results if each.gates]
+    gating = [result for result in results if result.gates]
     if not gating:
         return "the judged requests allow no rule"
     if all(each.gauc_difference.value is None for each in gating):
@@ -423,4 +425,4 @@ def _unmeasured(results: Sequence[RuleResult]) -> str:
 def _is_no_better(champion: Champion, winner: RuleResult) -> bool:
     if failed(champion.gates):
         return False
-    return any(each.rule == winner.rule and each.wins for each in champion.results)
+    return any(result.rule == winner.rule and result.wins for result in champion.results)

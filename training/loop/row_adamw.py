@@ -123,7 +123,7 @@ class RowAdamW(torch.optim.AdamW):
     def _group_of(self, table: Tensor) -> Any:
         """Return the parameter group of ``table``."""
         for group in self.param_groups:
-            if any(each is table for each in group["params"]):
+            if any(param is table for param in group["params"]):
                 return group
         raise KeyError("a table of another optimiser")
 
@@ -143,7 +143,7 @@ def moved_when_read(module: nn.Module, optimiser: RowAdamW) -> Iterator[None]:
         assert isinstance(table, nn.Embedding)
         optimiser.read(table.weight, given[0])
 
-    hooks = [each.register_forward_pre_hook(read) for each in large_tables(module)]
+    hooks = [table.register_forward_pre_hook(read) for table in large_tables(module)]
     try:
         yield
     finally:

@@ -71,7 +71,7 @@ def clip(optimiser: torch.optim.Optimizer) -> None:
 
     As ``nn.utils.clip_grad_norm_``, which refuses sparse gradients: theirs are coalesced.
     """
-    trained = [each for group in optimiser.param_groups for each in group["params"]]
+    trained = [param for group in optimiser.param_groups for param in group["params"]]
     gradients = [
         each.grad.values() if each.grad.is_sparse else each.grad
         for each in trained

@@ -52,5 +52,5 @@ class ClickModel(nn.Module, abc.ABC):
         """Return what fine-tuning trains, each ``params`` with its ``lr``: here all."""
         fast, rate = self.fast_parameters(), config.finetune_learning_rate
         placed = {id(parameter) for parameter in fast}
-        rest = [each for each in self.parameters() if id(each) not in placed]
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in placed]
         return [{"params": rest, "lr": rate}, {"params": fast, "lr": rate * FAST_RATE}]

@@ -99,7 +99,7 @@ class SRP4CTR(ClickModel):
         """
         padding = inputs["candidate_item_rows"] == 0
         answers = self.head.answers(self.logits(inputs))
-        return Scores(*(each.masked_fill(padding, torch.nan) for each in answers))
+        return Scores(*(answer.masked_fill(padding, torch.nan) for answer in answers))
 
     def forward(self, tensors: Tensors, positions: Tensor | None = None) -> Scores[Tensor]:
         """Return logits (B, N): encode and score in one call."""

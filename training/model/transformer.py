@@ -444,7 +444,7 @@ class FoldedQuerying(nn.Module):
 
 def folded_layers(layers: nn.ModuleList) -> tuple[list["FoldedLayer"], Tensor]:
     """Return ``TransformerLayer``s folded, and the bias that the first one's input has."""
-    known = [each for each in layers if isinstance(each, TransformerLayer)]
+    known = [layer for layer in layers if isinstance(layer, TransformerLayer)]
     biases = [*(each.output.bias for each in known), torch.zeros(())]
     folded = [FoldedLayer(*pair) for pair in zip(known, biases[1:], strict=True)]
     return folded, biases[0]

@@ -121,7 +121,7 @@ def read(folder: Path) -> RefreshReport | None:
     """Return the report in ``folder``; None where there is none that can be read."""
     try:
         content = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        content["gates"] = tuple(Gate(**each) for each in content["gates"])
+        content["gates"] = tuple(Gate(**gate) for gate in content["gates"])
         content["outcome"] = RefreshOutcome(content["outcome"])
         content["notes"] = tuple(content["notes"])
         content["rules"] = msgspec.convert(content["rules"], tuple[RuleResult, ...])
@@ -163,10 +163,10 @@ def _rules(results: Sequence[RuleResult]) -> Iterator[str]:
     metric = results[0].metric
     yield f"\n| rule | {metric} | model less rule | CTR at 1 | model less rule | |"
     yield "|---|---|---|---|---|---|"
-    for each in results:
+    for result in results:
         yield (
-            f"| {each.rule} | {figure(each.gauc)} | {each.gauc_difference} | "
-            f"{figure(each.ctr_at_1)} | {each.ctr_difference} | {each.meaning} |"
+            f"| {result.rule} | {figure(result.gauc)} | {result.gauc_difference} | "
+            f"{figure(result.ctr_at_1)} | {result.ctr_difference} | {result.meaning} |"
         )
     yield (
         "\nDifferences with their 95 % intervals over users, each on the requests that the"

@@ -223,7 +223,7 @@ def _compare(
     snapshot = snapshots.take(np.array([row]))
     snapshot = replace(snapshot, times_ms=np.array([request.time_ms]))
     made = examples.slates(snapshot, model.vocabulary, model.attributes).tensors
-    requested = [item_key(each) if each else 0 for each in request.item_ids]
+    requested = [item_key(item_id) if item_id else 0 for item_id in request.item_ids]
     places = {key: place for place, key in reversed([*enumerate(requested)])}
     shown = [places[key] for key in snapshot.candidate_item_keys.tolist() if key in places]
     of_training = _by_candidate(made, len(snapshot.candidate_item_keys))

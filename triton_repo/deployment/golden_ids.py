@@ -108,9 +108,9 @@ class GoldenIds:
     def check(self, name: str) -> None:
         """Raise ``ArtifactError`` unless ensemble ``name`` answers as training's code."""
         answers = {name: partial(self._answer, name)}
-        for found in self._differences(answers, self.users.requests):
-            if not found.is_right:
-                raise ArtifactError(f"not the answer of training's code: {found}")
+        for difference in self._differences(answers, self.users.requests):
+            if not difference.is_right:
+                raise ArtifactError(f"not the answer of training's code: {difference}")
 
     def native_costs(self, old: Sequence[Path]) -> list[Callable[[], float]]:
         """Return what measures the native step of ``old`` steps, and that of these.
@@ -130,7 +130,7 @@ class GoldenIds:
 
     def cpu_ms(self, native: Path) -> float:
         """Return the CPU time in which the native step answers all requests."""
-        return sum(self._cpu_ns(native, each) for each in self.users.requests) / 1e6
+        return sum(self._cpu_ns(native, request) for request in self.users.requests) / 1e6
 
     def _cpu_ns(self, native: Path, request: GoldenRequest) -> float:
         """Send ``request`` until the native step has answered it itself."""
@@ -189,9 +189,9 @@ class GoldenIds:
         expected = [self.users.tensors(request, items) for items in states]
         scored = [self._scores(each.tensors) for each in expected]
         apart = [
-            _outside(made[each.name], [scores[each.name] for scores in scored])
-            / SCORE_TOLERANCES[each.name]
-            for each in SCORES
+            _outside(made[score.name], [scores[score.name] for scores in scored])
+            / SCORE_TOLERANCES[score.name]
+            for score in SCORES
         ]
         note = ""
         if model_names.ANSWERED_BY.name in made and not _is_in_order(made):
@@ -300,7 +300,7 @@ def stored_users(
 def native_folder(folders: Sequence[Path]) -> Path | None:
     """Return the native step's of the ``folders`` of a bundle; None where it has none."""
     begins = model_names.NATIVE_RANKER
-    return next((each for each in folders if each.name.startswith(begins)), None)
+    return next((folder for folder in folders if folder.name.startswith(begins)), None)
 
 
 def _items_by_attributes(

@@ -296,7 +296,7 @@ def ensemble_text(ensemble: EnsembleConfig, limits: Limits) -> str:
         later = (each.inputs for each in ensemble.steps[place + 1 :])
         needed = {each.name for each in itertools.chain(ensemble.outputs, *later)}
         read = {each.name for each in step.inputs + step.optional_inputs} & known
-        made = {each.name for each in step.outputs} & needed
+        made = {output.name for output in step.outputs} & needed
         scheduled = config.ensemble_scheduling.step.add(model_name=step.name)
         scheduled.model_version = -1
         scheduled.input_map.update({name: name for name in read})

@@ -63,7 +63,7 @@ def place(folder: Path) -> None:
 def _source() -> int:
     """Return the number of the sources, which the library has as well."""
     sources = (*sorted(_FOLDER.glob("*.[ch]")), *compiled.SOURCES)
-    return zlib.crc32(b"".join(each.read_bytes() for each in sources))
+    return zlib.crc32(b"".join(source.read_bytes() for source in sources))
 
 
 def _is_built() -> bool:

@@ -30,10 +30,10 @@ def fill(
     gone, damaged or of another schema.
     """
     with locked(repository):
-        own = read_serving(repository)
-        wanted = _wanted(repository, own, config)
-        if wanted.serving in (None, own.serving):
-            return own
+        serving = read_serving(repository)
+        wanted = _wanted(repository, serving, config)
+        if wanted.serving in (None, serving.serving):
+            return serving
         one = replace(config, repository=str(repository), replicas=())
         for version in (wanted.previous, wanted.canary):
             if version and not reconcile.is_whole(bundle_folder(version)):
@@ -46,7 +46,7 @@ def fill(
 
 
 def _wanted(repository: Path, own: Serving, config: TritonConfig) -> Serving:
-    first, *others = (Path(each.repository) for each in config.servers())
+    first, *others = (Path(server.repository) for server in config.servers())
     if repository.resolve() != first.resolve():
         found = read_serving(first)
         return found if found.serving else own

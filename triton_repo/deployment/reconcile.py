@@ -75,8 +75,8 @@ def read_states(config: TritonConfig) -> tuple[ServerState, ...]:
 
 def is_split(states: tuple[ServerState, ...]) -> bool:
     """Return whether callers may get answers of different bundles, by server."""
-    differ = len({each.serving.answering for each in states}) > 1
-    return differ or not all(each.is_whole for each in states)
+    differ = len({state.serving.answering for state in states}) > 1
+    return differ or not all(state.is_whole for state in states)
 
 
 def is_settled(config: TritonConfig) -> bool:
@@ -211,11 +211,11 @@ def check_all(config: TritonConfig, after: Mapping[str, Serving]) -> None:
 def describe(states: tuple[ServerState, ...]) -> str:
     """Return each server and what it serves, for messages."""
     parts = []
-    for each in states:
-        text = f"{each.server} serves {each.serving.serving or 'nothing'}"
-        if each.serving.canary:
-            text += f" and canary {each.serving.canary} ({each.serving.canary_share:.4g})"
-        parts.append(text if each.is_whole else f"{text}, and ensembles of another")
+    for state in states:
+        text = f"{state.server} serves {state.serving.serving or 'nothing'}"
+        if state.serving.canary:
+            text += f" and canary {state.serving.canary} ({state.serving.canary_share:.4g})"
+        parts.append(text if state.is_whole else f"{text}, and ensembles of another")
     return "; ".join(parts)
 
 
@@ -237,8 +237,8 @@ def is_whole(source: Path) -> bool:
 def _follow_first(lease: Lease, config: TritonConfig, render: Render) -> None:
     """Let the other servers serve what the first one that serves anything does."""
     states = read_states(config)
-    model = next((each.serving for each in states if each.serving.serving), Serving())
-    before = {each.server: each.serving for each in states}
+    model = next((state.serving for state in states if state.serving.serving), Serving())
+    before = {state.server: state.serving for state in states}
     after = {
         name: serving if serving.answering == model.answering else model
         for name, serving in before.items()

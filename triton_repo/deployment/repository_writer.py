@@ -168,7 +168,9 @@ def step_folders(repository: Path, version: str) -> list[Path]:
 def is_rendered_from(repository: Path, source: Path, version: str) -> bool:
     """Return whether the live steps of ``version`` are of exactly the bundle ``source``."""
     manifest = (source / bundle.MANIFEST_FILE).read_bytes()
-    live = [each / bundle.MANIFEST_FILE for each in step_folders(repository, version)[:1]]
+    live = [
+        folder / bundle.MANIFEST_FILE for folder in step_folders(repository, version)[:1]
+    ]
     return any(each.is_file() and each.read_bytes() == manifest for each in live)
 
 
@@ -245,8 +247,8 @@ def code_files() -> Iterator[Path]:
     """Yield the files of the package that every step has a copy of: its code."""
     for part in map(_PACKAGE.joinpath, _CODE):
         files = [part] if part.is_file() else sorted(part.rglob("*.*"))
-        files = [each for each in files if each.suffix in (".py", ".c", ".h", ".so")]
-        yield from (each for each in files if not _APART.intersection(each.parts))
+        files = [file for file in files if file.suffix in (".py", ".c", ".h", ".so")]
+        yield from (file for file in files if not _APART.intersection(file.parts))
 
 
 def _forbid_bytecode(folder: Path) -> None:

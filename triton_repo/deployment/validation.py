@@ -100,7 +100,7 @@ def latency_gate(
     requests slow, of both bundles.
     """
     folders = old[1], new[1]
-    by_cpu = bool(native_ms) or all(_measures_cpu(each[0]) for each in folders)
+    by_cpu = bool(native_ms) or all(_measures_cpu(folder[0]) for folder in folders)
     slack_ms = _CPU_SLACK_MS if by_cpu else _SLACK_MS
     measured = _in_turns(native_ms) if native_ms else _costs_ms(client, folders, by_cpu)
     pairs, shares = _compared(
@@ -162,7 +162,7 @@ def _costs_ms(
             return float(made[model_names.SCORING_CPU.name].sum()) / 1e6
         return 1000.0 * (time.perf_counter() - began)
 
-    return _in_turns([partial(cost_ms, each, _golden(each[0])) for each in bundles])
+    return _in_turns([partial(cost_ms, bundle, _golden(bundle[0])) for bundle in bundles])
 
 
 def _in_turns(costs_ms: Sequence[Callable[[], float]]) -> Iterator[tuple[float, float]]:
@@ -178,14 +178,14 @@ def _in_turns(costs_ms: Sequence[Callable[[], float]]) -> Iterator[tuple[float, 
 def _golden(folder: Path) -> Tensors:
     path = folder / bundle.GOLDEN_FILE
     try:
-        found: Tensors = load_file(path)
+        file: Tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} holds no golden requests: {error}") from error
     own = model_names.MODEL_INPUTS + schema.user_tensors(bundle.read(folder).sizes)
     needed = {spec.name for spec in SCORES + own}
-    if missing := sorted(needed - found.keys()):
+    if missing := sorted(needed - file.keys()):
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
-    return found
+    return file
 
 
 def _unseen(tensors: Tensors, rng: np.random.Generator) -> Tensors:

@@ -106,11 +106,11 @@ class WaitingCalls:
         """Return how many calls wait; 0 where it is not known."""
         try:
             self._server.request("GET", "/metrics")
-            found = self._line.search(self._server.getresponse().read())
+            match = self._line.search(self._server.getresponse().read())
         except (OSError, http.client.HTTPException) as error:
             self._server.close()
             if not self._has_warned:
                 LOG.warning("no call is refused for waiting: Triton's metrics: %r", error)
                 self._has_warned = True
             return 0.0
-        return float(found[1]) if found else 0.0
+        return float(match[1]) if match else 0.0

@@ -17,7 +17,7 @@ _DTYPES = (np.float32, np.int64, np.uint8, np.object_)
 def install(pb_utils: Any) -> None:
     """Replace the functions of ``pb_utils``, as Triton gives it to a step."""
     own = pb_utils.numpy_to_triton_type
-    types = {np.dtype(each): own(np.dtype(each)) for each in _DTYPES}
+    types = {np.dtype(dtype): own(np.dtype(dtype)) for dtype in _DTYPES}
 
     def triton_type(dtype: Any) -> Any:
         return types.get(dtype) or own(dtype)

@@ -244,7 +244,7 @@ class Catalogue:
         firsts = found.most_clicked()
         joined = np.concatenate(firsts)
         self._most_clicked = found.keys[np.unique(joined)]
-        by_key = [found.keys[each] for each in firsts]
+        by_key = [found.keys[first] for first in firsts]
         places = blended(by_key, list(POPULAR_SHARES.values()), MAX_POPULAR)
         clicked = self._listed(found.take(joined[places]), MAX_POPULAR)
         others = np.flatnonzero(~np.isin(usual.keys, clicked.keys))
@@ -298,14 +298,14 @@ class Catalogue:
         seen = self._ids.keys() | self._nameless
         if missing := [key for key in unknown if key not in seen]:
             try:
-                found = self._read_profiles(missing)
+                profiles = self._read_profiles(missing)
             except (MistakeError, OutageError) as error:
                 LOG.warning("the ids of %s new items are not read: %s", len(missing), error)
                 return
             if len(self._ids) > _MAX_IDS:
                 self._ids.clear()
-            self._ids |= {key: item.item_id.encode() for key, item in found.items()}
-            self._nameless |= set(missing) - found.keys()
+            self._ids |= {key: item.item_id.encode() for key, item in profiles.items()}
+            self._nameless |= set(missing) - profiles.keys()
 
 
 def have(

@@ -205,7 +205,7 @@ def _padded(states: NDArray[Any], axis: int, length: int) -> NDArray[Any]:
 
 
 def _size(history: bytes, states: Tensors) -> int:
-    return len(history) + sum(each.nbytes for each in states.values())
+    return len(history) + sum(state.nbytes for state in states.values())
 
 
 def alike(items: NDArray[Any], scores: Tensors) -> Tensors:

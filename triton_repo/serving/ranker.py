@@ -375,7 +375,9 @@ class Ranker:
         """Return NUMBER_OUTPUTS of the bundle's numbers; {} without any."""
         if not self.numbers:
             return {}
-        names = np.array([[each.encode() for each in number_columns(self.numbers)]], object)
+        names = np.array(
+            [[column.encode() for column in number_columns(self.numbers)]], object
+        )
         features = tensors["candidate_features"]
         return {
             "number_columns": features[..., -names.shape[1] :],

@@ -34,7 +34,7 @@ class Recommender:
         """Return what to rank for B users; raises ``MistakeError`` for wrong inputs."""
         users = given["user_id"][:, 0].tolist()
         counts = _column(given, "count", DEFAULT_COUNT, len(users))
-        if not all(1 <= each <= self.max_count for each in counts):
+        if not all(1 <= count <= self.max_count for count in counts):
             raise MistakeError(f"count is {counts}; 1 to {self.max_count} items")
         filters = [Filters.parse(t) for t in _column(given, "filters", "", len(users))]
         times = _column(given, "request_time_ms", 0, len(users))

@@ -109,12 +109,12 @@ class Retriever:
             left_out = excluded(users.arrays, row, each)
             sources = self._of_user(behaviors, left_out, offer, each)
             is_cold = not behaviors["history_item_rows"].any()
-            lists, shares = [each.keys for each in sources], self._shares.of(is_cold)
+            lists, shares = [source.keys for source in sources], self._shares.of(is_cold)
             places = blended(lists, shares, self._shares.candidates)
             keys = np.concatenate(lists)[places]
             self._recall.observe(user_ids[row], users, row, keys)
-            ids = [item_id for each in sources for item_id in each.ids]
-            names = _NAMES.repeat([len(each.ids) for each in sources])[places]
+            ids = [item_id for source in sources for item_id in source.ids]
+            names = _NAMES.repeat([len(source.ids) for source in sources])[places]
             found.append((keys, [ids[place] for place in places.tolist()], names))
         shape = len(found), max(1, *(len(keys) for keys, *_ in found))
         item_keys = np.zeros(shape, dtype=np.int64)

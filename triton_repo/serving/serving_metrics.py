@@ -93,7 +93,7 @@ class Bounds:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The buckets, as Prometheus names them."""
-        return (*(f"{each:g}" for each in self.seconds), "+Inf")
+        return (*(f"{second:g}" for second in self.seconds), "+Inf")
 
     def under(self, seconds: float) -> str:
         """Return the bucket of a value."""
@@ -245,7 +245,7 @@ class RequestStats:
 
     def observe_calls(self, answers: Sequence[object], seconds: float) -> None:
         """Count calls that were answered or refused together; Triton counts failures."""
-        failed = [each for each in answers if isinstance(each, Exception)]
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
         for reason in (each.reason for each in failed if hasattr(each, "reason")):
             self.metrics.add(REFUSED, 1, reason)
         if answered := len(answers) - len(failed):

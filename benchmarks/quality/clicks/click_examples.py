@@ -149,8 +149,8 @@ def name_of(folder: Path) -> str:
 def save_part(folder: Path, name: str, part: Part) -> None:
     """Write ``part`` into ``folder``, an array per file."""
     save(folder, f"{name}.tensors", part.slates.tensors)
-    save(folder, name, {each: getattr(part.slates, each) for each in SLATE_ARRAYS})
-    save(folder, name, {each: getattr(part, each) for each in PART_ARRAYS})
+    save(folder, name, {array: getattr(part.slates, array) for array in SLATE_ARRAYS})
+    save(folder, name, {array: getattr(part, array) for array in PART_ARRAYS})
 
 
 def _load_part(folder: Path, name: str) -> Part:

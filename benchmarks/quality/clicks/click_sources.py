@@ -69,7 +69,7 @@ class Source:
     def part(self, most: int) -> "Source":
         """Return a fraction of the users, so that at most about ``most`` events remain."""
         share = most / max(len(self.events), 1)
-        kept = [each for each in self.events if _draw(each.user_id) < share]
+        kept = [event for event in self.events if _draw(event.user_id) < share]
         return replace(self, events=kept)
 
 
@@ -179,7 +179,9 @@ def _first_part(whole: Source, name: str, judged_from_ms: int | None = None) -> 
     return replace(
         whole,
         name=name,
-        events=[each for each in whole.events if each.occurred_at < whole.judged_from_ms],
+        events=[
+            event for event in whole.events if event.occurred_at < whole.judged_from_ms
+        ],
         judged_from_ms=judged_from_ms or whole.judged_from_ms - VALIDATION_MS,
     )
 

@@ -34,8 +34,8 @@ def read(folder: Path, name: str) -> LeaveLast:
         rows = pq.read_table(folder / f"{name}.parquet").to_pydict()
         sequences = dict(zip(rows["user_id"], rows["items"], strict=True))
         negatives = dict(zip(rows["user_id"], rows["test_neg_99"], strict=True))
-        found = pq.read_table(folder / f"{name}_item_attributes.parquet").to_pydict()
-        profiles = dict(zip(found["item_id"], found["attributes"], strict=True))
+        columns = pq.read_table(folder / f"{name}_item_attributes.parquet").to_pydict()
+        profiles = dict(zip(columns["item_id"], columns["attributes"], strict=True))
     elif (folder / f"{name}.txt").is_file():
         sequences = _numbers(folder / f"{name}.txt")
         negatives = _numbers(folder / f"{name}_sample.txt")
@@ -150,7 +150,7 @@ def part_of(data: LeaveLast, users: int) -> LeaveLast:
 
 def _ordered(sequences: Iterable[list[int]]) -> UserHistories:
     """Return sequences without times as histories: one behaviour per day, a click each."""
-    lists = [np.array(each, dtype=np.int64) for each in sequences]
+    lists = [np.array(sequence, dtype=np.int64) for sequence in sequences]
     counts = np.array([len(each) for each in lists])
     starts = np.concatenate([[0], np.cumsum(counts)])
     keys = np.concatenate(lists)

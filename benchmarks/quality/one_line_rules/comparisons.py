@@ -33,8 +33,8 @@ class Interval:
     @classmethod
     def around(cls, differences: Sequence[Difference]) -> "Interval":
         """Return the interval around the mean of the ``differences`` of seeds."""
-        value = float(np.mean([each.value for each in differences]))
-        spread = float(np.mean([each.spread() for each in differences]))
+        value = float(np.mean([difference.value for difference in differences]))
+        spread = float(np.mean([difference.spread() for difference in differences]))
         return cls(value=value, low=value - spread, high=value + spread)
 
 
@@ -64,7 +64,7 @@ def of_hits(
     metric: str, rule: str, models: Sequence[Floats], hits: Floats, users: NDArray[Any]
 ) -> Figure:
     """Return the share of clicks found by a rule, ``hits`` (Q,), beside the ``models``."""
-    differences = [quality.mean_difference(own, hits, users) for own in models]
+    differences = [quality.mean_difference(model, hits, users) for model in models]
     return Figure(
         metric=metric,
         rule=rule,
@@ -122,7 +122,7 @@ def _by_request(metric: str, judged: Scored, scores: Floats) -> Floats:
 
 
 def _figure(metric: str, rule: str, models: Sequence[Scored], scores: Floats) -> Figure:
-    pairs = [(each, model_scores(metric, each)) for each in models]
+    pairs = [(model, model_scores(metric, model)) for model in models]
     apart = [difference(metric, judged, own, scores) for judged, own in pairs]
     return Figure(
         metric=metric,

@@ -164,7 +164,7 @@ def _write_log(source: Source, log: Path, streams: StreamConfig) -> None:
     window_ms = round(streams.label_window_s * 1000)
     events = punctual(source.events)
     labels = labels_of(events, window_ms, CORRECTION_MS, len(source.events) + 1)
-    published: list[Published] = [(each, each.occurred_at) for each in source.updates]
+    published: list[Published] = [(update, update.occurred_at) for update in source.updates]
     published += punctual(source.events)
-    published += ((each, each.matured_at) for each in labels)
+    published += ((label, label.matured_at) for label in labels)
     write_log(log, published)

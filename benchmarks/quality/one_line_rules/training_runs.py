@@ -42,7 +42,7 @@ def judged(cut: Cut, config: RefreshConfig) -> Scored:
     def measure(training: Training) -> Arrays:
         model, _ = _trained(training)
         scored = evaluate(model, cut.dataset.parts, config).judged
-        return {each.name: getattr(scored, each.name) for each in fields(Scored)}
+        return {field.name: getattr(scored, field.name) for field in fields(Scored)}
 
     return Scored(**_measured_once(cut, config, measure))
 

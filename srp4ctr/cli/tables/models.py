@@ -64,7 +64,7 @@ def bundle_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         *(("note", escape(note)) for note in found["notes"]),
     )
     yield a_table(title.strip(), "what", "value", rows=rows)
-    yield gates_table([Gate(**each) for each in found["gates"]])
+    yield gates_table([Gate(**gate) for gate in found["gates"]])
     results = msgspec.convert(found.get("rules", ()), tuple[RuleResult, ...])
     if results:
         yield rules_table(results)
@@ -109,12 +109,12 @@ def rules_table(results: Sequence[RuleResult]) -> Table:
         figures("the model's"),
         whole("model less rule\n[95 % interval over users]"),
     )
-    for each in results:
+    for result in results:
         table.add_row(
-            f"{each.rule}\n[dim]{escape(each.meaning)}[/dim]",
-            f"{_metric(each.gauc)}\n{_metric(each.ctr_at_1)}",
-            f"{_metric(each.model_gauc)}\n{_metric(each.model_ctr_at_1)}",
-            f"{_contrast(each.gauc_difference)}\n{_contrast(each.ctr_difference)}",
+            f"{result.rule}\n[dim]{escape(result.meaning)}[/dim]",
+            f"{_metric(result.gauc)}\n{_metric(result.ctr_at_1)}",
+            f"{_metric(result.model_gauc)}\n{_metric(result.model_ctr_at_1)}",
+            f"{_contrast(result.gauc_difference)}\n{_contrast(result.ctr_difference)}",
         )
     return table
 
@@ -160,7 +160,7 @@ def reconciliation_lines(found: "Reconciliation") -> Iterator[str]:
         "repaired": "the servers were split, and follow the first one",
     }[found.action]
     for states in zip(found.before, found.after, strict=True):
-        before, after = (_answering(each.serving) for each in states)
+        before, after = (_answering(state.serving) for state in states)
         change = after if before == after else f"{before} → {after}"
         yield f"{states[0].server}: {change}"
 
@@ -171,10 +171,10 @@ def _answering(serving: "Serving") -> str:
 
 
 def _summary(gates: Sequence[Mapping[str, Any]]) -> str:
-    bad = failed(Gate(**each) for each in gates)
+    bad = failed(Gate(**gate) for gate in gates)
     if bad:
         return f"[red]{', '.join(gate.gate for gate in bad)}[/red]"
-    return f"{sum(each['passed'] is True for each in gates)} passed"
+    return f"{sum(gate['passed'] is True for gate in gates)} passed"
 
 
 def _metric(value: float | None) -> str:
@@ -192,9 +192,12 @@ def _figures(found: Mapping[str, Any]) -> dict[str, float | str | None]:
 
 def _figures_table(title: str, bundles: Sequence[Mapping[str, Any]]) -> Table:
     is_pair = len(bundles) == 2
-    headers = [*(each["version"] for each in bundles), *(["difference"] if is_pair else [])]
+    headers = [
+        *(bundle["version"] for bundle in bundles),
+        *(["difference"] if is_pair else []),
+    ]
     table = a_table(title, "figure", *map(figures, headers))
-    columns = [_figures(each) for each in bundles]
+    columns = [_figures(bundle) for bundle in bundles]
     for name in {name: None for column in columns for name in column}:
         values = [column.get(name) for column in columns]
         table.add_row(name, *map(_shown, values), *([_apart(*values)] if is_pair else []))

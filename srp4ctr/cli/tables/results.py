@@ -41,8 +41,8 @@ def a_table(
 ) -> Table:
     """Return a table in our look; a column that is only a name wraps its words."""
     headers = (
-        Column(header=each, overflow="fold") if isinstance(each, str) else each
-        for each in columns
+        Column(header=column, overflow="fold") if isinstance(column, str) else column
+        for column in columns
     )
     table = Table(*headers, title=title, title_justify="left", title_style="bold")
     for row in rows:

@@ -68,8 +68,8 @@ def sequence_table(
 def _exposures_table(exposures: BehaviorSequence, names: Mapping[int, str]) -> Table:
     """Return how often each item was shown recently, the last shown first."""
     shown: dict[int, list[int]] = {}
-    for each in reversed(exposures.elements):
-        shown.setdefault(each.item_key, []).append(each.occurred_at)
+    for element in reversed(exposures.elements):
+        shown.setdefault(element.item_key, []).append(element.occurred_at)
     title = f"recently shown: {len(exposures)} exposures"
     rows = (
         (clock(at[0]), _ago(at[0]), str(len(at)), escape(names[key]))

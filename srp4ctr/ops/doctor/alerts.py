@@ -41,7 +41,10 @@ def receivers(settings: Settings) -> Iterator[Finding]:
         yield not_checked(CHECK, problem, "make doctor, or set monitoring.prometheus_url")
         return
     answer = json.loads(Prometheus(url).fetch("alertmanagers", {}, _TIMEOUT_S).body)
-    managers = [each["url"] for each in answer["data"]["activeAlertmanagers"]]
+    managers = [
+        activeAlertmanager["url"]
+        for activeAlertmanager in answer["data"]["activeAlertmanagers"]
+    ]
     if not managers:
         found = f"{NO_RECEIVER}: the Prometheus at {url} knows no Alertmanager"
         yield is_wrong(CHECK, found, "set alerting.alertmanagers in its configuration")
@@ -59,7 +62,7 @@ def _of_manager(url: str) -> Iterator[Finding]:
     except (OutageError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         yield is_wrong(CHECK, f"Alertmanager {name} does not answer: {error}", "is it up?")
         return
-    sending = {each["name"] for each in config["receivers"] if sends(each)}
+    sending = {receiver["name"] for receiver in config["receivers"] if sends(receiver)}
     empty = {
         receiver: severity
         for severity, labels in (("pages", _PAGE), ("tickets", _TICKET))

@@ -117,8 +117,8 @@ def metrics(settings: Settings) -> Iterator[Finding]:
         "the intake's metrics": (intake.metrics_host, intake.metrics_port),
         "Triton's metrics": _host_port(settings.triton.metrics_url),
         **{
-            f"the metrics of Triton {each.grpc}": _host_port(each.metrics_url)
-            for each in settings.triton.servers()[1:]
+            f"the metrics of Triton {server.grpc}": _host_port(server.metrics_url)
+            for server in settings.triton.servers()[1:]
         },
         "Prometheus": _host_port(monitoring.prometheus_url),
     }

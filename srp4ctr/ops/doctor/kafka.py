@@ -162,10 +162,10 @@ def _newest_label(admin: KafkaAdminClient) -> Finding:
         TopicPartition(LABELS_TOPIC, p["partition_index"]) for p in labels["partitions"]
     ]
     try:
-        found: dict[Any, Any] = admin.list_partition_offsets(
+        partition_offsets: dict[Any, Any] = admin.list_partition_offsets(
             dict.fromkeys(parts, OffsetSpec.MAX_TIMESTAMP)
         )
-        newest_ms = max((at.timestamp for at in found.values()), default=-1)
+        newest_ms = max((at.timestamp for at in partition_offsets.values()), default=-1)
     except KafkaError as error:  # the embedded broker does not support it
         return not_checked(
             check, f"the broker does not return the time of the last one: {error}"

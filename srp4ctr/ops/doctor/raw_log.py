@@ -45,7 +45,7 @@ def anonymous(settings: Settings) -> Iterator[Finding]:
     region = os.environ.get("AWS_REGION", "us-east-1")
     aws = f"https://s3.{region}.amazonaws.com"
     server = urlsplit(os.environ.get("AWS_ENDPOINT_URL", aws).rstrip("/"))
-    listed = [each for each in buckets if _is_listed(f"{server.geturl()}/{each}")]
+    listed = [bucket for bucket in buckets if _is_listed(f"{server.geturl()}/{bucket}")]
     if listed:
         found = f"clients without a key may list {', '.join(listed)}"
         yield is_open(check, found, "remove the bucket's public rules")
@@ -88,7 +88,7 @@ def holes(settings: Settings) -> Iterator[Finding]:
     """Yield whether the log lacks records that Kafka dropped before they were in it."""
     check, log = "log holes", settings.features.raw_log
     holes = {topic: skipped_offsets(log, topic) for topic in LOGGED_TOPICS}
-    skipped = sum(sum(each.values()) for each in holes.values())
+    skipped = sum(sum(hole.values()) for hole in holes.values())
     where = ", ".join(f"{t} {p}" for t, each in holes.items() for p in each)
     found = f"{log} lacks {skipped:,} records that Kafka dropped ({where})"
     if skipped > settings.features.known_lost_records:

@@ -51,10 +51,10 @@ def write_hotels(folder: Path, visits: int = VISITS) -> None:
     dice = random.Random(11)
     numbers = range(HOTELS_OF_A_CITY)
     hotels = [_hotel(dice, city, number) for city in CITIES for number in numbers]
-    rows = [row for each in _visits(dice, hotels, visits) for row in each.rows]
+    rows = [row for visit in _visits(dice, hotels, visits) for row in visit.rows]
     rows.sort(key=lambda row: str(row[1]))
     _write(folder / SEARCHES, _HEADER, rows)
-    described = [(each.name, each.city, each.stars) for each in hotels]
+    described = [(hotel.name, hotel.city, hotel.stars) for hotel in hotels]
     _write(folder / HOTELS, ("hotel", "city", "stars"), described)
 
 
@@ -75,7 +75,7 @@ def _visits(dice: random.Random, hotels: Sequence[_Hotel], count: int) -> Iterat
             device=("phone", "desktop")[int(dice.random() * 2)],
             thrift=dice.random(),
         )
-        _search(dice, visit, [each for each in hotels if each.city == city])
+        _search(dice, visit, [hotel for hotel in hotels if hotel.city == city])
         yield visit
 
 
@@ -99,7 +99,7 @@ def _search(dice: random.Random, visit: _Visit, hotels: Sequence[_Hotel]) -> Non
 
 def _order(dice: random.Random, hotels: Sequence[_Hotel]) -> list[_Hotel]:
     """Return what the search engine shows: liked hotels first, more or less."""
-    scored = [(each.liked + 0.6 * dice.random(), each) for each in hotels]
+    scored = [(hotel.liked + 0.6 * dice.random(), hotel) for hotel in hotels]
     return [each for _, each in sorted(scored, key=lambda pair: -pair[0])[:SHOWN]]
 
 

@@ -18,9 +18,9 @@ def begin(folder: Path, serving_dir: Path, *, sample: bool) -> list[Path]:
     ``MistakeError`` if one of the files exists: nothing is written then.
     """
     wanted = [folder / name for name in (*TEMPLATES, *(FILES if sample else ()))]
-    if there := [path for path in wanted if path.exists()]:
+    if paths := [path for path in wanted if path.exists()]:
         raise MistakeError(
-            f"{', '.join(map(str, there))}: there already, and nothing was written. Name "
+            f"{', '.join(map(str, paths))}: there already, and nothing was written. Name "
             "another folder, or move what is there"
         )
     folder.mkdir(parents=True, exist_ok=True)

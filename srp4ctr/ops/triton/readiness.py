@@ -23,7 +23,11 @@ _READY = b"\x08\x01"  # ServerReadyResponse and ModelReadyResponse: field 1 is t
 
 def why_not_ready(address: str, repository: Path, tls: TlsConfig) -> str:
     """Return why the server at ``address`` is not ready; "" if it is."""
-    names = [each for each in ENSEMBLES if (repository / each / "config.pbtxt").is_file()]
+    names = [
+        ensemble
+        for ensemble in ENSEMBLES
+        if (repository / ensemble / "config.pbtxt").is_file()
+    ]
     method = "ModelReady" if names else "ServerReady"
     try:
         with _channel(address, tls) as channel:

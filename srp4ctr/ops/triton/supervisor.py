@@ -133,13 +133,13 @@ def config_in(environment: Mapping[str, str], grpc: str, repository: str) -> Tri
 
 def main() -> None:
     """Supervise the server of the arguments."""
-    given = parser().parse_args()
-    if not (given.pid or given.command):
+    options = parser().parse_args()
+    if not (options.pid or options.command):
         parser().error("a command, or --pid")
     logs.configure("triton-supervisor")
-    if not given.pid:
-        sys.exit(supervise(given.command, given.grpc, given.repository))
-    config, process = config_in(os.environ, given.grpc, given.repository), given.pid
+    if not options.pid:
+        sys.exit(supervise(options.command, options.grpc, options.repository))
+    config, process = config_in(os.environ, options.grpc, options.repository), options.pid
     folder = Path(f"/proc/{process}")
     sys.exit(watch(process, config, lambda: None if folder.is_dir() else 0))
 

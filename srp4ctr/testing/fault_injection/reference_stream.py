@@ -45,11 +45,11 @@ class Times:
 
     def count(self, events: Iterable[_Erasable]) -> None:
         """Take the impressions and clicks in ``events``."""
-        for each in events:
-            if isinstance(each, Impression):
-                self.impressions.append(each.occurred_at)
-            elif isinstance(each, Click):
-                self.clicks.append(each.occurred_at)
+        for event in events:
+            if isinstance(event, Impression):
+                self.impressions.append(event.occurred_at)
+            elif isinstance(event, Click):
+                self.clicks.append(event.occurred_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ def _unforgotten(
 
     Sequences and exposures are erased by time; counters, which cannot be split, by order.
     """
-    erased_ms = [each.occurred_at for each in events if isinstance(each, Forget)]
+    erased_ms = [event.occurred_at for event in events if isinstance(event, Forget)]
     return [each for each in lived if each.occurred_at > max(erased_ms, default=0)]
 
 

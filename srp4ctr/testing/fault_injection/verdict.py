@@ -68,14 +68,14 @@ class Verdict:
 
     def wrong(self) -> dict[str, int]:
         """Return how many are wrong of each kind."""
-        return {each.name: len(getattr(self, each.name)) for each in fields(self)}
+        return {field.name: len(getattr(self, field.name)) for field in fields(self)}
 
     def examples(self) -> str:
         """Return the first few of each kind that has any."""
         return "\n".join(
-            f"{each.name}: {getattr(self, each.name)[:5]}"
-            for each in fields(self)
-            if getattr(self, each.name)
+            f"{field.name}: {getattr(self, field.name)[:5]}"
+            for field in fields(self)
+            if getattr(self, field.name)
         )
 
 
@@ -199,12 +199,12 @@ def _wrong_counters(
 def _wrong_profiles(cluster: Cluster, published: Published) -> list[str]:
     from srp4ctr.features.online.store import OnlineViews
 
-    updates = {item_key(each.item_id): each for each in published.updates.values()}
-    found = OnlineViews(cluster.features).read_profiles(updates)
+    updates = {item_key(update.item_id): update for update in published.updates.values()}
+    profiles = OnlineViews(cluster.features).read_profiles(updates)
     return [
         update.item_id
         for key, update in updates.items()
-        if key not in found or found[key].attributes != update.attributes
+        if key not in profiles or profiles[key].attributes != update.attributes
     ]
 
 
@@ -222,7 +222,7 @@ def _lost_by_broker(
 
 def _wrong_labels(cluster: Cluster, expected: reference_stream.ExpectedState) -> list[str]:
     labels = [decode_label(each.value) for each in read_topic(cluster.kafka, LABELS_TOPIC)]
-    return ["/".join(each) for each in reference_stream.wrong_labels(labels, expected)]
+    return ["/".join(label) for label in reference_stream.wrong_labels(labels, expected)]
 
 
 def _wrong_dead_letters(cluster: Cluster, published: Published) -> list[str]:
@@ -244,5 +244,5 @@ def _wrong_dead_letters(cluster: Cluster, published: Published) -> list[str]:
 def _logged(cluster: Cluster) -> Counter[Place]:
     """Return how often each place is in the raw log."""
     rows = dataset(cluster.features.raw_log, BEHAVIOR_EVENTS_TOPIC)
-    found = rows.to_table(["partition", "offset"]).to_pylist()
-    return Counter((row["partition"], row["offset"]) for row in found)
+    rows = rows.to_table(["partition", "offset"]).to_pylist()
+    return Counter((row["partition"], row["offset"]) for row in rows)

@@ -55,8 +55,8 @@ def test_a_run_of_newer_code_replaces_the_older_one(tmp_path: Path) -> None:
     tuning = a_run(tmp_path, "ebnerd-9b63b8fedc01/din-seed0-0123456789a1.tuning.json", 0)
     keep([*files, tuning], tmp_path, cache)
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
-    assert [each["result"]["auc"] for each in lines] == [0.1, 0, 0.1, 0.1]
-    assert [each["run"] for each in lines] == sorted(
+    assert [line["result"]["auc"] for line in lines] == [0.1, 0, 0.1, 0.1]
+    assert [line["run"] for line in lines] == sorted(
         file.relative_to(tmp_path).as_posix() for file in [*files[3:], tuning]
     )
 

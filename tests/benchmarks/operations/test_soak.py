@@ -28,7 +28,7 @@ def test_notes_of_all_visitors_add_up_and_a_line_cut_short_is_left_out(
 
 
 def growth_of(memory: Memory) -> dict[str, float]:
-    return {each.name: each.mb for each in memory.growths()}
+    return {growth.name: growth.mb for growth in memory.growths()}
 
 
 def test_memory_grows_from_the_end_of_a_process_s_own_warm_up(tmp_path: Path) -> None:

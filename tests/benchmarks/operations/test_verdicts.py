@@ -107,14 +107,14 @@ def test_a_run_that_was_cut_off_simulates_only_what_is_missing(
     jobs = [
         verdicts.Simulation(draw, (number,), runs=3, seed=number) for number in range(3)
     ]
-    first = [verdicts.run(each) for each in jobs[:2]]
+    first = [verdicts.run(job) for job in jobs[:2]]
     jobs[1].file.write_text('["kept"]')
     verdicts.run(jobs[2])
     again = verdicts.simulate(jobs, workers=1)[draw]
     assert again[:2] == [first[0], ["kept"]]
     assert [each[0] for each in (again[0], again[2])] == [0, 2]
     assert again[0][1] != again[2][1]  # each has a seed of its own
-    assert len({each.file for each in jobs}) == 3
+    assert len({job.file for job in jobs}) == 3
 
 
 def draw(number: int, runs: int, chance: np.random.Generator) -> list[float]:

@@ -203,9 +203,9 @@ def test_a_part_keeps_whole_users() -> None:
     events = [each for each in shop() if not isinstance(each, ItemUpdate)]
     whole = Source(name="shop", events=events)
     part = whole.part(len(events) // 2)
-    kept = {each.user_id for each in part.events}
+    kept = {event.user_id for event in part.events}
     assert 0 < len(kept) < USERS
-    assert len(part.events) == sum(each.user_id in kept for each in events)
+    assert len(part.events) == sum(event.user_id in kept for event in events)
 
 
 def test_a_look_at_a_published_test_is_noted_once(folder: Path, tmp_path: Path) -> None:

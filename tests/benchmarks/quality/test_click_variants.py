@@ -86,14 +86,14 @@ def test_users_attributes_change_what_a_baseline_predicts(examples: Examples) ->
 def test_no_outcome_of_kuairand_is_known_when_the_video_is_shown() -> None:
     source = of_kuairand_validation()
     shown = {
-        (each.request_id, each.item_id): each.occurred_at
-        for each in source.events
-        if isinstance(each, Impression)
+        (event.request_id, event.item_id): event.occurred_at
+        for event in source.events
+        if isinstance(event, Impression)
     }
     waits = [
-        each.occurred_at - shown[each.request_id, each.item_id]
-        for each in source.events
-        if isinstance(each, Click)
+        event.occurred_at - shown[event.request_id, event.item_id]
+        for event in source.events
+        if isinstance(event, Click)
     ]
     assert min(waits) >= 0
     assert np.median(waits) == kuairand.CLICK_MS
@@ -105,7 +105,7 @@ def test_no_outcome_of_kuairand_is_known_when_the_video_is_shown() -> None:
 @pytest.mark.skipif(not (ebnerd.DATA / collm.FOLDER).is_dir(), reason="needs CoLLM's files")
 def test_collm_has_all_its_rows() -> None:
     source = of_collm()
-    shown = [each for each in source.events if isinstance(each, Impression)]
+    shown = [event for event in source.events if isinstance(event, Impression)]
     assert len(shown) == 33_891 + 10_401 + 7_331
     assert source.judged_from_ms
     assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 7_331
@@ -114,7 +114,7 @@ def test_collm_has_all_its_rows() -> None:
 @pytest.mark.skipif(not (ebnerd.DATA / collm.FOLDER).is_dir(), reason="needs CoLLM's files")
 def test_a_recipe_is_chosen_on_collms_validation_set_without_its_test() -> None:
     source = of_collm_validation()
-    shown = [each for each in source.events if isinstance(each, Impression)]
+    shown = [event for event in source.events if isinstance(event, Impression)]
     assert len(shown) == 33_891 + 10_401
     assert source.judged_from_ms
     assert sum(each.occurred_at >= source.judged_from_ms for each in shown) == 10_401

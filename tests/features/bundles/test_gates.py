@@ -35,7 +35,7 @@ def made_in(file: SourceFile) -> Iterator[str]:
     for node in ast.walk(file.tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
-        named = [each.value for each in node.keywords if each.arg == "gate"]
+        named = [keyword.value for keyword in node.keywords if keyword.arg == "gate"]
         named += node.args[:1] if node.func.id == "skipped" else []
         if node.func.id not in {"Gate", "skipped"}:
             continue
@@ -65,7 +65,7 @@ def test_every_gate_that_is_made_is_in_the_table() -> None:
 @pytest.mark.parametrize("entry", GATES, ids=NAMES)
 def test_a_limit_names_settings_that_exist(entry: GateEntry) -> None:
     for section, name in re.findall(r"`(training|triton)\.(\w+)`", entry.limit):
-        assert name in {each.name for each in fields(SECTIONS[section])}
+        assert name in {field.name for field in fields(SECTIONS[section])}
 
 
 def test_only_gates_of_judged_slates_are_skipped_where_negatives_are_sampled() -> None:

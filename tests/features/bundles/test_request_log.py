@@ -17,11 +17,13 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     request_log.write(tmp_path, written)
     [path] = request_log.newest(tmp_path, 10)
     read = request_log.read(path)
-    for each in fields(ServedRequest):
-        if each.name == "tensors":
+    for field in fields(ServedRequest):
+        if field.name == "tensors":
             assert read.tensors.keys() == written.tensors.keys()
             continue
-        np.testing.assert_array_equal(getattr(read, each.name), getattr(written, each.name))
+        np.testing.assert_array_equal(
+            getattr(read, field.name), getattr(written, field.name)
+        )
     np.testing.assert_array_equal(
         read.tensors["candidate_features"], written.tensors["candidate_features"]
     )

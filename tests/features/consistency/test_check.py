@@ -203,10 +203,10 @@ def test_rows_further_than_the_log_wait_for_it(
     rest = threading.Timer(after_s, write_log, (log_dir, known[19:], 1, 19))
     rest.start()
     streams = replace(STREAMS, log_flush_interval_s=every_s)
-    found = check_features(config, sink, streams, {1: 24})
+    features = check_features(config, sink, streams, {1: 24})
     rest.cancel()
-    assert (found.wrong_rows, found.waiting) == (0, waiting)
-    assert found.rows == 3 * 3 + 4 - waiting
+    assert (features.wrong_rows, features.waiting) == (0, waiting)
+    assert features.rows == 3 * 3 + 4 - waiting
 
 
 def test_a_user_who_was_forgotten_is_right_without_the_past(
@@ -247,8 +247,8 @@ def test_a_partition_whose_beginning_is_gone_is_left_out(
 def test_an_empty_log_leaves_nothing_to_compare(
     config: FeatureConfig, sink: FeatureSink
 ) -> None:
-    found = check_features(config, sink, STREAMS, {})
-    assert (found.rows, found.wrong_share) == (0, 0.0)
+    features = check_features(config, sink, STREAMS, {})
+    assert (features.rows, features.wrong_share) == (0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -269,10 +269,10 @@ def test_live_traffic_is_consistent_until_the_store_loses_its_rows(
         rows = 0
         while rows <= 30:  # as many as the stream has stored so far; a test has its timeout
             assert srp4ctr("features", "check").exit_code == 0
-            found = read_json(Path(live.features.log_dir) / REPORT_FILE, FeatureCheck)
-            assert found is not None
-            assert (found.wrong_rows, found.details) == (0, ())
-            rows = found.rows
+            report = read_json(Path(live.features.log_dir) / REPORT_FILE, FeatureCheck)
+            assert report is not None
+            assert (report.wrong_rows, report.details) == (0, ())
+            rows = report.rows
     live.wait_until_stored()
     flush(replace(live.features, redis=f"{live.features.redis},db=0"))
     lost = srp4ctr("features", "check")

@@ -50,7 +50,7 @@ def test_a_log_without_users_has_no_sample(tmp_path: Path) -> None:
 def test_each_user_is_drawn_as_often_as_others(log_dir: Path) -> None:
     every = places(log_dir, "user_id", 1000)
     random.seed(1)  # The same draws each time: a fair one, too, fails at times.
-    drawn = Counter(each for _ in range(200) for each in places(log_dir, "user_id", 1))
+    drawn = Counter(place for _ in range(200) for place in places(log_dir, "user_id", 1))
     assert drawn.keys() == every.keys()
     # 20 each are expected; hashes joined by exclusive or gave one user 53 to 59.
     assert max(drawn.values()) < 2 * 200 / len(every)

@@ -13,11 +13,11 @@ def test_golden_users_can_be_read_however_long_behaviours_are_kept(days: int) ->
     words = vocabulary.build({1: 1}, [])
     requests = golden_requests(words, ("i1", "i2"), (), length=6, ttl_ms=ttl_ms)
     assert len(requests) > 5
-    for each in requests:
-        if each.user is not None:
-            packed = bytes(packing.pack_user(each.user)[0])
-            found = packing.unpack_user(each.user.version_us, packed)
-            assert found.sequence == each.user.sequence, each.name
+    for request in requests:
+        if request.user is not None:
+            packed = bytes(packing.pack_user(request.user)[0])
+            found = packing.unpack_user(request.user.version_us, packed)
+            assert found.sequence == request.user.sequence, request.name
     ages = {
         each.name: each.at_ms - each.user.sequence.elements[-1].occurred_at
         for each in requests

@@ -36,10 +36,10 @@ def a_morning(*users: str) -> list[UserEvent]:
 
 
 def log_of(folder: Path, events: list[UserEvent]) -> Path:
-    labels = [label_of(each) for each in events if isinstance(each, Impression)]
+    labels = [label_of(event) for event in events if isinstance(event, Impression)]
     known: list[Published] = [(e, e.occurred_at) for e in events]
     write_log(folder, known, partition=1)
-    return write_log(folder, [(each, NOON_MS + 60_000) for each in labels], partition=1)
+    return write_log(folder, [(label, NOON_MS + 60_000) for label in labels], partition=1)
 
 
 @pytest.mark.redis
@@ -54,8 +54,8 @@ def test_the_store_equals_the_erased_log(
     store_events(sink, events, length=3, partition=1)
     assert erase_forgotten(log).anonymized == 3
     streams = StreamConfig(sequence_length=3)
-    found = check_features(config, sink, streams, {1: len(events)})
-    assert (found.rows, found.wrong_rows) == (
+    features = check_features(config, sink, streams, {1: len(events)})
+    assert (features.rows, features.wrong_rows) == (
         2 * 3 + 2 + 1,
         0,
     )  # and the total of all items
@@ -99,7 +99,7 @@ def test_the_command_erases_served_requests_too(
     whole = [each for each in request_log.newest(folder, 9) if "odd" not in each.name]
     assert [request_log.read(path).user_id for path in whole] == ["bob"]
     entries, _ = read_entries(Path(".data/audit.jsonl"))
-    assert [each.after for each in entries] == [
+    assert [entry.after for entry in entries] == [
         "2 folders, 1 served requests",
         "0 folders, 0 served requests",
     ]

@@ -45,17 +45,17 @@ def test_every_kind_of_event_has_its_columns(tmp_path: Path) -> None:
     acted = [a_behavior("b", value=2.5), a_behavior("b", action="zz")]
     events: list[UserEvent] = [shown, a_click("a"), *acted]
     with a_log(tmp_path, *((event, KNOWN_MS) for event in events)) as log:
-        found = log.rows(log.events.order_by("offset")).to_pydict()
-    assert found["type"] == ["impression", "click", "behavior", "behavior"]
-    assert found["item_key"] == [item_key(i) for i in "aabb"]
-    assert found["user_id"] == ["u1"] * 4
-    assert found["request_id"] == ["r1", "r1", None, None]
-    assert found["context"] == ['{"page":"home"}', None, None, None]
+        rows = log.rows(log.events.order_by("offset")).to_pydict()
+    assert rows["type"] == ["impression", "click", "behavior", "behavior"]
+    assert rows["item_key"] == [item_key(i) for i in "aabb"]
+    assert rows["user_id"] == ["u1"] * 4
+    assert rows["request_id"] == ["r1", "r1", None, None]
+    assert rows["context"] == ['{"page":"home"}', None, None, None]
     codes = [0, action_code("click"), action_code("view"), action_code("zz")]
-    assert found["action_code"] == codes
-    assert found["value"] == [None, None, 2.5, None]
-    assert found["position"] == [4, None, None, None]
-    assert found["visible_at"] == [KNOWN_MS] * 4
+    assert rows["action_code"] == codes
+    assert rows["value"] == [None, None, 2.5, None]
+    assert rows["position"] == [4, None, None, None]
+    assert rows["visible_at"] == [KNOWN_MS] * 4
 
 
 def test_impressions_are_shown_once_their_label_windows_have_closed(
@@ -80,8 +80,8 @@ def test_impressions_are_shown_once_their_label_windows_have_closed(
                 published.append((label_of(shown, **label), at_ms))
         write_log(tmp_path, published, partition)
     with opened(tmp_path) as log:
-        found = log.rows(log.shown.order_by("request_id"))["request_id"].to_pylist()
-    assert found == [*(f"0-{each}" for each in range(5)), "1-0", "1-1", "1-2", "2-0"]
+        rows = log.rows(log.shown.order_by("request_id"))["request_id"].to_pylist()
+    assert rows == [*(f"0-{each}" for each in range(5)), "1-0", "1-1", "1-2", "2-0"]
 
 
 def test_an_absent_log_is_empty(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
         label_of(an_impression("b", user_id="u2"), clicked=True, revision=CLICKED),
     ]
     shown = [(each, KNOWN_MS) for each in (a, b, c)]
-    with a_log(tmp_path, *shown, *((each, KNOWN_MS) for each in labels)) as log:
-        found = log.rows(log.labels).to_pylist()
-    clicked = {(each["user_id"], each["item_key"]): each["clicked"] for each in found}
+    with a_log(tmp_path, *shown, *((label, KNOWN_MS) for label in labels)) as log:
+        rows = log.rows(log.labels).to_pylist()
+    clicked = {(row["user_id"], row["item_key"]): row["clicked"] for row in rows}
     assert clicked == {
         ("u1", item_key("a")): True,
         ("u1", item_key("b")): False,
@@ -211,11 +211,11 @@ def test_the_strongest_label_of_an_impression_holds(tmp_path: Path) -> None:
 
 def test_item_updates_keep_their_attributes_as_published(tmp_path: Path) -> None:
     updates = [an_item("a", colour="red"), an_item("a", colour="blue", at_ms=NOON_MS + 1)]
-    with a_log(tmp_path, *((each, KNOWN_MS) for each in updates)) as log:
-        found = log.rows(log.items.order_by("offset")).to_pydict()
-    assert found["attributes"] == ['{"colour":"red"}', '{"colour":"blue"}']
-    assert found["item_key"] == [item_key("a")] * 2
-    assert found["occurred_at"] == [NOON_MS, NOON_MS + 1]
+    with a_log(tmp_path, *((update, KNOWN_MS) for update in updates)) as log:
+        rows = log.rows(log.items.order_by("offset")).to_pydict()
+    assert rows["attributes"] == ['{"colour":"red"}', '{"colour":"blue"}']
+    assert rows["item_key"] == [item_key("a")] * 2
+    assert rows["occurred_at"] == [NOON_MS, NOON_MS + 1]
 
 
 def test_events_before_an_erasure_request_are_not_remembered(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_item_counts_have_each_event_once(tmp_path: Path) -> None:
         a_behavior("a", user_id="u"),
     )
     events: list[UserEvent] = [*shown, clicked, *rated, viewed]
-    again: list[Published] = [(each, NOON_MS + 9) for each in events]
+    again: list[Published] = [(event, NOON_MS + 9) for event in events]
     with opened(write_log(tmp_path, [*map(at_once, events), *again])) as log:
         assert point_in_time.item_counts(log, NOON_MS + 9_999) == {item_key("a"): 6}
         assert point_in_time.item_counts(log, NOON_MS + 1) == {item_key("a"): 4}

@@ -53,8 +53,8 @@ def test_items_and_users_are_in_order(tmp_path: Path) -> None:
     from srp4ctr.features.online import feast_store
 
     names = [f"n{number:04}" for number in range(3000)]
-    published: list[Published] = [(an_item(each, colour=each), NOON_MS) for each in names]
-    published += [(a_profile(user_id=each, town=each), NOON_MS) for each in names]
+    published: list[Published] = [(an_item(name, colour=name), NOON_MS) for name in names]
+    published += [(a_profile(user_id=name, town=name), NOON_MS) for name in names]
     log_dir = write_log(tmp_path / "events", published)
     config = FeatureConfig(registry=str(tmp_path / "registry.db"), log_dir=str(log_dir))
     feast_store.apply(config)
@@ -62,7 +62,7 @@ def test_items_and_users_are_in_order(tmp_path: Path) -> None:
         items = item_profiles(log, config, NOON_MS + 1)
         users = user_profiles(log, NOON_MS + 1)
     assert list(items) == sorted(map(item_key, names))
-    assert [json.loads(each)["town"] for each in users] == names
+    assert [json.loads(user)["town"] for user in users] == names
 
 
 def test_what_was_not_known_or_had_not_happened_yet_does_not_count(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_items_updates_are_what_was_known_of_them_at_any_time(tmp_path: Path) ->
         update = an_item(draw.choice("abc"), colour=draw.choice("xyz"), at_ms=at_ms)
         published.append((update, at_ms + draw.choice((-3, 0, 0, 5, 20))))
     with opened(write_log(tmp_path, published)) as log:
-        found = item_updates(log).to_pylist()
+        rows = item_updates(log).to_pylist()
 
     def scanned(item: str, at_ms: int) -> str | None:
         known = [
@@ -98,7 +98,7 @@ def test_items_updates_are_what_was_known_of_them_at_any_time(tmp_path: Path) ->
         return str(max(known)[1]) if known else None
 
     for item in "abc":
-        mine = [each for each in found if each["item_key"] == item_key(item)]
+        mine = [row for row in rows if row["item_key"] == item_key(item)]
         for at_ms in range(NOON_MS, NOON_MS + 70):
             seen = [each["attributes"] for each in mine if each["visible_at"] < at_ms]
             colour = json.loads(seen[-1])["colour"] if seen else None
@@ -142,7 +142,7 @@ def test_of_updates_at_one_instant_the_last_holds(tmp_path: Path) -> None:
     assert profiles(tmp_path, NOON_MS + 1, *updates) == {"a": {"colour": "c"}}
     sink = MemorySink()
     restore_profiles(FeatureConfig(log_dir=str(tmp_path / "events")), sink)
-    assert [each.attributes for each in sink.profiles.values()] == [{"colour": "c"}]
+    assert [profile.attributes for profile in sink.profiles.values()] == [{"colour": "c"}]
 
 
 def test_no_updates_are_no_profiles(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_the_store_gets_every_items_newest_attributes_again(tmp_path: Path) -> N
     )
     sink = MemorySink()
     assert restore_profiles(FeatureConfig(log_dir=str(log_dir)), sink) == 2
-    found = {each.item_id: each for each in sink.profiles.values()}
+    found = {profile.item_id: profile for profile in sink.profiles.values()}
     assert found["a"].attributes == {"colour": "new"}
     assert found["a"].updated_at_ms == NOON_MS + 5
     assert found["b"].attributes == {"genre": ("War", "Drama")}

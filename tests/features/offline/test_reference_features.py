@@ -156,7 +156,7 @@ def test_snapshots_equal_the_reference_and_the_reducers(
 def test_counts_neither_overflow_nor_cancel_over_years(tmp_path: Path) -> None:
     """2^(a year of hours) overflows, and a week's count must not vanish in an old one."""
     hours = [0, 1, 700, 8_000, 8_001, 20_000, 20_000.5]
-    times_ms = [NOON_MS + round(each * HOUR_MS) for each in hours]
+    times_ms = [NOON_MS + round(hour * HOUR_MS) for hour in hours]
     shown = [an_impression("a", request_id=str(at), at_ms=at) for at in times_ms]
     rows = [Row(event=each, known_ms=each.occurred_at) for each in shown]
     with opened(write_rows(tmp_path, rows, 0)) as log:

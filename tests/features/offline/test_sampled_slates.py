@@ -114,7 +114,9 @@ def test_slates_follow_from_the_events_not_from_their_order(
 
 def test_popular_items_are_drawn_more_often(tmp_path: Path) -> None:
     slates = sampled(tmp_path, *clicks(users=10_000)).values()
-    drawn = Counter(i for each in slates for i, (_, clicked) in each.items() if not clicked)
+    drawn = Counter(
+        i for slate in slates for i, (_, clicked) in slate.items() if not clicked
+    )
     popular = sum(drawn[item] for item in ITEMS[:10])
     assert popular > 1.5 * sum(drawn[item] for item in ITEMS[30:])
 

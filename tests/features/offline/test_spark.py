@@ -96,9 +96,9 @@ def cut(log: EventLog) -> tuple[Any, ...]:
 def assert_same(found: Any, expected: Any, name: str = "") -> None:
     """Both are equal and of one type."""
     if is_dataclass(expected):
-        for each in fields(expected):
-            place = f"{name}.{each.name}"
-            assert_same(getattr(found, each.name), getattr(expected, each.name), place)
+        for field in fields(expected):
+            place = f"{name}.{field.name}"
+            assert_same(getattr(found, field.name), getattr(expected, field.name), place)
     elif isinstance(expected, np.ndarray):
         assert found.dtype == expected.dtype, name
         if expected.dtype.kind == "f":  # decayed counts, added up in another order

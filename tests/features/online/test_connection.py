@@ -34,14 +34,19 @@ needs_redis = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]:
     """Yield the settings of a Redis with one user and only a TLS port."""
     folder = tmp_path_factory.mktemp("secured")
-    made = make_certificates(folder)
+    certificates = make_certificates(folder)
     digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
     users = folder / "users.acl"
     users.write_text(f"user default off\nuser {USER} on #{digest} ~* +@all\n")
     command = ["redis-server", "--bind", ports.HOST, "--port", "0", "--save", ""]
-    command += ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(made.authority)]
-    command += ["--tls-cert-file", str(made.certificate)]
-    command += ["--tls-key-file", str(made.key), "--aclfile", str(users)]
+    command += [
+        "--tls-auth-clients",
+        "no",
+        "--tls-ca-cert-file",
+        str(certificates.authority),
+    ]
+    command += ["--tls-cert-file", str(certificates.certificate)]
+    command += ["--tls-key-file", str(certificates.key), "--aclfile", str(users)]
     with ports.reserved_ports(1) as (port,):
         command += ["--tls-port", str(port), "--dir", str(folder)]
         program = processes.Program(name="secured-redis", command=tuple(command))
@@ -51,7 +56,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureConfig]
     yield FeatureConfig(
         redis=f"{ports.HOST}:{port}",
         redis_tls=True,
-        redis_ca_file=str(made.authority),
+        redis_ca_file=str(certificates.authority),
         redis_username=USER,
         redis_password_file=str(folder / "password"),
         registry=str(folder / "registry.db"),
@@ -126,8 +131,8 @@ def test_what_the_address_says_itself_stays() -> None:
 
 def test_an_ipv6_address_is_in_brackets() -> None:
     client = connector(FeatureConfig(redis="[::1]:6379"), 0.25)()
-    given = client.get_connection_kwargs()
-    assert (given["host"], given["port"]) == ("::1", 6379)
+    connection_kwargs = client.get_connection_kwargs()
+    assert (connection_kwargs["host"], connection_kwargs["port"]) == ("::1", 6379)
 
 
 def test_several_nodes_are_a_cluster_s_and_a_cluster_has_one_database() -> None:

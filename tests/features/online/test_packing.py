@@ -43,7 +43,7 @@ def test_the_newest_stand_on_the_right_with_their_values(others: int) -> None:
 def test_a_behaviour_without_a_value_has_none_and_not_zero() -> None:
     found = arrays_of(a_user(2), a_user(6)).sequences
     assert found.item_keys[0].tolist() == [0, 0, 100, 101]
-    assert [math.isnan(each) for each in found.values[0].tolist()] == [True] * 3 + [False]
+    assert [math.isnan(value) for value in found.values[0].tolist()] == [True] * 3 + [False]
 
 
 def test_a_row_that_was_cut_off_anywhere_is_refused() -> None:

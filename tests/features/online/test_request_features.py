@@ -240,7 +240,7 @@ def test_a_context_field_that_training_never_saw_is_logged_once(
     def rank() -> list[str]:
         caplog.clear()
         features.assemble(["u1"] * 2, [["1"]] * 2, [NOW_MS] * 2, contexts)
-        return [each.getMessage() for each in caplog.records]
+        return [record.getMessage() for record in caplog.records]
 
     features.vocabulary = replace(features.vocabulary, context_fields=("city",))
     [message] = rank()

@@ -182,7 +182,7 @@ def test_no_value_and_zero_differ() -> None:
     user = UserState(sequence=sequence_of(kept), version_us=1)
     read = again(row_codec.USERS, "u1", user)
     assert read is not None
-    assert [each.value for each in read.sequence.elements] == [None, 0.0, -1.5]
+    assert [element.value for element in read.sequence.elements] == [None, 0.0, -1.5]
 
 
 def test_an_empty_user_is_a_row_too() -> None:

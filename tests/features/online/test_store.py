@@ -59,7 +59,7 @@ def an_activity(offset: int = 7) -> Activity:
 
 
 def users(*user_ids: str) -> Rows:
-    return Rows(users={each: a_user(None, 4.5, 0.0) for each in user_ids})
+    return Rows(users={user_id: a_user(None, 4.5, 0.0) for user_id in user_ids})
 
 
 def test_a_written_user_is_read_back_the_same(sink: FeatureSink) -> None:

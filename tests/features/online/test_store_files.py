@@ -30,8 +30,8 @@ def config_of(store: Redis) -> FeatureConfig:
 
 
 def on_disk(folder: Path) -> bytes:
-    files = [each for each in folder.rglob("*") if each.is_file()]
-    return b"".join(each.read_bytes() for each in files if each.suffix != ".log")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return b"".join(file.read_bytes() for file in files if file.suffix != ".log")
 
 
 @pytest.mark.stack

@@ -94,7 +94,7 @@ def test_times_of_years_are_served_as_those_of_days_are(sink: FeatureSink) -> No
     user = UserState(sequence=sequence_of(years), version_us=1)
     sink.write(Rows(users={"r-years": user}))
     times = arrays_of(sink, "r-years").sequences.occurred_at_ms[0]
-    assert times.tolist() == [0, *(each.occurred_at for each in years)]
+    assert times.tolist() == [0, *(year.occurred_at for year in years)]
 
 
 def test_a_user_s_version_has_the_last_event(sink: FeatureSink) -> None:
@@ -167,5 +167,5 @@ def test_a_damaged_row_is_one_users_alone(
         for name in ("history_item_rows", "user_attribute_rows")
     )
     assert (rows, of_users) == ([2, 0, 0], [1, 0, 0])
-    versions = [each.partition("items")[0] for each in batch.feature_versions]
+    versions = [version.partition("items")[0] for version in batch.feature_versions]
     assert versions == [f"user={AT_MS * 1000}@7,", "", ""]

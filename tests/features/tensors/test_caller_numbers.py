@@ -28,8 +28,8 @@ def reference(numbers: list[float], keys: list[int], last: int = 0) -> list[list
         elif (own := counted[key]) != own:
             columns.append([0.0, 0.5, 0.0, 0.0, 1.0])
         else:
-            smaller = sum(each < own for each in values)
-            equal = sum(each == own for each in values)
+            smaller = sum(value < own for value in values)
+            equal = sum(value == own for value in values)
             rank = (smaller + (equal - 1) / 2) / len(values)
             from_last = own - of_last if of_last == of_last else 0.0
             mean = sum(values) / len(values)

@@ -77,7 +77,7 @@ class Store(MemoryReader):
 
     def read_users(self, user_ids: object) -> dict[str, UserState]:
         assert isinstance(user_ids, list)
-        users = {each: self.user(each) for each in user_ids if each != "nobody"}
+        users = {user_id: self.user(user_id) for user_id in user_ids if user_id != "nobody"}
         packed = {each: pack_user(user)[0] for each, user in users.items()}
         return {each: unpack_user(7, row) for each, row in packed.items()}
 
@@ -331,7 +331,7 @@ def test_the_library_never_reads_half_a_row(tmp_path: Path) -> None:
             found = made([request], keys, (7, 5))
             assert found is not None
             features = found.tensors["candidate_features"][0]
-            logs = np.concatenate([features[:, CANDIDATE.parts[each]] for each in LOGS], 1)
+            logs = np.concatenate([features[:, CANDIDATE.parts[log]] for log in LOGS], 1)
             assert (logs == logs[:, :1]).all()
             seen.update(logs[:, 0].tolist())
     finally:

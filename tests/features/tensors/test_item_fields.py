@@ -71,7 +71,7 @@ def test_a_number_at_an_edge_is_in_the_bucket_above() -> None:
     rows = item_fields.FieldRows((price,))
     first = int(rows.of({"price": "0"})[0])
     numbers = ("0.99", "1", "1.99", "2", "3")
-    buckets = [int(rows.of({"price": each})[0]) - first for each in numbers]
+    buckets = [int(rows.of({"price": number})[0]) - first for number in numbers]
     assert buckets == [0, 1, 1, 2, 2]
 
 

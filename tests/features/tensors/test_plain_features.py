@@ -120,7 +120,7 @@ def test_features_of_requests_are_those_of_plain_arithmetic(draws: list[Draw]) -
 
 def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw]) -> None:
     now_ms, sequences = np.array([draw.now_ms for draw in draws]), sequences_of(draws)
-    keys = np.array([[each.key for each in draw.items] for draw in draws])
+    keys = np.array([[item.key for item in draw.items] for draw in draws])
     exposures = ExposureArrays(
         item_keys=np.array([[key for key, _ in draw.shown] for draw in draws]),
         shown_at_ms=np.array([[at for _, at in draw.shown] for draw in draws]),
@@ -141,8 +141,8 @@ def test_features_of_candidates_are_those_of_plain_arithmetic(draws: list[Draw])
     made = transforms.candidate_features(inputs, plain.COLUMNS)
     wanted = [
         [
-            plain.candidate(each, draw.total, draw.history, draw.shown, draw.now_ms)
-            for each in draw.items
+            plain.candidate(item, draw.total, draw.history, draw.shown, draw.now_ms)
+            for item in draw.items
         ]
         for draw in draws
     ]

@@ -19,7 +19,7 @@ def clouds(count: int, noise: float = 0.1) -> np.ndarray:
 
 
 def profiles(vectors: np.ndarray) -> list[Attributes]:
-    return [{"look": vector_text(each.tolist())} for each in vectors]
+    return [{"look": vector_text(vector.tolist())} for vector in vectors]
 
 
 LOOK = FieldConfig(name="look", kind="vector", slots=3, buckets=6)
@@ -54,7 +54,7 @@ def test_few_and_equal_vectors_are_described_exactly() -> None:
 def test_items_that_are_alike_share_rows_and_a_new_one_has_rows_too() -> None:
     rows = FieldRows(item_fields.build(profiles(clouds(600)), [LOOK]))
     assert rows.shapes[0].size == 18
-    of = [rows.of(each) for each in profiles(clouds(60))]
+    of = [rows.of(profile) for profile in profiles(clouds(60))]
     for level in range(3):  # a slot has rows of its own level
         first = 2 + 6 * level
         assert all(first <= each[level] < first + 6 for each in of)
@@ -78,7 +78,7 @@ def test_an_item_without_a_vector_of_the_field_has_no_rows(attributes: Attribute
 
 
 def test_vectors_are_found_among_other_attributes() -> None:
-    known = [{**each, "genre": "War"} for each in profiles(clouds(200))]
+    known = [{**profile, "genre": "War"} for profile in profiles(clouds(200))]
     genre, look = item_fields.build(known)
     assert (genre.kind, look.kind) == ("categorical", "vector")
     assert (look.slots, look.shape.size) == (8, 128)

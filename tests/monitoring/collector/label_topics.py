@@ -82,11 +82,11 @@ def publish(
 ) -> None:
     """Publish ``labels``, a user's to one partition, at ``published_ms`` or now."""
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
-    for each in labels:
+    for label in labels:
         producer.send(
             LABELS_TOPIC,
-            key=each.user_id.encode(),
-            value=encode_label(each),
+            key=label.user_id.encode(),
+            value=encode_label(label),
             timestamp_ms=published_ms or None,
         )
     # Counted twice if it is read twice.
@@ -117,7 +117,7 @@ def same(expected: dict[str, float]) -> Any:
 def value_of(url: str, name: str) -> float | None:
     """Return the value of a metric without labels; None while there is none."""
     try:
-        found = [each for each in read_metrics(url) if each.name == name]
+        found = [metric for metric in read_metrics(url) if metric.name == name]
     except (OSError, ValueError):
         return None
     return found[0].samples[0].value if found and found[0].samples else None

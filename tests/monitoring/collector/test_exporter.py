@@ -92,17 +92,20 @@ def test_invented_versions_take_no_bundle_s_place(sources: MonitorSources) -> No
     monitor = Monitor(replace(sources, repository=Path("/nowhere")), MonitorConfig())
     versions = [*(f"x{number}" for number in range(100)), "v7"]
     labels = [
-        received(a_label(position=0, model_version=each, user_id=f"{each}-{number}"), 0)
-        for each in versions
+        received(
+            a_label(position=0, model_version=version, user_id=f"{version}-{number}"), 0
+        )
+        for version in versions
         for number in range(2)
     ]
     monitor.add_labels(LabelBatch(labels=tuple(labels), undecodable=0))
     monitor.add_impressions(
         [
             ShownImpression(
-                impression=an_impression(f"i{each}", model_version=each), known_ms=START_MS
+                impression=an_impression(f"i{version}", model_version=version),
+                known_ms=START_MS,
             )
-            for each in versions
+            for version in versions
         ]
     )
     monitor.update()

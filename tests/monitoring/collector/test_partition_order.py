@@ -55,7 +55,9 @@ def ordered(records: list[ALabelRecord]) -> Iterator[ALabelRecord]:
     """Yield ``records`` as a reader gets them that gets whole partitions, one by one."""
     order, unread = PartitionOrder(), dict.fromkeys(range(PARTITIONS))
     for partition in list(unread):
-        order.add(partition, [each for each in records if each.partition == partition])
+        order.add(
+            partition, [record for record in records if record.partition == partition]
+        )
         del unread[partition]
         yield from order.take(behind=unread)
 
@@ -63,8 +65,8 @@ def ordered(records: list[ALabelRecord]) -> Iterator[ALabelRecord]:
 def compared(records: list[ALabelRecord]) -> tuple[object, ...]:
     test = AbTest()
     live = LiveQuality(window_ms=HOUR_MS, label_window_ms=WINDOW_MS, ab_test=test)
-    for each in records:
-        live.add(each.label, each.partition)
+    for record in records:
+        live.add(record.label, record.partition)
     (found,) = test.differences("v1")
     return found.impressions, found.click_rate, found.verdict
 

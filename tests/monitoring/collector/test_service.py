@@ -61,8 +61,10 @@ def test_without_a_broker_the_monitor_still_serves_and_stops(
         deadline = time.monotonic() + 30
         while retries("read_topics") < before + 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-        (shown,) = [each for each in read_metrics(url) if each.name == "srp4ctr_retries"]
-    counts = {each.labels["operation"]: each.value for each in shown.samples}
+        (shown,) = [
+            metric for metric in read_metrics(url) if metric.name == "srp4ctr_retries"
+        ]
+    counts = {sample.labels["operation"]: sample.value for sample in shown.samples}
     assert counts.keys() >= {"read_topics", "read_consumer_lag", "poll_triton"}
     assert counts["read_topics"] >= before + 2
 
@@ -155,7 +157,7 @@ def test_every_label_of_the_topic_is_read_from_its_start(bootstrap: str) -> None
     deadline = time.monotonic() + 30
     while len(found) + undecodable < 2002 and time.monotonic() < deadline:
         batch = reader.read()
-        found += [each.label for each in batch.labels]
+        found += [label.label for label in batch.labels]
         undecodable += batch.undecodable
     reader.close()
     assert found == labels

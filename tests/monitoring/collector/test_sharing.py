@@ -72,7 +72,7 @@ def test_sums_of_partitions_add_up_to_those_of_one_monitor(
         each.quality.end_window(newest_ms)
     found = added(parts, [each.open.counts() for each in parts], "v7")
     expected = whole.figures("v7")
-    assert sum(each.impressions for each in expected.qualities) > 500
+    assert sum(quality.impressions for quality in expected.qualities) > 500
     assert expected.differences
     assert numbers_of(found) == pytest.approx(numbers_of(expected), rel=1e-9, nan_ok=True)
 
@@ -130,7 +130,7 @@ def test_locks_share_partitions_fairly_and_those_of_a_closed_monitor_are_free(
     assert wait_for(lambda: one.owned() == set(range(7)))
     two.start()
     three.start()
-    assert wait_for(lambda: sorted(len(each.owned()) for each in shares) == [2, 2, 3])
+    assert wait_for(lambda: sorted(len(share.owned()) for share in shares) == [2, 2, 3])
     assert sorted([*one.owned(), *two.owned(), *three.owned()]) == list(range(7))
     assert 0 in one.owned()  # the monitor that adds up stays
     one.close()
@@ -174,7 +174,7 @@ class AMonitor:
     def names(self) -> set[str]:
         """Return the families with a sample; none while it does not answer."""
         try:
-            return {each.name for each in read_metrics(self.url) if each.samples}
+            return {metric.name for metric in read_metrics(self.url) if metric.samples}
         except (OSError, ValueError):
             return set()
 
@@ -219,11 +219,11 @@ def one_monitor(sources: MonitorSources) -> Iterator[str]:
 def impressions_of(url: str) -> float:
     """Return how many impressions the figures rest on; -1 while there are none."""
     try:
-        families = {each.name: each.samples for each in read_metrics(url)}
+        families = {metric.name: metric.samples for metric in read_metrics(url)}
     except (OSError, ValueError):
         return -1.0
     samples = families.get("srp4ctr_matured_impressions") or []
-    return sum(each.value for each in samples) if samples else -1.0
+    return sum(sample.value for sample in samples) if samples else -1.0
 
 
 def is_replaced(sources: MonitorSources, share_by: str) -> None:
@@ -261,9 +261,9 @@ def is_replaced(sources: MonitorSources, share_by: str) -> None:
 
 def figure_names(url: str) -> set[str]:
     return {
-        each.name
-        for each in read_metrics(url)
-        if each.samples and each.name.startswith(("srp4ctr_click", "srp4ctr_matured"))
+        metric.name
+        for metric in read_metrics(url)
+        if metric.samples and metric.name.startswith(("srp4ctr_click", "srp4ctr_matured"))
     }
 
 
@@ -332,7 +332,7 @@ def test_a_paused_monitor_shows_nothing_stale_and_then_shares_again(
 def behind_of(url: str) -> float | None:
     """Return how far the figures are behind; None while none are shown."""
     try:
-        families = {each.name: each.samples for each in read_metrics(url)}
+        families = {metric.name: metric.samples for metric in read_metrics(url)}
     except (OSError, ValueError):
         return None
     samples = families.get(BEHIND) or []

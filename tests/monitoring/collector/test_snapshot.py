@@ -97,7 +97,7 @@ def test_a_restored_monitor_has_exactly_the_sums_of_one_that_ran_on(
             assert other.label_position == one.label_position
         one.add_labels(batch)
         other.add_labels(batch)
-    assert min(each.impressions for each in one.qualities()) > 200
+    assert min(quality.impressions for quality in one.qualities()) > 200
     assert packed(other.snapshot()) == packed(one.snapshot())
     assert repr(other.qualities()) == repr(one.qualities())
     for monitor in (one, other):
@@ -110,7 +110,7 @@ def test_a_change_of_what_is_stored_is_another_format() -> None:
         found = (
             kind.__struct_fields__
             if issubclass(kind, msgspec.Struct)
-            else [each.name for each in fields(kind)]  # type: ignore[arg-type]
+            else [field.name for field in fields(kind)]  # type: ignore[arg-type]
         )
         assert " ".join(found) == names, kind
 
@@ -245,8 +245,8 @@ class ARun:
     def counts(self) -> tuple[object, ...]:
         """Return what the file has, but for sums that depend on the order of additions."""
         assert self._sources.snapshot is not None
-        found = read_file(self._sources.snapshot)
-        state, entries = found.state, sorted(found.entries, key=lambda each: each[0])
+        file = read_file(self._sources.snapshot)
+        state, entries = file.state, sorted(file.entries, key=lambda each: each[0])
         of_versions = {
             version: (each.shown, each.clicks, each.late_clicks, each.by_position.counts)
             for version, each in state.quality.sums.items()
@@ -314,7 +314,9 @@ def test_a_file_of_another_topic_is_ignored_and_labels_are_read_again(
         with fresh.in_thread() as url:
             wait_until_current(url, time.time())
             assert found == same(figures(url))
-    (line,) = [each.message for each in caplog.records if "is not used" in each.message]
+    (line,) = [
+        record.message for record in caplog.records if "is not used" in record.message
+    ]
     assert "has the offsets 0 to" in line
     assert again.counts() == fresh.counts()
 
@@ -353,7 +355,7 @@ def read_all(reader: LabelReader) -> list[ImpressionLabel]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         batch = reader.read()
-        labels += [each.label for each in batch.labels]
+        labels += [label.label for label in batch.labels]
         if batch.position.complete_until_ms > began_ms + 1000:
             return labels
         time.sleep(0.02)

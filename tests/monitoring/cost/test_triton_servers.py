@@ -68,10 +68,10 @@ def figures_of(
 ) -> dict[tuple[str, ...], float]:
     """Return each figure by its metric, without its prefix, and its labels."""
     return {
-        (each.metric.removeprefix("srp4ctr_server_"), *each.labels): each.value
+        (figure.metric.removeprefix("srp4ctr_server_"), *figure.labels): figure.value
         for server in servers.servers(references or {})
-        for each in server_figures(server)
-        if isinstance(each, Figure)
+        for figure in server_figures(server)
+        if isinstance(figure, Figure)
     }
 
 
@@ -209,10 +209,10 @@ def test_latency_is_a_histogram_of_each_server(pages: Pages) -> None:
             )
         servers.poll()
     found = {
-        each.labels: (dict(each.counts), each.total)
+        figure.labels: (dict(figure.counts), figure.total)
         for server in servers.servers({})
-        for each in server_figures(server)
-        if isinstance(each, Buckets)
+        for figure in server_figures(server)
+        if isinstance(figure, Buckets)
     }
     assert found == {("a",): ({"0.001": 9}, 0.009), ("b",): ({"1": 9}, 0.009)}
 

@@ -69,8 +69,8 @@ def test_nothing_that_runs_needs_the_code_of_the_dashboards() -> None:
         for file in product_files()
         if not file.path.startswith("monitoring/dashboards/")
         and any(
-            each.startswith("srp4ctr.monitoring.dashboards.")
-            for each in file.imported_modules()
+            module.startswith("srp4ctr.monitoring.dashboards.")
+            for module in file.imported_modules()
         )
     ]
     assert importers == []
@@ -234,7 +234,7 @@ def test_panels_of_a_type_are_alike(kind: str, may_differ: set[str]) -> None:
 def test_colours_are_named_ones_or_hexadecimal() -> None:
     for where, panel in named_panels():
         colours = set(_colours(panel.get("fieldConfig", {})))
-        hexadecimal = {each for each in colours if re.fullmatch("#[0-9a-f]{6}", each)}
+        hexadecimal = {colour for colour in colours if re.fullmatch("#[0-9a-f]{6}", colour)}
         assert colours - hexadecimal <= COLOURS, where
 
 
@@ -267,7 +267,7 @@ def test_columns_of_a_curve_are_columns_of_its_table() -> None:
 
 def test_dashboards_are_linked_with_each_other() -> None:
     boards = [board(name) for name in NAMES]
-    assert len({each["uid"] for each in boards}) == len(NAMES)
+    assert len({board["uid"] for board in boards}) == len(NAMES)
     for each in boards:
         (link,) = each["links"]
         assert (link["type"], link["asDropdown"]) == ("dashboards", False)
@@ -284,8 +284,8 @@ def test_the_variable_is_there_where_it_is_used() -> None:
             for panel in panels(name)
             for target in panel.get("targets", [])
         )
-        assert [each["name"] for each in variables] == ["model_version"] * is_used
-        assert all(each["multi"] and each["includeAll"] for each in variables)
+        assert [variable["name"] for variable in variables] == ["model_version"] * is_used
+        assert all(variable["multi"] and variable["includeAll"] for variable in variables)
 
 
 def test_the_source_is_the_one_that_is_provisioned() -> None:

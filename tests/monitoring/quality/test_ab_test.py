@@ -111,7 +111,9 @@ def test_invented_versions_take_no_bundle_s_place_nor_memory() -> None:
         shown(ab_test, f"x{number}", 1, 2)
     shown(ab_test, "v1", 50, 300)
     shown(ab_test, "v2", 50, 300)
-    found = {each.model_version: each for each in ab_test.differences("v1")}
+    found = {
+        difference.model_version: difference for difference in ab_test.differences("v1")
+    }
     assert found["v2"].impressions == 300
     assert found[OTHER].impressions == 2 * (100 - MAX_OTHERS)
     assert len(found) == MAX_OTHERS + 2
@@ -166,7 +168,9 @@ def test_several_verdicts_share_the_error() -> None:
         for version in versions:
             shown(ab_test, version, 60, 9 if version == "few" else 300)
     own = difference_of(alone)
-    shared = {each.model_version: each for each in among.differences("v1")}["v2"]
+    shared = {
+        difference.model_version: difference for difference in among.differences("v1")
+    }["v2"]
     half, wider = own.interval.high - own.click_rate, shared.interval.high - own.click_rate
     rates = [ratio_of_sums(*grouped(clicks)) for clicks in (60, 50)]
     widths = [

@@ -132,7 +132,7 @@ def test_what_leaves_the_window_of_quality_stays_in_the_comparison() -> None:
         live.add(a_label(version, model_version=version, position=0), partition=0)
     live.add(a_label("later", after_ms=2 * HOUR_MS), partition=0)
     assert [each.impressions for each in live.quality()] == [1]
-    assert [each.model_version for each in ab_test.differences("v1")] == ["v2"]
+    assert [difference.model_version for difference in ab_test.differences("v1")] == ["v2"]
 
 
 def test_the_order_of_labels_and_their_repetition_do_not_matter() -> None:
@@ -229,8 +229,8 @@ def test_clicks_that_are_hours_late_on_their_way_end_with_the_same_figures() -> 
     shown, clicks = a_day(generator)
     late = [(ms + generator.randrange(12 * HOUR_MS), click) for ms, click in clicks]
     (punctual, first), (delayed, second) = figures(shown + clicks), figures(shown + late)
-    corrections = [each for each in labels_of(shown + late) if each.revision]
-    assert any(each.within_window for each in corrections)
+    corrections = [label for label in labels_of(shown + late) if label.revision]
+    assert any(correction.within_window for correction in corrections)
     for found, expected in zip(delayed.quality(), punctual.quality(), strict=True):
         assert expected.clicks > 20
         assert_same(found, expected)

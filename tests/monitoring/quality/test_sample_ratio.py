@@ -64,9 +64,9 @@ def test_most_losses_as_large_as_the_page_says_are_found(share: float, lost: flo
     experiment = Experiment("v8", "v7", share)
     found = [
         SampleRatio(
-            experiment=experiment, of_canary=int(each), of_serving=MAX_USERS - int(each)
+            experiment=experiment, of_canary=int(count), of_serving=MAX_USERS - int(count)
         )
-        for each in counts
+        for count in counts
     ]
     power = np.mean([each.evidence > MISMATCH for each in found])
     assert power == pytest.approx(0.8, abs=0.1)
@@ -131,7 +131,7 @@ def test_of_many_experiments_the_newest_are_kept() -> None:
         name = Experiment(f"v{number}", "v7", 0.1).name
         ratios.update(seen(1, name, "v7", at=number))
     assert len(ratios.state()) == MAX_EXPERIMENTS
-    assert {each.experiment.canary for each in ratios.ratios(0)} == {
+    assert {ratio.experiment.canary for ratio in ratios.ratios(0)} == {
         f"v{number}" for number in range(92, 100)
     }
 

@@ -28,11 +28,11 @@ def page() -> Iterator[httpx.Client]:
 
 def token_of(page: httpx.Client) -> str:
     """Return the token of this start, which only the page's own script can read."""
-    found = re.search(
+    match = re.search(
         r'name="srp4ctr-token" content="([^"]+)"', page.get("/playground").text
     )
-    assert found
-    return found[1]
+    assert match
+    return match[1]
 
 
 def post(page: httpx.Client, path: str, content: Any, **headers: str) -> httpx.Response:

@@ -30,7 +30,7 @@ def test_a_metric_keeps_its_name_its_help_and_its_labels() -> None:
     events.labels("click").inc(3)
     Gauge("srp4ctr_lag", "Behind.", registry=registry).set(math.nan)
     Gauge("python_things", "Not ours.", registry=registry).set(1)
-    found = {each.name: each for each in metrics_of(families(registry))}
+    found = {metric.name: metric for metric in metrics_of(families(registry))}
     assert set(found) == {"srp4ctr_events_total", "srp4ctr_lag"}
     (value,) = found["srp4ctr_events_total"].values
     assert (value.labels, value.what, value.value) == ({"type": "click"}, "", 3.0)
@@ -51,7 +51,7 @@ def test_a_histogram_is_its_count_mean_and_quantiles() -> None:
     for wait in (0.5, 0.5, 1.5, 3.0):
         waits.observe(wait)
     (found,) = metrics_of(families(registry))
-    values = {each.what: each.value for each in found.values}
+    values = {value.what: value.value for value in found.values}
     assert values == {"count": 4, "mean": 1.375, "p50": 1.0, "p99": pytest.approx(3.92)}
 
 
@@ -68,6 +68,6 @@ def test_an_exporter_that_is_down_is_reported_and_the_others_are_read() -> None:
         }
         monitor, stream = read_exporters(addresses)
     assert not monitor.problem
-    assert "srp4ctr_verdict" in {each.name for each in monitor.metrics}
+    assert "srp4ctr_verdict" in {metric.name for metric in monitor.metrics}
     assert "does not answer" in stream.problem
     assert not stream.metrics

@@ -50,8 +50,8 @@ def test_chosen_versions_are_an_expression_that_matches_only_them() -> None:
 
 def test_every_panel_of_a_dashboard_is_in_a_section() -> None:
     for board in load_boards().values():
-        shown = [each for section in sections(board) for each in section.panels]
-        assert shown == [each for each in board["panels"] if each["type"] != "row"]
+        shown = [panel for section in sections(board) for panel in section.panels]
+        assert shown == [panel for panel in board["panels"] if panel["type"] != "row"]
         assert all(section.title for section in sections(board))
 
 

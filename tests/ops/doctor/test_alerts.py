@@ -101,8 +101,8 @@ def stack(folder: Path, config: Mapping[str, Any] | None) -> Iterator[Settings]:
 def with_channels(*names: str) -> dict[str, Any]:
     """Return our configuration, with a webhook in the receivers of ``names``."""
     receivers = [
-        {**each, "webhook_configs": HOOK} if each["name"] in names else each
-        for each in CONFIG["receivers"]
+        {**receiver, "webhook_configs": HOOK} if receiver["name"] in names else receiver
+        for receiver in CONFIG["receivers"]
     ]
     return {**CONFIG, "receivers": receivers}
 
@@ -123,7 +123,7 @@ def test_our_configuration_as_it_is_reaches_no_receiver(tmp_path: Path) -> None:
 @needs_both
 def test_with_channels_all_is_well(tmp_path: Path) -> None:
     with stack(tmp_path, with_channels("page", "ticket", "watchdog")) as settings:
-        assert [each.state for each in alerts.receivers(settings)] == ["ok", "ok"]
+        assert [receiver.state for receiver in alerts.receivers(settings)] == ["ok", "ok"]
 
 
 @needs_both

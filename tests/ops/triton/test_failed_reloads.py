@@ -34,7 +34,7 @@ def test_a_step_that_cannot_be_reloaded_is_tried_less_and_less_often(
         now_s[0] += 0.2
         assert watch.poll() == []
     assert 5 <= len(tried_at) < 10
-    assert [bool(each.exc_info) for each in caplog.records] == [
+    assert [bool(record.exc_info) for record in caplog.records] == [
         *(True, *[False] * (len(tried_at) - 1))  # one trace
     ]
     can_load[0] = True

@@ -61,8 +61,8 @@ def test_a_signal_while_the_server_starts_reaches_it(tmp_path: Path) -> None:
         "runpy.run_module('srp4ctr.ops.triton.supervisor', run_name='__main__')"
     )
     script = 'trap "exit 7" TERM; for i in {1..600}; do sleep .1; done'
-    done = subprocess.run([sys.executable, "-c", code, tmp_path, script], cwd=ROOT)
-    assert done.returncode == 7
+    result = subprocess.run([sys.executable, "-c", code, tmp_path, script], cwd=ROOT)
+    assert result.returncode == 7
 
 
 def test_what_the_server_leaves_behind_is_reaped_and_does_not_end_it(

@@ -138,7 +138,7 @@ def test_the_memory_for_rows_is_that_of_all_partitions_together() -> None:
         ]
         while not worker.consumer.commits:
             await worker.polls(1)
-        held = [each.cached_bytes for each in worker.group.partitions.values()]
+        held = [partition.cached_bytes for partition in worker.group.partitions.values()]
         assert len(sink.rows.users) == 400
         assert 500_000 < sum(held) <= 1_000_000
         assert max(held) <= 500_000

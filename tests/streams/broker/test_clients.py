@@ -132,7 +132,7 @@ def test_a_worker_and_the_monitor_have_access(kafka: KafkaConfig, tmp_path: Path
     while not (labels := reader.read().labels):
         time.sleep(0.1)
     reader.close()
-    assert [each.label.user_id for each in labels] == ["u1"]
+    assert [label.label.user_id for label in labels] == ["u1"]
     watch = WorkerProgressReader(kafka, StreamConfig().group_id)
     assert not watch.read().is_running
     watch.close()

@@ -44,7 +44,7 @@ def test_a_client_that_no_broker_answers_closes_its_sockets(
     client: str, no_broker: str
 ) -> None:
     command = [sys.executable, "-c", TRIES, client, no_broker]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    opens = done.stdout.split()
-    assert len(opens) == 4, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    opens = result.stdout.split()
+    assert len(opens) == 4, result.stderr
     assert len(set(opens)) == 1

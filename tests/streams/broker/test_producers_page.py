@@ -34,7 +34,7 @@ def test_its_table_names_every_reason() -> None:
 def test_its_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
     assert len(targets) >= 3
-    assert [each for each in targets if not (ROOT / "docs" / each).exists()] == []
+    assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []
 
 
 def test_its_commands_exist() -> None:

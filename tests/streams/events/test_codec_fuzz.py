@@ -45,7 +45,7 @@ VALUES = st.recursive(
     ),
     max_leaves=10,
 )
-GOOD = [json.loads(codec.encode(each)) for each in EXAMPLES]
+GOOD = [json.loads(codec.encode(example)) for example in EXAMPLES]
 FIELDS = sorted({name for each in GOOD for name in each})
 TOPICS = (BEHAVIOR_EVENTS_TOPIC, ITEMS_TOPIC)
 
@@ -89,9 +89,12 @@ def test_a_message_is_an_event_within_bounds_or_rejected_with_a_reason(
         within_bounds(event, payload or b"", now_ms)
     for topic in TOPICS:
         record = ARecord(value=payload, key=key, timestamp=now_ms, topic=topic)
-        found = codec.decode_published(record)
-        if not isinstance(found, RejectedEvent):
-            assert (codec.event_topic(found), codec.event_key(found)) == (topic, key)
+        published = codec.decode_published(record)
+        if not isinstance(published, RejectedEvent):
+            assert (codec.event_topic(published), codec.event_key(published)) == (
+                topic,
+                key,
+            )
     command = codec.decode_record(ARecord(value=payload, key=codec.COMMAND_KEY))
     assert isinstance(command, Rebuild | RejectedRecord)
 
@@ -106,7 +109,7 @@ def within_bounds(event: Any, payload: bytes, now_ms: int) -> None:
     assert len(fields.get("context") or {}) <= MAX_CONTEXT_FIELDS
     attributes = fields.get("attributes") or {}
     assert len(attributes) <= MAX_ATTRIBUTES
-    lists = [each for each in attributes.values() if isinstance(each, list)]
+    lists = [attribute for attribute in attributes.values() if isinstance(attribute, list)]
     assert all(len(each) <= MAX_ATTRIBUTE_VALUES for each in lists)
     assert decode(codec.encode(event), now_ms) == event
 

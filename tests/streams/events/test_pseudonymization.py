@@ -48,9 +48,9 @@ def test_events_differ_by_their_user_alone() -> None:
 
 def test_a_key_is_read_without_its_line_break_and_never_shown(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(KEY + b"\n")
-    found = read_pseudonyms(str(tmp_path / "key"))
-    assert found == NAMES
-    assert "kkk" not in repr(found)
+    pseudonyms = read_pseudonyms(str(tmp_path / "key"))
+    assert pseudonyms == NAMES
+    assert "kkk" not in repr(pseudonyms)
     assert read_pseudonyms("") is None
 
 

@@ -65,7 +65,7 @@ def test_one_action_is_the_click_with_a_reason(
     assert mapping.click == (click and f"behavior = '{click}'")
     assert reason in text
     imported(source, mapping, out)
-    clicks = sum(each.__struct_config__.tag == "click" for each in events_in(out))
+    clicks = sum(event.__struct_config__.tag == "click" for event in events_in(out))
     assert clicks == 5 * actions.count(click or "")
 
 
@@ -181,7 +181,7 @@ def test_the_top_is_0_wherever_a_log_begins_to_count(
     assert mapping.position == column
     assert ("; the top is 0" in text) == (first == 1)
     imported(source, mapping, out)
-    shown = [each for each in events_in(out) if isinstance(each, Impression)]
+    shown = [event for event in events_in(out) if isinstance(event, Impression)]
     assert [each.position for each in shown] == [0, 1, 2, 3]
 
 
@@ -220,7 +220,7 @@ def test_single_quotation_marks_are_plain_characters(tmp_path: Path) -> None:
     out = tmp_path / "events" / "all.jsonl"
     out.parent.mkdir()
     assert imported(tmp_path, mapping, out).counts["item"] == len(names)
-    found = [each for each in events_in(out) if hasattr(each, "attributes")]
+    found = [event for event in events_in(out) if hasattr(event, "attributes")]
     assert [each.attributes["name"] for each in found] == names
 
 
@@ -252,8 +252,8 @@ def test_embeddings_of_a_catalogue_are_found_and_imported(
     assert "# embeddings" in text
     mapping, out = as_mapping(tomllib.loads(text), "import.toml"), tmp_path / "out.jsonl"
     imported([log, catalogue], mapping, out)
-    updates = [each for each in events_in(out) if isinstance(each, ItemUpdate)]
-    looks = {each.item_id: each.attributes["look"] for each in updates}
+    updates = [event for event in events_in(out) if isinstance(event, ItemUpdate)]
+    looks = {update.item_id: update.attributes["look"] for update in updates}
     assert looks["0"] == vector_text(EMBEDDING)
     assert len(looks) == 30
 
@@ -278,7 +278,7 @@ def test_fields_within_fields_are_columns(tmp_path: Path) -> None:
     assert mapping.items is not None
     assert mapping.items.attributes == {"properties_category": "properties.category"}
     imported(source, mapping, out := tmp_path / "events.jsonl")
-    kinds = [type(each) for each in events_in(out)]
+    kinds = [type(event) for event in events_in(out)]
     assert kinds.count(Click) == 14
     assert kinds.count(ItemUpdate) == 7
 
@@ -295,4 +295,6 @@ def test_a_column_whose_name_has_a_dot_is_no_field_within_another(tmp_path: Path
     _, mapping = guessed(source)
     assert mapping.user == "user.id"
     imported(source, mapping, out := tmp_path / "events.jsonl")
-    assert [each.user_id for each in events_in(out) if isinstance(each, Click)] == ["outer"]
+    assert [event.user_id for event in events_in(out) if isinstance(event, Click)] == [
+        "outer"
+    ]

@@ -97,10 +97,10 @@ def test_lists_that_hold_the_row_s_item_are_what_was_shown(
     assert NOBODY_KNOWS not in text
     assert imported(source, mapping, out).num_bad == 0
     events = events_in(out)
-    shown = [each for each in events if isinstance(each, Impression)]
-    clicks = [each for each in events if isinstance(each, Click)]
+    shown = [event for event in events if isinstance(event, Impression)]
+    clicks = [event for event in events if isinstance(event, Click)]
     assert (len(shown), len(clicks)) == (160, 40)
-    assert [each.action for each in events if isinstance(each, Behavior)] == 40 * [
+    assert [event.action for event in events if isinstance(event, Behavior)] == 40 * [
         "view_image"
     ]
     rows = [row for row in hotel_visits() if "impressions" in row]
@@ -132,9 +132,9 @@ def test_lists_of_a_moment_are_requests_of_their_own(tmp_path: Path) -> None:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     source, out = written(tmp_path, lines, "visits.jsonl"), tmp_path / "events.jsonl"
     imported(source, guessed(source)[1], out)
-    shown = [each for each in events_in(out) if isinstance(each, Impression)]
+    shown = [event for event in events_in(out) if isinstance(event, Impression)]
     sizes = [each.request_id for each in shown]
-    assert {sizes.count(each) for each in sizes} == {4}
+    assert {sizes.count(size) for size in sizes} == {4}
 
 
 def searches(*, with_request: bool) -> str:
@@ -156,11 +156,11 @@ def test_lists_in_rows_of_their_own_are_joined_by_the_request(tmp_path: Path) ->
     assert NOBODY_KNOWS not in text
     imported(source, mapping, out := tmp_path / "events.jsonl")
     events = events_in(out)
-    shown = [each for each in events if isinstance(each, Impression)]
-    clicks = [each for each in events if isinstance(each, Click)]
+    shown = [event for event in events if isinstance(event, Impression)]
+    clicks = [event for event in events if isinstance(event, Click)]
     assert (len(shown), len(clicks)) == (90, 30)
     places = {(each.request_id, each.item_id): each.position for each in shown}
-    assert [places[str(each.request_id), each.item_id] for each in clicks] == 30 * [1]
+    assert [places[str(click.request_id), click.item_id] for click in clicks] == 30 * [1]
 
 
 def test_lists_that_no_click_can_be_joined_with_are_a_comment(tmp_path: Path) -> None:
@@ -301,5 +301,5 @@ def test_a_suggested_context_and_user_attribute_can_be_imported(tmp_path: Path) 
     text = guess_mapping([str(source)]) + '[context]\ncity = "city"\n'
     mapping: Mapping = as_mapping(tomllib.loads(text), "import.toml")
     imported(source, mapping, out)
-    shown = [each for each in events_in(out) if isinstance(each, Impression)]
+    shown = [event for event in events_in(out) if isinstance(event, Impression)]
     assert {(each.context or {})["city"] for each in shown} == {"c0", "c1", "c2"}

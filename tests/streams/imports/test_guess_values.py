@@ -34,7 +34,7 @@ def test_the_format_of_a_time_is_found_by_its_values(
     out = tmp_path / "events.jsonl"
     imported(source, mapping, out)
     at_ms = datetime.fromisoformat(is_at).replace(tzinfo=UTC).timestamp() * 1000
-    assert {each.occurred_at for each in events_in(out)} == {at_ms}
+    assert {event.occurred_at for event in events_in(out)} == {at_ms}
 
 
 def test_a_day_that_may_be_a_month_is_said(tmp_path: Path) -> None:

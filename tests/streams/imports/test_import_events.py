@@ -35,7 +35,7 @@ def test_events_are_ordered_by_time_if_the_mapping_says_so(tmp_path: Path) -> No
     imported(written(tmp_path, lines), ratings(), out)
     assert events_in(out)[0].occurred_at == 1_600_000_019_000
     imported(written(tmp_path, lines), ratings(sort=True), out)
-    times = [each.occurred_at for each in events_in(out)]
+    times = [event.occurred_at for event in events_in(out)]
     assert times == sorted(times)
     assert len(times) == 20
 
@@ -57,7 +57,7 @@ def test_of_two_files_the_events_are_ordered_by_time(tmp_path: Path) -> None:
     out = tmp_path / "O'Neil" / "events.jsonl"
     out.parent.mkdir()
     imported(paths, mapping, out)
-    times = [each.occurred_at for each in events_in(out)]
+    times = [event.occurred_at for event in events_in(out)]
     assert times == sorted(times)
     assert len(times) == 10
 

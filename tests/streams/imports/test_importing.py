@@ -72,9 +72,9 @@ def test_an_event_s_id_is_of_its_content_and_not_of_its_place(tmp_path: Path) ->
     imported(written(tmp_path, HEADER + ROWS), ratings(), forwards)
     turned = written(tmp_path, HEADER + "".join(reversed(lines)), "other.csv")
     imported(turned, ratings(), backwards)
-    ids = {each.event_id for each in events_in(forwards)}
+    ids = {event.event_id for event in events_in(forwards)}
     assert len(ids) == 20
-    assert ids == {each.event_id for each in events_in(backwards)}
+    assert ids == {event.event_id for event in events_in(backwards)}
 
 
 def test_parquet_and_json_lines_are_the_same_events(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def test_nothing_is_published_of_a_file_with_a_bad_row(
     assert done.output.index('"event_id"') < done.output.index("published 20 messages to ")
     records = read_topic(kafka, BEHAVIOR_EVENTS_TOPIC)
     assert len(records) == 20
-    assert {each.key for each in records} == {f"u{n}".encode() for n in range(20)}
-    assert min(each.timestamp for each in records) == 1_600_000_000_000
+    assert {record.key for record in records} == {f"u{n}".encode() for n in range(20)}
+    assert min(record.timestamp for record in records) == 1_600_000_000_000
 
 
 def test_a_dry_run_needs_no_broker_and_shows_three_events(

@@ -66,7 +66,7 @@ def test_a_zone_is_that_of_the_text_else_the_mapping_s(
     out = tmp_path / "events.jsonl"
     source = written(tmp_path, f"{HEADER}u,i,{text},4\n")
     imported(source, ratings(time_unit=None, time_zone=zone), out)
-    assert [each.occurred_at for each in events_in(out)] == [expected]
+    assert [event.occurred_at for event in events_in(out)] == [expected]
 
 
 HOTELS = (

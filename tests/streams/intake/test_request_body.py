@@ -17,7 +17,7 @@ EVENTS: tuple[Event, ...] = (
     a_forget(),
     an_item(),
 )
-LINES = b"\n".join(encode(each) for each in EVENTS)
+LINES = b"\n".join(encode(event) for event in EVENTS)
 ARRAY = b"[" + LINES.replace(b"\n", b",") + b"]"
 
 

@@ -204,9 +204,11 @@ def test_requests_of_many_clients_are_each_in_kafka_once(
 
 
 def test_by_tls_alone(kafka: KafkaConfig, tmp_path: Path) -> None:
-    made = make_certificates(tmp_path)
-    config = IntakeConfig(certificate_file=str(made.certificate), key_file=str(made.key))
-    with running(kafka, config, authority=made.authority) as service:
+    certificates = make_certificates(tmp_path)
+    config = IntakeConfig(
+        certificate_file=str(certificates.certificate), key_file=str(certificates.key)
+    )
+    with running(kafka, config, authority=certificates.authority) as service:
         assert service.post(encode(a_click())).status_code == 200
         with pytest.raises(httpx.HTTPError):
             httpx.get(service.url.replace("https", "http") + "/health")
@@ -218,19 +220,21 @@ def test_a_renewed_certificate_is_served_and_no_connection_ends(
     kafka: KafkaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_RENEWAL_POLL_S", 0.1)
-    made = make_certificates(tmp_path)
-    config = IntakeConfig(certificate_file=str(made.certificate), key_file=str(made.key))
-    with running(kafka, config, authority=made.authority) as service:
+    certificates = make_certificates(tmp_path)
+    config = IntakeConfig(
+        certificate_file=str(certificates.certificate), key_file=str(certificates.key)
+    )
+    with running(kafka, config, authority=certificates.authority) as service:
         port = int(service.url.rpartition(":")[2])
         old = ssl.get_server_certificate((HOST, port))
         assert service.post(encode(a_click())).status_code == 200
-        made.key.chmod(0o600)
-        key = made.key.read_bytes()
-        made.key.write_bytes(b"half")
+        certificates.key.chmod(0o600)
+        key = certificates.key.read_bytes()
+        certificates.key.write_bytes(b"half")
         time.sleep(2.5)  # uvicorn polls once a second
         assert ssl.get_server_certificate((HOST, port)) == old
-        made.key.write_bytes(key)
-        made.certificate.unlink()
+        certificates.key.write_bytes(key)
+        certificates.certificate.unlink()
         make_certificates(tmp_path)
         deadline = time.monotonic() + 20.0
         while ssl.get_server_certificate((HOST, port)) == old:

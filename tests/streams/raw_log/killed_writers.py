@@ -81,7 +81,7 @@ def _fork(work: Callable[[], None]) -> int:
 def write(log: str, writer: int) -> None:
     """Append to the writer's partitions from where the table says."""
     table = created(log, TOPIC)
-    at = {each: next_offset(table, each) or 0 for each in PARTITIONS[writer]}
+    at = {partition: next_offset(table, partition) or 0 for partition in PARTITIONS[writer]}
     while True:
         taken = {p: range(o, o + AT_ONCE) for p, o in at.items()}
         rows = [row for p, each in taken.items() for row in _rows(p, each)]

@@ -101,7 +101,7 @@ def test_an_outage_is_reported_and_waited_for_and_nothing_is_lost(
     with progress_of(kafka, config.log_group_id, BEHAVIOR_EVENTS_TOPIC) as committed:
         asyncio.run(run())
     assert len(logged(bucket_log)) == len(set(logged(bucket_log))) == 20
-    said = [each.getMessage() for each in caplog.records]
+    said = [record.getMessage() for record in caplog.records]
     [waits, *_] = [each for each in said if each.startswith("log_files: again in")]
     assert f"the raw log {bucket_log}" in waits
     assert "onnection refused" in waits

@@ -68,14 +68,14 @@ def a_log(log: AnyLog, events: list[UserEvent], step: int = 3) -> AnyLog:
             (e, NOON_MS + 60_000) for e in events[start : start + step]
         ]
         write_log(log, known, start=start)
-    labels = [label_of(each) for each in events if isinstance(each, Impression)]
-    write_log(log, [(each, NOON_MS + 60_000) for each in labels])
+    labels = [label_of(event) for event in events if isinstance(event, Impression)]
+    write_log(log, [(label, NOON_MS + 60_000) for label in labels])
     return log
 
 
 def rows(folder: Log, topic: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = dataset(folder, topic).to_table().to_pylist()
-    return sorted(found, key=lambda row: row["offset"])
+    rows: list[dict[str, Any]] = dataset(folder, topic).to_table().to_pylist()
+    return sorted(rows, key=lambda row: row["offset"])
 
 
 def counters(folder: Log) -> dict[tuple[str, int], Any]:

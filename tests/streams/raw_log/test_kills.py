@@ -24,8 +24,8 @@ from tests.structure.source_tree import ROOT
 def test_no_row_is_lost_or_doubled(raw_log: Log, seed: int) -> None:
     program = "tests.streams.raw_log.killed_writers"
     words = [sys.executable, "-m", program, str(raw_log), "12", str(seed)]
-    done = subprocess.run(words, check=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.startswith("12 ")
+    result = subprocess.run(words, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.startswith("12 ")
     table, before = created(raw_log, TOPIC), dataset(raw_log, TOPIC).count_rows()
     logged = [next_offset(table, partition) or 0 for partition in range(4)]
     assert min(logged) > 0

@@ -101,8 +101,8 @@ def test_what_a_broker_lost_stays_and_what_comes_in_its_place_is_logged(
     log(kafka, config, tmp_path, 10, lambda: sum(ends(tmp_path).values()) == 10)
     publish_some(kafka, 10, start=10)
     log(kafka, config, tmp_path, 20)
-    found = dataset(tmp_path, BEHAVIOR_EVENTS_TOPIC).to_table(["user_id"]).to_pydict()
-    users = Counter(found["user_id"])
+    rows = dataset(tmp_path, BEHAVIOR_EVENTS_TOPIC).to_table(["user_id"]).to_pydict()
+    users = Counter(rows["user_id"])
     assert users == {"lost": 6} | {f"u{each}": 1 for each in range(20)}
     assert sum(ends(tmp_path).values()) == 20
 
@@ -171,8 +171,8 @@ def number_of_files(log_dir: Path) -> int:
 
 def merged_files() -> float:
     [metric] = MERGED.collect()
-    totals = [each for each in metric.samples if each.name.endswith("_total")]
-    of = {each.labels["topic"]: each.value for each in totals}
+    totals = [sample for sample in metric.samples if sample.name.endswith("_total")]
+    of = {total.labels["topic"]: total.value for total in totals}
     return of.get(BEHAVIOR_EVENTS_TOPIC, 0.0)
 
 

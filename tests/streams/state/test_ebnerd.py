@@ -94,7 +94,9 @@ def test_one_user_whose_clock_is_ahead_closes_nobodys_window() -> None:
     ((user, _),) = Counter(event.user_id for event in clicked_stream()).most_common(1)
 
     def of_others(events: Iterable[Known]) -> list[ImpressionLabel]:
-        return [each for each in labels_of(events, 60_000, DAY_MS) if each.user_id != user]
+        return [
+            label for label in labels_of(events, 60_000, DAY_MS) if label.user_id != user
+        ]
 
     def ahead(event: Impression | Click) -> Impression | Click:
         at_ms = event.occurred_at + (MAX_CLOCK_SKEW_MS if event.user_id == user else 0)
@@ -120,7 +122,9 @@ def test_each_reader_keeps_what_was_shown_last() -> None:
             shown.setdefault(event.user_id, set()).add(exposure)
     latest = {user: sorted(each)[-EXPOSURE_LENGTH:] for user, each in shown.items()}
     found = {
-        user: [(each.occurred_at, each.item_key) for each in row.exposures.elements]
+        user: [
+            (element.occurred_at, element.item_key) for element in row.exposures.elements
+        ]
         for user, row in kept.items()
     }
     assert {user: each for user, each in found.items() if each} == latest

@@ -24,7 +24,7 @@ def a_join(max_kept: int = 1000) -> LabelJoin:
 
 
 def add(join: LabelJoin, *events: UserEvent) -> list[ImpressionLabel]:
-    return [label for each in events for label in join.add(each, each.occurred_at)]
+    return [label for event in events for label in join.add(event, event.occurred_at)]
 
 
 def pass_time(join: LabelJoin, to_ms: int) -> list[ImpressionLabel]:
@@ -34,8 +34,8 @@ def pass_time(join: LabelJoin, to_ms: int) -> list[ImpressionLabel]:
 
 def show(join: LabelJoin, *seconds: int) -> None:
     """Show an item at each of ``seconds`` after noon, in a request of that number."""
-    for each in seconds:
-        add(join, an_impression(at_ms=NOON_MS + each * 1000, request_id=f"r{each}"))
+    for second in seconds:
+        add(join, an_impression(at_ms=NOON_MS + second * 1000, request_id=f"r{second}"))
 
 
 def is_kept(join: LabelJoin, second: int) -> bool:
@@ -58,7 +58,7 @@ def test_labels_have_the_arm_of_their_impression() -> None:
     join.add(of_arm, NOON_MS)
     join.add(an_impression("i2", model_version="v1"), NOON_MS)
     labels = [*join.add(a_click("i1", at_ms=NOON_MS + 1), NOON_MS), *join.advance(END_MS)]
-    found = {each.item_id: decode_label(encode_label(each)) for each in labels}
+    found = {label.item_id: decode_label(encode_label(label)) for label in labels}
     assert (found["i1"].experiment, found["i1"].arm) == ("v2-v1", "v2")
     assert (found["i2"].experiment, found["i2"].arm) == (None, None)
     assert b"arm" not in encode_label(found["i2"])

@@ -69,7 +69,7 @@ def test_a_command_ends_a_batch_and_is_read_again() -> None:
     state = a_state()
     batch = [*records(an_impression()), a_command(1), *records(a_click(), start=2)]
     events, command = state.decode(batch)
-    assert [each.offset for each in events] == [0]
+    assert [event.offset for event in events] == [0]
     assert command is not None
     assert (command.since_ms, state.next_offset) == (NOON_MS, 1)
 
@@ -80,7 +80,7 @@ def test_a_command_from_before_a_rebuild_of_as_much_is_done_by_it() -> None:
     assert command is not None
     state.rebuilt(command, end)
     events, more = state.decode([a_command(1), *records(a_click(), start=2)])
-    assert ([each.offset for each in events], more, state.next_offset) == ([2], None, 3)
+    assert ([event.offset for event in events], more, state.next_offset) == ([2], None, 3)
     longer = a_command(3, since_ms=NOON_MS - 1)
     assert state.decode([longer])[1] is not None
     assert state.decode([a_command(end)])[1] is not None

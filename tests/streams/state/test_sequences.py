@@ -43,10 +43,10 @@ def folded(
 def latest(events: list[SequenceElement]) -> tuple[SequenceElement, ...]:
     """Return the last ``LENGTH``, each once with its largest value, the slow way."""
     greatest: dict[tuple[int, int, int], SequenceElement] = {}
-    for each in events:
-        identity = (each.occurred_at, each.item_key, each.action)
-        seen = greatest.get(identity, each)
-        values = [value for value in (seen.value, each.value) if value is not None]
+    for event in events:
+        identity = (event.occurred_at, event.item_key, event.action)
+        seen = greatest.get(identity, event)
+        values = [value for value in (seen.value, event.value) if value is not None]
         value = max(values, default=None)
         at_ms, key, action = identity
         greatest[identity] = SequenceElement(
@@ -135,5 +135,5 @@ def test_what_is_forgotten_is_gone(
     before: list[SequenceElement], after: list[SequenceElement], at_ms: int
 ) -> None:
     kept = later(folded(before), at_ms)
-    assert all(each.occurred_at > at_ms for each in kept.elements)
+    assert all(element.occurred_at > at_ms for element in kept.elements)
     assert folded(after, kept).elements == latest([*kept.elements, *after])

@@ -39,7 +39,7 @@ def is_forgotten(sink: MemorySink) -> bool:
     return (
         kept.item_key == item_key("i4")
         and activity.attributes == ""
-        and [each.item_key for each in activity.exposures.elements] == [kept.item_key]
+        and [element.item_key for element in activity.exposures.elements] == [kept.item_key]
         and activity.impressions == (1.0,) * 4
         and activity.clicks == (0.0,) * 4
         and (round(shown.impressions[-1]), round(shown.clicks[-1])) == (1, 1)

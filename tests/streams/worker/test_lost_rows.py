@@ -114,7 +114,7 @@ class Watched:
 
     def act(self, users: Sequence[str]) -> None:
         events = [
-            an_impression(user_id=each, request_id=f"{self.sink.writes}") for each in users
+            an_impression(user_id=user, request_id=f"{self.sink.writes}") for user in users
         ]
         start = self.state.next_offset
         fold_batch(self.state, records(*events, start=start), self.sink)
@@ -251,7 +251,7 @@ def test_a_worker_that_begins_with_an_older_store_reads_again_what_it_lacks(
     backfill(kafka, lives[90:])
     folded_live(kafka, sink)
     published, before = sum(ends(kafka).values()), LOSSES._value.get()
-    publish(kafka, [a_behavior(user_id=each) for each in ACTIVE_USERS], backfill=True)
+    publish(kafka, [a_behavior(user_id=user) for user in ACTIVE_USERS], backfill=True)
     assert folded_live(kafka, older) != sink.rows
     assert LOSSES._value.get() > before
     assert_equal(older.rows, right(kafka, tmp_path))

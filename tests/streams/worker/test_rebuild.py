@@ -145,7 +145,7 @@ def offsets_of(
 ) -> list[int]:
     async def run() -> list[int]:
         async with ReplaySource.opened(kafka, log_dir, source) as past:
-            return [e.offset async for each in past.events(0, end, start) for e in each]
+            return [e.offset async for event in past.events(0, end, start) for e in event]
 
     return asyncio.run(run())
 

@@ -42,8 +42,8 @@ def cutting(world: FeatureConfig) -> tuple[Callable[[Path], Any], list[int]]:
 def assert_same(found: Any, expected: Any) -> None:
     """Compare dataclasses, mappings and arrays all the way down."""
     if hasattr(expected, "__dataclass_fields__"):
-        for each in fields(expected):
-            assert_same(getattr(found, each.name), getattr(expected, each.name))
+        for field in fields(expected):
+            assert_same(getattr(found, field.name), getattr(expected, field.name))
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name, value in expected.items():

@@ -117,7 +117,7 @@ def test_user_fields_are_rows_of_the_attributes_at_the_request(tmp_path: Path) -
             ),
             (a_profile(town="Ulm", at_ms=NOON_MS), NOON_MS),
             (a_profile(town="Rome", at_ms=NOON_MS + 1), NOON_MS + 1),
-            *(label(each, each) for each in names),
+            *(label(name, name) for name in names),
         ],
     )
     with opened(log_dir) as log:

@@ -127,7 +127,7 @@ def test_a_calibration_within_the_margin_of_error_is_not_refused(
 def test_of_one_user_the_auc_alone_decides(auc: float, is_refused: bool) -> None:
     """The spread of one user is unknown: an infinite margin would let anything pass."""
     alone = replace(JUDGED, users=np.array(["a"] * 4))
-    found = {each.gate: each for each in gates(replace(judged(auc=auc), judged=alone))}
+    found = {gate.gate: gate for gate in gates(replace(judged(auc=auc), judged=alone))}
     assert found["auc"].passed is not is_refused
     for name in ("gauc", "normalised_entropy"):
         assert found[name].passed is None
@@ -146,7 +146,7 @@ def test_a_model_that_predicts_far_too_little_is_refused() -> None:
 
 
 def test_an_auc_and_that_within_a_request_have_limits_of_their_own() -> None:
-    found = {each.gate: each for each in gates(judged())}
+    found = {gate.gate: gate for gate in gates(judged())}
     for name, limit in (("auc", 0.6), ("gauc", 0.55)):
         assert found[name].limit == limit
         assert f"training.min_{name} {limit}" in found[name].note

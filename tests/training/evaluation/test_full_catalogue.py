@@ -77,13 +77,13 @@ def test_a_candidate_has_the_features_that_the_slate_of_the_click_has(
     assert clicks is not None
     assert dataset.catalogue is not None
     expected = full_catalogue.expectations(pretrained, dataset.catalogue, clicks)
-    found = full_catalogue.find_candidates(clicks, dataset.vocabulary, expected)
+    candidates = full_catalogue.find_candidates(clicks, dataset.vocabulary, expected)
     rows = np.arange(len(clicks))
-    tensors = full_catalogue.inputs_of(clicks, dataset.vocabulary, found, rows)
+    tensors = full_catalogue.inputs_of(clicks, dataset.vocabulary, candidates, rows)
     judge, compared = dataset.parts.judge, 0
     for row in rows.tolist():
         [place] = np.flatnonzero(judge.clicked[row])
-        for at in np.flatnonzero(found.keys[row] == clicks.clicked_keys[row]).tolist():
+        for at in np.flatnonzero(candidates.keys[row] == clicks.clicked_keys[row]).tolist():
             compared += 1
             for name in ("item_rows", "attribute_rows", "features"):
                 np.testing.assert_allclose(
@@ -103,13 +103,13 @@ def test_candidates_are_of_all_sources_and_none_was_used(
     assert dataset.catalogue is not None
     expected = full_catalogue.expectations(pretrained, dataset.catalogue, clicks)
     for given in (expected, None):
-        found = full_catalogue.find_candidates(clicks, dataset.vocabulary, given)
+        candidates = full_catalogue.find_candidates(clicks, dataset.vocabulary, given)
         used = clicks.sequences.item_keys
-        present = found.keys != 0
+        present = candidates.keys != 0
         assert present.any(axis=1).all()
-        same = found.keys[:, :, None] == used[:, None, :]
+        same = candidates.keys[:, :, None] == used[:, None, :]
         assert not (same & present[..., None]).any()
-        for keys in found.keys:
+        for keys in candidates.keys:
             assert len(np.unique(keys[keys != 0])) == (keys != 0).sum()
 
 
@@ -118,8 +118,8 @@ def test_rules_rank_by_the_clicks_before_each_click(
 ) -> None:
     clicks = dataset.catalogue_clicks
     assert clicks is not None
-    found = full_catalogue.find_candidates(clicks, dataset.vocabulary, None)
-    assert tuple(found.ranks) == RULES
+    candidates = full_catalogue.find_candidates(clicks, dataset.vocabulary, None)
+    assert tuple(candidates.ranks) == RULES
     with opened(log / "events") as opened_log:
         events = opened_log.rows(opened_log.events.select("item_key", "occurred_at"))
     keys, at_ms = events["item_key"].to_numpy(), events["occurred_at"].to_numpy()
@@ -128,20 +128,20 @@ def test_rules_rank_by_the_clicks_before_each_click(
         before = before[~np.isin(before, clicks.sequences.item_keys[row])]
         items, counts = np.unique(before, return_counts=True)
         own = counts[items == clicks.clicked_keys[row]][0]
-        rank = found.ranks["popular_all"][row]
+        rank = candidates.ranks["popular_all"][row]
         assert (counts > own).sum() <= rank < (counts >= own).sum() or rank == MISSED
 
 
 def test_the_rank_of_a_click_is_how_many_score_higher(dataset: TrainingSet) -> None:
     clicks = dataset.catalogue_clicks
     assert clicks is not None
-    found = full_catalogue.find_candidates(clicks, dataset.vocabulary, None)
-    scores = np.random.default_rng(0).random(found.keys.shape).astype(np.float32)
-    scores[found.keys == 0] = np.nan
-    ranks = full_catalogue.ranks_of(scores, clicks, found)
+    candidates = full_catalogue.find_candidates(clicks, dataset.vocabulary, None)
+    scores = np.random.default_rng(0).random(candidates.keys.shape).astype(np.float32)
+    scores[candidates.keys == 0] = np.nan
+    ranks = full_catalogue.ranks_of(scores, clicks, candidates)
     for row in range(len(clicks)):
-        present = found.keys[row] != 0
-        ordered = found.keys[row][present][np.argsort(-scores[row][present])].tolist()
+        present = candidates.keys[row] != 0
+        ordered = candidates.keys[row][present][np.argsort(-scores[row][present])].tolist()
         key = int(clicks.clicked_keys[row])
         expected = ordered.index(key) if key in ordered else MISSED
         assert ranks.model[row] == expected

@@ -43,8 +43,8 @@ def test_the_aucs_of_groups_are_each_groups_auc_in_whatever_order_they_lie() -> 
     groups = drawn.integers(0, 30, size=300)
     clicked, scores = drawn.random(300) < 0.2, drawn.integers(0, 4, size=300) / 4.0
     expected = [
-        quality.auc(clicked[groups == each], scores[groups == each])
-        for each in np.unique(groups)
+        quality.auc(clicked[groups == group], scores[groups == group])
+        for group in np.unique(groups)
     ]
     np.testing.assert_allclose(quality.group_aucs(clicked, scores, groups), expected)
 

@@ -112,7 +112,7 @@ def test_another_trainer_s_bundle_of_the_same_version_is_refused(place: Place) -
 def test_of_trainers_that_publish_a_version_at_once_one_succeeds(place: Place) -> None:
     trainers = [f"trainer-{n}" for n in range(6)]
     for version in ("v1", "v2", "v3"):
-        folders = {each: place.bundle(each, version, each) for each in trainers}
+        folders = {trainer: place.bundle(trainer, version, trainer) for trainer in trainers}
         together = Barrier(len(trainers))
 
         def publish(
@@ -193,14 +193,14 @@ def test_a_killed_fetch_leaves_no_half_of_a_file_and_is_continued(
         environment = {**os.environ, "AWS_ENDPOINT_URL": url}
         command = (sys.executable, "-c", code, str(folder.parent), place.uri)
         with subprocess.Popen(command, env=environment) as process:
-            while not any(each.stat().st_size for each in folder.glob("weights*.tmp")):
+            while not any(path.stat().st_size for path in folder.glob("weights*.tmp")):
                 assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
     assert bundle.list_bundles(folder.parent) == []
-    whole = [path for path in folder.iterdir() if path.suffix != ".tmp"]
-    assert whole
-    assert all(path.read_bytes() == (source / path.name).read_bytes() for path in whole)
+    paths = [path for path in folder.iterdir() if path.suffix != ".tmp"]
+    assert paths
+    assert all(path.read_bytes() == (source / path.name).read_bytes() for path in paths)
     assert bundle_folder(place.config("triton"), "v7") == folder
     assert contents(folder).items() <= contents(source).items()
 
@@ -226,7 +226,7 @@ def test_a_trainer_without_its_disk_continues(place: Place) -> None:
         folder = place.bundle("trainer", version, outcome=outcome)
         place.store("trainer").publish(folder)
     place.store("new").synchronize()
-    found = [each.name for each in bundle.list_bundles(place.disks / "new")]
+    found = [bundle.name for bundle in bundle.list_bundles(place.disks / "new")]
     assert found == ["v2", "v3"]  # what it may start from, and the newest
     assert bundle.next_version(place.disks / "new") == "v4"
 
@@ -242,6 +242,6 @@ def test_what_is_removed_from_the_store_is_gone_and_stays_so(place: Place) -> No
     trainer.synchronize()  # it still has v1, which is older than the newest
     assert monitor.update() == ["v2"]
     cards = bundle.list_bundles(place.disks / "monitor", bundle.CARD_FILE)
-    assert [each.name for each in cards] == ["v2"]
+    assert [card.name for card in cards] == ["v2"]
     assert not bundle_folder(place.config("triton"), "v1").exists()
     assert (place.disks / "trainer" / "v1").is_dir()

@@ -82,7 +82,7 @@ def test_the_files_answer_as_pretraining_does(
     tmp_path: Path,
 ) -> None:
     retrieval.export(pretrained, catalogue, sizes_of(TINY, SIZES), tmp_path)
-    assert {each.name for each in tmp_path.iterdir()} == {*bundle.RETRIEVAL_FILES}
+    assert {path.name for path in tmp_path.iterdir()} == {*bundle.RETRIEVAL_FILES}
     items = load_file(tmp_path / bundle.ITEMS_FILE)
     session = onnxruntime.InferenceSession(tmp_path / bundle.RETRIEVER_FILE)
     requests = requests_of(count=5)  # an empty history first, then a full one
@@ -159,11 +159,11 @@ def test_a_filter_leaves_all_that_pass_and_nothing_else(
         order = among[np.argsort(-(vectors[among] @ state), kind="stable")]
         seen, gone = order[:5], np.concatenate([order[7:9], [0, 1]])
         expected = [row for row in order if row not in {*seen, *gone}][:200]
-        found = search(state, 200, (gone, seen), among)
-        assert len(found) == len(expected)
-        assert not np.isin(found, [*seen, *gone]).any()
-        assert np.isin(found, among).all()
-        assert len(np.intersect1d(expected, found)) >= len(expected) - 1
+        match = search(state, 200, (gone, seen), among)
+        assert len(match) == len(expected)
+        assert not np.isin(match, [*seen, *gone]).any()
+        assert np.isin(match, among).all()
+        assert len(np.intersect1d(expected, match)) >= len(expected) - 1
 
 
 @pytest.mark.parametrize("width", [8, 16, 32, 48, 64, 80])

@@ -61,9 +61,9 @@ def test_each_impression_since_the_training_ended_is_a_row(
     ids = ("user_id", "request_id", "item_id")
     items = {item_key(each["item_id"]): each["item_id"] for each in shown}
     expected = {
-        (each["user_id"], each["request_id"], items[each["item_key"]]): each["clicked"]
-        for each in labels
-        if at[each["user_id"], each["request_id"]] >= boundary_ms
+        (label["user_id"], label["request_id"], items[label["item_key"]]): label["clicked"]
+        for label in labels
+        if at[label["user_id"], label["request_id"]] >= boundary_ms
     }
     found = {tuple(row[i] for i in ids): row["clicked"] for row in table.to_pylist()}
     assert found == expected

@@ -59,8 +59,8 @@ def test_a_large_catalogue_s_rows_learn_what_all_rows_would(
 ) -> None:
     monkeypatch.setattr(embeddings, "LARGE_CATALOGUE", SIZES.item_rows)
     dense = trained_alone(tmp_path)
-    own = {name for name in expected if name not in dense}
-    assert {name.split("/")[-1] for name in own} == {ROW_STEPS, TAILS, DECAYS}
+    names = {name for name in expected if name not in dense}
+    assert {name.split("/")[-1] for name in names} == {ROW_STEPS, TAILS, DECAYS}
     assert_near({name: expected[name] for name in dense}, dense)
 
 
@@ -105,14 +105,14 @@ def test_two_processes_learn_what_one_does(
     expected: Mapping[str, Tensor], tmp_path: Path
 ) -> None:
     command = [*RUN, "--nproc-per-node", "2", "-m", "tests.training.fitting_process"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, str(tmp_path), "0", str(LARGE)],
         cwd=ROOT,
         env=ALONE,
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert result.returncode == 0, result.stderr.decode()
     assert_near(ended(tmp_path), expected)
 
 
@@ -142,14 +142,14 @@ def test_a_refresh_under_torchrun_writes_one_bundle_the_same_as_alone(
     for name in ("pretrain_epochs", "finetune_epochs", "batch_users", "batch_requests"):
         settings[f"training__{name}"] = str(getattr(config, name))
     command = [*RUN, "--nproc-per-node", "2", "-m", "srp4ctr.cli", "model", "refresh"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--no-promote"],
         cwd=ROOT,
         env={**ALONE, **{f"SRP4CTR_{n.upper()}": v for n, v in settings.items()}},
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert result.returncode == 0, result.stderr.decode()
     [together] = bundle.list_bundles(tmp_path / "together")
     weights = [load_file(each / bundle.WEIGHTS_FILE) for each in (alone, together)]
     assert_near(weights[1], weights[0])

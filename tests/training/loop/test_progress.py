@@ -40,9 +40,9 @@ def test_a_refresh_is_a_run_with_its_settings_curves_report_and_bundle(
     assert run.data.params["parent"] == "none"
     assert run.data.metrics["judged/auc"] == pytest.approx(report.metrics["auc"])
     losses = client.get_metric_history(run.info.run_id, "fine-tune/loss")
-    assert [each.step for each in losses] == list(range(len(losses)))
+    assert [loss.step for loss in losses] == list(range(len(losses)))
     assert len(losses) > 2
-    kept = {each.path for each in client.list_artifacts(run.info.run_id, "bundle")}
+    kept = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "bundle")}
     assert kept == {f"bundle/{path.name}" for path in report.folder.iterdir()}
     assert {"bundle/report.json", "bundle/head.onnx"} <= kept
 
@@ -76,7 +76,7 @@ def test_a_server_that_is_away_is_a_warning(
         run.begin("v1", {"seed": 1})
         run.log("loss", 0.5, 0)
         run.keep(tmp_path)
-    ours = [each for each in caplog.records if each.name.endswith("loop.progress")]
+    ours = [record for record in caplog.records if record.name.endswith("loop.progress")]
     (said,) = ours
     assert "MLflow at http://127.0.0.1:9 gets no more of this run" in said.message
 

@@ -203,7 +203,7 @@ def test_serving_ranks_by_relevance_and_not_by_where_the_page_put_it(
         torch.manual_seed(0)
         model = SRP4CTR(recipe.model, sizes)
         finetune(model, replace(slates, positions=positions), longer, FitOptions())
-        served = [each.ravel() for each in serving_logits(model, slates)]
+        served = [logit.ravel() for logit in serving_logits(model, slates)]
         return model, np.corrcoef([relevance.ravel(), *served])[0, 1:].tolist()
 
     model, with_positions = trained(slates.positions)

@@ -68,7 +68,7 @@ def test_the_two_sets_differ_and_each_covers_about_its_ratio() -> None:
         assert float(each[:, -1].float().mean()) > 0.3  # the newest is hidden more often
     assert not torch.equal(masks.items, masks.behaviors)
     # The same items in each window, and yet a draw of its own.
-    assert len({tuple(each) for each in masks.items.tolist()}) > 390
+    assert len({tuple(item) for item in masks.items.tolist()}) > 390
 
 
 def test_all_elements_of_one_item_are_hidden_together() -> None:

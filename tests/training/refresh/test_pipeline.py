@@ -251,8 +251,8 @@ def test_a_refresh_that_was_cut_off_resumes_to_the_same_model(
 
     resumed = refresh(short, world, STREAMS, RefreshOptions(progress=listen)).folder
     assert ("fine-tune", 1) not in begun  # it began where it was
-    found = load_file(resumed / bundle.WEIGHTS_FILE)
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    file = load_file(resumed / bundle.WEIGHTS_FILE)
+    assert all(np.array_equal(file[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

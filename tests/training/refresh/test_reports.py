@@ -76,7 +76,7 @@ def test_stopping_the_stack_names_a_refresh_that_still_runs(
     environment = {f"SRP4CTR_{name}": str(folder) for name, folder in folders.items()}
     command = [sys.executable, "-m", "srp4ctr.cli", "stack", "down"]
     with holder:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             env={**os.environ, **environment},
             capture_output=True,
@@ -84,5 +84,5 @@ def test_stopping_the_stack_names_a_refresh_that_still_runs(
             check=True,
         )
         os.kill(holder.pid, signal.SIGKILL)
-    assert done.stdout == "stopped: nothing was running\n"
-    assert f"A refresh still runs (process {holder.pid} on " in done.stderr
+    assert result.stdout == "stopped: nothing was running\n"
+    assert f"A refresh still runs (process {holder.pid} on " in result.stderr

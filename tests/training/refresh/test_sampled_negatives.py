@@ -58,14 +58,14 @@ def test_clicks_only_train_a_bundle_that_beats_popularity(
     assert bundle.SAMPLED_NOTE in (report.folder / "report.md").read_text()
     # Its slates were drawn by popularity: they cannot say what a rule is worth.
     assert not {"popularity_auc", "calibration"} & report.metrics.keys()
-    gates = {each.gate: each for each in report.gates}
+    gates = {gate.gate: gate for gate in report.gates}
     skipped = ("auc", "gauc", "calibration", "normalised_entropy")
     assert [gates[name].passed for name in skipped] == [None] * 4
     # The whole catalogue can, also for the gate.
-    assert {each.rule for each in report.rules} == POPULARITY
-    assert {each.metric for each in report.rules} == {"Hit@10"}
+    assert {rule.rule for rule in report.rules} == POPULARITY
+    assert {rule.metric for rule in report.rules} == {"Hit@10"}
     assert report.metrics["hit_5"] <= report.metrics["hit_10"] <= report.metrics["hit_20"]
-    assert {each.model_gauc for each in report.rules} == {report.metrics["hit_10"]}
+    assert {rule.model_gauc for rule in report.rules} == {report.metrics["hit_10"]}
     best = max(report.metrics[f"{rule}_hit_10"] for rule in POPULARITY)
     assert report.metrics["hit_10"] > best
     assert gates["rule_of_thumb"].passed
@@ -83,10 +83,10 @@ def _popularity_auc(features: FeatureConfig, boundary_ms: int) -> float:
         slates = log.rows(log.shown.inner_join(log.labels, ("request_id", "item_key")))
         clicks = log.rows(log.events.select("item_key", "occurred_at"))
     times, keys = clicks["occurred_at"].to_numpy(), clicks["item_key"].to_numpy()
-    rows = [each for each in slates.to_pylist() if each["occurred_at"] >= boundary_ms]
-    clicked = np.array([each["clicked"] for each in rows])
+    rows = [slate for slate in slates.to_pylist() if slate["occurred_at"] >= boundary_ms]
+    clicked = np.array([row["clicked"] for row in rows])
     before = [
-        np.sum((keys == each["item_key"]) & (times < each["occurred_at"])) for each in rows
+        np.sum((keys == row["item_key"]) & (times < row["occurred_at"])) for row in rows
     ]
     return quality.auc(clicked, np.array(before, dtype=np.float64))
 

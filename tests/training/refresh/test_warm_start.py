@@ -153,22 +153,22 @@ def a_bundle(
 def test_the_newest_bundle_that_was_not_refused_is_gone_on_from(tmp_path: Path) -> None:
     outcomes = (RefreshOutcome.PROMOTED, RefreshOutcome.KEPT, RefreshOutcome.REFUSED)
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
-    found = warm_start.find_parent(made, a_dataset())
-    assert isinstance(found, EarlierBundle)
-    assert found.card.version == "v2"
+    parent = warm_start.find_parent(made, a_dataset())
+    assert isinstance(parent, EarlierBundle)
+    assert parent.card.version == "v2"
     (made[1] / bundle.WEIGHTS_FILE).write_bytes(b"damaged")
-    found = warm_start.find_parent(made, a_dataset())
-    assert isinstance(found, EarlierBundle)
-    assert found.card.version == "v1"
+    parent = warm_start.find_parent(made, a_dataset())
+    assert isinstance(parent, EarlierBundle)
+    assert parent.card.version == "v1"
 
 
 def test_a_bundle_that_was_rolled_back_is_not_gone_on_from(tmp_path: Path) -> None:
     outcomes = (RefreshOutcome.PROMOTED, RefreshOutcome.PROMOTED, RefreshOutcome.KEPT)
     made = [a_bundle(tmp_path, f"v{n}", each) for n, each in enumerate(outcomes, start=1)]
     for serving, expected in ((made[0], "v1"), (made[1], "v2"), (None, "v2")):
-        found = warm_start.find_parent(made[:2], a_dataset(), serving)
-        assert isinstance(found, EarlierBundle)
-        assert found.card.version == expected
+        parent = warm_start.find_parent(made[:2], a_dataset(), serving)
+        assert isinstance(parent, EarlierBundle)
+        assert parent.card.version == expected
     kept = warm_start.find_parent(made, a_dataset(), made[0])
     assert isinstance(kept, EarlierBundle)
     assert kept.card.version == "v3"  # it waits for its promotion
@@ -189,8 +189,8 @@ def test_a_bundle_that_reads_other_numbers_of_the_context_is_not_gone_on_from(
 ) -> None:
     made = [a_bundle(tmp_path, "v1", RefreshOutcome.PROMOTED)]
     words = replace(a_dataset().vocabulary, context_numbers=("items_on_page",))
-    found = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
-    assert found == NoBundle("v1 has other fields")
+    parent = warm_start.find_parent(made, replace(a_dataset(), vocabulary=words))
+    assert parent == NoBundle("v1 has other fields")
 
 
 def with_users(words: Vocabulary, *towns: str) -> Vocabulary:
@@ -217,7 +217,7 @@ def test_values_of_users_keep_their_rows_too(tmp_path: Path) -> None:
 def with_looks(words: Vocabulary, shift: float, former: Vocabulary | None) -> Vocabulary:
     """Return ``words`` with a field of vectors, which a ``shift`` moves elsewhere."""
     vectors = np.random.default_rng(3).normal(size=(60, 16)) + shift
-    profiles = [{"look": vector_text(each.tolist())} for each in vectors]
+    profiles = [{"look": vector_text(vector.tolist())} for vector in vectors]
     fields = item_fields.build(profiles, (), former.item_fields if former else ())
     return replace(words, item_fields=fields)
 

@@ -100,7 +100,7 @@ def test_requests_that_were_served_as_training_sees_them_are_equal(world: World)
     check = world.check(*world.served)
     assert check.requests == check.rescored == len(world.served) > 50
     assert check.impressions == 4 * check.requests
-    assert {each.requests for each in check.tensors.values()} == {0}
+    assert {tensor.requests for tensor in check.tensors.values()} == {0}
     assert len(check.tensors) == 8
     assert check.onnx_difference == 0.0
     assert check.torch_difference is not None

@@ -44,18 +44,18 @@ def rankings(server: Server, *, canary: bool = True) -> dict[str, Ranking]:
     """Return the ranking of each user."""
     requests = [RankRequest(user_id=user, item_ids=[KNOWN_ITEM]) for user in USERS]
     with RankClient(server.triton.grpc, canary=canary) as client:
-        found = [
+        rankings = [
             ranking
             for start in range(0, len(requests), 20)
             for ranking in client.rank_many(requests[start : start + 20], deadline_s=10.0)
         ]
-    assert [ranking.user_id for ranking in found] == USERS
-    return {ranking.user_id: ranking for ranking in found}
+    assert [ranking.user_id for ranking in rankings] == USERS
+    return {ranking.user_id: ranking for ranking in rankings}
 
 
 def answered_by(server: Server) -> set[str]:
     """Return which bundles answer."""
-    return {each.model_version for each in rankings(server).values()}
+    return {ranking.model_version for ranking in rankings(server).values()}
 
 
 def test_the_server_assigns_a_share_of_the_users_to_the_canary(
@@ -114,8 +114,8 @@ def test_users_of_a_canary_that_ended_are_answered_by_what_serves(
         assert client.rank("u", [KNOWN_ITEM]).model_version == "v2"
         assert promotion.end_canary(server.triton) == Serving(serving="v1")
         answers = [client.rank("u", [KNOWN_ITEM]) for _ in range(5)]
-        assert {each.model_version for each in answers} == {"v1"}
-    assert {each.experiment for each in rankings(server).values()} == {None}
+        assert {answer.model_version for answer in answers} == {"v1"}
+    assert {ranking.experiment for ranking in rankings(server).values()} == {None}
     with pytest.raises(ValueError, match="there is no canary"):
         promotion.end_canary(server.triton)
 

@@ -360,7 +360,7 @@ def test_the_experiment_is_the_servers_and_holds_while_it_is_away(
 def test_only_the_versions_seen_last_keep_their_series() -> None:
     def versions() -> set[str]:
         (metric,) = rank_client.REQUESTS.collect()
-        return {each.labels["model_version"] for each in metric.samples}
+        return {sample.labels["model_version"] for sample in metric.samples}
 
     rank_client.REQUESTS.labels("", "failed").inc()
     for number in range(50):

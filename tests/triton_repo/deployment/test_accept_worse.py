@@ -65,17 +65,17 @@ def test_a_script_reads_the_refusal_and_its_status(
         "TRITON__GRPC": "127.0.0.1:1",
         "TRAINING__BUNDLES_DIR": str(refused.parent),
     }
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "srp4ctr.cli", "model", "promote", "v1", "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, **{f"SRP4CTR_{k}": v for k, v in addresses.items()}},
         check=False,
     )
-    found = answer("model promote", done.stdout)
-    assert (found["outcome"], done.returncode) == ("refused", 4)
+    found = answer("model promote", result.stdout)
+    assert (found["outcome"], result.returncode) == ("refused", 4)
     assert "popular_2h is better" in found["refusal"]
-    assert found["refusal"] in " ".join(done.stderr.split())
+    assert found["refusal"] in " ".join(result.stderr.split())
 
 
 def test_with_the_flag_it_serves_and_audit_log_and_report_say_so(

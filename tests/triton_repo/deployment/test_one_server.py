@@ -95,7 +95,7 @@ def test_many_users_in_one_call_get_the_answers_of_single_calls(
     ]
     with RankClient(server.triton.grpc) as client:
         together = client.rank_many(requests)
-        apart = tuple(client.rank_many([each])[0] for each in requests)
+        apart = tuple(client.rank_many([request])[0] for request in requests)
     for each, single in zip(together, apart, strict=True):  # two processes, two tables
         assert each == replace(single, feature_version=each.feature_version)
     assert [len(each.scores) for each in together] == [3, 1]

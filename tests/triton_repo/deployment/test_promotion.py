@@ -51,10 +51,10 @@ def test_each_server_has_the_same_settings_and_its_own_address() -> None:
     further = ReplicaConfig(grpc="b:8001", repository="/b")
     config = TritonConfig(grpc="a:8001", control_key="k", replicas=(further,))
     servers = config.servers()
-    assert [each.grpc for each in servers] == ["a:8001", "b:8001"]
-    assert [each.repository for each in servers] == [".data/triton", "/b"]
-    assert {each.control_key for each in servers} == {"k"}
-    assert not any(each.replicas for each in servers)
+    assert [server.grpc for server in servers] == ["a:8001", "b:8001"]
+    assert [server.repository for server in servers] == [".data/triton", "/b"]
+    assert {server.control_key for server in servers} == {"k"}
+    assert not any(server.replicas for server in servers)
 
 
 def test_each_server_has_a_metrics_page_of_its_own() -> None:
@@ -118,7 +118,7 @@ def test_a_canary_ends_on_the_servers_that_have_one(fakes: FakeServers) -> None:
     assert done.serving.canary == "v2"
     promotion.end_canary(fakes.triton)
     states = reconcile.read_states(fakes.triton)
-    assert [each.serving for each in states] == [Serving(serving="v1")] * 2
+    assert [state.serving for state in states] == [Serving(serving="v1")] * 2
     with pytest.raises(MistakeError, match="there is no canary"):
         promotion.end_canary(fakes.triton)
 
@@ -163,8 +163,8 @@ def test_a_new_server_without_models_is_filled_by_reconcile(
     assert finding.state == "not checked"  # its repository may be on another machine
     found = answer("model reconcile", reconciled(fakes, monkeypatch, "--json"))
     assert found["action"] == "repaired"
-    assert [each["before"]["serving"] for each in found["servers"]] == ["v2", None]
-    assert [each["after"]["serving"] for each in found["servers"]] == ["v2", "v2"]
+    assert [server["before"]["serving"] for server in found["servers"]] == ["v2", None]
+    assert [server["after"]["serving"] for server in found["servers"]] == ["v2", "v2"]
     assert fakes.serving() == {"v2"}
     shown = reconciled(fakes, monkeypatch)
     assert shown.splitlines() == [

@@ -81,9 +81,9 @@ def busy_cores() -> Iterator[None]:
     try:
         yield
     finally:
-        for each in loops:
-            each.kill()
-            each.wait()
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def test_on_busy_cores_an_equal_bundle_passes_and_one_of_twice_the_cost_does_not(
@@ -108,8 +108,8 @@ def test_on_busy_cores_an_equal_bundle_passes_and_one_of_twice_the_cost_does_not
             for other, passes in (("v6", True), ("v7", False)):
                 pair = ("v5", folders["v5"]), (other, folders[other])
                 gates = [latency_gate(client, *pair, max_ratio=1.5) for _ in range(5)]
-                assert [each.passed for each in gates] == [passes] * 5, gates
-                assert all("ms of CPU" in each.note for each in gates)
+                assert [gate.passed for gate in gates] == [passes] * 5, gates
+                assert all("ms of CPU" in gate.note for gate in gates)
 
 
 def test_steps_that_do_not_measure_their_cost_are_timed_until_they_answer(

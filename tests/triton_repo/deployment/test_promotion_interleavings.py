@@ -317,7 +317,9 @@ def test_a_rollback_during_a_rollout_leaves_no_server_behind(
 
 def rendered_on(servers: FakeServers, version: str) -> int:
     repositories = (each.repository for each in servers.by_address.values())
-    return sum((each / f"click_ranker_{version}").is_dir() for each in repositories)
+    return sum(
+        (repository / f"click_ranker_{version}").is_dir() for repository in repositories
+    )
 
 
 def test_a_split_without_a_record_follows_the_first_server(world: World) -> None:

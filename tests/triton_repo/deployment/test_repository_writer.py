@@ -38,15 +38,15 @@ def test_on_a_cpu_one_step_has_the_version_in_its_name_and_both_files(
 
 def run(script: str, folder: Path, **environment: str) -> list[str]:
     """Return the lines that ``script`` prints in a new process in ``folder``."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 def test_the_step_runs_on_its_own_code_and_writes_nothing(rendered: Path) -> None:
@@ -156,10 +156,10 @@ def test_a_folder_that_a_server_still_writes_into_is_replaced(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # it is never empty
         repository_writer.render(*given)
-    assert [each.name for each in live.glob("[!.]*")] == ["click_ranker_v7"]
+    assert [path.name for path in live.glob("[!.]*")] == ["click_ranker_v7"]
     assert not (live / "click_ranker_v7" / "left").exists()
     repository_writer.render(*given)
-    assert [each.name for each in live.iterdir()] == ["click_ranker_v7"]
+    assert [path.name for path in live.iterdir()] == ["click_ranker_v7"]
 
 
 def test_another_bundle_of_the_same_version_is_recognised(

@@ -75,12 +75,12 @@ def test_the_monitor_reports_which_server_is_away_or_has_no_model(
     promotion.promote(make_bundle("v1", mark=1.0), config, servers[0].features, STORE_GATE)
     has_model = model_readiness(config.tls)
     watched = TritonServers(config.metrics_pages(), 60.0, has_model)
-    names = [each.triton.grpc for each in servers]
+    names = [server.triton.grpc for server in servers]
 
     def states() -> list[tuple[bool, bool]]:
         watched.poll()
-        by_name = {each.name: (each.is_up, each.is_ready) for each in watched.servers({})}
-        return [by_name[name] for name in names]
+        by_name = {server.name: server for server in watched.servers({})}
+        return [(by_name[name].is_up, by_name[name].is_ready) for name in names]
 
     def wait_for(*expected: tuple[bool, bool]) -> None:
         until_s = time.monotonic() + WAIT_S

@@ -149,7 +149,9 @@ def metrics(server: Server) -> list[str]:
 def python_calls(server: Server) -> int:
     """Return how many calls the Python step has answered."""
     name = f'nv_inference_request_success{{model="{STEP}",version="1"}} '
-    return int(next(each for each in metrics(server) if each.startswith(name)).split()[1])
+    return int(
+        next(metric for metric in metrics(server) if metric.startswith(name)).split()[1]
+    )
 
 
 def counted(server: Server) -> Counter[str]:

@@ -148,7 +148,7 @@ class Reader:
 
     def read(self, key: bytes, *fields: bytes) -> list[bytes | None] | None:
         """Return the fields of a hash, or nothing where that failed."""
-        texts = [ctypes.create_string_buffer(each, len(each) or 1) for each in fields]
+        texts = [ctypes.create_string_buffer(field, len(field) or 1) for field in fields]
         pairs = zip(texts, fields, strict=True)
         wanted = (Value * len(fields))(
             *(Value(ctypes.addressof(text), len(field)) for text, field in pairs)
@@ -210,7 +210,7 @@ def build_backend(folder: Path, file: str, old: str, new: str) -> Path:
 
 def compile_backend(folder: Path, flags: list[str], library: Path) -> None:
     """Compile the native step of the tree ``folder``, as hatch_build.py does."""
-    units = [str(each) for each in sorted((folder / "triton_repo/native").glob("*.c"))]
+    units = [str(path) for path in sorted((folder / "triton_repo/native").glob("*.c"))]
     units.append(str(folder / "features/tensors/compiled.c"))
     flags = [*flags, "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
     flags += ["-fvisibility=hidden", *units, "-o", str(library), "-lm", "-ldl"]

@@ -41,8 +41,8 @@ def check(source: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "both.c").write_text(source)
     flags = ["-std=c11", "-Wall", "-Werror", "-fsyntax-only", "-isystem", str(folder)]
     command = [*compiler(), *flags, str(tmp_path / "both.c")]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.stderr == ""
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stderr == ""
 
 
 def test_triton_declares_the_same_functions_and_numbers(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def native(version: str) -> str:
 def calls_of(server: Server, version: str) -> Counter[str]:
     """Return how many calls of a version's native step had which outcome."""
     pattern = rf'srp4ctr_native_calls\{{.*_{version}",outcome="(\w+)".*\}} (\d+)'
-    found = re.findall(pattern, "\n".join(metrics(server)))
-    return Counter({outcome: int(count) for outcome, count in found})
+    matches = re.findall(pattern, "\n".join(metrics(server)))
+    return Counter({outcome: int(count) for outcome, count in matches})
 
 
 def wait_until_answering(
@@ -178,8 +178,8 @@ def test_counters_of_an_unloaded_version_are_deleted(
 ) -> None:
     def sources() -> set[str]:
         """Return which steps of v41 have counters."""
-        own = [line for line in metrics(server) if "srp4ctr_" in line and "_v41" in line]
-        return {"native" if 'source="native"' in line else "python" for line in own}
+        lines = [line for line in metrics(server) if "srp4ctr_" in line and "_v41" in line]
+        return {"native" if 'source="native"' in line else "python" for line in lines}
 
     serve(server, tmp_path, "v41")
     assert sources() == {"native", "python"}

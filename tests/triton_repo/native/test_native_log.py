@@ -140,6 +140,6 @@ def test_a_traced_call_is_answered_natively_and_its_spans_are_kept(
     answered = spans.pop("rank_clicks")
     assert answered.parent_id == caller
     assert began_ns <= answered.began_ns <= answered.ended_ns <= ended_ns
-    for each in spans.values():
-        assert each.parent_id == answered.span_id
-        assert answered.began_ns <= each.began_ns <= each.ended_ns <= answered.ended_ns
+    for span in spans.values():
+        assert span.parent_id == answered.span_id
+        assert answered.began_ns <= span.began_ns <= span.ended_ns <= answered.ended_ns

@@ -40,7 +40,7 @@ PLAN_TEXTS = tuple(b"%d" % number for number in range(15))
 
 def steps(folder: Path) -> list[str]:
     """Return the names of the steps in a live repository."""
-    return sorted(each.name for each in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_threads_that_meet_a_new_generation_share_one_file(tmp_path: Path) -> No
         with ThreadPoolExecutor(4) as threads:
             found = list(threads.map(lambda _: table.shared, range(40)))
         assert len(set(map(id, found))) == 1
-        files = [each for each in tmp_path.iterdir() if each.name.startswith("known-")]
+        files = [path for path in tmp_path.iterdir() if path.name.startswith("known-")]
         assert [each.path for each in found[:1] if each is not None] == files
     table.stop()
 

@@ -26,19 +26,19 @@ pytestmark = [pytest.mark.stack, pytest.mark.triton]
 @pytest.fixture(scope="module")
 def server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of the other tests, started again with a store behind TLS."""
-    made = make_certificates(tmp_path_factory.mktemp("certificates"))
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
     server.stop()
     store = int(server.features.redis.rpartition(":")[2])
-    with tls_proxy(store, made) as port, pytest.MonkeyPatch.context() as patch:
+    with tls_proxy(store, certificates) as port, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRP4CTR_FEATURES__REDIS_TLS", "true")
-        patch.setenv("SRP4CTR_FEATURES__REDIS_CA_FILE", str(made.authority))
+        patch.setenv("SRP4CTR_FEATURES__REDIS_CA_FILE", str(certificates.authority))
         address = f"{HOST}:{port}"
         server.plan = replace(server.plan, redis=address)
         server.features = replace(
             server.features,
             redis=address,
             redis_tls=True,
-            redis_ca_file=str(made.authority),
+            redis_ca_file=str(certificates.authority),
         )
         server.start()
         yield server

@@ -13,8 +13,8 @@ def listed(macro: str) -> list[str]:
     """Return the names in a list of the header, those of lists in it included."""
     text = HEADER.read_text(encoding="utf-8").replace("\\\n", " ")
     [line] = re.findall(rf"#define {macro}\(X\) (.*)", text)
-    found = re.findall(r'X\(\w+, "(\w+)"\)|(\w+_OUTPUTS)\(X\)', line)
-    return [name for own, other in found for name in ([own] if own else listed(other))]
+    matches = re.findall(r'X\(\w+, "(\w+)"\)|(\w+_OUTPUTS)\(X\)', line)
+    return [name for own, other in matches for name in ([own] if own else listed(other))]
 
 
 def test_the_scores_are_those_of_the_head_in_its_order() -> None:

@@ -31,7 +31,7 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many
         "PYTHONMALLOC": "malloc",
     }
-    files = [str(Path(__file__).with_name(each)) for each in FILES]
+    files = [str(Path(__file__).with_name(file)) for file in FILES]
     # The other conftest.py import much, which takes long under the sanitizers.
     options = ["--noconftest", "-p", "tests.triton_repo.native.conftest", "-n", "0"]
     options += ["-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")]

@@ -165,7 +165,7 @@ def test_an_answer_of_more_than_16_mb_ends_the_connection(reader_of: ReaderOf) -
 def test_an_answer_may_come_in_pieces(reader_of: ReaderOf) -> None:
     text = answer_of([b"\r\n$1\r\n", None, b"", bytes(40_000)])
     pieces = [text[n : n + 1] for n in range(40)] + [text[40:20_000], text[20_000:]]
-    paused = [part for each in pieces for part in (each, 0.002)]
+    paused = [part for piece in pieces for part in (piece, 0.002)]
     with answering([paused]) as (port, received):
         found = reader_of(port).read(b"a\r\nb", b"1", b"2", b"", b"\x00")
     assert found == [b"\r\n$1\r\n", None, b"", bytes(40_000)]
@@ -222,7 +222,7 @@ def test_a_greeting_may_come_in_pieces(reader_of: ReaderOf) -> None:
         reader = reader_of(port, username=b"u", password=b"p", database=2)
         assert reader.read(b"key", b"1", b"2") == [b"a", None]
     commands = [b"AUTH", b"u", b"p"], [b"SELECT", b"2"], [b"HMGET", b"key", b"1", b"2"]
-    assert received == [answer_of(words) for words in commands]
+    assert received == [answer_of(command) for command in commands]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_fields_are_read_and_others_are_nil(client: Any, reader: Reader) -> None
 
 def test_many_fields(client: Any, reader: Reader) -> None:
     fields = [b"%d" % number for number in range(5_000)]
-    client.hset(b"many", mapping={each: each * 9 for each in fields[::2]})
+    client.hset(b"many", mapping={field: field * 9 for field in fields[::2]})
     assert reader.read(b"many", *fields) == client.hmget(b"many", fields)
 
 

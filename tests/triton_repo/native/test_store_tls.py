@@ -100,9 +100,9 @@ def test_a_certificate_of_a_name_is_of_that_name_alone(
     library: Any, client: Any, tmp_path: Path
 ) -> None:
     plain, named = client.get_connection_kwargs()["port"], {"host": b"localhost"}
-    made = make_certificates(tmp_path, "localhost")
-    authority = str(made.authority).encode()
-    with tls_proxy(plain, made) as port:
+    certificates = make_certificates(tmp_path, "localhost")
+    authority = str(certificates.authority).encode()
+    with tls_proxy(plain, certificates) as port:
         for host, wanted in ((named, [b"value"]), ({}, None)):
             reader = Reader(library, port, authority=authority, **host)
             assert reader.read(KEY, b"plain") == wanted

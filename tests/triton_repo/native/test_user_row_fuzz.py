@@ -153,7 +153,7 @@ def test_a_row_makes_the_features_that_numpy_makes(
         if made is not None:
             np.testing.assert_allclose(made.tensors[name], array, 1e-6, 1e-6, err_msg=name)
     codes = wanted.tensors["history_behavior_codes"]
-    assert (codes < [each.size for each in schema.BEHAVIOR_FIELDS]).all()
+    assert (codes < [field.size for field in schema.BEHAVIOR_FIELDS]).all()
 
 
 @pytest.mark.parametrize("place", ["counted_at_ms", "base_ms", "time"])

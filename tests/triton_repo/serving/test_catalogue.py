@@ -154,7 +154,7 @@ def test_most_of_what_was_clicked_most_in_two_hours_is_a_candidate(shop: Shop) -
             [now - (2 * (hours - h) - 1) * HOUR_MS // 2] * n for h, n in enumerate(counts)
         ]
         if counts.any():
-            shop.click(KEYS[name], [at_ms for each in times for at_ms in each])
+            shop.click(KEYS[name], [at_ms for time in times for at_ms in time])
     shares, offer = Shares(), shop.catalogue().offer
     of_model = rng.permutation([KEYS[name] for name in NAMES])[: shares.candidates]
     lists = [of_model, offer.popular.keys, offer.new.keys]

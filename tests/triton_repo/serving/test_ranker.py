@@ -109,7 +109,7 @@ def test_calls_of_one_shape_are_one_batch_and_get_their_own_answers(
     calls = [a_call(b"u1"), a_call(b"u2", b"u3"), a_call(b"u4", items=(b"x",))]
     answers = [answered(each) for each in ranker.answer_all(calls)]
     assert features.calls == [3, 1]
-    assert [each["status"].ravel().tolist() for each in answers] == [
+    assert [answer["status"].ravel().tolist() for answer in answers] == [
         ["of u1"],
         ["of u2", "of u3"],
         ["of u4"],

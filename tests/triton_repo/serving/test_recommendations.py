@@ -126,7 +126,7 @@ def test_a_history_brings_its_next_items_without_those_that_are_gone(
             assert time.monotonic() < until + PATIENCE_S
             time.sleep(0.1)
         ranked = client.rank("ann", [items[11], items[12]], deadline_s=30.0)
-    assert [each & ItemStatus.UNAVAILABLE for each in ranked.item_statuses] == [8, 0]
+    assert [status & ItemStatus.UNAVAILABLE for status in ranked.item_statuses] == [8, 0]
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,15 @@ def test_retrieval_and_ranking_are_of_one_bundle_while_bundles_change(
                 answers.append(client.recommend(f"u{len(answers)}", 9, deadline_s=30.0))
 
     callers = [threading.Thread(target=call) for _ in range(2)]
-    for each in callers:
-        each.start()
+    for caller in callers:
+        caller.start()
     try:
         for _ in range(3):
             last = promoted(server, make_bundle)
     finally:
         stop.set()
-        for each in callers:
-            each.join()
+        for caller in callers:
+            caller.join()
     versions = {each.model_version for each in answers}
     assert {serving.version, last.version} <= versions
     for answer in answers:

@@ -46,7 +46,7 @@ class World:
 
     @property
     def words(self) -> Vocabulary:
-        profiles = [each for each in GENRES.values() for _ in range(2)]
+        profiles = [genre for genre in GENRES.values() for _ in range(2)]
         return vocabulary.build({KEYS[name]: 9 for name in NAMES}, profiles)
 
     def profiles(self, keys: Sequence[int]) -> Mapping[int, ItemProfile]:

@@ -130,8 +130,8 @@ class Serving:
 
     def _is_stored(self, update: ItemUpdate) -> bool:
         key = item_key(update.item_id)
-        found = self.profiles.read_profiles([key])
-        return key in found and found[key].updated_at_ms >= update.occurred_at
+        profiles = self.profiles.read_profiles([key])
+        return key in profiles and profiles[key].updated_at_ms >= update.occurred_at
 
 
 @pytest.fixture(scope="module")
@@ -273,9 +273,11 @@ def test_the_answers_were_not_all_alike(steps: Sequence[Step]) -> None:
     answers = [answer for step in steps for answer in step.answers]
     statuses = {answer.status for answer in answers}
     assert statuses >= {"ok", "cold_user", "stale_sequence"}
-    seen = {(each.request.user_id, each.versions.user) for each in answers}
+    seen = {(answer.request.user_id, answer.versions.user) for answer in answers}
     assert len(seen) > STEPS * len(USERS) * 2  # they changed meanwhile
-    features = np.concatenate([each.tensors["candidate_features"][0] for each in answers])
+    features = np.concatenate(
+        [answer.tensors["candidate_features"][0] for answer in answers]
+    )
     assert (np.ptp(features, axis=0) > 0).all()
 
 

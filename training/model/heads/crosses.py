@@ -94,7 +94,7 @@ class Crosses(nn.Module):
         return Scores(*(head.answer(score) for head, score in every))
 
     def _heads(self) -> list[Head]:
-        return [each for each in self.scores.values() if isinstance(each, Head)]
+        return [score for score in self.scores.values() if isinstance(score, Head)]
 
     def _sides(self, user: Tensor, candidates: Tensor) -> Tensor:
         ours = self.user(user)[:, None, :].expand(-1, candidates.shape[1], -1)
@@ -117,7 +117,7 @@ class FoldedCrosses(nn.Module):
         super().__init__()
         self.states, self.matched = parts["states"], parts["matched"]
         self.spans, self.bias = spans.folded(parts["spans"], trained.candidate.bias)
-        self.layers = [each for each in trained.crosses if isinstance(each, CrossLayer)]
+        self.layers = [cross for cross in trained.crosses if isinstance(cross, CrossLayer)]
         narrow, hidden = self.layers[0].narrow.weight.t(), trained.hidden
         first = torch.cat([narrow, hidden.weight.t()], dim=1)  # (2 H, any)
         self.widths = [first.shape[1] - hidden.out_features, hidden.out_features]
@@ -125,7 +125,7 @@ class FoldedCrosses(nn.Module):
         pad = torch.zeros(self.widths[0])
         self.first_bias = torch.cat([pad, hidden.bias])
         self.deeper = trained.deeper
-        self.heads = [each for each in trained.scores.values() if isinstance(each, Head)]
+        self.heads = [score for score in trained.scores.values() if isinstance(score, Head)]
         weights, biases = zip(*(head.column() for head in self.heads), strict=True)
         out = torch.stack(weights).t()  # (Z, K)
         self.crossed, self.deep = out[: len(first)], out[len(first) :]

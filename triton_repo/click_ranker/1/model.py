@@ -72,4 +72,4 @@ def _response(answer: Any) -> Any:
         code, text = triton_error(answer)
         error = pb_utils.TritonError(text, getattr(pb_utils.TritonError, code))
         return pb_utils.InferenceResponse(error=error)
-    return pb_utils.InferenceResponse([pb_utils.Tensor(*each) for each in answer.items()])
+    return pb_utils.InferenceResponse([pb_utils.Tensor(*item) for item in answer.items()])
