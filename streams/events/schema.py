@@ -142,6 +142,7 @@ class Behavior(
     item_id: Id
     action: Action
     occurred_at: Millis
+    request_id: Id | None = None  # of the impression that led to it
     value: float | None = None  # dwell seconds, a rating, a price: the action says which
 
 

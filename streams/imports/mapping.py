@@ -179,6 +179,9 @@ class Mapping(_Strict, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for name in (*_COLUMNS, "files")
             if not getattr(rule, name)
         }
+        if rule.type == "behavior" and rule.files:
+            # Other files seldom have the impressions' request, and behaviours need none.
+            missing.pop("request", None)
         return msgspec.structs.replace(rule, **missing)
 
 
@@ -191,7 +194,6 @@ _KINDS = {
     "action": ("behavior",),
     "value": ("behavior",),
     "position": ("impression",),
-    "request": ("impression", "click"),
 }
 _NEEDED = {
     "impression": ("user", "item", "time", "request", "position"),

@@ -145,6 +145,8 @@ class EventBuilder:
         except ValueError as error:
             return BadRow(reason=str(Reason.INVALID_FIELD), detail=str(error))
         event["event_id"] = f"{event.get('action', kind)}-{event['event_id']}"[:256]
+        if kind == "behavior" and event.get("request_id") == "":
+            del event["request_id"]  # optional there: the row says that it has none
         if kind == "click" and "request_id" not in values:
             event["request_id"] = event["event_id"]  # the other items shown are unknown
         payload = msgspec.json.encode(event)

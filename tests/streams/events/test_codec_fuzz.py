@@ -104,7 +104,7 @@ def within_bounds(event: Any, payload: bytes, now_ms: int) -> None:
     assert codec.MIN_OCCURRED_AT_MS <= event.occurred_at <= now_ms + codec.MAX_CLOCK_SKEW_MS
     fields = msgspec.structs.asdict(event)
     for name, value in fields.items():
-        if name.endswith("_id"):
+        if name.endswith("_id") and value is not None:
             assert 1 <= len(value) <= MAX_ID_LENGTH
     assert len(fields.get("context") or {}) <= MAX_CONTEXT_FIELDS
     attributes = fields.get("attributes") or {}

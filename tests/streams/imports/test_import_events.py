@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from srp4ctr.errors import MistakeError
+from srp4ctr.streams.events.schema import Behavior
 from srp4ctr.streams.imports.importing import ImportJob, import_files
-from srp4ctr.streams.imports.mapping import as_mapping
+from srp4ctr.streams.imports.mapping import Mapping, as_mapping
 from srp4ctr.streams.imports.report import refuse_bad
 from tests.streams.imports.written import (
     HEADER,
@@ -147,3 +148,43 @@ def test_a_named_file_with_other_columns_is_refused_with_the_pattern(
     both = imported([written(tmp_path, HEADER + ROWS), other], mapping)
     assert both.counts.total() == 20
     assert "its columns are others" in both.notes[0]
+
+
+_ORDERS = """event,user,item,at,request
+view,u1,i1,1600000000,r1
+order,u1,i1,1600000060,r1
+order,u1,i2,1600000120,
+"""
+
+
+def _orders(**settings: object) -> Mapping:
+    columns = {"user": "user", "item": "item", "time": "at", "request": "request"}
+    rules = {
+        "impression": "event = 'view'",
+        "position": "0",
+        "events": [{"type": "behavior", "where": "event = 'order'", "action": "buy"}],
+    }
+    return as_mapping({**columns, "time_unit": "s", **rules, **settings}, "import.toml")
+
+
+def test_a_behaviour_has_the_request_of_its_row_if_there_is_one(tmp_path: Path) -> None:
+    out = tmp_path / "events.jsonl"
+    report = imported(written(tmp_path, _ORDERS), _orders(), out)
+    assert not report.dropped
+    behaviours = [event for event in events_in(out) if isinstance(event, Behavior)]
+    assert [event.request_id for event in behaviours] == ["r1", None]
+
+
+def test_behaviours_of_another_file_have_a_request_only_if_their_rule_names_it(
+    tmp_path: Path,
+) -> None:
+    views = written(tmp_path, "event,user,item,at,request\nview,u1,i1,1600000000,r1\n")
+    orders = written(tmp_path, "user,item,at,led\nu1,i1,1600000060,r1\n", "orders.csv")
+    rule = {"type": "behavior", "files": ["orders.csv"], "where": "true", "action": "buy"}
+    shown = {"files": ["ratings.csv"]}
+    for request, expected in ({}, None), ({"request": "led"}, "r1"):
+        mapping = _orders(events=[{**rule, **request}], **shown)
+        out = tmp_path / "events.jsonl"
+        imported([views, orders], mapping, out)
+        (order,) = (event for event in events_in(out) if isinstance(event, Behavior))
+        assert order.request_id == expected

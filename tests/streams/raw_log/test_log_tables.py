@@ -83,6 +83,7 @@ EVERY_TYPE: list[UserEvent] = [
     a_click("film 7"),
     a_behavior(action="rate", value=0.0),
     a_behavior(action="view"),
+    a_behavior(action="buy", request_id="r1"),
     a_profile(age="34", towns=["Ulm", "Köln"]),
     a_forget(),
 ]
