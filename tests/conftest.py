@@ -6,6 +6,7 @@ the raw logs are that they write: in a folder, and in a bucket of an S3 server.
 
 import logging
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,12 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # untyped
 
 
 def pytest_configure() -> None:
-    """Take back the terminal's size that xdist sets; import Feast without torch."""
+    """Take back the terminal's size that xdist sets; import Feast without torch.
+
+    And end on Ctrl-C again where a shell started the suite in the background (``&``): that
+    ignores it, and so would every command that a test interrupts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("COLUMNS", None)
     feast_import.lightly()
 
